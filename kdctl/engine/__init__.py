@@ -1,0 +1,1 @@
+"""The trainer and what makes it fast; it knows no method."""

@@ -1,0 +1,72 @@
+"""What kdctl says when something is wrong: a problem, and a hint that is an action."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One thing to mend: the problem names file, key and value; the hint says what to do."""
+
+    problem: str
+    hint: str
+
+
+class KdctlError(Exception):
+    """An expected failure that its reader can mend.
+
+    The command line prints it as `error:` and `hint:` lines and exits with `exit_code`.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.mistakes: tuple[Mistake, ...] = (Mistake(problem=problem, hint=hint),)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, all mistakes joined."""
+        return "\n".join(mistake.problem for mistake in self.mistakes)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, all mistakes joined."""
+        return "\n".join(mistake.hint for mistake in self.mistakes)
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class UsageError(KdctlError):
+    """A command line or a name that cannot be understood."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RecipeError(UsageError):
+    """Everything that is wrong with a recipe, reported at once."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        first = mistakes[0]
+        super().__init__(first.problem, first.hint)
+        self.mistakes = tuple(dict.fromkeys(mistakes))
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that looks most like `name`, if any comes close."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def suggestion(name: str, known: Iterable[str], plural: str) -> str:
+    """Word the hint for an unknown name: the nearest one, then all of them."""
+    names = sorted(known)
+    near = nearest_name(name, names)
+    listing = f"{plural}: {', '.join(names)}." if names else f"There are no {plural.lower()}."
+    return f"did you mean '{near}'? {listing}" if near else listing

@@ -1,0 +1,1 @@
+"""Projectors from student to teacher features, one file each."""

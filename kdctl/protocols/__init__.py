@@ -1,0 +1,1 @@
+"""What a plug-in must offer; each file holds its registry."""

@@ -1,0 +1,125 @@
+"""What a model must offer: a classifier as a chain of named stages.
+
+    images -> stem -> stage1 -> ... -> stageN -> (head convolution) -> pooled -> classifier -> logits
+
+Every link has a name, its output is a tap, and its shape is declared, so that methods can ask for
+inner features, build projectors without a dummy forward, and reuse the rest of a teacher from any
+tap on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from torch import Tensor, nn
+
+from kdctl.registry import Registry
+
+Shape = tuple[int, ...]
+"""Shape of one sample: (channels, height, width) of a map, (features,) of a vector."""
+
+PREACTIVATION = "_pre"
+"""Suffix of the tap before a stage's last activation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a forward pass gives."""
+
+    logits: Tensor | None
+    """[B, K], before softmax; None when nobody asked for them."""
+    taps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """By name: maps [B, C, H, W], vectors [B, D]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One named piece of the chain."""
+
+    name: str
+    module: nn.Module
+    shape: Shape
+    """Of its output, for one sample."""
+
+
+class Backbone(nn.Module):
+    """A classifier whose inner features can be seen.
+
+    Attributes:
+        tap_shapes: shape of each tap, in the order of the chain.
+        stage_taps: the taps that feature methods pair, one per stage, shallow to deep.
+        final_tap: the last map before pooling (before the last 1x1 convolution, where there is one).
+        num_classes: width of the logits.
+        input_size: height and width of the images it was built for.
+    """
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        *,
+        classifier: nn.Linear,
+        stage_taps: Sequence[str],
+        input_size: int,
+    ) -> None:
+        """Chain `links`; the last one gives the vector that `classifier` reads."""
+        super().__init__()
+        self.links = nn.ModuleDict({link.name: link.module for link in links})
+        self.classifier = classifier
+        self.tap_shapes: dict[str, Shape] = {link.name: link.shape for link in links}
+        self.stage_taps = tuple(stage_taps)
+        self.final_tap = self.stage_taps[-1]
+        self.num_classes = classifier.out_features
+        self.input_size = input_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, K] of normalised images [B, 3, H, W]."""
+        features = images
+        for module in self.links.values():
+            features = module(features)
+        return self.classifier(features)
+
+    def observe(self, images: Tensor, taps: Sequence[str], *, with_logits: bool = True) -> Outputs:
+        """Run only as far as needed and return the named taps, and the logits if asked."""
+        wanted = set(taps)
+        seen: dict[str, Tensor] = {}
+        features = images
+        for name, module in self.links.items():
+            if not with_logits and len(seen) == len(wanted):
+                break
+            features = module(features)
+            if name in wanted:
+                seen[name] = features
+        return Outputs(logits=self.classifier(features) if with_logits else None, taps=seen)
+
+    def encoder(self, tap: str) -> nn.Sequential:
+        """Return the chain from the images to `tap`, sharing this model's modules."""
+        names = list(self.links)
+        return nn.Sequential(*(self.links[name] for name in names[: names.index(tap) + 1]))
+
+    def tail(self, tap: str) -> nn.Sequential:
+        """Return the chain from after `tap` to the logits, sharing this model's modules."""
+        names = list(self.links)
+        rest = [self.links[name] for name in names[names.index(tap) + 1 :]]
+        return nn.Sequential(*rest, self.classifier)
+
+    def pieces_after(self, tap: str) -> dict[str, nn.Module]:
+        """Return the named pieces that follow `tap`, the classifier last."""
+        names = list(self.links)
+        rest = names[names.index(tap) + 1 :]
+        return {**{name: cast(nn.Module, self.links[name]) for name in rest}, "classifier": self.classifier}
+
+
+class GlobalAveragePool(nn.Module):
+    """Mean over all positions: [B, C, H, W] -> [B, C]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the mean of each channel."""
+        return features.mean(dim=(2, 3))
+
+
+BackboneBuilder = Callable[[int, int], Backbone]
+"""(num_classes, input_size) -> backbone with freshly drawn weights."""
+
+models: Registry[BackboneBuilder] = Registry("model", "kdctl.models")

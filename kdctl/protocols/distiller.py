@@ -1,0 +1,128 @@
+"""What a method must offer: turning the outputs of student and teachers into losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.protocols.backbone import Backbone, Outputs, Shape
+from kdctl.recipe.component import Spec
+from kdctl.registry import NoOptions, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch, already augmented and normalised, on the device."""
+
+    images: Tensor
+    """[B, 3, H, W], float."""
+    labels: Tensor
+    """[B], int64."""
+    index: Tensor
+    """[B], int64: which training samples these are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """All that a method sees of one training step."""
+
+    batch: Batch
+    student: Outputs
+    teachers: tuple[Outputs, ...]
+    progress: Tensor
+    """0-dim, on the device, from 0 at the first step to 1 after the last: schedules read this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What a method answers: the terms whose sum is trained."""
+
+    task: Tensor | None
+    """Weighted loss against the labels, 0-dim; None when the method has none (weight 0)."""
+    transfer: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Weighted distillation terms by name, 0-dim each."""
+    logits: Tensor
+    """[B, K]: predictions on this batch, for the training accuracy only."""
+
+    def terms(self) -> dict[str, Tensor]:
+        """Return all terms by name, the task's first."""
+        task = {} if self.task is None else {"task": self.task}
+        return {**task, **self.transfer}
+
+    def total(self) -> Tensor:
+        """Return the sum that is minimised, 0-dim."""
+        return torch.stack([term.float() for term in self.terms().values()]).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a method is built from."""
+
+    student: Backbone
+    teachers: tuple[Backbone, ...]
+    """Frozen and in eval mode: never trained or saved by a method."""
+    make_projector: Callable[[Spec, Shape, Shape], nn.Module]
+    """(chosen projector, source shape, target shape) -> module."""
+    num_classes: int
+    num_samples: int
+    """Size of the training set: the range of `Batch.index`."""
+    rng: torch.Generator
+    """The only source of randomness inside `losses`; set anew before every step."""
+
+    @property
+    def teacher(self) -> Backbone:
+        """The first teacher."""
+        return self.teachers[0]
+
+
+class Distiller(nn.Module):
+    """How a student is distilled; subclass it in `methods/<name>.py`.
+
+    A subclass writes `losses`, names the taps it reads, and creates the modules it trains in
+    `__init__`. In `losses`: no host reads (`.item()`, `if tensor`), no data-dependent shapes,
+    randomness only from `setup.rng`, schedules only from `step.progress`.
+    """
+
+    Config: ClassVar[type] = NoOptions
+    num_teachers: ClassVar[tuple[int, int | None]] = (1, 1)
+    """Fewest and most teachers the method takes; None: no limit."""
+
+    def __init__(self, config: Any, setup: Setup) -> None:
+        """Keep the student as a submodule; the teachers stay outside."""
+        super().__init__()
+        self.config = config
+        self.setup = setup
+        self.student = setup.student
+        self.student_taps: tuple[str, ...] = ()
+        """Taps of the student that `losses` reads."""
+        self.teacher_taps: tuple[tuple[str, ...], ...] = tuple(() for _ in setup.teachers)
+        """Taps of each teacher that `losses` reads."""
+        self.reads_student_logits = True
+        """False: the engine runs the student only up to its last tap."""
+        self.reads_teacher_logits = True
+        """False: the engine runs the teachers only up to their last tap."""
+
+    def losses(self, step: Step) -> Losses:
+        """Turn one step's outputs into the terms to minimise."""
+        raise TypeError(f"{type(self).__name__} must define losses()")
+
+    def after_update(self, step: Step) -> None:
+        """Do what follows the optimizer's step: memory banks, moving averages."""
+
+    def inference_model(self) -> nn.Module:
+        """Return what would be shipped: images [B, 3, H, W] -> logits [B, K]."""
+        return self.student
+
+    def untrained_pieces(self) -> dict[str, nn.Module]:
+        """Return the pieces of the student that no loss reaches, by name."""
+        if self.reads_student_logits or not self.student_taps:
+            return {}
+        order = list(self.student.tap_shapes)
+        return self.student.pieces_after(max(self.student_taps, key=order.index))
+
+
+methods: Registry[type[Distiller]] = Registry("method", "kdctl.methods")

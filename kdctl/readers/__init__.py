@@ -1,0 +1,1 @@
+"""Image files on disk, turned into arrays; data sets share these."""

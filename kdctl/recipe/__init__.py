@@ -1,0 +1,1 @@
+"""A run as data: recipes, plans and run keys; no torch."""

@@ -1,0 +1,235 @@
+"""The records that travel between rooms: frozen, without torch, ready for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class RunState(enum.StrEnum):
+    """Where a run stands. A finished run is final."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+SETTLED = frozenset({RunState.FINISHED, RunState.DIVERGED, RunState.PRUNED})
+"""States that a sweep does not start again by itself."""
+
+
+class Selection(enum.StrEnum):
+    """Which epoch's numbers count."""
+
+    LAST = "last"
+    BEST_VAL = "best-val"
+    BEST_TEST = "best-test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitMetrics:
+    """How a model does on one split."""
+
+    top1: float
+    """Accuracy in percent."""
+    top5: float
+    """Share of samples whose class is among the five highest logits, in percent."""
+    loss: float
+    """Mean cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What one epoch of one run gave."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    train_loss: float
+    train_terms: Mapping[str, float]
+    """The weighted terms of the loss by name: 'task', then the method's own."""
+    train_top1: float
+    """Accuracy on the augmented training samples, in percent."""
+    test: SplitMetrics
+    val: SplitMetrics | None
+    seconds: float
+    """Wall time of the epoch with its evaluation, as this run saw it (a gang shares it)."""
+    images_per_second: float
+    """Training images of this run per second of wall time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """The epoch that a selection rule picks, with its numbers."""
+
+    epoch: int
+    test: SplitMetrics
+    val: SplitMetrics | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Sizes of the models of a run."""
+
+    student_parameters: int
+    """Parameters of the student alone, with its own classifier."""
+    shipped_parameters: int
+    """Parameters of what would be shipped (student encoder + projector + teacher head in SimKD)."""
+    teacher_parameters: int | None
+    """Parameters of the (largest) teacher; None without a teacher."""
+    projector_parameters: int
+    """Parameters the method adds for training (projectors and the like)."""
+    untrained: tuple[str, ...]
+    """Parts of the student that no loss reaches; they are left out of the optimizer."""
+
+    @property
+    def pruning_percent(self) -> float | None:
+        """1 - shipped / teacher, in percent: the pruning ratio of arXiv:2203.14001, Table S.10."""
+        if self.teacher_parameters is None:
+            return None
+        return 100.0 * (1.0 - self.shipped_parameters / self.teacher_parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run that came to its end leaves behind."""
+
+    state: RunState
+    epochs: int
+    """Epochs that were trained."""
+    selected: Mapping[str, Selected]
+    """By selection rule ('last', 'best-test', 'best-val')."""
+    facts: ModelFacts
+    teacher_test_top1: float | None
+    """Test accuracy of the (best) teacher, in percent."""
+    train_seconds: float
+    images_per_second: float
+    reason: str = ""
+    """Why the run did not finish (diverged, failed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where and with what a run was computed."""
+
+    kdctl_version: str
+    git_commit: str
+    """Commit of the kdctl checkout, '+dirty' when it had changes; empty outside git."""
+    python: str
+    torch: str
+    cuda: str
+    device: str
+    num_threads: int
+    precision: str
+    deterministic: bool
+    host: str
+    data_fingerprint: str
+    teacher_checkpoints: tuple[str, ...] = ()
+    """SHA-256 of each teacher's checkpoint file."""
+    gang: str = ""
+    """Names the runs that shared this run's batches and teacher; empty for a run on its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A later look at a finished run's model."""
+
+    run_key: str
+    selection: str
+    split: str
+    metrics: SplitMetrics
+    teacher_agreement: float | None
+    """Share of samples on which model and (first) teacher predict the same class, in percent."""
+    parameters: int
+    checkpoint_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A file that a run left behind."""
+
+    name: str
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run as the store gets to know it."""
+
+    key: str
+    """Hash of everything that can change the run's numbers, seed included."""
+    configuration: str
+    """The same hash without the seed: replicates share it."""
+    seed: int
+    plan: Mapping[str, Any]
+    """The resolved plan as a tree; every value explicit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run as the store knows it."""
+
+    key: str
+    configuration: str
+    seed: int
+    plan: Mapping[str, Any]
+    state: RunState
+    epochs: int
+    """Epochs recorded so far."""
+    attempts: int
+    """How often it was started."""
+    reason: str
+    """Why it failed, diverged or was interrupted; else empty."""
+    created: str
+    """UTC, ISO 8601."""
+    updated: str
+    """UTC, ISO 8601."""
+    environment: Environment | None
+    result: RunResult | None
+    """Set once the run is finished or diverged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepMember:
+    """A run's place in a sweep."""
+
+    run_key: str
+    role: str
+    """'student' or 'teacher'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSweep:
+    """A sweep as the store knows it."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    """The recipe as one merged tree."""
+    created: str
+    """UTC, ISO 8601."""
+    members: tuple[SweepMember, ...]
+
+
+def to_tree(record: Any) -> Any:
+    """Turn a record into plain dicts, lists and scalars, ready for JSON."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {item.name: to_tree(getattr(record, item.name)) for item in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(key): to_tree(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_tree(value) for value in record]
+    return record.value if isinstance(record, enum.Enum) else record
+
+
+def canonical_json(tree: Any) -> str:
+    """Write a tree so that equal content gives equal text (sorted keys, no white space)."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,1 @@
+"""Train, sweep, evaluate and report as plain functions; where rooms meet."""
