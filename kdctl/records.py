@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Record = TypeVar("Record")
 
 
 class RunState(enum.StrEnum):
@@ -230,6 +236,22 @@ def to_tree(record: Any) -> Any:
     return record.value if isinstance(record, enum.Enum) else record
 
 
+def from_tree(record: type[Record], tree: Any) -> Record:
+    """Turn what `to_tree` made (also after a trip through JSON) back into a record.
+
+    Raises:
+        ValueError: the tree does not describe such a record.
+    """
+    return _adapter(record).validate_python(tree)
+
+
 def canonical_json(tree: Any) -> str:
     """Write a tree so that equal content gives equal text (sorted keys, no white space)."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@functools.cache
+def _adapter(record: type[Record]) -> TypeAdapter[Record]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - `kdctl --help` stays quick without it
+
+    return TypeAdapter(record)

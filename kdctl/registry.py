@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -57,7 +57,7 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("origin"
 
 
 @contextlib.contextmanager
-def registering_from(origin: Origin) -> Iterator[None]:
+def registering_from(origin: Origin) -> Generator[None]:
     """Mark all registrations made inside as coming from a plug-in."""
     token = _origin.set(origin)
     try:
@@ -166,7 +166,7 @@ class Registry(Generic[Item]):
         token = _origin.set(None)  # a plug-in may look things up: our own files are not its own
         try:
             package = importlib.import_module(self._room)
-            for module in pkgutil.iter_modules(package.__path__, prefix=f"{self._room}."):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", []), prefix=f"{self._room}."):
                 importlib.import_module(module.name)
         finally:
             _origin.reset(token)

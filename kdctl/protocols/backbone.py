@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -32,6 +31,12 @@ class Outputs:
     """[B, K], before softmax; None when nobody asked for them."""
     taps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """By name: maps [B, C, H, W], vectors [B, D]."""
+
+    def require_logits(self) -> Tensor:
+        """Return the logits of a method that said it reads them."""
+        if self.logits is None:
+            raise ValueError("these logits were not computed: reads_*_logits is False")
+        return self.logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +113,7 @@ class Backbone(nn.Module):
         """Return the named pieces that follow `tap`, the classifier last."""
         names = list(self.links)
         rest = names[names.index(tap) + 1 :]
-        return {**{name: cast(nn.Module, self.links[name]) for name in rest}, "classifier": self.classifier}
+        return {**{name: self.links[name] for name in rest}, "classifier": self.classifier}
 
 
 class GlobalAveragePool(nn.Module):

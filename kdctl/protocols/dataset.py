@@ -67,7 +67,7 @@ class DatasetOptions:
     """Keep only so many training images of each class (the first in canonical order); None: all."""
     val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the training set that is held out for validation, stratified by class."""
-    split_seed: int = 0
+    split_seed: Annotated[int, Ge(0)] = 0
     """Which images are held out; apart from the run's seed, so that replicates share the split."""
     augmentation: Literal["crop-flip", "crop", "none"] = "crop-flip"
     """Of training images: random crop after zero padding, and horizontal flip."""

@@ -90,6 +90,8 @@ class Distiller(nn.Module):
     Config: ClassVar[type] = NoOptions
     num_teachers: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most teachers the method takes; None: no limit."""
+    ships_student: ClassVar[bool] = True
+    """False: `inference_model` is more than the student, which so cannot teach others by itself."""
 
     def __init__(self, config: Any, setup: Setup) -> None:
         """Keep the student as a submodule; the teachers stay outside."""

@@ -1,0 +1,23 @@
+"""Which runs may train in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdctl.recipe.plan import RunPlan
+
+DEFAULT_GANG_SIZE = 8
+"""Members of a gang at the most; the gain from sharing a teacher is flat beyond 8 to 16."""
+
+
+def form_gangs(plans: Iterable[RunPlan], size: int = DEFAULT_GANG_SIZE) -> list[list[RunPlan]]:
+    """Group runs that can share every batch and every teacher's outputs, in order of appearance.
+
+    That takes the same data, seed, teachers, length and arithmetic. Method, projector, optimizer and
+    even the student may differ.
+    """
+    groups: dict[tuple[object, ...], list[RunPlan]] = {}
+    for plan in plans:
+        shared = (plan.data, plan.data_fingerprint, plan.seed, plan.teachers, plan.epochs, plan.engine)
+        groups.setdefault(tuple(repr(part) for part in shared), []).append(plan)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]

@@ -1,0 +1,187 @@
+"""Layers of a recipe and how they are merged.
+
+    preset < parent recipe < recipe < -o on the command line < a point of the grid
+
+A later layer wins, table by table. Two rules make that safe:
+
+- A section that picks something by name (`[method] name = "kd"`) holds the options of that name.
+  When a later layer picks another name, the earlier name's options are left out, not carried over.
+- `[[when]]` blocks (`is.student.name = [...]`, `set.optimizer.learning_rate = 0.01`) hold values
+  that a protocol prescribes for some choices. They stand just above their own file's plain values,
+  so that anything explicit in a later layer wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdctl.registry import folded
+
+Tree = Mapping[str, Any]
+NAME = "name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class When:
+    """Values that hold only for some choices."""
+
+    conditions: Mapping[str, tuple[Any, ...]]
+    """Dotted field -> the values for which the block applies; all fields must agree."""
+    values: Tree
+    """What it sets, as a tree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One source of values."""
+
+    source: str
+    """A file, '-o', '--student', '[grid]': named in errors."""
+    values: Tree
+    whens: tuple[When, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """All layers as one tree."""
+
+    tree: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+    """Dotted field -> the source that set it last."""
+
+    def origin(self, dotted: str) -> str:
+        """Return the source of a field, or of the nearest table around it."""
+        while dotted:
+            if dotted in self.origins:
+                return self.origins[dotted]
+            dotted = dotted.rpartition(".")[0]
+        return next(iter(self.origins.values()), "recipe")
+
+
+def merge(layers: Sequence[Layer]) -> Merged:
+    """Merge layers, lowest first."""
+    plain = _overlay(layers)
+    names = _chosen_names(plain.tree)
+    in_force: dict[str, str] = {}
+    kept: list[Layer] = []
+    for layer in layers:
+        in_force.update(_chosen_names(layer.values))
+        stale = {key for key, name in in_force.items() if folded(name) != folded(names.get(key, name))}
+        kept.append(
+            Layer(source=layer.source, values={k: v for k, v in layer.values.items() if k not in stale})
+        )
+        kept.extend(
+            Layer(source=layer.source, values=_with_names(when.values, names))
+            for when in layer.whens
+            if _holds(when, plain.tree)
+        )
+    return _overlay(kept)
+
+
+def look_up(tree: Tree, dotted: str) -> Any:
+    """Return the value at a dotted field; None where there is none.
+
+    A section given as a bare string is its name: `student = "resnet8"` has `student.name`.
+    """
+    value: Any = tree
+    for part in dotted.split("."):
+        if isinstance(value, str) and part == NAME:
+            return value
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = value[int(part)] if part.isdigit() and int(part) < len(value) else None
+            continue
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn {'a.b': 1} into {'a': {'b': 1}}."""
+    tree: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *parents, leaf = dotted.split(".")
+        table: dict[str, Any] = tree
+        for parent in parents:
+            inner: Any = table.get(parent)
+            if not isinstance(inner, dict):
+                inner = {NAME: inner} if isinstance(inner, str) else {}
+                table[parent] = inner
+            table = inner
+        old: Any = table.get(leaf)
+        table[leaf] = {**value, **old} if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return tree
+
+
+def flat(tree: Tree, leaves: type | tuple[type, ...] = (), prefix: str = "") -> dict[str, Any]:
+    """Turn {'a': {'b': 1}} into {'a.b': 1}; tables of a type in `leaves` are kept whole."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and not isinstance(value, leaves):
+            result.update(flat(value, leaves, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def same(left: Any, right: Any) -> bool:
+    """Compare values as recipes mean them: names without case and dashes, 4 equal to 4.0."""
+    if isinstance(left, str) and isinstance(right, str):
+        return folded(left) == folded(right)
+    return left == right
+
+
+def _overlay(layers: Iterable[Layer]) -> Merged:
+    merged = Merged(tree={})
+    for layer in layers:
+        _merge_into(merged.tree, layer.values, layer.source, merged.origins, "")
+    return merged
+
+
+def _merge_into(base: dict[str, Any], top: Tree, source: str, origins: dict[str, str], prefix: str) -> None:
+    for key, value in top.items():
+        dotted = f"{prefix}{key}"
+        origins[dotted] = source
+        old = base.get(key)
+        table = {NAME: value} if isinstance(value, str) and isinstance(old, Mapping) else value
+        if not isinstance(table, Mapping):
+            base[key] = table
+            continue
+        old_table = {NAME: old} if isinstance(old, str) else old
+        keeps = isinstance(old_table, Mapping) and _same_choice(old_table, table)
+        fresh: dict[str, Any] = dict(old_table) if keeps and isinstance(old_table, Mapping) else {}
+        _merge_into(fresh, table, source, origins, f"{dotted}.")
+        base[key] = fresh
+
+
+def _same_choice(old: Tree, new: Tree) -> bool:
+    if NAME not in new or NAME not in old:
+        return True
+    return same(old[NAME], new[NAME])
+
+
+def _chosen_names(tree: Tree) -> dict[str, str]:
+    """Return what each section of a tree picks by name."""
+    names: dict[str, str] = {}
+    for key in tree:
+        name = look_up(tree, f"{key}.{NAME}")
+        if isinstance(name, str) and key != NAME and isinstance(tree[key], (str, Mapping)):
+            names[key] = name
+    return names
+
+
+def _with_names(values: Tree, names: Mapping[str, str]) -> dict[str, Any]:
+    """Say in a when-block's tables which choice they belong to, so that they survive the merge."""
+    return {
+        key: {NAME: names[key], **value} if isinstance(value, Mapping) and key in names else value
+        for key, value in values.items()
+    }
+
+
+def _holds(when: When, tree: Tree) -> bool:
+    return all(
+        any(same(look_up(tree, dotted), value) for value in values)
+        for dotted, values in when.conditions.items()
+    )

@@ -1,0 +1,125 @@
+"""Optimizers and learning-rate schedules as data; the engine turns them into torch objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from kdctl.recipe.component import tunable
+from kdctl.registry import Registry
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+
+
+class Schedule(Protocol):
+    """How the learning rate moves over a run."""
+
+    @property
+    def epochs(self) -> int:
+        """Length of the run."""
+        ...
+
+    def factor(self, position: float) -> float:
+        """Return what the learning rate is multiplied by, `position` epochs after the start."""
+        ...
+
+
+optimizers: Registry[type] = Registry("optimizer", __name__)
+schedules: Registry[type] = Registry("schedule", __name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd:
+    """Stochastic gradient descent with momentum, as distillation papers use it."""
+
+    learning_rate: Positive = tunable(0.05, 0.001, 0.5, log=True)
+    """Before the schedule."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Share of the last update that goes on."""
+    weight_decay: NonNegative = tunable(5e-4, 1e-5, 1e-2, log=True)
+    """L2 penalty on all trained parameters, batch norm and biases included (as in the public code)."""
+    nesterov: bool = False
+    """Nesterov's form of momentum; the SimKD paper says so, its code does not do it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (arXiv:1711.05101)."""
+
+    learning_rate: Positive = tunable(1e-3, 1e-5, 1e-2, log=True)
+    """Before the schedule."""
+    weight_decay: NonNegative = tunable(0.05, 1e-4, 0.5, log=True)
+    """Decoupled decay of all trained parameters."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Decay of the running mean of gradients."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Decay of the running mean of squared gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSchedule:
+    """Multiplies the learning rate by `gamma` at each milestone."""
+
+    epochs: Annotated[int, Gt(0)] = 240
+    """Length of the run."""
+    milestones: tuple[Annotated[int, Gt(0)], ...] = (150, 180, 210)
+    """Epochs after which the rate drops: 150 means that epoch 151, counted from 1, is the first lower one."""
+    gamma: Annotated[float, Gt(0), Le(1)] = 0.1
+    """What each drop multiplies by."""
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    """Linear increase from (almost) zero over so many epochs."""
+
+    def factor(self, position: float) -> float:
+        """Return the factor `position` epochs after the start."""
+        drops = sum(position >= milestone for milestone in self.milestones)
+        return warmup(position, self.warmup_epochs) * self.gamma**drops
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSchedule:
+    """Half a cosine from the full learning rate to `final_factor` of it (arXiv:1608.03983)."""
+
+    epochs: Annotated[int, Gt(0)] = 240
+    """Length of the run."""
+    final_factor: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the learning rate that is left at the end."""
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    """Linear increase from (almost) zero over so many epochs."""
+
+    def factor(self, position: float) -> float:
+        """Return the factor `position` epochs after the start."""
+        share = min(position / self.epochs, 1.0)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * share))
+        return warmup(position, self.warmup_epochs) * (self.final_factor + (1 - self.final_factor) * cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantSchedule:
+    """Keeps the learning rate."""
+
+    epochs: Annotated[int, Gt(0)] = 240
+    """Length of the run."""
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    """Linear increase from (almost) zero over so many epochs."""
+
+    def factor(self, position: float) -> float:
+        """Return the factor `position` epochs after the start."""
+        return warmup(position, self.warmup_epochs)
+
+
+def warmup(position: float, warmup_epochs: int) -> float:
+    """Return the linear warm-up factor; 1 once `warmup_epochs` are over, never quite 0 before."""
+    if position >= warmup_epochs:
+        return 1.0
+    return max(position / warmup_epochs, 1e-3)
+
+
+optimizers.register("sgd", config=Sgd, label="SGD")(Sgd)
+optimizers.register("adamw", config=AdamW, label="AdamW")(AdamW)
+schedules.register("step", config=StepSchedule)(StepSchedule)
+schedules.register("cosine", config=CosineSchedule)(CosineSchedule)
+schedules.register("constant", config=ConstantSchedule)(ConstantSchedule)

@@ -1,0 +1,131 @@
+"""A plan: one fully resolved run, with the key that identifies its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from kdctl.recipe.component import LOCATION, Spec
+from kdctl.recipe.optimization import Schedule
+from kdctl.records import PlannedRun, canonical_json, to_tree
+
+SCHEMA = 1
+"""Version of the recipe and plan format."""
+
+NUMERICS = 1
+"""Raised when a change of kdctl alters the numbers of existing plans: old results are then not reused."""
+
+KEY_LENGTH = 16
+"""Hexadecimal digits of a key (64 bits)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How the arithmetic is done."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """'bf16' runs convolutions and matrix products under autocast; weights and losses stay fp32."""
+    deterministic: bool = True
+    """Only algorithms that give the same bits every time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRef:
+    """A teacher, identified by what trained it or by its weights."""
+
+    name: str
+    """Canonical name of its architecture."""
+    run: str = ""
+    """Key of the run that trains it; empty for a checkpoint from elsewhere."""
+    checkpoint_sha256: str = ""
+    """SHA-256 of the checkpoint file, when it is given as a file."""
+    checkpoint: str = ""
+    """Path of that file: where it lies, not what it is."""
+    plan: RunPlan | None = None
+    """How it is trained, when it is given by architecture."""
+
+    def tree(self) -> dict[str, str]:
+        """Return what identifies the teacher."""
+        source = {"run": self.run} if self.run else {"checkpoint_sha256": self.checkpoint_sha256}
+        return {"name": self.name, **source}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """One run, every value explicit. What is printed and stored is what runs."""
+
+    protocol: str
+    """Name of the training preset a family of papers uses; a label, not part of the key."""
+    data: Spec
+    data_fingerprint: str
+    """SHA-256 of pixels and labels."""
+    student: Spec
+    teachers: tuple[TeacherRef, ...]
+    method: Spec
+    optimizer: Spec
+    schedule: Spec
+    engine: EngineOptions
+    seed: int
+    """Of initialisation, data order, augmentation and the method's randomness."""
+
+    @property
+    def epochs(self) -> int:
+        """Length of the run."""
+        return cast(Schedule, self.schedule.options).epochs
+
+    def tree(self) -> dict[str, Any]:
+        """Return the plan as plain dicts and scalars, as it is stored."""
+        return {
+            "schema": SCHEMA,
+            "numerics": NUMERICS,
+            "protocol": self.protocol,
+            **self._content(),
+            "seed": self.seed,
+        }
+
+    @property
+    def configuration(self) -> str:
+        """Hash of everything that can change the run's numbers, except the seed."""
+        content = {"numerics": NUMERICS, **self._content()}
+        content["data"] = _without_locations(self.data)
+        return _hash(content)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that can change the run's numbers, and of nothing else."""
+        return _hash({"configuration": self.configuration, "seed": self.seed})
+
+    def planned(self) -> PlannedRun:
+        """Return the record by which the store gets to know the run."""
+        return PlannedRun(key=self.key, configuration=self.configuration, seed=self.seed, plan=self.tree())
+
+    def title(self) -> str:
+        """Return a short name for people: what is trained, and from whom."""
+        teachers = " + ".join(teacher.name for teacher in self.teachers)
+        taught = f" <- {teachers}" if teachers else ""
+        return f"{self.student.name}{taught} · {self.method.name} · seed {self.seed}"
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "data": self.data.tree(),
+            "data_fingerprint": self.data_fingerprint,
+            "student": self.student.tree(),
+            "teachers": [teacher.tree() for teacher in self.teachers],
+            "method": self.method.tree(),
+            "optimizer": self.optimizer.tree(),
+            "schedule": self.schedule.tree(),
+            "engine": to_tree(self.engine),
+        }
+
+
+def _without_locations(spec: Spec) -> dict[str, Any]:
+    """Leave out where data lie: their fingerprint says what they are."""
+    places = {item.name for item in dataclasses.fields(spec.options) if LOCATION in item.metadata}
+    return {key: value for key, value in spec.tree().items() if key not in places}
+
+
+def _hash(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(tree).encode()).hexdigest()[:KEY_LENGTH]
