@@ -1,0 +1,119 @@
+"""CIFAR-10 and CIFAR-100, wherever they lie: the official files, class folders, or the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.dataset import ImageData, Split, canonical_order, fingerprint
+from kdctl.readers.archive import Archive, DownloadError, download
+from kdctl.readers.cifar_pickles import SIDE, PickleLayout, read_pickled_data
+from kdctl.readers.class_folders import decode_listing, list_class_folders, some_of
+from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.pixels import Triple
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarFacts:
+    """What is publicly known of one of the two data sets."""
+
+    name: str
+    """As in a recipe; also the folder below the root that class folders may lie in."""
+    class_names: tuple[str, ...]
+    """Alphabetical."""
+    train_per_class: int
+    test_per_class: int
+    layout: PickleLayout
+    archive: Archive
+    mean: Triple
+    """Per channel, of pixels scaled to [0, 1]."""
+    std: Triple
+    """Per channel."""
+    fingerprint: str | None
+    """What `protocols.dataset.fingerprint` must give; None: not checked."""
+
+
+def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> ImageData:
+    """Read CIFAR from the first place below `root` that has it, else fetch it.
+
+    The places: the official files (`<root>/cifar-100-python/`, `<root>/cifar-10-batches-py/`),
+    class folders (`<root>/<name>/{train,test}/<class>/`), class folders right in `<root>`, and
+    last the official archive from the network, which is unpacked below `root`.
+
+    Args:
+        facts: which of the two it is.
+        root: folder of data sets.
+        cache: folder for decoded images; None: the user's cache.
+
+    Raises:
+        KdctlError: the data are nowhere, or files are missing, damaged or altered.
+    """
+    pickles = root / facts.layout.folder
+    folders = [root / facts.name, root]
+    if pickles.is_dir():
+        return _from_pickles(facts, pickles)
+    for folder in folders:
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return _from_class_folders(facts, folder, cache or user_cache())
+    try:
+        files = [file.name for file in facts.layout.files]
+        return _from_pickles(facts, download(facts.archive, root, folder=facts.layout.folder, files=files))
+    except DownloadError as error:
+        places = [str(pickles), *(str(folder / "{train,test}" / "<class>") for folder in folders)]
+        raise KdctlError(
+            f"the data set '{facts.name}' is nowhere: looked for {', '.join(places)}; "
+            f"then the download failed ({error}).",
+            f"unpack {facts.archive.url} below {root}, or name the folder where the data are.",
+        ) from error
+
+
+def _from_pickles(facts: CifarFacts, folder: Path) -> ImageData:
+    data = read_pickled_data(folder, facts.layout)
+    for split, per_class in ((data.train, facts.train_per_class), (data.test, facts.test_per_class)):
+        found = np.bincount(split.labels, minlength=len(data.class_names)).tolist()
+        _check_counts(facts, folder, dict(zip(data.class_names, found, strict=True)), per_class)
+    return _verified(facts, folder, canonical_order(data.train), canonical_order(data.test))
+
+
+def _from_class_folders(facts: CifarFacts, folder: Path, cache: Path) -> ImageData:
+    train, test = list_class_folders(folder / "train"), list_class_folders(folder / "test")
+    # Counted before anything is decoded: a folder that lacks files says so at once.
+    _check_counts(facts, train.folder, train.counts(), facts.train_per_class)
+    _check_counts(facts, test.folder, test.counts(), facts.test_per_class)
+    splits = [decode_listing(listing, size=SIDE, cache=cache) for listing in (train, test)]
+    return _verified(facts, folder, *splits)
+
+
+def _check_counts(facts: CifarFacts, place: Path, counts: Mapping[str, int], per_class: int) -> None:
+    """Check that `counts` has the official classes, each with `per_class` images."""
+    hint = "unpack the original data anew."
+    lacking = [name for name in facts.class_names if name not in counts]
+    foreign = [name for name in counts if name not in facts.class_names]
+    if lacking or foreign:
+        complaints = (("it lacks", lacking), ("it has", foreign))
+        raise KdctlError(
+            f"{place} does not have the {len(facts.class_names)} classes of '{facts.name}': "
+            + "; ".join(f"{verb} {some_of(names)}" for verb, names in complaints if names)
+            + ".",
+            hint,
+        )
+    wrong = [f"{count} of {name}" for name, count in counts.items() if count != per_class]
+    if wrong:
+        raise KdctlError(
+            f"{place} should have {per_class} images of each class, but has {some_of(wrong)}.", hint
+        )
+
+
+def _verified(facts: CifarFacts, folder: Path, train: Split, test: Split) -> ImageData:
+    """Return the data once their content is that of the published data set."""
+    data = ImageData(train=train, test=test, class_names=facts.class_names, mean=facts.mean, std=facts.std)
+    if facts.fingerprint is not None and fingerprint(data) != facts.fingerprint:
+        raise KdctlError(
+            f"the images in {folder} are not those of '{facts.name}' as published: some were altered.",
+            "unpack the original data anew; images must be stored without loss (PNG, not JPEG).",
+        )
+    return data

@@ -1,0 +1,59 @@
+"""A cache of decoded images: tens of thousands of small files take a while, one array does not.
+
+Nothing depends on it: a folder that cannot be written or an entry that is damaged only costs time,
+and it may be deleted at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from kdctl.protocols.dataset import Split
+
+
+def user_cache() -> Path:
+    """Return the folder of this user's decoded images."""
+    return platformdirs.user_cache_path("kdctl") / "decoded"
+
+
+def cached(key: str, decode: Callable[[], Split], *, folder: Path) -> Split:
+    """Return the split stored as `key` below `folder`, else decode and store it."""
+    path = folder / f"{key}.npz"
+    stored = _read(path)
+    if stored is not None:
+        return stored
+    split = decode()
+    # A full disk or a home that is read-only on compute nodes is no reason to stop.
+    with contextlib.suppress(OSError):
+        _write(path, split)
+    return split
+
+
+def _read(path: Path) -> Split | None:
+    """Return what is stored; None when there is nothing or it is damaged (the zip has checksums)."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Split(images=arrays["images"], labels=arrays["labels"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write(path: Path, split: Split) -> None:
+    """Write beside the target and rename, so that no reader ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, images=split.images, labels=split.labels)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

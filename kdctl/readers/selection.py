@@ -1,0 +1,97 @@
+"""What a recipe takes of a data set: some of its classes, some of its images, a part held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.dataset import DatasetOptions, ImageData, Split
+from kdctl.readers.pixels import Triple
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedData:
+    """The images that a run sees."""
+
+    train: Split
+    val: Split | None
+    """Held out from the training set; None when nothing is."""
+    test: Split
+    class_names: tuple[str, ...]
+    mean: Triple
+    """Per channel, of pixels scaled to [0, 1]."""
+    std: Triple
+    """Per channel."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+
+def select(data: ImageData, options: DatasetOptions) -> SelectedData:
+    """Apply the options that every data set has, in this order, and keep the order of the images.
+
+    1. `num_classes`: the first classes, of the training and the test set.
+    2. `samples_per_class`: the first training images of each class; a class with fewer keeps all.
+    3. `val_fraction`: of what is left of each class, this share, rounded, and at least one image,
+       is held out. Which ones depends on `split_seed`, the class and the number of its images only:
+       neither on the other classes nor on the run's seed.
+
+    Raises:
+        KdctlError: more classes than there are, or too few images to hold some out.
+    """
+    num_classes = _checked_num_classes(data, options)
+    class_rows = [np.flatnonzero(data.train.labels == label) for label in range(num_classes)]
+    kept = [rows[: options.samples_per_class] for rows in class_rows]
+    train_rows, val_rows = np.sort(np.concatenate(kept)), None
+    if options.val_fraction > 0:
+        held_out = [
+            _held_out(rows, options, label=label, class_name=data.class_names[label])
+            for label, rows in enumerate(kept)
+        ]
+        val_rows = np.sort(np.concatenate(held_out))
+        train_rows = np.setdiff1d(train_rows, val_rows, assume_unique=True)
+    return SelectedData(
+        train=_taken(data.train, train_rows),
+        val=None if val_rows is None else _taken(data.train, val_rows),
+        test=_taken(data.test, np.flatnonzero(data.test.labels < num_classes)),
+        class_names=data.class_names[:num_classes],
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def _checked_num_classes(data: ImageData, options: DatasetOptions) -> int:
+    if options.num_classes is None:
+        return data.num_classes
+    if options.num_classes > data.num_classes:
+        raise KdctlError(
+            f"[data] num_classes = {options.num_classes}, but the data set has {data.num_classes} classes.",
+            f"set it to {data.num_classes} or less, or leave it out to keep all.",
+        )
+    return options.num_classes
+
+
+def _held_out(rows: Rows, options: DatasetOptions, *, label: int, class_name: str) -> Rows:
+    """Choose the validation images among the `rows` of one class."""
+    count = max(1, int(len(rows) * options.val_fraction + 0.5))
+    if count >= len(rows):
+        raise KdctlError(
+            f"[data] val_fraction = {options.val_fraction} holds out {count} of the {len(rows)} training "
+            f"images of class '{class_name}' and leaves none to train on.",
+            "lower val_fraction, or raise samples_per_class.",
+        )
+    # Ranks of raw draws instead of Generator.permutation: NumPy keeps the stream of a bit generator
+    # for ever, but may change what a Generator makes of it, and old run keys must keep their meaning.
+    draws = np.random.PCG64([options.split_seed, label]).random_raw(len(rows))
+    return rows[np.argsort(draws, kind="stable")[:count]]
+
+
+def _taken(split: Split, rows: Rows) -> Split:
+    return Split(images=split.images[rows], labels=split.labels[rows])
