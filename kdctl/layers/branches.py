@@ -1,0 +1,62 @@
+"""Ways to part a map and to bring its parts together: sums, concatenations, shuffles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Branch plus shortcut, without the activation that may follow."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module | None = None) -> None:
+        """Add the output of `branch` to that of `shortcut`; None: to the input itself."""
+        super().__init__()
+        self.branch = branch
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return branch(features) + shortcut(features)."""
+        return self.branch(features) + self.shortcut(features)
+
+
+class Concatenation(nn.Module):
+    """Two views of the same map, side by side along the channels."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        """Concatenate the outputs of `first` and `second`."""
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the two outputs concatenated: [B, C_first + C_second, H, W]."""
+        return torch.cat((self.first(features), self.second(features)), dim=1)
+
+
+class HalfThrough(nn.Module):
+    """Lets the first half of the channels pass untouched beside a branch over the second half."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        """Apply `branch` to the second half of the channels."""
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return [B, C, H, W] for [B, C, H, W], C even."""
+        untouched, worked_on = features.chunk(2, dim=1)
+        return torch.cat((untouched, self.branch(worked_on)), dim=1)
+
+
+class ChannelShuffle(nn.Module):
+    """Takes one channel of each group in turn, so that grouped convolutions mix (arXiv:1707.01083)."""
+
+    def __init__(self, groups: int) -> None:
+        """Deal the channels of `groups` equal groups like cards."""
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the same channels, reordered: [B, C, H, W], C a multiple of the groups."""
+        grouped = features.unflatten(1, (self.groups, -1))
+        return grouped.transpose(1, 2).flatten(1, 2)

@@ -1,0 +1,82 @@
+"""How a backbone is laid link by link, its shapes by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import PREACTIVATION, Backbone, GlobalAveragePool, Link
+
+RGB = 3
+
+
+class Chain:
+    """Links in the making: keeps the shape after the last one.
+
+    Every layer with stride s takes a size n to ceil(n / s).
+    """
+
+    def __init__(self, family: str, input_size: int) -> None:
+        """Start with images [3, input_size, input_size]; errors call the model `family`."""
+        self.channels = RGB
+        self._family = family
+        self._input_size = input_size
+        self._size = input_size
+        self._stride = 1
+        self._links: list[Link] = []
+        self._stages: list[str] = []
+
+    def add(self, name: str, module: nn.Module, *, channels: int | None = None, stride: int = 1) -> None:
+        """Append a link that gives `channels` (None: as many as it gets) and divides the size by `stride`.
+
+        Raises:
+            KdctlError: not even one pixel of the image would be left.
+        """
+        self.channels = self.channels if channels is None else channels
+        self._stride *= stride
+        self._size = -(-self._size // stride)
+        self._check_size()
+        self._links.append(Link(name=name, module=module, shape=(self.channels, self._size, self._size)))
+
+    def add_stage(
+        self, body: nn.Module, activation: nn.Module | None, *, channels: int, stride: int = 1
+    ) -> None:
+        """Append the next stage: taps `stageN_pre` (before `activation`) and `stageN`.
+
+        Without an activation the stage ends linearly, and there is no tap before it.
+        """
+        name = f"stage{len(self._stages) + 1}"
+        self._stages.append(name)
+        if activation is None:
+            self.add(name, body, channels=channels, stride=stride)
+        else:
+            self.add(name + PREACTIVATION, body, channels=channels, stride=stride)
+            self.add(name, activation)
+
+    def add_rectified_stage(self, blocks: Iterable[nn.Module], *, channels: int, stride: int = 1) -> None:
+        """Append a stage of blocks that lack their last ReLU: one follows each of them."""
+        pieces: list[nn.Module] = []
+        for block in blocks:
+            pieces += [nn.ReLU(inplace=True), block]
+        # The stage's own ReLU is not in place: the map before it is a tap.
+        self.add_stage(nn.Sequential(*pieces[1:]), nn.ReLU(), channels=channels, stride=stride)
+
+    def close(self, num_classes: int) -> Backbone:
+        """Append pooling and a linear classifier, and return the backbone."""
+        pooled = Link(name="pooled", module=GlobalAveragePool(), shape=(self.channels,))
+        return Backbone(
+            [*self._links, pooled],
+            classifier=nn.Linear(self.channels, num_classes),
+            stage_taps=self._stages,
+            input_size=self._input_size,
+        )
+
+    def _check_size(self) -> None:
+        if self._input_size < self._stride:
+            raise KdctlError(
+                f"images of {self._input_size}x{self._input_size} pixels are too small for {self._family}: "
+                f"it divides their size by {self._stride} or more.",
+                f"use a data set with larger images, or a model with fewer strides than {self._family}.",
+            )

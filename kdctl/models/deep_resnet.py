@@ -1,0 +1,63 @@
+"""ResNet-18, -34 and -50 in the widths of ImageNet, for small images.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, Table 1, but
+the first convolution is 3x3 with stride 1, and no max-pooling follows, so that a 32x32 image ends as
+a 4x4 map. In bottlenecks the 3x3 convolution carries the stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from kdctl.layers.branches import Residual
+from kdctl.layers.chain import RGB, Chain
+from kdctl.layers.conv import conv1x1, conv3x3, conv_bn, conv_bn_relu
+from kdctl.layers.initialise import draw_convolutions
+from kdctl.layers.residual_blocks import basic_block, projection_shortcut
+from kdctl.protocols.backbone import Backbone, models
+
+_STEM = 64
+_STRIDES = (1, 2, 2, 2)
+_EXPANSION = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepResNet:
+    """ResNet with four stages of basic or bottleneck blocks, 64 to 512 channels in their convolutions."""
+
+    num_blocks: tuple[int, int, int, int]
+    """Blocks in each stage."""
+    bottleneck: bool = False
+    """Blocks are 1x1, 3x3, 1x1 and four times as wide outside; else 3x3, 3x3."""
+
+    def __call__(self, num_classes: int, input_size: int) -> Backbone:
+        """Build it with freshly drawn weights."""
+        chain = Chain("a deep ResNet", input_size)
+        chain.add("stem", conv_bn_relu(conv3x3(RGB, _STEM)), channels=_STEM)
+        block = _bottleneck_block if self.bottleneck else basic_block
+        for number, (num_blocks, stride) in enumerate(zip(self.num_blocks, _STRIDES, strict=True)):
+            width = _STEM * 2**number * (_EXPANSION if self.bottleneck else 1)
+            blocks = [block(chain.channels, width, stride=stride)]
+            blocks += [block(width, width) for _ in range(num_blocks - 1)]
+            chain.add_rectified_stage(blocks, channels=width, stride=stride)
+        backbone = chain.close(num_classes)
+        draw_convolutions(backbone)
+        return backbone
+
+
+def _bottleneck_block(in_channels: int, out_channels: int, *, stride: int = 1) -> Residual:
+    """Return a residual block of 1x1, 3x3 (stride) and 1x1, without its last ReLU."""
+    hidden = out_channels // _EXPANSION
+    branch = nn.Sequential(
+        conv_bn_relu(conv1x1(in_channels, hidden)),
+        conv_bn_relu(conv3x3(hidden, hidden, stride=stride)),
+        conv_bn(conv1x1(hidden, out_channels)),
+    )
+    return Residual(branch, projection_shortcut(in_channels, out_channels, stride=stride))
+
+
+models.register("resnet18", label="ResNet-18")(DeepResNet(num_blocks=(2, 2, 2, 2)))
+models.register("resnet34", label="ResNet-34")(DeepResNet(num_blocks=(3, 4, 6, 3)))
+models.register("resnet50", label="ResNet-50")(DeepResNet(num_blocks=(3, 4, 6, 3), bottleneck=True))
