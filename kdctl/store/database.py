@@ -1,0 +1,192 @@
+"""Opening the database: how its connections behave, and one transaction at a time.
+
+An engine must not cross a fork: a child process opens its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from kdctl.errors import KdctlError
+from kdctl.store.faults import explained, primary_code
+from kdctl.store.filesystem import MOUNTS, filesystem_of, is_network
+from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
+
+BUSY_SECONDS = 60
+"""How long a connection waits for another one's lock. Optuna's 5 s fail with eight writers."""
+
+_JOURNAL_SECONDS = 5
+"""How long, at most, to try to change the journal mode, for which nobody else may be reading."""
+
+_SQLITE_MARK = b"SQLite format 3\x00"
+
+_WRITES = "kdctl_writes"
+"""Execution option: the transaction takes the write lock at once."""
+
+_log = logging.getLogger(__name__)
+
+
+def connect(
+    path: Path,
+    *,
+    steps: Sequence[Step] = STEPS,
+    mounts: Path = MOUNTS,
+    patience_seconds: float = BUSY_SECONDS,
+) -> Engine:
+    """Open the database at `path`, made if need be, with its schema up to date.
+
+    Any number of processes may do so at once. A file that is not ours is not changed.
+
+    Args:
+        path: where the database is, or will be.
+        steps: the schema's history.
+        mounts: where the system lists its mounted file systems.
+        patience_seconds: how long a transaction waits for another's lock.
+
+    Raises:
+        KdctlError: the place cannot be written, or the file is not a database, not ours, damaged,
+            locked, or from a newer kdctl.
+    """
+    _require_writable(path)
+    _require_sqlite(path)
+    engine = _engine(path, patience_seconds)
+    try:
+        with reading(engine) as connection:
+            version = recognised_version(connection, path, steps)
+        if version < len(steps):
+            with writing(engine) as connection:
+                apply_steps(connection, path, steps)
+        with explained(path):
+            _set_journal(engine, filesystem_of(path, mounts), min(patience_seconds, _JOURNAL_SECONDS))
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Generator[Connection]:
+    """Read one consistent state of the database; writers are not held up."""
+    with explained(database_path(engine)), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Generator[Connection]:
+    """Hold the write lock from the first statement to the end, so that what was read stays true."""
+    writer = engine.execution_options(**{_WRITES: True})
+    with explained(database_path(engine)), writer.begin() as connection:
+        yield connection
+
+
+def database_path(engine: Engine) -> Path:
+    """Return the file that an engine of ours works on."""
+    return Path(engine.url.database or "")
+
+
+def _require_writable(path: Path) -> None:
+    """Say in plain words what SQLite would refuse in its own."""
+    if path.is_dir():
+        raise KdctlError(
+            f"{path} is a folder, not a database.", f"name a file in it, such as {path / 'kdctl.db'}."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KdctlError(
+            f"the folder of {path} cannot be made: {error.strerror}.", "name a database elsewhere."
+        ) from error
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise KdctlError(
+            f"{path} is read-only.", f"allow writing (`chmod u+rw {path}`), or copy it elsewhere."
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise KdctlError(
+            f"the folder of {path} is read-only, and SQLite keeps its journal there.",
+            f"allow writing (`chmod u+rwx {path.parent}`), or name a database elsewhere.",
+        )
+
+
+def _require_sqlite(path: Path) -> None:
+    """Look for SQLite's mark: SQLite itself takes a text of less than 512 bytes for an empty database."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        mark = file.read(len(_SQLITE_MARK))
+    if mark not in {b"", _SQLITE_MARK}:
+        raise KdctlError(
+            f"{path} is not an SQLite database.",
+            "name another file for kdctl's database, or move this one away.",
+        )
+
+
+def _engine(path: Path, patience_seconds: float) -> Engine:
+    """Return an engine whose transactions SQLAlchemy begins, not the driver.
+
+    The driver begins none before a SELECT, so that reading and then writing would not be atomic.
+    """
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)), connect_args={"timeout": patience_seconds}
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _set_journal(engine: Engine, filesystem: str, patience_seconds: float) -> None:
+    """Use WAL, in which readers and the writer do not wait for each other, wherever it works."""
+    path = database_path(engine)
+    wanted = "delete" if is_network(filesystem) else "wal"
+    if wanted == "delete":
+        _log.warning(
+            "%s is on a network file system (%s): it works with a rollback journal, one process at a time."
+            " Better keep the database on a local disk.",
+            path,
+            filesystem,
+        )
+    mode = _switch_journal(engine, wanted, patience_seconds)
+    if mode != wanted:
+        _log.warning("%s works with journal mode %s: SQLite refused %s here.", path, mode, wanted)
+
+
+def _switch_journal(engine: Engine, wanted: str, patience_seconds: float) -> str:
+    """Ask for a journal mode until it is granted, refused, or kept from us by other readers; return it.
+
+    SQLite does not wait for locks by itself here.
+    """
+    deadline = time.monotonic() + patience_seconds
+    with engine.connect() as pooled:
+        connection: Any = pooled.connection.driver_connection  # outside of a transaction
+        while (mode := _journal(connection)) != wanted and time.monotonic() < deadline:
+            try:
+                granted: str = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if primary_code(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(0.02)
+            else:
+                return granted
+    return mode
+
+
+def _journal(connection: sqlite3.Connection) -> str:
+    return connection.execute("PRAGMA journal_mode").fetchone()[0]

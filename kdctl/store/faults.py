@@ -1,0 +1,63 @@
+"""What SQLite's refusals mean to the person at the keyboard."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from kdctl.errors import KdctlError
+
+_MEANINGS: dict[int, tuple[str, str]] = {
+    sqlite3.SQLITE_NOTADB: (
+        "{path} is not an SQLite database.",
+        "name another file, or move this one away.",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        "{path} is damaged.",
+        "move it away and rebuild it from the run folders: `kdctl sync`.",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "{path} is locked: another program keeps writing to it.",
+        "end that program, or wait for it; then try again.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "{path} cannot be written: it is read-only.",
+        "allow writing to the file and its folder, or name a database elsewhere.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "{path}, or the journal beside it, cannot be opened.",
+        "allow writing to the file and its folder, or name a database elsewhere.",
+    ),
+    sqlite3.SQLITE_FULL: (
+        "there is no room on the disk for {path}.",
+        "free some space; what the run folders hold comes back with `kdctl sync`.",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "{path} cannot be read or written: the disk reports an error.",
+        "check the disk and its free space, or name a database elsewhere.",
+    ),
+}
+
+
+@contextmanager
+def explained(path: Path) -> Generator[None]:
+    """Turn SQLite's refusals that a person can mend into a `KdctlError`; let others pass."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        meaning = _MEANINGS.get(primary_code(error))
+        if meaning is None:
+            raise
+        problem, hint = meaning
+        raise KdctlError(problem.format(path=path), hint) from error
+
+
+def primary_code(error: Exception) -> int:
+    """Return SQLite's code for an error, without its extension; -1 if it is not SQLite's."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    code: int = getattr(origin, "sqlite_errorcode", -1)
+    return code & 0xFF if code >= 0 else -1

@@ -1,0 +1,151 @@
+"""The folder of a run: the truth about it. The database is only its index.
+
+    runs/<key>/plan.json           what runs
+               environment.json    where and with what it was computed
+               epochs.jsonl        one line for each epoch
+               result.json         how it ended, and the files it left behind
+               evaluations.jsonl   later looks at its model
+               *.pt                checkpoints, which the engine writes
+
+Nothing here needs the database, so that a compute node can write a folder on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from kdctl.errors import KdctlError
+from kdctl.records import Artifact, Environment, EpochResult, Evaluation, PlannedRun, RunResult
+from kdctl.store.atomic import write_atomically
+from kdctl.store.json_lines import JsonLines
+from kdctl.store.json_text import from_json, to_json
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """What `result.json` holds: one file, so that a run ends in one instant."""
+
+    result: RunResult
+    artifacts: tuple[Artifact, ...]
+
+
+class RunFolder:
+    """Reads and writes the folder of one run; only the process that holds the run writes."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        """Work in `root/key`, which is made with the first file."""
+        self.key = key
+        self.path = root / key
+        self._epochs = JsonLines(self.path / "epochs.jsonl", EpochResult)
+        self._evaluations = JsonLines(self.path / "evaluations.jsonl", Evaluation)
+
+    def write_plan(self, run: PlannedRun) -> None:
+        """Write what runs, with what the database needs to know the run again."""
+        self._write("plan.json", run)
+
+    def plan(self) -> PlannedRun:
+        """Return what runs.
+
+        Raises:
+            KdctlError: there is no plan, it is damaged, or it is another run's.
+        """
+        run = self._read("plan.json", PlannedRun)
+        if run is None:
+            raise KdctlError(f"{self.path} has no plan.json.", "name the folder of a run.")
+        if run.key != self.key:
+            raise KdctlError(
+                f"{self.path} holds the plan of another run, {run.key}.", f"rename the folder to {run.key}."
+            )
+        return run
+
+    def write_environment(self, environment: Environment) -> None:
+        """Write where and with what the run is computed."""
+        self._write("environment.json", environment)
+
+    def environment(self) -> Environment | None:
+        """Return where and with what the run was computed, once that is written."""
+        return self._read("environment.json", Environment)
+
+    def append_epoch(self, epoch: EpochResult) -> None:
+        """Add an epoch; it is on disk when this returns."""
+        self._epochs.append(epoch)
+
+    def epochs(self) -> list[EpochResult]:
+        """Return the epochs in their order; of one that was repeated, the latest."""
+        by_number = {epoch.epoch: epoch for epoch in self._epochs.read()}
+        return [by_number[number] for number in sorted(by_number)]
+
+    def truncate_epochs(self, after_epoch: int) -> None:
+        """Keep the epochs up to `after_epoch`: the run goes on from there."""
+        known = self._epochs.read()
+        kept = [epoch for epoch in known if epoch.epoch <= after_epoch]
+        if len(kept) < len(known):
+            self._epochs.rewrite(kept)
+
+    def write_result(self, result: RunResult, artifacts: Sequence[Artifact] = ()) -> None:
+        """Write how the run ended and what it left behind. Before this, it has not ended."""
+        self._write("result.json", _Ending(result=result, artifacts=tuple(artifacts)))
+
+    def result(self) -> RunResult | None:
+        """Return how the run ended, once it has."""
+        ending = self._read("result.json", _Ending)
+        return ending.result if ending else None
+
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Return the files that the run left behind; none before it ended."""
+        ending = self._read("result.json", _Ending)
+        return ending.artifacts if ending else ()
+
+    def discard_result(self) -> None:
+        """Forget how the run ended: it failed, and is tried again."""
+        (self.path / "result.json").unlink(missing_ok=True)
+
+    def append_evaluation(self, evaluation: Evaluation) -> None:
+        """Add a later look at the run's model."""
+        self._evaluations.append(evaluation)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return the later looks at the run's model, oldest first."""
+        return self._evaluations.read()
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the file called `name` with its SHA-256 and its size.
+
+        Raises:
+            KdctlError: there is no such file.
+        """
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise KdctlError(
+                f"there is no file {path}.", "resume the run: it writes the file again."
+            ) from error
+        return Artifact(name=name, sha256=sha256, num_bytes=path.stat().st_size)
+
+    def _write(self, name: str, record: object) -> None:
+        write_atomically(self.path / name, to_json(record).encode() + b"\n")
+
+    def _read(self, name: str, record: type[Record]) -> Record | None:
+        path = self.path / name
+        try:
+            return from_json(record, path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise KdctlError(
+                f"{path} is damaged: it is not one of kdctl's records.",
+                "restore the file from a copy, or delete the folder and run it again.",
+            ) from error
+
+
+def run_folders(root: Path) -> list[RunFolder]:
+    """Return the run folders in `root`, by key: those that have a plan."""
+    return [RunFolder(root, path.parent.name) for path in sorted(root.glob("*/plan.json"))]

@@ -1,0 +1,86 @@
+"""Reading run folders into the database, which is only their index and can be rebuilt from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from kdctl.records import SETTLED, Artifact, Environment, EpochResult, Evaluation, RunResult, RunState
+from kdctl.store.clock import utc_now
+from kdctl.store.folder import RunFolder
+from kdctl.store.leases import ended, is_held
+from kdctl.store.measurements import (
+    add_artifacts,
+    add_epochs,
+    add_evaluation,
+    epochs_of,
+    evaluations_of,
+    set_environment,
+)
+from kdctl.store.runs import add, state_of
+from kdctl.store.store import Store
+from kdctl.store.tables import RunRow
+
+
+def ingest(store: Store, folder: RunFolder) -> RunState:
+    """Bring one run folder into the database; return where the run then stands.
+
+    Doing so again changes nothing. A settled run stays as it is, and one that a living process
+    holds is left to that process: only what was measured is read.
+
+    Raises:
+        KdctlError: the folder has no plan, or a file in it is damaged.
+    """
+    plan, environment = folder.plan(), folder.environment()
+    epochs, evaluations = folder.epochs(), folder.evaluations()
+    result, artifacts = folder.result(), folder.artifacts()
+    with store.writing() as connection:
+        add(connection, [plan])
+        _index_environment(connection, plan.key, environment)
+        _index_epochs(connection, plan.key, epochs)
+        _index_evaluations(connection, plan.key, evaluations)
+        if state_of(connection, plan.key) not in SETTLED and not is_held(connection, plan.key):
+            _index_ending(connection, plan.key, result, artifacts, started=bool(epochs))
+        return state_of(connection, plan.key)
+
+
+def _index_environment(connection: Connection, key: str, environment: Environment | None) -> None:
+    known = connection.execute(select(RunRow.environment).where(RunRow.key == key)).scalar_one()
+    if environment is not None and environment != known:
+        set_environment(connection, key, environment)
+
+
+def _index_epochs(connection: Connection, key: str, epochs: list[EpochResult]) -> None:
+    known = {epoch.epoch: epoch for epoch in epochs_of(connection, key)}
+    add_epochs(connection, key, [epoch for epoch in epochs if known.get(epoch.epoch) != epoch])
+
+
+def _index_evaluations(connection: Connection, key: str, evaluations: list[Evaluation]) -> None:
+    latest = {(item.selection, item.split): item for item in evaluations}
+    known = evaluations_of(connection, key)
+    for evaluation in latest.values():
+        if evaluation not in known:
+            add_evaluation(connection, evaluation)
+
+
+def _index_ending(
+    connection: Connection,
+    key: str,
+    result: RunResult | None,
+    artifacts: tuple[Artifact, ...],
+    *,
+    started: bool,
+) -> None:
+    """Note how a run that nobody works on ended, or that it was begun and left."""
+    row = connection.execute(select(RunRow.state, RunRow.result).where(RunRow.key == key)).one()
+    values: dict[str, Any] = {}
+    if result is not None and result != row.result:
+        values = ended(result)
+        add_artifacts(connection, key, artifacts)
+    elif result is None and started and row.state is RunState.PLANNED:
+        reason = "its folder holds epochs but no result"
+        values = {"state": RunState.INTERRUPTED, "reason": reason, "updated": utc_now()}
+    if values:
+        attempts = func.max(RunRow.attempts, 1)
+        connection.execute(update(RunRow).where(RunRow.key == key).values(attempts=attempts, **values))

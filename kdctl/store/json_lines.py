@@ -1,0 +1,76 @@
+"""A file of records, one JSON line each, that survives a writer killed in the middle of a line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Generic, TypeVar
+
+from kdctl.errors import KdctlError
+from kdctl.store.atomic import write_atomically
+from kdctl.store.json_text import from_json, to_json
+
+Record = TypeVar("Record")
+
+
+class JsonLines(Generic[Record]):
+    """Records of one type in the order in which they were appended.
+
+    Only a line with its line break counts: what follows the last one was never completed.
+    """
+
+    def __init__(self, path: Path, record: type[Record]) -> None:
+        """Read and write `path`, which need not exist yet."""
+        self.path = path
+        self._record = record
+
+    def append(self, record: Record) -> None:
+        """Add one record; it is on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            _cut_torn_line(file)
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[Record]:
+        """Return all complete records; none when there is no file.
+
+        Raises:
+            KdctlError: a complete line is not such a record.
+        """
+        try:
+            *lines, _torn = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+
+    def rewrite(self, records: Iterable[Record]) -> None:
+        """Replace all records, atomically."""
+        write_atomically(self.path, b"".join(map(_line, records)))
+
+    def _parse(self, line: bytes, number: int) -> Record:
+        try:
+            return from_json(self._record, line)
+        except ValueError as error:
+            raise KdctlError(
+                f"{self.path} is damaged: line {number} is not one of kdctl's records.",
+                "delete that line, or restore the file from a copy.",
+            ) from error
+
+
+def _line(record: object) -> bytes:
+    return to_json(record).encode() + b"\n"
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Cut off what a killed writer left, lest the next line be glued to it."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return
+    file.seek(size - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,0 +1,112 @@
+"""What was measured in a run: its environment, epochs, files and later evaluations.
+
+Writing the same thing twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from kdctl.records import Artifact, Environment, EpochResult, Evaluation
+from kdctl.store.clock import utc_now
+from kdctl.store.runs import unknown_run
+from kdctl.store.tables import ArtifactRow, EpochRow, EvaluationRow, RunRow
+
+
+def set_environment(connection: Connection, key: str, environment: Environment) -> None:
+    """Keep where and with what a run is computed.
+
+    Raises:
+        KdctlError: the run is not known.
+    """
+    _touch(connection, key, environment=environment)
+
+
+def add_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) -> None:
+    """Keep epochs of a run; a repeated one replaces what it was.
+
+    Raises:
+        KdctlError: the run is not known.
+    """
+    if not epochs:
+        return
+    latest = max(epoch.epoch for epoch in epochs)
+    _touch(connection, key, epochs=func.max(RunRow.epochs, latest))
+    statement = insert(EpochRow)
+    statement = statement.on_conflict_do_update(
+        index_elements=[EpochRow.run_key, EpochRow.epoch],
+        set_={"result": statement.excluded.result},
+        where=EpochRow.result != statement.excluded.result,
+    )
+    rows = [{"run_key": key, "epoch": epoch.epoch, "result": epoch} for epoch in epochs]
+    connection.execute(statement, rows)
+
+
+def epochs_of(connection: Connection, key: str) -> list[EpochResult]:
+    """Return the epochs of a run in their order."""
+    statement = select(EpochRow.result).where(EpochRow.run_key == key).order_by(EpochRow.epoch)
+    return list(connection.execute(statement).scalars())
+
+
+def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact]) -> None:
+    """Keep which files a run left behind; a name seen before now means the new file."""
+    statement = insert(ArtifactRow)
+    statement = statement.on_conflict_do_update(
+        index_elements=[ArtifactRow.run_key, ArtifactRow.name],
+        set_={"sha256": statement.excluded.sha256, "num_bytes": statement.excluded.num_bytes},
+    )
+    rows = [
+        {"run_key": key, "name": item.name, "sha256": item.sha256, "num_bytes": item.num_bytes}
+        for item in artifacts
+    ]
+    if rows:
+        connection.execute(statement, rows)
+
+
+def artifacts_of(connection: Connection, key: str) -> list[Artifact]:
+    """Return the files that a run left behind, by name."""
+    statement = select(ArtifactRow).where(ArtifactRow.run_key == key).order_by(ArtifactRow.name)
+    return [
+        Artifact(name=row.name, sha256=row.sha256, num_bytes=row.num_bytes)
+        for row in connection.execute(statement)
+    ]
+
+
+def add_evaluation(connection: Connection, evaluation: Evaluation) -> None:
+    """Keep a later look at a run's model; it replaces an earlier one with the same rule and split.
+
+    Raises:
+        KdctlError: the run is not known.
+    """
+    _touch(connection, evaluation.run_key)
+    statement = insert(EvaluationRow).values(
+        run_key=evaluation.run_key,
+        selection=evaluation.selection,
+        split=evaluation.split,
+        evaluation=evaluation,
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=[EvaluationRow.run_key, EvaluationRow.selection, EvaluationRow.split],
+        set_={"evaluation": statement.excluded.evaluation},
+    )
+    connection.execute(statement)
+
+
+def evaluations_of(connection: Connection, key: str) -> list[Evaluation]:
+    """Return the later looks at a run's model, by selection rule and split."""
+    statement = (
+        select(EvaluationRow.evaluation)
+        .where(EvaluationRow.run_key == key)
+        .order_by(EvaluationRow.selection, EvaluationRow.split)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def _touch(connection: Connection, key: str, **values: object) -> None:
+    """Change columns of a run, and the time of its last change."""
+    statement = update(RunRow).where(RunRow.key == key).values(updated=utc_now(), **values)
+    if connection.execute(statement).rowcount == 0:
+        raise unknown_run(key)

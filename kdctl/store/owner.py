@@ -1,0 +1,78 @@
+"""Who holds a run: a process, told apart from a later one that got the same number."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROCESSES = Path("/proc")
+_STATE, _START = 0, 19
+"""Fields of /proc/<pid>/stat, counted from behind the program's name (proc(5) calls them 3 and 22)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A process that may hold runs."""
+
+    host: str
+    pid: int
+    token: str
+    """Tells processes of one host and number apart: 'boot:namespace:start', the first two empty off Linux."""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """Return this process."""
+        pid = os.getpid()
+        return cls(host=socket.gethostname(), pid=pid, token=_token(pid) or f"::{_random_mark()}")
+
+    def is_gone(self) -> bool:
+        """Return whether the process is known to have ended; False when that cannot be known from here."""
+        if self.host != socket.gethostname() or os.name != "posix":
+            return False
+        boot, namespace, _ = self.token.split(":")
+        boot_here, namespace_here, _ = Owner.here().token.split(":")
+        if boot != boot_here:
+            return True
+        # containers may share a host's name and boot, but number their processes each for itself
+        return namespace == namespace_here and not self._lives_on()
+
+    def _lives_on(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's process: it may not even be looked into
+            return True
+        return _token(self.pid) in {None, self.token} and not _is_zombie(self.pid)
+
+
+@functools.cache
+def _random_mark() -> str:
+    return uuid.uuid4().hex
+
+
+def _token(pid: int) -> str | None:
+    """Return boot, process namespace and start time of a process, if the system tells them."""
+    try:
+        boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text().strip()
+        namespace = (_PROCESSES / f"{pid}/ns/pid").readlink().name
+        return f"{boot}:{namespace.strip('pid:[]')}:{_status(pid)[_START]}"
+    except (OSError, IndexError):
+        return None
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether the process has ended and only waits for its parent to notice."""
+    try:
+        return _status(pid)[_STATE] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _status(pid: int) -> list[str]:
+    """Return the fields behind the program's name, which may itself hold blanks and brackets."""
+    return (_PROCESSES / f"{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,0 +1,129 @@
+"""The run table: planning runs, and finding them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select
+
+from kdctl.errors import KdctlError
+from kdctl.records import PlannedRun, RunState, StoredRun
+from kdctl.store.clock import utc_now
+from kdctl.store.tables import RunRow, SweepRunRow
+
+MIN_PREFIX = 4
+"""Fewest digits of a key that name a run."""
+
+_MAX_CANDIDATES = 8
+
+
+def add(connection: Connection, runs: Sequence[PlannedRun]) -> int:
+    """Add the runs that are not known yet; return how many these were.
+
+    The write lock is held, so that what is unknown stays so until it is added.
+    """
+    known = states(connection, [run.key for run in runs])
+    new = {run.key: run for run in runs if run.key not in known}
+    now = utc_now()
+    rows = [
+        {
+            "key": run.key,
+            "configuration": run.configuration,
+            "seed": run.seed,
+            "plan": run.plan,
+            "state": RunState.PLANNED,
+            "epochs": 0,
+            "attempts": 0,
+            "reason": "",
+            "created": now,
+            "updated": now,
+        }
+        for run in new.values()
+    ]
+    if rows:
+        connection.execute(insert(RunRow), rows)
+    return len(rows)
+
+
+def find(connection: Connection, prefix: str, path: Path) -> StoredRun:
+    """Return the one run whose key begins with `prefix`; a whole key always names its run.
+
+    Raises:
+        KdctlError: no run of the database at `path`, or more than one, has such a key.
+    """
+    if len(prefix) < MIN_PREFIX:
+        raise KdctlError(
+            f"'{prefix}' is too short to name a run.",
+            f"give {MIN_PREFIX} digits of its key or more: `kdctl list runs`.",
+        )
+    begins = func.substr(RunRow.key, 1, len(prefix)) == prefix.casefold()
+    keys = connection.execute(select(RunRow.key).where(begins).order_by(RunRow.key)).scalars().all()
+    if not keys:
+        raise KdctlError(f"there is no run '{prefix}' in {path}.", "see the keys with `kdctl list runs`.")
+    if len(keys) > 1 and prefix not in keys:
+        shown = ", ".join(keys[:_MAX_CANDIDATES]) + (", ..." if len(keys) > _MAX_CANDIDATES else "")
+        raise KdctlError(f"'{prefix}' begins the keys of {len(keys)} runs.", f"give more digits: {shown}.")
+    key = prefix if prefix in keys else keys[0]
+    return _stored(connection.execute(select(RunRow).where(RunRow.key == key)).one())
+
+
+def select_runs(
+    connection: Connection,
+    *,
+    keys: Iterable[str] | None = None,
+    sweep: str | None = None,
+    state: RunState | None = None,
+) -> list[StoredRun]:
+    """Return the runs that meet all conditions, in the order in which they were planned."""
+    statement = select(RunRow).order_by(RunRow.number)
+    if keys is not None:
+        statement = statement.where(RunRow.key.in_(_listed(keys)))
+    if sweep is not None:
+        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
+        statement = statement.where(RunRow.key.in_(members))
+    if state is not None:
+        statement = statement.where(RunRow.state == state)
+    return [_stored(row) for row in connection.execute(statement)]
+
+
+def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:
+    """Return where runs stand, by key; unknown ones are left out."""
+    statement = select(RunRow.key, RunRow.state).where(RunRow.key.in_(_listed(keys)))
+    return {row.key: row.state for row in connection.execute(statement)}
+
+
+def state_of(connection: Connection, key: str) -> RunState:
+    """Return where a known run stands."""
+    return connection.execute(select(RunRow.state).where(RunRow.key == key)).scalar_one()
+
+
+def unknown_run(key: str) -> KdctlError:
+    """Return the error for a run that the database has lost, or never had."""
+    return KdctlError(
+        f"the database has no run {key}.", "read the run folders into the database with `kdctl sync`."
+    )
+
+
+def _listed(keys: Iterable[str]) -> Select[tuple[str]]:
+    """Return keys as a subquery with one bound value: SQLite limits how many there may be."""
+    return select(func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
+
+
+def _stored(row: Row[Any]) -> StoredRun:
+    return StoredRun(
+        key=row.key,
+        configuration=row.configuration,
+        seed=row.seed,
+        plan=row.plan,
+        state=row.state,
+        epochs=row.epochs,
+        attempts=row.attempts,
+        reason=row.reason,
+        created=row.created,
+        updated=row.updated,
+        environment=row.environment,
+        result=row.result,
+    )

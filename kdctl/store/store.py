@@ -1,0 +1,208 @@
+"""The store: what kdctl remembers of all runs, one short transaction for each question or change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine
+
+from kdctl.errors import KdctlError
+from kdctl.records import (
+    Artifact,
+    Environment,
+    EpochResult,
+    Evaluation,
+    PlannedRun,
+    RunResult,
+    RunState,
+    StoredRun,
+    StoredSweep,
+    SweepMember,
+)
+from kdctl.store import leases, measurements, runs, sweeps
+from kdctl.store.database import connect, database_path, reading, writing
+from kdctl.store.owner import Owner
+
+
+class Store:
+    """The database of a project.
+
+    Safe to use from several threads and processes; after a fork the child opens its own. A run is
+    named by its whole key except in `run`. Changes to a run that the database does not know raise
+    `KdctlError`; so does a database that is locked for a minute, damaged or full.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Work on an engine that `connect` made."""
+        self._engine = engine
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Self:
+        """Open the database at `path`.
+
+        Raises:
+            KdctlError: it is missing and may not be created, cannot be written, or is not ours.
+        """
+        if not create and not path.exists():
+            raise KdctlError(
+                f"there is no database {path}.",
+                "name the folder that holds your runs, or start a first one with `kdctl train`.",
+            )
+        return cls(connect(path))
+
+    @property
+    def path(self) -> Path:
+        """Where the database is."""
+        return database_path(self._engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Return one transaction for several changes, for the other files of this room."""
+        return writing(self._engine)
+
+    # Runs
+
+    def add_runs(self, planned: Sequence[PlannedRun]) -> int:
+        """Add the runs that are not known yet; return how many these were."""
+        with writing(self._engine) as connection:
+            return runs.add(connection, planned)
+
+    def run(self, prefix: str) -> StoredRun:
+        """Return the one run whose key begins with `prefix` (4 digits or more).
+
+        Raises:
+            KdctlError: no run, or more than one, has such a key.
+        """
+        with reading(self._engine) as connection:
+            return runs.find(connection, prefix, self.path)
+
+    def runs(
+        self, keys: Iterable[str] | None = None, *, sweep: str | None = None, state: RunState | None = None
+    ) -> list[StoredRun]:
+        """Return the runs that meet all conditions, in the order in which they were planned.
+
+        Raises:
+            KdctlError: there is no such sweep.
+        """
+        with reading(self._engine) as connection:
+            if sweep is not None:
+                sweeps.require(connection, sweep)
+            return runs.select_runs(connection, keys=keys, sweep=sweep, state=state)
+
+    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
+        """Return where runs stand, by key; unknown ones are left out."""
+        with reading(self._engine) as connection:
+            return runs.states(connection, keys)
+
+    # Leases
+
+    def claim(self, key: str, owner: Owner, *, lease_seconds: float, retry_failed: bool = False) -> bool:
+        """Take a run to work on it; return whether it is now the owner's.
+
+        A run can be had when it is planned or interrupted, failed and to be retried, or held by a
+        process that has ended or let its lease run out.
+        """
+        with writing(self._engine) as connection:
+            return leases.claim(
+                connection, key, owner=owner, lease_seconds=lease_seconds, retry_failed=retry_failed
+            )
+
+    def renew(self, key: str, owner: Owner, *, lease_seconds: float) -> bool:
+        """Hold a run for `lease_seconds` from now; return whether it is still the owner's."""
+        with writing(self._engine) as connection:
+            return leases.renew(connection, key, owner=owner, lease_seconds=lease_seconds)
+
+    def settle(
+        self, key: str, owner: Owner, *, result: RunResult, artifacts: Sequence[Artifact] = ()
+    ) -> None:
+        """Write down how a run ended and what it left behind.
+
+        Raises:
+            KdctlError: the owner does not hold the run any more; nothing is changed.
+            ValueError: the result's state is not an end.
+        """
+        with writing(self._engine) as connection:
+            leases.settle(connection, key, owner=owner, result=result)
+            measurements.add_artifacts(connection, key, artifacts)
+
+    def release(self, key: str, owner: Owner, *, state: RunState, reason: str) -> bool:
+        """Give a run back as planned, interrupted or failed; return whether it was the owner's.
+
+        Raises:
+            ValueError: `state` is none of these.
+        """
+        with writing(self._engine) as connection:
+            return leases.release(connection, key, owner=owner, state=state, reason=reason)
+
+    def prune(self, keys: Sequence[str], *, reason: str) -> int:
+        """Settle runs that nobody holds as pruned, without a result; return how many it were."""
+        with writing(self._engine) as connection:
+            return leases.prune(connection, keys, reason=reason)
+
+    # Measurements
+
+    def record_environment(self, key: str, environment: Environment) -> None:
+        """Keep where and with what a run is computed."""
+        with writing(self._engine) as connection:
+            measurements.set_environment(connection, key, environment)
+
+    def record_epoch(self, key: str, epoch: EpochResult) -> None:
+        """Keep an epoch of a run; a resumed run may repeat one."""
+        with writing(self._engine) as connection:
+            measurements.add_epochs(connection, key, [epoch])
+
+    def epochs(self, key: str) -> list[EpochResult]:
+        """Return the epochs of a run in their order."""
+        with reading(self._engine) as connection:
+            return measurements.epochs_of(connection, key)
+
+    def artifacts(self, key: str) -> list[Artifact]:
+        """Return the files that a run left behind, by name."""
+        with reading(self._engine) as connection:
+            return measurements.artifacts_of(connection, key)
+
+    def record_evaluation(self, evaluation: Evaluation) -> None:
+        """Keep a later look at a run's model; the latest counts for each selection rule and split."""
+        with writing(self._engine) as connection:
+            measurements.add_evaluation(connection, evaluation)
+
+    def evaluations(self, key: str) -> list[Evaluation]:
+        """Return the later looks at a run's model, by selection rule and split."""
+        with reading(self._engine) as connection:
+            return measurements.evaluations_of(connection, key)
+
+    # Sweeps
+
+    def record_sweep(self, name: str, recipe: Mapping[str, Any], *, members: Sequence[SweepMember]) -> None:
+        """Keep a sweep; a known name gets the new recipe, and the new members besides its old ones."""
+        with writing(self._engine) as connection:
+            sweeps.record(connection, name, recipe=recipe, members=members)
+
+    def sweep(self, name: str) -> StoredSweep:
+        """Return the sweep called `name`.
+
+        Raises:
+            KdctlError: there is none; the hint names the nearest.
+        """
+        with reading(self._engine) as connection:
+            return sweeps.find(connection, name)
+
+    def sweeps(self) -> list[StoredSweep]:
+        """Return all sweeps, the newest first."""
+        with reading(self._engine) as connection:
+            return sweeps.all_sweeps(connection)

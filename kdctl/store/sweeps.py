@@ -1,0 +1,78 @@
+"""Sweeps: a recipe under a name, and the runs that belong to it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select, true
+from sqlalchemy.dialects.sqlite import insert
+
+from kdctl.errors import KdctlError, suggestion
+from kdctl.records import StoredSweep, SweepMember
+from kdctl.store.clock import utc_now
+from kdctl.store.runs import states, unknown_run
+from kdctl.store.tables import SweepRow, SweepRunRow
+
+
+def record(
+    connection: Connection, name: str, *, recipe: Mapping[str, Any], members: Sequence[SweepMember]
+) -> None:
+    """Keep a sweep; a known name gets the new recipe, and keeps its members besides the new ones.
+
+    Raises:
+        KdctlError: a member's run is not known.
+    """
+    keys = [member.run_key for member in members]
+    lost = set(keys) - set(states(connection, keys))
+    if lost:
+        raise unknown_run(min(lost))
+    statement = insert(SweepRow).values(name=name, recipe=recipe, created=utc_now())
+    statement = statement.on_conflict_do_update(
+        index_elements=[SweepRow.name], set_={"recipe": statement.excluded.recipe}
+    )
+    connection.execute(statement)
+    rows = [{"sweep_name": name, "run_key": member.run_key, "role": member.role} for member in members]
+    if rows:
+        connection.execute(insert(SweepRunRow).on_conflict_do_nothing(), rows)
+
+
+def require(connection: Connection, name: str) -> None:
+    """Make sure that there is a sweep of this name.
+
+    Raises:
+        KdctlError: there is none; the hint names the nearest.
+    """
+    names = connection.execute(select(SweepRow.name)).scalars().all()
+    if name not in names:
+        raise KdctlError(f"there is no sweep '{name}'.", suggestion(name, names, "Sweeps"))
+
+
+def find(connection: Connection, name: str) -> StoredSweep:
+    """Return the sweep called `name`.
+
+    Raises:
+        KdctlError: there is none; the hint names the nearest.
+    """
+    require(connection, name)
+    return _stored(connection, SweepRow.name == name)[0]
+
+
+def all_sweeps(connection: Connection) -> list[StoredSweep]:
+    """Return all sweeps, the newest first."""
+    return _stored(connection, true())
+
+
+def _stored(connection: Connection, condition: ColumnElement[bool]) -> list[StoredSweep]:
+    sweeps = select(SweepRow).where(condition).order_by(SweepRow.number.desc())
+    members = select(SweepRunRow).join(SweepRow, SweepRow.name == SweepRunRow.sweep_name).where(condition)
+    members_by_sweep: dict[str, list[SweepMember]] = defaultdict(list)
+    for row in connection.execute(members.order_by(SweepRunRow.number)):
+        members_by_sweep[row.sweep_name].append(SweepMember(run_key=row.run_key, role=row.role))
+    return [
+        StoredSweep(
+            name=row.name, recipe=row.recipe, created=row.created, members=tuple(members_by_sweep[row.name])
+        )
+        for row in connection.execute(sweeps)
+    ]

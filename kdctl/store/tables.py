@@ -1,0 +1,143 @@
+"""The tables, as SQLAlchemy sees them.
+
+They share their file with Optuna's: every name begins with `kdctl_`. The statements that create
+them are in `migrations.py`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Dialect, Enum, ForeignKey, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from kdctl.records import Environment, EpochResult, Evaluation, RunResult, RunState
+from kdctl.store.json_text import from_json, to_json
+
+
+class JsonRecord(TypeDecorator[Any]):
+    """A column of records, or of trees, kept as canonical JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, record: type[Any]) -> None:
+        """Keep records of this type."""
+        super().__init__()
+        self.record = record
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write a record as text."""
+        return None if value is None else to_json(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read a record from its text."""
+        return None if value is None else from_json(self.record, value)
+
+
+def _values(states: type[RunState]) -> list[str]:
+    return [state.value for state in states]
+
+
+class Table(DeclarativeBase):
+    """What the tables have in common."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads a plain dict here
+        str: Text,
+        RunState: Enum(
+            RunState,
+            native_enum=False,
+            values_callable=_values,
+            length=None,
+        ),
+        Mapping[str, Any]: JsonRecord(dict[str, Any]),
+        Environment: JsonRecord(Environment),
+        RunResult: JsonRecord(RunResult),
+        EpochResult: JsonRecord(EpochResult),
+        Evaluation: JsonRecord(Evaluation),
+    }
+
+
+class RunRow(Table):
+    """A run, and who holds it."""
+
+    __tablename__ = "kdctl_runs"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Counts the runs in the order in which they were planned."""
+    key: Mapped[str] = mapped_column(unique=True)
+    configuration: Mapped[str] = mapped_column(index=True)
+    seed: Mapped[int]
+    plan: Mapped[Mapping[str, Any]]
+    state: Mapped[RunState] = mapped_column(index=True)
+    epochs: Mapped[int]
+    attempts: Mapped[int]
+    reason: Mapped[str]
+    created: Mapped[str]
+    updated: Mapped[str]
+    environment: Mapped[Environment | None]
+    result: Mapped[RunResult | None]
+    lease_host: Mapped[str | None]
+    """Host of the process that holds the run; this and the next three only while it runs."""
+    lease_pid: Mapped[int | None]
+    lease_token: Mapped[str | None]
+    lease_expires: Mapped[str | None]
+    """From then on any process may take the run over."""
+
+
+class EpochRow(Table):
+    """An epoch of a run."""
+
+    __tablename__ = "kdctl_epochs"
+
+    run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    result: Mapped[EpochResult]
+
+
+class EvaluationRow(Table):
+    """The latest evaluation of a run's model, for each selection rule and split."""
+
+    __tablename__ = "kdctl_evaluations"
+
+    run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), primary_key=True)
+    selection: Mapped[str] = mapped_column(primary_key=True)
+    split: Mapped[str] = mapped_column(primary_key=True)
+    evaluation: Mapped[Evaluation]
+
+
+class ArtifactRow(Table):
+    """A file that a run left behind."""
+
+    __tablename__ = "kdctl_artifacts"
+
+    run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    num_bytes: Mapped[int]
+
+
+class SweepRow(Table):
+    """A sweep with its recipe."""
+
+    __tablename__ = "kdctl_sweeps"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    recipe: Mapped[Mapping[str, Any]]
+    created: Mapped[str]
+
+
+class SweepRunRow(Table):
+    """A run's place in a sweep."""
+
+    __tablename__ = "kdctl_sweep_runs"
+    __table_args__ = (UniqueConstraint("sweep_name", "run_key", "role"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Counts the members in the order in which they were added."""
+    sweep_name: Mapped[str] = mapped_column(ForeignKey("kdctl_sweeps.name", ondelete="CASCADE"))
+    run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), index=True)
+    role: Mapped[str]

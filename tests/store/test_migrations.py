@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+
+from kdctl.errors import KdctlError
+from kdctl.store.database import connect
+from kdctl.store.migrations import STEPS
+from kdctl.store.tables import Table
+
+FIRST = ("CREATE TABLE kdctl_things (name TEXT)", "INSERT INTO kdctl_things VALUES ('old')")
+SECOND = ("ALTER TABLE kdctl_things ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'",)
+THIRD = ("INSERT INTO kdctl_things VALUES ('new', 'red')",)
+
+
+def _things(path: Path) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT * FROM kdctl_things").fetchall()
+
+
+def _version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _schema(path: Path) -> dict[str, Any]:
+    """Everything about the tables that SQLAlchemy's description and our statements must agree on."""
+    with closing(sqlite3.connect(path)) as connection:
+
+        def ask(pragma: str, name: str) -> list[Any]:
+            return connection.execute(f"SELECT * FROM pragma_{pragma}(?)", (name,)).fetchall()
+
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: {
+                "columns": ask("table_xinfo", table),
+                "foreign keys": sorted(row[2:] for row in ask("foreign_key_list", table)),
+                "indexes": sorted(
+                    (origin, unique, [column for _, _, column in ask("index_info", name)])
+                    for _, name, unique, origin, _ in ask("index_list", table)
+                ),
+            }
+            for table in tables
+        }
+
+
+def test_the_steps_make_the_tables_that_sqlalchemy_expects(tmp_path: Path) -> None:
+    made, described = tmp_path / "made.db", tmp_path / "described.db"
+    connect(made).dispose()
+    engine = create_engine(f"sqlite:///{described}")
+    Table.metadata.create_all(engine)
+    engine.dispose()
+
+    assert _schema(made) == _schema(described)
+    assert all(name.startswith("kdctl_") for name in _schema(made))
+
+
+def test_an_older_database_is_copied_and_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=(FIRST,)).dispose()
+
+    connect(path, steps=(FIRST, SECOND, THIRD)).dispose()
+
+    assert _version(path) == 3
+    assert _things(path) == [("old", "grey"), ("new", "red")]
+    backup = tmp_path / "kdctl.db.v1.backup"
+    assert _version(backup) == 1
+    assert _things(backup) == [("old",)]
+    assert {item.name for item in tmp_path.iterdir()} == {path.name, backup.name}
+
+
+def test_a_database_that_is_up_to_date_is_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=(FIRST,)).dispose()
+
+    connect(path, steps=(FIRST,)).dispose()
+
+    assert _things(path) == [("old",)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=(FIRST,)).dispose()
+
+    with pytest.raises(OperationalError, match="no such table"):
+        connect(path, steps=(FIRST, SECOND, ("DELETE FROM kdctl_missing",)))
+
+    assert _version(path) == 1
+    assert _things(path) == [("old",)]
+
+
+def test_a_database_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=(*STEPS, FIRST)).dispose()
+    before = path.read_bytes()
+
+    with pytest.raises(
+        KdctlError, match="written by a newer kdctl: its schema is 2, this kdctl knows 1"
+    ) as caught:
+        connect(path)
+
+    assert caught.value.hint.startswith("update kdctl")
+    assert path.read_bytes() == before
