@@ -1,0 +1,98 @@
+"""The student without a teacher: which rows are compared with which baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdctl.records import canonical_json
+from kdctl.report.fields import flatten, read_field
+from kdctl.report.replicates import Replicates
+from kdctl.report.statistics import Summary, Verdict, WelchTest, holm, verdict, welch
+
+BASELINE_METHOD = "ce"
+
+_TASK_FIELDS = ("protocol", "data.name", "data.num_classes", "data_fingerprint")
+_NOT_REMAINING = (*_TASK_FIELDS, "data.path", "schema", "seed", "method.", "teachers.", "student.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A row beside what it is compared with."""
+
+    difference: float
+    """Mean minus mean, in points of accuracy."""
+    half_width: float | None
+    """Of the 95 % confidence interval of the difference; None without a test."""
+    p: float | None
+    """Of Welch's test, Holm-corrected over the table; None without a test."""
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The baseline of one row, and how it was found."""
+
+    replicates: Replicates
+    num_candidates: int
+    """Baseline configurations with the same student, data and protocol."""
+    same_settings: bool
+    """Whether all other settings (learning rate, epochs, ...) are those of the row, too."""
+
+
+def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | None:
+    """Return what `row` is measured against: 'ce' with the same student, data and protocol.
+
+    Among several, the one whose remaining settings equal the row's; else the one with the best mean.
+    """
+    if is_baseline(row):
+        return None
+    candidates = [other for other in rows if is_baseline(other) and other.top1 and _task(other) == _task(row)]
+    if not candidates:
+        return None
+    equal = [other for other in candidates if _remaining(other) == _remaining(row)]
+    best = max(equal or candidates, key=lambda other: other.summary.mean if other.summary else 0.0)
+    return Baseline(replicates=best, num_candidates=len(candidates), same_settings=bool(equal))
+
+
+def is_baseline(row: Replicates) -> bool:
+    """Whether the row is a student trained on the labels alone."""
+    return read_field(row.plan, "method.name") == BASELINE_METHOD
+
+
+def compare(pairs: Sequence[tuple[Summary, Summary] | None]) -> list[Comparison | None]:
+    """Compare each (ours, theirs); the tests among them are one family for Holm's correction."""
+    tests = [welch(*pair) if pair else None for pair in pairs]
+    corrected = iter(holm([test.p for test in tests if test]))
+    return [
+        _comparison(pair[0].mean - pair[1].mean, test, next(corrected) if test else None) if pair else None
+        for pair, test in zip(pairs, tests, strict=True)
+    ]
+
+
+def _comparison(difference: float, test: WelchTest | None, p: float | None) -> Comparison:
+    return Comparison(
+        difference=difference,
+        half_width=test.half_width if test else None,
+        p=p,
+        verdict=verdict(difference, p) if p is not None else None,
+    )
+
+
+def _task(row: Replicates) -> frozenset[str]:
+    """What must be equal for two rows to be compared at all."""
+    return frozenset(
+        canonical_json([run.plan.get("student"), *(read_field(run.plan, field) for field in _TASK_FIELDS)])
+        for run in row.runs
+    )
+
+
+def _remaining(row: Replicates) -> frozenset[str]:
+    return frozenset(_remaining_settings(run.plan) for run in row.runs)
+
+
+def _remaining_settings(plan: Mapping[str, Any]) -> str:
+    return canonical_json(
+        {field: value for field, value in flatten(plan).items() if not field.startswith(_NOT_REMAINING)}
+    )

@@ -1,0 +1,18 @@
+"""Comma-separated values: the raw numbers, one column for each."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from kdctl.report.table_format import Table, report_formats
+
+
+@report_formats.register("csv", label="CSV")
+def write_csv(table: Table) -> str:
+    """CSV of the raw numbers (mean, std and n in columns of their own), without caption and notes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([part for column in table.columns for part in column.parts])
+    writer.writerows([value for cell in row for value in cell.values] for row in table.rows)
+    return text.getvalue()

@@ -1,0 +1,22 @@
+"""JSON: the raw numbers with caption and notes, for other programs."""
+
+from __future__ import annotations
+
+import json
+
+from kdctl.report.table_format import Table, report_formats
+
+SCHEMA = 1
+
+
+@report_formats.register("json", label="JSON")
+def write_json(table: Table) -> str:
+    """JSON of the raw numbers, one object for each row, with caption, column titles and notes."""
+    tree = {
+        "schema": SCHEMA,
+        "caption": table.caption,
+        "columns": [{"title": column.title, "parts": column.parts} for column in table.columns],
+        "rows": table.records(),
+        "notes": table.notes,
+    }
+    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

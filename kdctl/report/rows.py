@@ -1,0 +1,79 @@
+"""A group of replicates with everything that a table holds beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdctl.report.baseline import Baseline, Comparison, compare, find_baseline
+from kdctl.report.layout import Layout
+from kdctl.report.replicates import Replicates
+from kdctl.report.reported import Reported
+from kdctl.report.statistics import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table, before it is worded."""
+
+    group: Replicates
+    baseline: Baseline | None
+    against_baseline: Comparison | None
+    reported: Reported | None
+    is_like_for_like: bool
+    """Whether the published number was got under our protocol and selection rule."""
+    against_reported: Comparison | None
+
+
+def make_rows(groups: Sequence[Replicates], matches: Sequence[Reported | None], layout: Layout) -> list[Row]:
+    """Hold each group beside its baseline and its published number.
+
+    The tests against baselines are one family, those against published numbers another.
+
+    Args:
+        groups: one for each row.
+        matches: the published number of each group.
+        layout: which epoch counts.
+    """
+    baselines = [find_baseline(group, groups) for group in groups]
+    like_for_like = [
+        match is not None and match.is_like_for_like(group, layout.select)
+        for group, match in zip(groups, matches, strict=True)
+    ]
+    ours = [_replicate_summary(group) for group in groups]
+    against_baseline = compare(
+        [
+            (mine, theirs)
+            if mine and baseline and (theirs := _replicate_summary(baseline.replicates))
+            else None
+            for mine, baseline in zip(ours, baselines, strict=True)
+        ]
+    )
+    against_reported = compare(
+        [
+            (mine, match.summary if is_like else _without_test(match.summary)) if mine and match else None
+            for mine, match, is_like in zip(ours, matches, like_for_like, strict=True)
+        ]
+    )
+    return [
+        Row(
+            group=group,
+            baseline=baselines[place],
+            against_baseline=against_baseline[place],
+            reported=matches[place],
+            is_like_for_like=like_for_like[place],
+            against_reported=against_reported[place],
+        )
+        for place, group in enumerate(groups)
+    ]
+
+
+def _replicate_summary(group: Replicates) -> Summary | None:
+    """Runs of several configurations are no replicates: their spread must not enter a test."""
+    return _without_test(group.summary) if group.summary and group.is_pooled else group.summary
+
+
+def _without_test(summary: Summary) -> Summary:
+    """Without its std a mean can only be subtracted."""
+    return dataclasses.replace(summary, std=None)

@@ -1,0 +1,71 @@
+"""How numbers and rows are worded in captions, cells and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdctl.records import Selection
+from kdctl.report.fields import show_value
+from kdctl.report.replicates import Value
+from kdctl.report.statistics import Spread, Summary, Verdict, spread_of
+
+NOTHING = "—"
+SELECTION_WORDS = {
+    Selection.LAST: "last epoch",
+    Selection.BEST_VAL: "best validation epoch",
+    Selection.BEST_TEST: "best test epoch (oracle: selected on the test set)",
+}
+SPREAD_WORDS = {
+    Spread.SAMPLE: "sample std (n − 1)",
+    Spread.POPULATION: "population std (n)",
+    Spread.SEM: "standard error of the mean",
+    Spread.CI95: "half the 95 % confidence interval (Student's t)",
+}
+
+_DECIMALS = 6
+
+
+def mean_and_spread(summary: Summary | None, kind: Spread = Spread.SAMPLE) -> str:
+    """Word replicates: '75.05 ± 0.34', and '75.05 ± —' for a single run."""
+    if summary is None:
+        return NOTHING
+    spread = spread_of(summary, kind)
+    return f"{summary.mean:.2f} ± {NOTHING if spread is None else f'{spread:.2f}'}"
+
+
+def signed(difference: float) -> str:
+    """Word a difference with its sign: '+1.23', '−0.12'."""
+    return f"{difference:+.2f}".replace("-", "−")
+
+
+def verdict_and_p(verdict: Verdict, p: float) -> str:
+    """Word a test: 'better (p = 0.003)'."""
+    if p < 0.001:
+        return f"{verdict} (p < 0.001)"
+    return f"{verdict} (p = {p:.2f})" if p >= 0.1 else f"{verdict} (p = {p:.3f})"
+
+
+def rounded(number: float | None) -> float | None:
+    """Round a raw number far below one test image, so that equal runs give equal files everywhere."""
+    return None if number is None else round(number, _DECIMALS)
+
+
+def title(name: str) -> str:
+    """Word a field's short name for a column's head."""
+    return name.replace("_", " ").replace(".", " ")
+
+
+def label(values: Sequence[Value], fields: Sequence[str], names: Sequence[str]) -> str:
+    """Name a row: 'simkd, learning rate 0.05'."""
+    return ", ".join(map(setting, values, fields, names)) or "all runs"
+
+
+def setting(value: Value, field: str, name: str) -> str:
+    """Word one setting: what has a name needs no field before it."""
+    speaks_for_itself = value is not None and (field.endswith(".name") or field in {"teachers", "protocol"})
+    return show_value(value) if speaks_for_itself else f"{title(name)} {show_value(value)}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Word a count: '1 run', '2 runs'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,143 @@
+"""Rows beside their baseline and beside published numbers."""
+
+import pytest
+
+from kdctl.errors import UsageError
+from kdctl.report.build import build_report
+from kdctl.report.reported import read_reported
+
+SIMKD = {
+    "label": "SimKD",
+    "match": {"method.name": "SimKD", "student": "ResNet-8x4"},
+    "top1": 78.08,
+    "std": 0.15,
+    "num_trials": 4,
+    "protocol": "simkd",
+    "select": "last",
+    "source": "arXiv:2203.14001 Table 1",
+}
+
+
+@pytest.fixture
+def replicates(make_run):
+    def make(*tops, method="simkd", rate=0.05, **settings):
+        settings = {"method.name": method, "optimizer.learning_rate": rate, **settings}
+        return [make_run(top1, seed=seed, settings=settings) for seed, top1 in enumerate(tops)]
+
+    return make
+
+
+def test_better_worse_and_on_par_come_from_the_test(replicates):
+    table = build_report(
+        [
+            *replicates(73.0, 73.2, 72.9, method="ce"),
+            *replicates(78.0, 78.2, 78.1, method="simkd"),
+            *replicates(73.1, 72.8, 73.3, method="kd"),
+            *replicates(71.0, 71.2, 71.1, method="at"),
+        ]
+    )
+    rows = {record["method"]: record for record in table.records()}
+    assert rows["simkd"]["verdict"] == "better"
+    assert rows["kd"]["verdict"] == "on par"
+    assert rows["at"]["verdict"] == "worse"
+    assert rows["ce"]["verdict"] is None
+    assert rows["simkd"]["difference"] == pytest.approx(5.066667)
+    assert any("Holm-corrected over the 3 comparisons with ce" in note for note in table.notes)
+
+
+def test_a_single_run_has_a_difference_and_no_verdict(replicates):
+    record = build_report([*replicates(73.0, 73.2, method="ce"), *replicates(78.0)]).records()[1]
+    assert record["difference"] == pytest.approx(4.9)
+    assert "verdict" not in record  # an empty column is left out
+
+
+def test_the_baseline_with_equal_settings_comes_before_a_better_one(replicates):
+    table = build_report(
+        [
+            *replicates(73.0, method="ce", rate=0.05),
+            *replicates(74.0, method="ce", rate=0.1),
+            *replicates(78.0, rate=0.05),
+        ]
+    )
+    assert table.records()[-1]["difference"] == pytest.approx(5.0)
+    assert "Δ ce: against ce with otherwise equal settings." in table.notes
+
+
+def test_without_equal_settings_the_best_baseline_is_taken_and_named(replicates):
+    table = build_report(
+        [
+            *replicates(73.0, method="ce", rate=0.05),
+            *replicates(74.0, method="ce", rate=0.1),
+            *replicates(78.0, rate=0.01),
+        ]
+    )
+    assert table.records()[-1]["difference"] == pytest.approx(4.0)
+    assert (
+        "Δ ce, where no ce run has otherwise equal settings: against ce, learning rate 0.1, the best of 2."
+        in table.notes
+    )
+
+
+@pytest.mark.parametrize("setting", ["student.name", "data.name", "data_fingerprint", "protocol"])
+def test_another_student_data_set_or_protocol_is_no_baseline(replicates, setting):
+    runs = [*replicates(73.0, method="ce", **{setting: "other"}), *replicates(78.0)]
+    assert "difference" not in build_report(runs).records()[0]
+
+
+def test_pooled_configurations_are_subtracted_but_never_tested(replicates):
+    runs = [*replicates(73.0, 73.1, method="ce"), *replicates(78.0, 78.1), *replicates(77.0, 77.1, rate=0.1)]
+    record = build_report(runs, rows=["method"]).records()[1]
+    assert record["difference"] == pytest.approx(4.5)
+    assert "verdict" not in record
+
+
+def test_a_published_number_stands_beside_its_row_and_is_tested(replicates, make_sweep):
+    runs = replicates(78.2, 78.0, 78.1)
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD]))
+    record = table.records()[0]
+    assert record["published_mean"] == 78.08
+    assert record["published_difference"] == pytest.approx(0.02)
+    assert record["published_verdict"] == "on par"
+    assert "Published: arXiv:2203.14001 Table 1 (protocol simkd, last epoch, 4 trials)." in table.notes
+
+
+@pytest.mark.parametrize("unknown", ["std", "num_trials"])
+def test_unknown_std_or_trials_get_a_dagger_and_no_test(replicates, make_sweep, unknown):
+    runs = replicates(78.2, 78.0, 78.1)
+    published = {key: value for key, value in SIMKD.items() if key != unknown}
+    table = build_report(runs, make_sweep(runs, reported=[published]))
+    assert any(cell.text.endswith("†") for cell in table.rows[0])
+    assert table.records()[0].get("published_verdict") is None
+    assert "† published without std or number of trials: no test." in table.notes
+
+
+@pytest.mark.parametrize("change", [{"select": "best-test"}, {"protocol": "crd"}])
+def test_another_selection_or_protocol_is_shown_but_not_tested(replicates, make_sweep, change):
+    runs = replicates(78.2, 78.0, 78.1)
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD | change]))
+    assert any(cell.text == "78.08 ± 0.15‡" for cell in table.rows[0])
+    assert table.records()[0].get("published_verdict") is None
+
+
+def test_the_published_number_that_matches_most_fields_wins(replicates, make_sweep):
+    runs = [*replicates(78.0), *replicates(77.0, rate=0.1)]
+    narrow = SIMKD | {"match": {"method": "simkd", "student": "resnet8x4", "lr": 0.1}, "top1": 77.5}
+    records = build_report(runs, make_sweep(runs, reported=[SIMKD, narrow])).records()
+    assert [record["published_mean"] for record in records] == [78.08, 77.5]
+
+
+def test_published_numbers_without_a_row_are_listed(replicates, make_sweep):
+    runs = replicates(78.0)
+    other = SIMKD | {"label": "CRD", "match": {"method": "crd", "method.unknown": 1}, "top1": 75.59}
+    assert (
+        "Published, without a row here: CRD 75.59."
+        in build_report(runs, make_sweep(runs, reported=[other])).notes
+    )
+
+
+def test_mistakes_in_reported_tables_are_named():
+    with pytest.raises(UsageError, match=r"\[\[reported\]\] 1 \(SimKD\) has no option 'trials'") as caught:
+        read_reported({"reported": [SIMKD | {"trials": 4}]})
+    assert "num_trials" in caught.value.hint
+    with pytest.raises(UsageError, match="has no 'top1'"):
+        read_reported({"reported": [{"match": {"method": "kd"}}]})
