@@ -1,0 +1,117 @@
+"""Images that live on the device, and the augmented batches cut from them.
+
+All of an epoch's randomness (order, crops, flips) is drawn at its start from (seed, epoch); a batch is
+one gather. So any step of any epoch can be made again, alone or in a gang, before or after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdctl.engine.seeds import generator
+from kdctl.protocols.dataset import DatasetOptions, Split
+from kdctl.protocols.distiller import Batch
+
+EVALUATION_BATCH = 500
+"""Images per step of an evaluation: large enough to be efficient, small enough for any memory."""
+
+
+class Normalisation:
+    """From pixels to the numbers a model was trained on: (pixel / 255 - mean) / std."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        """`mean` and `std` are per channel, of pixels scaled to [0, 1]."""
+        deviation = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self._scale = 1.0 / (255.0 * deviation)
+        self._shift = -torch.tensor(mean, device=device).view(1, -1, 1, 1) / deviation
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return float images [B, 3, H, W], channels last in memory, for uint8 [B, H, W, 3]."""
+        return pixels.permute(0, 3, 1, 2).float() * self._scale + self._shift
+
+
+class EvaluationSet:
+    """A split on the device, in order, without augmentation."""
+
+    def __init__(self, split: Split, normalise: Normalisation, device: torch.device) -> None:
+        """Copy the split to `device`."""
+        self._pixels = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self._normalise = normalise
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self) -> Iterator[Tensor]:
+        """Yield normalised images [B, 3, H, W]."""
+        for pixels in self._pixels.split(EVALUATION_BATCH):
+            yield self._normalise(pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochOrder:
+    """One epoch's random choices, on the device."""
+
+    rows: Tensor
+    """[N] int64: which sample stands where."""
+    offsets: Tensor
+    """[N, 2] int64: row and column at which each sample is cropped from its padded image."""
+    flips: Tensor
+    """[N] bool: which samples are mirrored."""
+
+
+class TrainingSet:
+    """The training split on the device, padded once, cropped and flipped by one gather per batch."""
+
+    def __init__(
+        self, split: Split, normalise: Normalisation, options: DatasetOptions, device: torch.device
+    ) -> None:
+        """Copy the split to `device`."""
+        crops = options.augmentation != "none"
+        self._padding = options.padding if crops else 0
+        self._flips = options.augmentation == "crop-flip"
+        self._normalise = normalise
+        self._device = device
+        self._labels = torch.from_numpy(split.labels).to(device)
+        self._size = split.images.shape[1]
+        pixels = torch.from_numpy(split.images)
+        pad = self._padding
+        self._pixels = torch.nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad)).to(device)
+        self._range = torch.arange(self._size, device=device)
+        self.batch_size = options.batch_size
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps per epoch. A last batch of one image is skipped: batch norm cannot take it."""
+        whole, rest = divmod(len(self), self.batch_size)
+        return whole + (rest > 1)
+
+    def order(self, seed: int, epoch: int) -> EpochOrder:
+        """Draw the random choices of an epoch (counted from 0) of the run with `seed`."""
+        random = generator(seed, "data", epoch)
+        count = len(self)
+        rows = torch.randperm(count, generator=random)
+        offsets = torch.randint(0, 2 * self._padding + 1, (count, 2), generator=random)
+        flips = torch.rand(count, generator=random) < (0.5 if self._flips else 0.0)
+        return EpochOrder(
+            rows=rows.to(self._device), offsets=offsets.to(self._device), flips=flips.to(self._device)
+        )
+
+    def batch(self, order: EpochOrder, step: int) -> Batch:
+        """Return the batch of a step (counted from 0)."""
+        here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        rows, offsets = order.rows[here], order.offsets[here]
+        columns = torch.where(order.flips[here, None], self._size - 1 - self._range, self._range)
+        pixels = self._pixels[
+            rows[:, None, None],
+            (offsets[:, :1] + self._range)[:, :, None],
+            (offsets[:, 1:] + columns)[:, None, :],
+        ]
+        return Batch(images=self._normalise(pixels), labels=self._labels[rows], index=rows)

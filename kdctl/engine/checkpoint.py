@@ -1,0 +1,120 @@
+"""Checkpoints: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.errors import KdctlError
+from kdctl.records import canonical_json
+
+FORMAT = "kdctl-checkpoint-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCheckpoint:
+    """A trained model with the plan that says what it is."""
+
+    plan: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    sha256: str
+    """Of the file."""
+
+
+def write_model(path: Path, model: nn.Module, plan: Mapping[str, Any]) -> str:
+    """Write the weights of `model` and the plan that made it; return the file's SHA-256."""
+    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    return write(path, {"format": FORMAT, "plan": canonical_json(plan), "weights": weights})
+
+
+def read_model(path: Path) -> ModelCheckpoint:
+    """Read what `write_model` wrote.
+
+    Raises:
+        KdctlError: the file is missing, damaged, holds pickled code, or is not a kdctl checkpoint.
+    """
+    content, sha256 = read(path)
+    if content.get("format") != FORMAT or not {"plan", "weights"} <= set(content):
+        raise KdctlError(f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder.")
+    return ModelCheckpoint(plan=json.loads(content["plan"]), weights=content["weights"], sha256=sha256)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `weights` into `model`; every tensor must fit.
+
+    Raises:
+        KdctlError: names or shapes differ; the model is left as it was.
+    """
+    own = model.state_dict()
+    missing, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    reshaped = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or surplus or reshaped:
+        counts = f"{len(missing)} tensors missing, {len(surplus)} unknown, {len(reshaped)} of another shape"
+        example = (missing + surplus + sorted(reshaped))[0]
+        raise KdctlError(
+            f"{path} holds the weights of another architecture: {counts} (for example {example}).",
+            "choose the model that the checkpoint was trained with.",
+        )
+    model.load_state_dict(dict(weights))
+
+
+def write(path: Path, content: Mapping[str, Any]) -> str:
+    """Write tensors and plain values to `path` atomically; return the SHA-256 of the file."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    data = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise KdctlError(
+            f"{path} cannot be written ({error.strerror}).", "free disk space or mend permissions."
+        ) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a file of tensors and plain values; return it with its SHA-256.
+
+    Only tensors, numbers, text and containers are accepted: pickled code is refused, never run.
+
+    Raises:
+        KdctlError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise KdctlError(
+            f"the checkpoint {path} cannot be read ({error.strerror}).", "check the path."
+        ) from error
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise KdctlError(
+            f"{path} was refused: it holds something other than tensors and plain values.",
+            "loading it could run foreign code; ask its author for a plain state dict.",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise KdctlError(
+            f"the checkpoint {path} is damaged or no checkpoint at all.", "use another copy."
+        ) from error
+    if not isinstance(content, dict):
+        raise KdctlError(f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder.")
+    return content, hashlib.sha256(data).hexdigest()

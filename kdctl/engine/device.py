@@ -1,0 +1,68 @@
+"""Where and how the arithmetic is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from kdctl.errors import UsageError
+from kdctl.recipe.plan import EngineOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A device with the precision that a gang runs in."""
+
+    device: torch.device
+    options: EngineOptions
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Generator[None]:
+        """Run what is inside in the chosen precision."""
+        if self.options.precision == "fp32":
+            yield
+            return
+        # The cache would keep casts of weights alive from one step to the next.
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`: 'auto', 'cpu', 'cuda' or 'cuda:1'.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"'{name}' is not a device.", "use auto, cpu, cuda or cuda:0.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"there is no device '{name}': torch sees {torch.cuda.device_count()} GPU(s).",
+            "use --device auto, or check the driver with nvidia-smi.",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"kdctl does not run on '{name}' devices.", "use auto, cpu or cuda.")
+    return device
+
+
+def prepare(compute: Compute, num_threads: int | None) -> None:
+    """Set torch's global switches, once per process, before any work."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
+    torch.use_deterministic_algorithms(compute.options.deterministic)
+    torch.backends.cudnn.benchmark = not compute.options.deterministic
+    torch.backends.cudnn.deterministic = compute.options.deterministic
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def describe(device: torch.device) -> str:
+    """Return the name of the device for people: the GPU's, or 'cpu'."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,58 @@
+"""Vanilla knowledge distillation: match the teacher's softened predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt
+from torch.nn import functional
+
+from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.recipe.component import tunable
+
+
+@dataclass(frozen=True, kw_only=True)
+class KdConfig:
+    """Weights and temperature; the two forms papers write are both a choice of weights.
+
+    Protocol `simkd`: 1 * CE + 1 * KL. Protocol `crd`: 0.1 * CE + 0.9 * KL. The form
+    a * T^2 * KL + (1 - a) * CE is kd_weight = a, ce_weight = 1 - a.
+    """
+
+    temperature: Annotated[float, Gt(0)] = tunable(4.0, 1.0, 20.0, log=True)
+    """T: what logits are divided by before the softmax. 4 in the papers of both protocols."""
+    kd_weight: Annotated[float, Gt(0)] = tunable(1.0, 0.1, 10.0, log=True)
+    """Of T^2 * KL(teacher || student)."""
+    ce_weight: Annotated[float, Ge(0)] = tunable(1.0, 0.0, 1.0)
+    """Of the cross-entropy with the labels; 0 leaves it out."""
+
+
+@methods.register("kd", label="KD")
+class KnowledgeDistillation(Distiller):
+    """Cross-entropy plus the divergence of softened predictions.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", NeurIPS 2014 workshop,
+    arXiv:1503.02531, part 2:  L = ce_weight * CE(z_s, y) + kd_weight * T^2 * KL(p_t || p_s).
+
+    The divergence is summed over classes and averaged over the batch. Public code that averages over
+    classes too makes it K times smaller; code that drops T^2 makes the weight depend on T.
+    """
+
+    Config: ClassVar[type] = KdConfig
+    config: KdConfig
+
+    def __init__(self, config: KdConfig, setup: Setup) -> None:
+        """Nothing is trained besides the student."""
+        super().__init__(config, setup)
+
+    def losses(self, step: Step) -> Losses:
+        """Return the weighted cross-entropy and divergence."""
+        logits = step.student.require_logits()
+        teacher_logits = step.teachers[0].require_logits()
+        kl = soft_target_kl(logits, teacher_logits, self.config.temperature)
+        task = None
+        if self.config.ce_weight > 0:
+            task = self.config.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+        return Losses(task=task, transfer={"kd": self.config.kd_weight * kl}, logits=logits)
