@@ -1,1 +1,51 @@
-"""Train, sweep, evaluate and report as plain functions; where rooms meet."""
+"""Train, sweep, evaluate and report as plain functions; the only place where rooms meet.
+
+    from kdctl import workflows
+
+    with workflows.open_workspace("runs", data="data") as workspace:
+        workflows.sweep("recipes/quickstart.toml", workspace)
+        print(workflows.report(workspace).frame())
+
+Each function is imported when it is first used: a report never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdctl.workflows.evaluation import evaluate
+    from kdctl.workflows.recipes import open_recipe
+    from kdctl.workflows.reporting import report
+    from kdctl.workflows.sweeping import plan_sweep, sweep
+    from kdctl.workflows.training import plan_training, train
+    from kdctl.workflows.workspace import open_workspace
+
+__all__ = [
+    "evaluate",
+    "open_recipe",
+    "open_workspace",
+    "plan_sweep",
+    "plan_training",
+    "report",
+    "sweep",
+    "train",
+]
+
+_MODULES = {
+    "evaluate": "evaluation",
+    "open_recipe": "recipes",
+    "open_workspace": "workspace",
+    "plan_sweep": "sweeping",
+    "plan_training": "training",
+    "report": "reporting",
+    "sweep": "sweeping",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

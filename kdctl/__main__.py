@@ -1,0 +1,5 @@
+"""`python -m kdctl`."""
+
+from kdctl.cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders and of the database kdctl.db.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder below which data sets are looked for.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of torch; its own default if not given.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set a recipe field: -o method.temperature=2"),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file that registers methods, projectors, models or data sets."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+GangSize = Annotated[
+    int,
+    typer.Option("--gang", min=1, max=32, help="Runs that train in lockstep and share the teacher, at most."),
+]
+
+
+class Format(enum.StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
+
+DEFAULT_RUNS = Path("runs")
+DEFAULT_DATA = Path("data")

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on. A second one aborts."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+from kdctl.cli.console import messages
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class StopSignals:
+    """While active, turns the first signal into a wish to stop."""
+
+    def __init__(self) -> None:
+        """Nothing was asked for yet."""
+        self.exit_code = 0
+        self._before: dict[int, object] = {}
+
+    def __call__(self) -> bool:
+        """Return whether work should stop after the running step."""
+        return self.exit_code != 0
+
+    def __enter__(self) -> StopSignals:
+        """Start listening."""
+        for number in EXIT_CODES:
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.exit_code:
+            raise KeyboardInterrupt
+        self.exit_code = EXIT_CODES[signal.Signals(number)]
+        messages().print("stopping after this step; once more to abort without saving")

@@ -1,0 +1,133 @@
+"""From a plan to the objects that the engine trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
+from kdctl.engine.device import Compute
+from kdctl.engine.member import Member
+from kdctl.engine.optim import build_optimizer
+from kdctl.engine.seeds import derive
+from kdctl.engine.trainer import TrainingData
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.dataset import DatasetOptions
+from kdctl.protocols.distiller import Distiller, Setup, methods
+from kdctl.protocols.projector import projectors
+from kdctl.readers.selection import SelectedData
+from kdctl.recipe.component import Spec
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import ModelFacts
+from kdctl.workflows.data import Sizes
+from kdctl.workflows.workspace import Workspace
+
+Built = TypeVar("Built")
+CPU = torch.device("cpu")
+
+
+def build_data(data: SelectedData, options: DatasetOptions, device: torch.device) -> TrainingData:
+    """Put the splits on the device."""
+    normalise = Normalisation(data.mean, data.std, device)
+    return TrainingData(
+        train=TrainingSet(data.train, normalise, options, device),
+        val=None if data.val is None else EvaluationSet(data.val, normalise, device),
+        test=EvaluationSet(data.test, normalise, device),
+    )
+
+
+def build_student(plan: RunPlan, sizes: Sizes) -> Backbone:
+    """Build the student with the weights that its seed draws."""
+    builder = models.get(plan.student.name).item
+    return _seeded(derive(plan.seed, "student"), lambda: builder(*sizes))
+
+
+def build_distiller(
+    plan: RunPlan,
+    student: Backbone,
+    teachers: Sequence[Backbone],
+    *,
+    num_samples: int,
+    device: torch.device = CPU,
+) -> Distiller:
+    """Build the method around student and teachers, on the device.
+
+    Parts of the student that no loss reaches do not require gradients.
+
+    Raises:
+        KdctlError: student, teachers and method do not fit together.
+    """
+    for teacher in teachers:
+        if teacher.num_classes != student.num_classes:
+            raise KdctlError(
+                f"a teacher tells {teacher.num_classes} classes apart, the data have {student.num_classes}.",
+                "use a teacher that was trained on the same data.",
+            )
+    setup = Setup(
+        student=student,
+        teachers=tuple(teachers),
+        make_projector=make_projector,
+        num_classes=student.num_classes,
+        num_samples=num_samples,
+        rng=torch.Generator(device),
+    )
+    method = methods.get(plan.method.name).item
+    distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
+    for piece in distiller.untrained_pieces().values():
+        piece.requires_grad_(requires_grad=False)
+    return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
+    """Build the projector that `spec` describes."""
+    return projectors.get(spec.name).item(spec.options, source, target)
+
+
+def build_member(plan: RunPlan, distiller: Distiller, workspace: Workspace) -> Member:
+    """Put a run at its start, or where its saved state left it."""
+    trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+    member = Member(
+        key=plan.key,
+        seed=plan.seed,
+        distiller=distiller,
+        optimizer=build_optimizer(plan.optimizer, trained),
+        schedule=plan.schedule.options,
+        learning_rate=plan.optimizer.options.learning_rate,
+        folder=workspace.folder(plan.key).path,
+        plan=plan.tree(),
+    )
+    member.load_state()
+    return member
+
+
+def model_facts(distiller: Distiller, teachers: Sequence[Backbone]) -> ModelFacts:
+    """Count what is trained and what is shipped."""
+    student = count_parameters(distiller.student)
+    return ModelFacts(
+        student_parameters=student,
+        shipped_parameters=count_parameters(distiller.inference_model()),
+        teacher_parameters=max(map(count_parameters, teachers), default=None),
+        projector_parameters=count_parameters(distiller) - student,
+        untrained=tuple(distiller.untrained_pieces()),
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters; batch norm's running statistics are not counted, as in papers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def build_compute(plan: RunPlan, device: torch.device) -> Compute:
+    """Return the device with the plan's precision."""
+    return Compute(device=device, options=plan.engine)
+
+
+def _seeded(seed: int, build: Callable[[], Built]) -> Built:
+    """Draw weights from a stream of their own; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

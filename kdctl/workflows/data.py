@@ -1,0 +1,69 @@
+"""Data sets by name, each read once per process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
+from kdctl.readers.selection import SelectedData, select
+from kdctl.recipe.component import Spec
+
+
+class Sizes(NamedTuple):
+    """What a model is built for."""
+
+    num_classes: int
+    input_size: int
+    """Height and width of the images."""
+
+
+class DataLibrary:
+    """Reads data sets from below one folder and keeps them."""
+
+    def __init__(self, root: Path) -> None:
+        """Look for data below `root`."""
+        self.root = root
+        self._whole: dict[str, ImageData] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    def select(self, spec: Spec) -> SelectedData:
+        """Return the splits of a data set, cut to the classes and samples the options ask for.
+
+        Raises:
+            KdctlError: the data are missing or corrupt, or smaller than the options ask for.
+        """
+        return select(self._load(spec), spec.options)
+
+    def fingerprint(self, spec: Spec) -> str:
+        """Return the SHA-256 of a data set's pixels and labels.
+
+        A data set that everybody has alike is not read for it; its files are held against the
+        published fingerprint when a run loads them.
+        """
+        published = datasets.get(spec.name).item.published_fingerprint
+        return published or self._computed(spec)
+
+    def _computed(self, spec: Spec) -> str:
+        source = _source(spec)
+        if source not in self._fingerprints:
+            self._fingerprints[source] = fingerprint(self._load(spec))
+        return self._fingerprints[source]
+
+    def _load(self, spec: Spec) -> ImageData:
+        source = _source(spec)
+        if source not in self._whole:
+            self._whole[source] = datasets.get(spec.name).item.load(spec.options, self.root)
+        return self._whole[source]
+
+
+def sizes_of(data: SelectedData) -> Sizes:
+    """Return what a model of these data is built for."""
+    return Sizes(num_classes=data.num_classes, input_size=data.train.images.shape[1])
+
+
+def _source(spec: Spec) -> str:
+    """Name what is read from disk: the data set's own options, without those every data set has."""
+    shared = DatasetOptions.__dataclass_fields__
+    own = {key: value for key, value in spec.tree().items() if key not in shared}
+    return repr(sorted(own.items()))

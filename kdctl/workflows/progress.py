@@ -1,0 +1,59 @@
+"""What a workflow tells while it works; the command line shows it, a notebook may ignore it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import EpochResult, RunResult, RunState
+
+
+class Progress(Protocol):
+    """Listens to a workflow."""
+
+    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
+        """Hear what there is to do, teachers first, and how many more runs are settled already."""
+        ...
+
+    def started(self, plans: Sequence[RunPlan]) -> None:
+        """Hear that these runs now train together."""
+        ...
+
+    def stepped(self, key: str, position: float) -> None:
+        """Hear that a run stands at `position` epochs."""
+        ...
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        """Hear an epoch's numbers."""
+        ...
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        """Hear that a run ended or paused, and why if not by finishing."""
+        ...
+
+    def waiting(self, plans: Sequence[RunPlan]) -> None:
+        """Hear that other processes train these runs, and that we wait for them."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
+        """Ignore it."""
+
+    def started(self, plans: Sequence[RunPlan]) -> None:
+        """Ignore it."""
+
+    def stepped(self, key: str, position: float) -> None:
+        """Ignore it."""
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        """Ignore it."""
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        """Ignore it."""
+
+    def waiting(self, plans: Sequence[RunPlan]) -> None:
+        """Ignore it."""

@@ -1,0 +1,96 @@
+"""Teachers: found by run or by file, loaded with their weights, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdctl.engine.checkpoint import load_weights, read_model
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.distiller import methods
+from kdctl.recipe.plan import TeacherRef
+from kdctl.records import RunState, Selection
+from kdctl.workflows.data import Sizes
+from kdctl.workflows.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTeacher:
+    """A frozen teacher with its provenance."""
+
+    backbone: Backbone
+    checkpoint_sha256: str
+    test_top1: float | None
+    """Percent; None when it was never evaluated here."""
+
+
+class TeacherLibrary:
+    """Finds the teachers that a workspace has, and reads checkpoint files."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Look in the workspace's store and run folders."""
+        self._workspace = workspace
+
+    def by_run(self, key: str) -> TeacherRef:
+        """Return the teacher that the run with this key (or prefix) trained.
+
+        Raises:
+            KdctlError: no such run, it is not finished, or its method ships no plain backbone.
+        """
+        run = self._workspace.store.run(key)
+        if run.state is not RunState.FINISHED:
+            raise KdctlError(
+                f"run {run.key} is {run.state.value}: it cannot teach yet.",
+                "finish it first, or name another run.",
+            )
+        return TeacherRef(name=_backbone_name(run.plan, f"run {run.key}"), run=run.key)
+
+    def by_checkpoint(self, path: Path) -> TeacherRef:
+        """Return the teacher in a checkpoint that kdctl wrote.
+
+        Raises:
+            KdctlError: the file is missing, damaged, unsafe, or ships no plain backbone.
+        """
+        content = read_model(path)
+        name = _backbone_name(content.plan, str(path))
+        return TeacherRef(name=name, checkpoint_sha256=content.sha256, checkpoint=str(path))
+
+    def load(self, teacher: TeacherRef, sizes: Sizes) -> LoadedTeacher:
+        """Build a teacher, give it its weights, and freeze it in eval mode.
+
+        Raises:
+            KdctlError: the weights are missing, damaged, or do not fit the data's classes.
+        """
+        path = Path(teacher.checkpoint) if not teacher.run else self._path(teacher.run)
+        content = read_model(path)
+        if teacher.checkpoint_sha256 and content.sha256 != teacher.checkpoint_sha256:
+            raise KdctlError(
+                f"{path} changed since the run was planned.", "plan again with the file as it is."
+            )
+        backbone = models.get(teacher.name).item(*sizes)
+        load_weights(backbone, content.weights, path)
+        backbone.eval().requires_grad_(requires_grad=False)
+        return LoadedTeacher(
+            backbone=backbone, checkpoint_sha256=content.sha256, test_top1=self._test_top1(teacher.run)
+        )
+
+    def _path(self, key: str) -> Path:
+        return self._workspace.folder(key).path / f"{Selection.LAST.value}.pt"
+
+    def _test_top1(self, key: str) -> float | None:
+        result = self._workspace.store.run(key).result if key else None
+        return result.selected[Selection.LAST.value].test.top1 if result else None
+
+
+def _backbone_name(plan: Mapping[str, Any], what: str) -> str:
+    """Return the architecture of a model that is a plain backbone."""
+    method = str(plan["method"]["name"])
+    if not methods.get(method).item.ships_student:
+        raise KdctlError(
+            f"{what} was trained by '{method}', which ships more than a plain {plan['student']['name']}.",
+            "teach with a run of 'ce' or of another method that ships the student as it is.",
+        )
+    return str(plan["student"]["name"])
