@@ -18,9 +18,10 @@ from kdctl.records import RunState, Selection, StoredRun, SweepMember, canonical
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.execute import Executor, teacher_plans
+from kdctl.workflows.planning import plan_context
 from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.recipes import open_recipe
-from kdctl.workflows.workspace import DATABASE, Workspace, plan_context
+from kdctl.workflows.workspace import DATABASE, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from kdctl.recipe.space import Point
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.execute import Executor, teacher_plans
+from kdctl.workflows.planning import plan_context
 from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.recipes import open_recipe
-from kdctl.workflows.workspace import Workspace, plan_context
+from kdctl.workflows.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdctl.store.folder import RunFolder
 from kdctl.store.store import Store
-
-if TYPE_CHECKING:
-    from kdctl.recipe.recipe import PlanContext
-    from kdctl.workflows.data import DataLibrary
 
 DATABASE = "kdctl.db"
 
@@ -56,14 +51,3 @@ def open_workspace(
         yield Workspace(
             runs=folder, store=store, data_root=Path(data), device=device, num_threads=num_threads
         )
-
-
-def plan_context(workspace: Workspace, library: DataLibrary) -> PlanContext:
-    """Return what planning needs to know of this workspace."""
-    from kdctl.recipe.recipe import PlanContext
-    from kdctl.workflows.catalog import full_catalog
-    from kdctl.workflows.teachers import TeacherLibrary
-
-    return PlanContext(
-        catalog=full_catalog(), fingerprint=library.fingerprint, teachers=TeacherLibrary(workspace)
-    )
