@@ -25,7 +25,7 @@ class KdctlError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, problem: str, hint: str) -> None:
-        super().__init__(problem)
+        super().__init__(problem, hint)
         self.mistakes: tuple[Mistake, ...] = (Mistake(problem=problem, hint=hint),)
 
     @property
@@ -52,9 +52,11 @@ class RecipeError(UsageError):
     """Everything that is wrong with a recipe, reported at once."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        first = mistakes[0]
-        super().__init__(first.problem, first.hint)
+        if not mistakes:
+            raise ValueError("a recipe without mistakes is no error")
+        super().__init__(mistakes[0].problem, mistakes[0].hint)
         self.mistakes = tuple(dict.fromkeys(mistakes))
+        self.args = (self.mistakes,)  # what unpickling calls the class with
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

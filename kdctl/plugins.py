@@ -1,7 +1,8 @@
 """Plug-ins from outside: a Python file named in a recipe, or an installed package.
 
 A plug-in registers methods, projectors, models and data sets with the same decorators as kdctl's
-own files. The SHA-256 of its source becomes part of the run key of every run that uses it.
+own files. The SHA-256 of its source becomes part of the run key of every run that uses it: of the one
+file, or of all Python files of the package.
 """
 
 from __future__ import annotations
@@ -10,60 +11,75 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from kdctl.errors import UsageError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.registry import Origin, registering_from
 
 ENTRY_POINT_GROUP = "kdctl.plugins"
-_loaded: set[Origin] = set()
+
+_loaded: dict[str, Origin] = {}
+"""By source: the version that is registered now."""
 
 
 def load_plugin_file(path: Path) -> None:
-    """Import the plug-in file `path`, once for each version of its content.
+    """Import the plug-in file `path`, unless this version of it is the one in force.
 
     Raises:
-        UsageError: the file is missing, or importing it failed.
+        UsageError: the file is missing, or importing it failed; then it has registered nothing.
     """
     path = path.resolve()
     if not path.is_file():
         raise UsageError(f"there is no plug-in file {path}.", "check `plugins` in the recipe, or --plugin.")
     origin = Origin(source=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    if origin in _loaded:
-        return
     spec = importlib.util.spec_from_file_location(f"kdctl_plugin_{origin.sha256[:12]}", path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file.", "a plug-in is a .py file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        with registering_from(origin):
-            spec.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"the plug-in {path} failed to import: {error!r}.", "mend the file.") from error
-    _loaded.add(origin)
+        raise UsageError(f"the plug-in {path} is not a Python file.", "a plug-in is a .py file.")
+    loader, module = spec.loader, importlib.util.module_from_spec(spec)
+
+    def run() -> None:
+        sys.modules[spec.name] = module
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[spec.name]
+            raise
+
+    _import_once(origin, run, f"the plug-in {path}", "mend the file.")
 
 
 def load_installed_plugins() -> None:
-    """Import every installed package that offers the entry point `kdctl.plugins`."""
+    """Import every installed package that offers the entry point `kdctl.plugins`.
+
+    Raises:
+        UsageError: importing one failed; then it has registered nothing.
+    """
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        version = point.dist.version if point.dist else "unknown"
-        spec = importlib.util.find_spec(point.module)
-        source = Path(spec.origin) if spec and spec.origin else None
-        content = source.read_bytes() if source and source.is_file() else version.encode()
-        origin = Origin(source=point.value, sha256=hashlib.sha256(content).hexdigest())
-        if origin in _loaded:
-            continue
-        try:
-            with registering_from(origin):
-                point.load()
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"the installed plug-in '{point.name}' failed to import: {error!r}.",
-                "update or uninstall the package that brings it.",
-            ) from error
-        _loaded.add(origin)
+        origin = Origin(source=point.value, sha256=_package_sha256(point))
+        what = f"the installed plug-in '{point.name}'"
+        _import_once(origin, point.load, what, "update or uninstall the package that brings it.")
+
+
+def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: str) -> None:
+    if _loaded.get(origin.source) == origin:
+        return
+    try:
+        with registering_from(origin):
+            run()
+    except KdctlError as error:
+        raise UsageError(f"{what}: {error.problem}", error.hint) from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's code may raise
+        raise UsageError(f"{what} failed to import: {type(error).__name__}: {error}.", remedy) from error
+    _loaded[origin.source] = origin
+
+
+def _package_sha256(point: importlib.metadata.EntryPoint) -> str:
+    """Return the hash of all Python files of the package an entry point names, and of its version."""
+    digest = hashlib.sha256((point.dist.version if point.dist else "unknown").encode())
+    spec = importlib.util.find_spec(point.module.partition(".")[0])  # of a top level: imports nothing
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    single = [Path(spec.origin)] if spec and spec.origin and not folders else []
+    for file in [*single, *(file for folder in folders for file in sorted(folder.rglob("*.py")))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

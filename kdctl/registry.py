@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kdctl.errors import UsageError, suggestion
 
@@ -53,19 +54,37 @@ class Entry(Generic[Item]):
         return (self.item.__doc__ or "").strip().partition("\n")[0]
 
 
-_origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("origin", default=None)
+@dataclass(frozen=True, kw_only=True)
+class _PluginImport:
+    """A plug-in while it is being imported."""
+
+    origin: Origin
+    undo: contextlib.ExitStack
+    """Takes back what it registered so far."""
+
+
+_plugin_import: contextvars.ContextVar[_PluginImport | None] = contextvars.ContextVar(
+    "plugin_import", default=None
+)
 
 
 @contextlib.contextmanager
 def registering_from(origin: Origin) -> Generator[None]:
-    """Mark all registrations made inside as coming from a plug-in."""
-    token = _origin.set(origin)
-    try:
-        yield
-    finally:
-        _origin.reset(token)
+    """Mark all registrations made inside as coming from a plug-in; all of them hold, or none.
+
+    What was registered before an error is taken back, and what it had replaced is put back: the
+    mended file can be loaded in the same process.
+    """
+    with contextlib.ExitStack() as undo:
+        token = _plugin_import.set(_PluginImport(origin=origin, undo=undo))
+        try:
+            yield
+        finally:
+            _plugin_import.reset(token)
+        undo.pop_all()
 
 
+@functools.lru_cache(maxsize=4096)
 def folded(name: str) -> str:
     """Return the form in which names are compared."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
@@ -99,15 +118,17 @@ class Registry(Generic[Item]):
         """
 
         def decorate(item: Item) -> Item:
+            # A plug-in that imports one of our files does not make it its own.
+            importing = None if self._is_ours(item) else _plugin_import.get()
             entry = Entry(
                 name=name,
                 item=item,
                 config=config or getattr(item, "Config", NoOptions),
                 label=label or name,
                 aliases=aliases,
-                origin=_origin.get(),
+                origin=importing.origin if importing else None,
             )
-            self._add(entry)
+            self._add(entry, importing.undo if importing else contextlib.ExitStack())
             return item
 
         return decorate
@@ -118,15 +139,19 @@ class Registry(Generic[Item]):
         Raises:
             UsageError: there is none; the hint names the nearest.
         """
-        self._import_room()
-        canonical = self._by_folded_name.get(folded(name))
-        if canonical is None:
-            spellings = [*self._entries]
+        entry = self.find(name)
+        if entry is None:
             raise UsageError(
                 f"there is no {self.kind} '{name}'.",
-                suggestion(name, spellings, f"{self.kind.capitalize()}s"),
+                suggestion(name, self._entries, f"{self.kind.capitalize()}s"),
             )
-        return self._entries[canonical]
+        return entry
+
+    def find(self, name: str) -> Entry[Item] | None:
+        """Return the entry called `name` in any of its spellings, if there is one."""
+        self._import_room()
+        canonical = self._by_folded_name.get(folded(name))
+        return None if canonical is None else self._entries[canonical]
 
     def names(self) -> list[str]:
         """Return the canonical names, sorted."""
@@ -137,36 +162,51 @@ class Registry(Generic[Item]):
         """Return all entries, by name."""
         return [self._entries[name] for name in self.names()]
 
-    def _add(self, entry: Entry[Item]) -> None:
-        spellings = {folded(spelling) for spelling in (entry.name, *entry.aliases, entry.label)}
-        self._forget_earlier_version(entry)
-        for spelling in spellings:
+    def _is_ours(self, item: Item) -> bool:
+        return f"{getattr(item, '__module__', '')}.".startswith(f"{self._room}.")
+
+    def _add(self, entry: Entry[Item], undo: contextlib.ExitStack) -> None:
+        for earlier in [known for known in self._entries.values() if _is_outdated(known, entry)]:
+            self._remove(earlier)
+            undo.callback(self._insert, earlier)
+        for spelling in _spellings(entry):
             owner = self._by_folded_name.get(spelling)
             if owner is not None:
                 raise UsageError(
                     f"the {self.kind} '{entry.name}' is registered twice: '{owner}' has that name already.",
                     "give one of them another name.",
                 )
-        self._entries[entry.name] = entry
-        self._by_folded_name.update(dict.fromkeys(spellings, entry.name))
+        self._insert(entry)
+        undo.callback(self._remove, entry)
 
-    def _forget_earlier_version(self, entry: Entry[Item]) -> None:
-        """Let a plug-in file that was edited replace what it registered before (notebooks)."""
-        earlier = self._entries.get(entry.name)
-        if earlier is None or earlier.origin is None or entry.origin is None:
-            return
-        if earlier.origin.source == entry.origin.source:
-            del self._entries[entry.name]
-            self._by_folded_name = {k: v for k, v in self._by_folded_name.items() if v != entry.name}
+    def _insert(self, entry: Entry[Item]) -> None:
+        self._entries[entry.name] = entry
+        self._by_folded_name.update(dict.fromkeys(_spellings(entry), entry.name))
+
+    def _remove(self, entry: Entry[Item]) -> None:
+        del self._entries[entry.name]
+        for spelling in _spellings(entry):
+            del self._by_folded_name[spelling]
 
     def _import_room(self) -> None:
         if self._room_imported:
             return
-        self._room_imported = True
-        token = _origin.set(None)  # a plug-in may look things up: our own files are not its own
+        self._room_imported = True  # at once: its files may look things up while they are imported
         try:
             package = importlib.import_module(self._room)
             for module in pkgutil.iter_modules(getattr(package, "__path__", []), prefix=f"{self._room}."):
                 importlib.import_module(module.name)
-        finally:
-            _origin.reset(token)
+        except BaseException:
+            self._room_imported = False  # half a room would answer "there is no such method"
+            raise
+
+
+def _spellings(entry: Entry[Any]) -> set[str]:
+    return {folded(spelling) for spelling in (entry.name, *entry.aliases, entry.label)}
+
+
+def _is_outdated(earlier: Entry[Any], entry: Entry[Any]) -> bool:
+    """Whether `earlier` came from a former version of the plug-in file that brings `entry` (notebooks)."""
+    if earlier.origin is None or entry.origin is None:
+        return False
+    return earlier.origin.source == entry.origin.source and earlier.origin.sha256 != entry.origin.sha256

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdctl.recipe.plan import RunPlan
+from kdctl.records import canonical_json
 
 DEFAULT_GANG_SIZE = 8
 """Members of a gang at the most; the gain from sharing a teacher is flat beyond 8 to 16."""
@@ -18,6 +19,7 @@ def form_gangs(plans: Iterable[RunPlan], size: int = DEFAULT_GANG_SIZE) -> list[
     """
     groups: dict[tuple[object, ...], list[RunPlan]] = {}
     for plan in plans:
-        shared = (plan.data, plan.data_fingerprint, plan.seed, plan.teachers, plan.epochs, plan.engine)
-        groups.setdefault(tuple(repr(part) for part in shared), []).append(plan)
+        data = canonical_json(plan.data.content())
+        shared = (data, plan.data_fingerprint, plan.seed, plan.teachers, plan.epochs, plan.engine)
+        groups.setdefault(shared, []).append(plan)
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]

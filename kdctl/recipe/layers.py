@@ -8,7 +8,11 @@ A later layer wins, table by table. Two rules make that safe:
   When a later layer picks another name, the earlier name's options are left out, not carried over.
 - `[[when]]` blocks (`is.student.name = [...]`, `set.optimizer.learning_rate = 0.01`) hold values
   that a protocol prescribes for some choices. They stand just above their own file's plain values,
-  so that anything explicit in a later layer wins.
+  so that anything explicit in a later layer wins. Their conditions see what the layers say, not
+  the defaults of what they leave out.
+
+Names are compared as they are written, but for case and dashes: `sections.with_canonical_names`
+takes aliases out first.
 """
 
 from __future__ import annotations
@@ -17,10 +21,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdctl.errors import Mistake
 from kdctl.registry import folded
 
 Tree = Mapping[str, Any]
 NAME = "name"
+
+CHOOSERS = {"teacher": (NAME, "run", "checkpoint")}
+"""Keys that say which one a section means, where that is more than a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +46,11 @@ class Layer:
     """One source of values."""
 
     source: str
-    """A file, '-o', '--student', '[grid]': named in errors."""
+    """A file, '-o', 'command line', '... [grid]': named in errors."""
     values: Tree
     whens: tuple[When, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    """Found while it was read; reported together with all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +61,13 @@ class Merged:
     origins: dict[str, str] = field(default_factory=dict[str, str])
     """Dotted field -> the source that set it last."""
 
-    def origin(self, dotted: str) -> str:
-        """Return the source of a field, or of the nearest table around it."""
+    def origin(self, dotted: str) -> str | None:
+        """Return the source of a field, or of the nearest table around it; None: no layer has either."""
         while dotted:
             if dotted in self.origins:
                 return self.origins[dotted]
             dotted = dotted.rpartition(".")[0]
-        return next(iter(self.origins.values()), "recipe")
+        return None
 
 
 def merge(layers: Sequence[Layer]) -> Merged:
@@ -98,29 +108,24 @@ def look_up(tree: Tree, dotted: str) -> Any:
     return value
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn {'a.b': 1} into {'a': {'b': 1}}."""
-    tree: dict[str, Any] = {}
-    for dotted, value in flat.items():
-        *parents, leaf = dotted.split(".")
-        table: dict[str, Any] = tree
-        for parent in parents:
-            inner: Any = table.get(parent)
-            if not isinstance(inner, dict):
-                inner = {NAME: inner} if isinstance(inner, str) else {}
-                table[parent] = inner
-            table = inner
-        old: Any = table.get(leaf)
-        table[leaf] = {**value, **old} if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return tree
+def nested(flat_tree: Tree) -> dict[str, Any]:
+    """Turn {'a.b': 1} into {'a': {'b': 1}}; later fields win over earlier ones, as layers do."""
+    merged = Merged(tree={})
+    for dotted, value in flat_tree.items():
+        *tables, leaf = dotted.split(".")
+        tree: dict[str, Any] = {leaf: value}
+        for table in reversed(tables):
+            tree = {table: tree}
+        _merge_into(merged.tree, tree, "", merged.origins, "")
+    return merged.tree
 
 
-def flat(tree: Tree, leaves: type | tuple[type, ...] = (), prefix: str = "") -> dict[str, Any]:
-    """Turn {'a': {'b': 1}} into {'a.b': 1}; tables of a type in `leaves` are kept whole."""
+def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Turn {'a': {'b': 1}} into {'a.b': 1}."""
     result: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and not isinstance(value, leaves):
-            result.update(flat(value, leaves, f"{prefix}{key}."))
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
         else:
             result[f"{prefix}{key}"] = value
     return result
@@ -145,21 +150,24 @@ def _merge_into(base: dict[str, Any], top: Tree, source: str, origins: dict[str,
         dotted = f"{prefix}{key}"
         origins[dotted] = source
         old = base.get(key)
-        table = {NAME: value} if isinstance(value, str) and isinstance(old, Mapping) else value
+        table = {NAME: value} if isinstance(value, str) and isinstance(old, dict) else value
         if not isinstance(table, Mapping):
             base[key] = table
             continue
-        old_table = {NAME: old} if isinstance(old, str) else old
-        keeps = isinstance(old_table, Mapping) and _same_choice(old_table, table)
-        fresh: dict[str, Any] = dict(old_table) if keeps and isinstance(old_table, Mapping) else {}
+        old_table: Any = {NAME: old} if isinstance(old, str) else old
+        keeps = isinstance(old_table, dict) and _same_choice(old_table, table, dotted)
+        fresh: dict[str, Any] = dict(old_table) if keeps else {}
         _merge_into(fresh, table, source, origins, f"{dotted}.")
         base[key] = fresh
 
 
-def _same_choice(old: Tree, new: Tree) -> bool:
-    if NAME not in new or NAME not in old:
+def _same_choice(old: Tree, new: Tree, dotted: str) -> bool:
+    """Whether `new` goes on with what `old` has chosen, so that its options stay."""
+    choosers = CHOOSERS.get(dotted, (NAME,))
+    before, now = ({key: tree[key] for key in choosers if key in tree} for tree in (old, new))
+    if not before or not now:
         return True
-    return same(old[NAME], new[NAME])
+    return before.keys() == now.keys() and all(same(before[key], now[key]) for key in now)
 
 
 def _chosen_names(tree: Tree) -> dict[str, str]:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kdctl.errors import Mistake, RecipeError, UsageError, suggestion
-from kdctl.recipe.layers import Layer, Tree, When, flat, nested
+from kdctl.errors import Mistake, UsageError, suggestion
+from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
+from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS
 
-SECTIONS = ("data", "student", "teacher", "method", "optimizer", "schedule", "engine")
-"""Tables that describe a run."""
+OVERRIDES = "-o"
+"""Source of the layer that `key=value` words of the command line make."""
 
-HEADINGS = (
-    *("schema", "name", "description", "protocol", "extends", "plugins", "seeds"),
-    *("grid", "search", "when", "reported", "report"),
-)
-"""Everything else a recipe may say."""
+_OF_A_FILE = ("schema", "extends", "when")
+"""What only a file can say: it is read before the command line's overrides are laid on top."""
 
 
 def read_layers(path: Path) -> list[Layer]:
     """Read a recipe and all it extends; the lowest layer first.
 
+    What is extended twice, by different ways, is one layer, below all that extend it.
+
     Raises:
-        RecipeError: a file is missing, is not TOML, or extends itself.
+        UsageError: a file is missing, is not TOML, or extends itself. Other mistakes are kept in
+            the layers.
     """
-    return _read(path, ())
+    return list({layer.source: layer for layer in _read(path, ())}.values())
 
 
 def preset_layers(name: str) -> list[Layer]:
@@ -55,38 +57,34 @@ def preset_names() -> list[str]:
 def override_layer(overrides: Sequence[str]) -> Layer:
     """Turn `key=value` words of the command line into a layer; values are TOML, else plain text.
 
-    Raises:
-        RecipeError: a word without '=', or a key that no recipe has.
+    A later word wins over an earlier one. Words that cannot be understood are kept as the layer's
+    mistakes.
     """
     values: dict[str, Any] = {}
     mistakes: list[Mistake] = []
     for word in overrides:
-        key, equals, text = word.partition("=")
-        top = key.strip().partition(".")[0]
-        if not equals or not key.strip():
-            mistakes.append(
-                Mistake(problem=f"-o {word}: there is no '='.", hint="write -o section.option=value.")
-            )
-        elif top not in (*SECTIONS, *HEADINGS):
-            known = (*SECTIONS, *HEADINGS)
-            mistakes.append(
-                Mistake(
-                    problem=f"-o {word}: a recipe has no '{top}'.", hint=suggestion(top, known, "Sections")
-                )
-            )
+        key, equals, text = (part.strip() for part in word.partition("="))
+        if not equals or not all(key.split(".")):
+            problem, hint = f"{OVERRIDES} {word}: this is not key=value.", "write -o section.option=value."
+            mistakes.append(Mistake(problem=problem, hint=hint))
+        elif mistake := _unknown_heading(key.partition(".")[0], f"{OVERRIDES} {word}"):
+            mistakes.append(mistake)
+        elif key.partition(".")[0] in _OF_A_FILE:
+            problem = f"{OVERRIDES} {word}: `{key}` is not a value that a run could have."
+            mistakes.append(Mistake(problem=problem, hint="write it in the recipe's file."))
         else:
-            values[key.strip()] = toml_value(text.strip())
-    if mistakes:
-        raise RecipeError(mistakes)
-    return Layer(source="-o", values=nested(values))
+            values.pop(key, None)  # so that the last word of equal ones is last in order, too
+            values[key] = toml_value(text)
+    return Layer(source=OVERRIDES, values=nested(values), mistakes=tuple(mistakes))
 
 
 def toml_value(text: str) -> Any:
     """Read a TOML value; what is not one is taken as plain text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
@@ -115,8 +113,10 @@ def _parents(tree: Tree, source: str, folder: Path, chain: tuple[str, ...]) -> l
         )
     layers: list[Layer] = []
     for name in names:
-        is_file = name.endswith(".toml")
-        layers.extend(_read(folder / name, chain) if is_file else preset_layers(name))
+        if name.endswith(".toml"):
+            layers.extend(_read(Path(os.path.normpath(folder / name)), chain))
+        else:
+            layers.extend(preset_layers(name))
     return layers
 
 
@@ -128,38 +128,51 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 
 
 def _layer(tree: dict[str, Any], source: str) -> Layer:
-    known = (*SECTIONS, *HEADINGS)
-    mistakes = [
-        Mistake(problem=f"{source}: a recipe has no '{key}'.", hint=suggestion(key, known, "Sections"))
-        for key in tree
-        if key not in known
-    ]
+    mistakes = [mistake for key in tree if (mistake := _unknown_heading(key, source))]
     if tree.get("schema", 1) != 1:
-        mistakes.append(
-            Mistake(problem=f"{source}: schema = {tree['schema']!r} is not known.", hint="write schema = 1.")
-        )
+        problem = f"{source}: schema = {tree['schema']!r} is not known."
+        mistakes.append(Mistake(problem=problem, hint="write schema = 1."))
     whens = _whens(tree.get("when", []), source, mistakes)
-    if mistakes:
-        raise RecipeError(mistakes)
-    values = {key: value for key, value in tree.items() if key not in ("extends", "when", "schema")}
-    return Layer(source=source, values=values, whens=whens)
+    values = {key: value for key, value in tree.items() if key not in _OF_A_FILE}
+    return Layer(source=source, values=values, whens=whens, mistakes=tuple(mistakes))
+
+
+def _unknown_heading(key: str, where: str) -> Mistake | None:
+    known = (*SECTIONS, *HEADINGS)
+    if key in known:
+        return None
+    return Mistake(problem=f"{where}: a recipe has no '{key}'.", hint=suggestion(key, known, "Sections"))
 
 
 def _whens(blocks: Any, source: str, mistakes: list[Mistake]) -> tuple[When, ...]:
     whens: list[When] = []
     for block in blocks if isinstance(blocks, list) else [blocks]:
-        good = isinstance(block, Mapping) and set(block) == {"is", "set"}
-        if not good or not isinstance(block["is"], Mapping) or not isinstance(block["set"], Mapping):
-            mistakes.append(
-                Mistake(
-                    problem=f"{source}: a [[when]] block needs `is` and `set`, and nothing else.",
-                    hint="write is.student.name = [...] and set.optimizer.learning_rate = ...",
-                )
-            )
+        if not _is_when(block):
+            problem = f"{source}: a [[when]] block needs the tables `is` and `set`, and nothing else."
+            hint = "write is.student.name = [...] and set.optimizer.learning_rate = ..."
+            mistakes.append(Mistake(problem=problem, hint=hint))
             continue
-        conditions = {
-            dotted: tuple(value) if isinstance(value, list) else (value,)
-            for dotted, value in flat(block["is"]).items()
-        }
-        whens.append(When(conditions=conditions, values=block["set"]))
+        for key in dict.fromkeys((*block["is"], *block["set"])):
+            if key not in SECTIONS:
+                problem = f"{source}: [[when]] speaks of '{key}', which is no section of a run."
+                mistakes.append(Mistake(problem=problem, hint=suggestion(key, SECTIONS, "Sections")))
+        whens.append(When(conditions=_conditions(block["is"]), values=block["set"]))
     return tuple(whens)
+
+
+def _is_when(block: Any) -> bool:
+    return (
+        isinstance(block, Mapping)
+        and set(block) == {"is", "set"}
+        and all(isinstance(table, Mapping) for table in block.values())
+    )
+
+
+def _conditions(tree: Tree) -> dict[str, tuple[Any, ...]]:
+    """Return each field with the values it may have; a section's bare value is its name."""
+    return {
+        f"{dotted}.{NAME}" if dotted in (*PLUGIN_SECTIONS, "teacher") else dotted: (
+            tuple(value) if isinstance(value, list) else (value,)
+        )
+        for dotted, value in flat(tree).items()
+    }

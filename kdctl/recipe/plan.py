@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from kdctl.recipe.component import LOCATION, Spec
+from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import Schedule
 from kdctl.records import PlannedRun, canonical_json, to_tree
 
@@ -42,10 +42,10 @@ class TeacherRef:
     """Key of the run that trains it; empty for a checkpoint from elsewhere."""
     checkpoint_sha256: str = ""
     """SHA-256 of the checkpoint file, when it is given as a file."""
-    checkpoint: str = ""
+    checkpoint: str = field(default="", compare=False)
     """Path of that file: where it lies, not what it is."""
-    plan: RunPlan | None = None
-    """How it is trained, when it is given by architecture."""
+    plan: RunPlan | None = field(default=None, compare=False)
+    """How it is trained, when it is given by architecture; `run` stands for it."""
 
     def tree(self) -> dict[str, str]:
         """Return what identifies the teacher."""
@@ -82,18 +82,16 @@ class RunPlan:
             "schema": SCHEMA,
             "numerics": NUMERICS,
             "protocol": self.protocol,
-            **self._content(),
+            **self._table(Spec.tree),
             "seed": self.seed,
         }
 
-    @property
+    @functools.cached_property
     def configuration(self) -> str:
         """Hash of everything that can change the run's numbers, except the seed."""
-        content = {"numerics": NUMERICS, **self._content()}
-        content["data"] = _without_locations(self.data)
-        return _hash(content)
+        return _hash({"numerics": NUMERICS, **self._table(Spec.content)})
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Hash of everything that can change the run's numbers, and of nothing else."""
         return _hash({"configuration": self.configuration, "seed": self.seed})
@@ -108,23 +106,17 @@ class RunPlan:
         taught = f" <- {teachers}" if teachers else ""
         return f"{self.student.name}{taught} · {self.method.name} · seed {self.seed}"
 
-    def _content(self) -> dict[str, Any]:
+    def _table(self, table: Callable[[Spec], dict[str, Any]]) -> dict[str, Any]:
         return {
-            "data": self.data.tree(),
+            "data": table(self.data),
             "data_fingerprint": self.data_fingerprint,
-            "student": self.student.tree(),
+            "student": table(self.student),
             "teachers": [teacher.tree() for teacher in self.teachers],
-            "method": self.method.tree(),
-            "optimizer": self.optimizer.tree(),
-            "schedule": self.schedule.tree(),
+            "method": table(self.method),
+            "optimizer": table(self.optimizer),
+            "schedule": table(self.schedule),
             "engine": to_tree(self.engine),
         }
-
-
-def _without_locations(spec: Spec) -> dict[str, Any]:
-    """Leave out where data lie: their fingerprint says what they are."""
-    places = {item.name for item in dataclasses.fields(spec.options) if LOCATION in item.metadata}
-    return {key: value for key, value in spec.tree().items() if key not in places}
 
 
 def _hash(tree: Mapping[str, Any]) -> str:

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from kdctl.errors import KdctlError, suggestion
+from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
-from kdctl.recipe.layers import Layer, Merged, Tree, look_up, merge
-from kdctl.recipe.plan import EngineOptions, RunPlan, TeacherRef
-from kdctl.recipe.resolve import Catalog, Resolver
-from kdctl.recipe.space import Point, Search, grid_points, search_space, tunable_ranges
-
-TEACHER_TABLES = ("optimizer", "schedule", "engine")
-"""Sections of the recipe that a `[teacher]` table may overlay for its own training."""
-
-
-class TeacherSource(Protocol):
-    """Finds teachers that exist already."""
-
-    def by_run(self, key: str) -> TeacherRef:
-        """Return the teacher that the run with this key (or prefix) trained."""
-        ...
-
-    def by_checkpoint(self, path: Path) -> TeacherRef:
-        """Return the teacher in a checkpoint file."""
-        ...
+from kdctl.recipe.context import PlanContext
+from kdctl.recipe.layers import NAME, Layer, Tree, merge
+from kdctl.recipe.load import OVERRIDES
+from kdctl.recipe.plan import EngineOptions, RunPlan
+from kdctl.recipe.reporting import check_reporting
+from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.sections import Catalog, with_canonical_names
+from kdctl.recipe.space import Point, Search, grid_points, search_space
+from kdctl.recipe.teachers import TeacherFinder, TeacherOptions, read_teachers
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanContext:
-    """What planning needs to know of the world outside the recipe."""
-
-    catalog: Catalog
-    fingerprint: Callable[[Spec], str]
-    """Data set -> SHA-256 of its content."""
-    teachers: TeacherSource
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """What to run: layers of values, seeds, and a grid or a search over them."""
 
@@ -50,10 +30,11 @@ class Recipe:
     description: str
     protocol: str
     layers: tuple[Layer, ...]
+    """With all names in their canonical spelling."""
     plugins: tuple[Path, ...]
     seeds: tuple[int, ...]
     points: tuple[Point, ...]
-    """Of the grid, in order; a single empty point without a grid."""
+    """Of the grid, in order; a single empty point without a grid, none for a search."""
     search: Search | None
     tree: Tree
     """All layers merged, for the record."""
@@ -64,58 +45,91 @@ class Recipe:
         Raises:
             RecipeError: everything that is wrong with it.
         """
-        layers = [*self.layers, point.layer("[grid]")] if point.values else [*self.layers]
-        resolver = Resolver(merge(layers), context.catalog)
-        plan = _resolve(resolver, self, context, seed)
-        resolver.finish()
-        return cast(RunPlan, plan)
+        return self._resolve(self._resolver(point, context.catalog), seed, context)
 
-    def teacher_plan(self, teacher: Mapping[str, Any], data: Spec, context: PlanContext) -> RunPlan:
+    def mistakes_at(self, point: Point, catalog: Catalog) -> list[Mistake]:
+        """Return what is wrong with the sections at a point, as far as it shows without data."""
+        resolver = self._resolver(point, catalog)
+        resolver.sections()
+        resolver.record(EngineOptions, resolver.merged.tree.get("engine"), "engine")
+        read_teachers(resolver)
+        return resolver.mistakes
+
+    def teacher_plan(self, teacher: TeacherOptions, data: Spec, context: PlanContext) -> RunPlan:
         """Plan how a teacher given by architecture is trained.
 
         With `ce`, on the student's data, by the recipe's own optimizer and schedule (not those of a
         grid point or of `-o`), overlaid by what `[teacher]` says itself.
+
+        Raises:
+            RecipeError: everything that is wrong with it.
         """
-        own = {key: value for key, value in teacher.items() if key in TEACHER_TABLES}
-        base = [layer for layer in self.layers if layer.source != "-o"]
-        overlay = Layer(
-            source="[teacher]", values={"student": {"name": teacher["name"]}, "method": {"name": "ce"}, **own}
+        known = (self, repr((teacher, data)))
+        if known not in context.trained_teachers:
+            whole = {"student": {NAME: teacher.name}, "method": {NAME: "ce"}}
+            top = Layer(source=f"{self.source} [teacher]", values={**whole, **teacher.overlay()})
+            base = [layer for layer in self.layers if layer.source != OVERRIDES]
+            merged = merge([*base, with_canonical_names(top, context.catalog)])
+            merged.tree.update(whole, data=data.tree())  # no option of the student's own is left
+            merged.tree.pop("teacher", None)
+            resolver = Resolver(merged, context.catalog, self.source)
+            context.trained_teachers[known] = self._resolve(resolver, teacher.seed, context)
+        return context.trained_teachers[known]
+
+    def _resolver(self, point: Point, catalog: Catalog) -> Resolver:
+        where = f"{self.source} [{'search' if self.search else 'grid'}]"
+        top = with_canonical_names(point.layer(where), catalog)
+        return Resolver(merge([*self.layers, top]), catalog, self.source)
+
+    def _resolve(self, resolver: Resolver, seed: int, context: PlanContext) -> RunPlan:
+        sections = resolver.sections()
+        engine = resolver.record(EngineOptions, resolver.merged.tree.get("engine"), "engine")
+        finder = TeacherFinder(
+            existing=context.teachers,
+            plan_training=lambda teacher, data: self.teacher_plan(teacher, data, context),
         )
-        merged = merge([*base, overlay])
-        merged.tree["data"] = data.tree()
-        merged.tree.pop("teacher", None)
-        resolver = Resolver(merged, context.catalog)
-        plan = _resolve(resolver, self, context, int(teacher.get("seed", 0)))
+        teachers = finder.find(resolver, sections["data"], sections["method"])
         resolver.finish()
-        return cast(RunPlan, plan)
+        parts = cast(dict[str, Spec], sections)
+        return RunPlan(
+            protocol=self.protocol,
+            data_fingerprint=context.fingerprint(parts["data"]),
+            teachers=teachers,
+            engine=cast(EngineOptions, engine),
+            seed=seed,
+            **parts,
+        )
 
 
 def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     """Check a recipe's headings and expand its grid.
 
     Raises:
-        RecipeError: all mistakes in headings, grid and search. Mistakes in sections show in `plan`.
+        RecipeError: all mistakes in headings, grid and search; and if there are any, those in the
+            sections as well. Mistakes in sections alone show in `plan`.
     """
-    merged = merge(layers)
-    resolver = Resolver(merged, catalog)
+    canonical = [with_canonical_names(layer, catalog) for layer in layers]
+    merged = merge(canonical)
     tree = merged.tree
-    if "grid" in tree and "search" in tree:
-        resolver.wrong("search", "a recipe has either [grid] or [search].", "leave one of them out.")
-    points = grid_points(tree["grid"], resolver) if "grid" in tree else (Point(values={}),)
-    source = [layer.source for layer in layers if layer.source != "-o"][-1]
-    search = search_space(tree["search"], resolver, _ranges(merged, catalog)) if "search" in tree else None
+    source = next(layer.source for layer in reversed(layers) if layer.source != OVERRIDES)
+    resolver = Resolver(merged, catalog, source)
+    resolver.mistakes.extend(mistake for layer in layers for mistake in _mistakes_in_layer(layer))
     recipe = Recipe(
         source=source,
         name=_text(resolver, "name", Path(source).stem),
         description=_text(resolver, "description", ""),
         protocol=_text(resolver, "protocol", "custom"),
-        layers=tuple(layers),
+        layers=tuple(canonical),
         plugins=plugin_paths(layers),
         seeds=_seeds(resolver),
-        points=points,
-        search=search,
+        points=_points(resolver),
+        search=search_space(tree["search"], resolver) if "search" in tree else None,
         tree=tree,
     )
+    check_reporting(resolver)
+    if resolver.mistakes:
+        corners = (recipe.search.corner(),) if recipe.search else recipe.points[:1]
+        resolver.mistakes.extend(m for point in corners for m in recipe.mistakes_at(point, catalog))
     resolver.finish()
     return recipe
 
@@ -125,126 +139,42 @@ def plugin_paths(layers: Sequence[Layer]) -> tuple[Path, ...]:
     paths: list[Path] = []
     for layer in layers:
         folder = Path(layer.source).parent if layer.source.endswith(".toml") else Path()
-        paths.extend(folder / str(name) for name in layer.values.get("plugins", []))
+        names: Any = layer.values.get("plugins", [])
+        if _are_texts(names):
+            paths.extend(folder / name for name in names)
     return tuple(dict.fromkeys(paths))
 
 
-def _resolve(resolver: Resolver, recipe: Recipe, context: PlanContext, seed: int) -> RunPlan | None:
+def _mistakes_in_layer(layer: Layer) -> list[Mistake]:
+    plugins = layer.values.get("plugins", [])
+    if _are_texts(plugins):
+        return [*layer.mistakes]
+    problem = f"{layer.source}: plugins = {plugins!r} is not a list of files."
+    return [*layer.mistakes, Mistake(problem=problem, hint="write plugins = ['mine.py'].")]
+
+
+def _points(resolver: Resolver) -> tuple[Point, ...]:
     tree = resolver.merged.tree
-    data = resolver.component("dataset", tree.get("data"), "data")
-    student = resolver.component("model", tree.get("student"), "student")
-    method = resolver.component(
-        "method", tree.get("method"), "method", "simkd" if "teacher" in tree else "ce"
-    )
-    optimizer = resolver.component("optimizer", tree.get("optimizer"), "optimizer", "sgd")
-    schedule = resolver.component("schedule", tree.get("schedule"), "schedule", "step")
-    engine = resolver.record(EngineOptions, tree.get("engine"), "engine")
-    teachers = _teachers(resolver, recipe, context, data, method)
-    if not (data and student and method and optimizer and schedule and engine) or resolver.mistakes:
-        return None
-    return RunPlan(
-        protocol=recipe.protocol,
-        data=data,
-        data_fingerprint=context.fingerprint(data),
-        student=student,
-        teachers=teachers,
-        method=method,
-        optimizer=optimizer,
-        schedule=schedule,
-        engine=engine,
-        seed=seed,
-    )
-
-
-def _teachers(
-    resolver: Resolver, recipe: Recipe, context: PlanContext, data: Spec | None, method: Spec | None
-) -> tuple[TeacherRef, ...]:
-    tables = _teacher_tables(resolver)
-    if method is None or data is None:
+    if "grid" in tree and "search" in tree:
+        resolver.wrong("search", "a recipe has either [grid] or [search].", "leave one of them out.")
+    if "search" in tree:
         return ()
-    fewest, most = resolver.catalog["method"].get(method.name).item.num_teachers
-    if most == 0:  # a method that is not taught (`ce`) may stand in a grid beside those that are
-        return ()
-    if len(tables) < fewest or (most is not None and len(tables) > most):
-        wants = (
-            f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
-        )
-        resolver.wrong(
-            "teacher",
-            f"method '{method.name}' wants {wants} teacher(s), the recipe names {len(tables)}.",
-            "name one with [teacher] name = '...' or --teacher, or choose method 'ce' to train without.",
-        )
-        return ()
-    if resolver.mistakes:
-        return ()
-    found = [_teacher(resolver, recipe, context, data, table) for table in tables]
-    return tuple(teacher for teacher in found if teacher is not None)
-
-
-def _teacher_tables(resolver: Resolver) -> list[Mapping[str, Any]]:
-    """Return the `[teacher]` table or `[[teacher]]` tables, checked."""
-    raw: Any = resolver.merged.tree.get("teacher", [])
-    tables: list[Any] = [
-        {"name": item} if isinstance(item, str) else item
-        for item in (raw if isinstance(raw, list) else [raw])
-    ]
-    known = ("name", "run", "checkpoint", "seed", *TEACHER_TABLES)
-    for table in tables:
-        if not isinstance(table, Mapping):
-            resolver.wrong(
-                "teacher", f"teacher = {table!r} is not a table or a name.", "write [teacher] name = '...'"
-            )
-            continue
-        for key in table:
-            if key not in known:
-                hint = suggestion(key, known, "Options")
-                resolver.wrong(f"teacher.{key}", f"[teacher] has no option '{key}'.", hint)
-        if sum(key in table for key in ("name", "run", "checkpoint")) != 1:
-            resolver.wrong(
-                "teacher",
-                "[teacher] needs exactly one of name, run and checkpoint.",
-                "name an architecture, a finished run, or a checkpoint file.",
-            )
-    return tables
-
-
-def _teacher(
-    resolver: Resolver, recipe: Recipe, context: PlanContext, data: Spec, table: Mapping[str, Any]
-) -> TeacherRef | None:
-    try:
-        if "run" in table:
-            return context.teachers.by_run(str(table["run"]))
-        if "checkpoint" in table:
-            return context.teachers.by_checkpoint(Path(str(table["checkpoint"])))
-        name = resolver.catalog["model"].get(str(table["name"])).name
-        plan = recipe.teacher_plan({**table, "name": name}, data, context)
-        return TeacherRef(name=name, run=plan.key, plan=plan)
-    except KdctlError as error:
-        for mistake in error.mistakes:
-            resolver.wrong("teacher", f"[teacher] {mistake.problem}", mistake.hint)
-        return None
-
-
-def _ranges(merged: Merged, catalog: Catalog) -> dict[str, Any]:
-    """Return the tunable ranges of what the recipe picks outside its search."""
-    sections: list[tuple[str, Any]] = []
-    for section, kind, default in (("optimizer", "optimizer", "sgd"), ("method", "method", "")):
-        name = look_up(merged.tree, f"{section}.name") or default
-        if isinstance(name, str) and name:
-            sections.append((section, catalog[kind].get(name).config))
-    return tunable_ranges(sections)
+    return grid_points(tree["grid"], resolver) if "grid" in tree else (Point(values={}),)
 
 
 def _seeds(resolver: Resolver) -> tuple[int, ...]:
-    raw = resolver.merged.tree.get("seeds", [0])
-    seeds = list(range(raw)) if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0 else raw
-    good = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not good or len(set(cast(list[int], seeds))) != len(cast(list[int], seeds)):
-        resolver.wrong(
-            "seeds", f"seeds = {raw!r} is not a list of different whole numbers.", "write seeds = [0, 1, 2]."
-        )
+    raw: Any = resolver.merged.tree.get("seeds", [0])
+    seeds: Any = list(range(raw)) if type(raw) is int else raw
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        problem = f"seeds = {raw!r} is not a list of different whole numbers, nor how many there are."
+        resolver.wrong("seeds", problem, "write seeds = [0, 1, 2], or seeds = 3.")
         return ()
-    return tuple(cast(list[int], seeds))
+    return tuple(seeds)
+
+
+def _are_texts(raw: Any) -> bool:
+    return isinstance(raw, list) and all(isinstance(item, str) for item in raw)
 
 
 def _text(resolver: Resolver, heading: str, default: str) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, Spec
+from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, PLUGIN_SHA256, Spec
 from kdctl.recipe.layers import NAME, Merged
-from kdctl.registry import Entry, Registry
-
-Catalog = Mapping[str, Registry[Any]]
-"""Kind of plug-in ('method', 'model', ...) -> its registry."""
+from kdctl.recipe.sections import PLUGIN_SECTIONS, Catalog, default_name
+from kdctl.registry import Entry
 
 Record = TypeVar("Record")
 
@@ -28,37 +28,37 @@ class Resolver:
 
     merged: Merged
     catalog: Catalog
+    source: str
+    """Named in mistakes about what no layer says."""
     mistakes: list[Mistake] = field(default_factory=list[Mistake])
+
+    def sections(self) -> dict[str, Spec | None]:
+        """Resolve all sections that pick a plug-in; None stands for one with mistakes."""
+        tree = self.merged.tree
+        return {
+            section: self.component(kind, tree.get(section), section, default_name(section, tree))
+            for section, kind in PLUGIN_SECTIONS.items()
+        }
 
     def component(self, kind: str, raw: Any, dotted: str, default: str | None = None) -> Spec | None:
         """Resolve a table (or bare name) that picks a plug-in of `kind`; None after a mistake."""
-        table = {NAME: raw} if isinstance(raw, str) else raw
-        if table is None:
-            table = {}
+        table = {} if raw is None else {NAME: raw} if isinstance(raw, str) else raw
         if not isinstance(table, Mapping):
-            self.wrong(
-                dotted, f"{dotted} = {raw!r} is not a table or a name.", f"write {dotted}.name = '...'"
-            )
+            problem = f"{dotted} = {raw!r} is not a table or a name."
+            self.wrong(dotted, problem, f"write {dotted}.name = '...'")
             return None
-        name = table.get(NAME, default)
-        if not isinstance(name, str):
-            self.wrong(
-                dotted,
-                f"[{dotted}] does not say which {kind}.",
-                f"add a line: {NAME} = '...'. {kind.capitalize()}s: {', '.join(self.catalog[kind].names())}.",
-            )
+        entry = self._entry(kind, table.get(NAME, default), dotted)
+        if entry is None:
             return None
-        try:
-            entry = self.catalog[kind].get(name)
-        except KdctlError as error:
-            self.wrong(f"{dotted}.{NAME}", error.problem, error.hint)
-            return None
-        options = {key: value for key, value in table.items() if key not in (NAME, "plugin_sha256")}
-        config = self._options(entry, options, dotted)
         sha256 = entry.origin.sha256 if entry.origin else ""
-        return (
-            None if config is None else Spec(kind=kind, name=entry.name, options=config, plugin_sha256=sha256)
-        )
+        if table.get(PLUGIN_SHA256, sha256) != sha256:
+            problem = f"[{dotted}] wants another version of the plug-in that brings '{entry.name}'."
+            self.wrong(dotted, problem, f"name that version of the file, or leave {PLUGIN_SHA256} out.")
+        options = {key: value for key, value in table.items() if key not in (NAME, PLUGIN_SHA256)}
+        config = self._options(entry, options, dotted)
+        if config is None:
+            return None
+        return Spec(kind=kind, name=entry.name, options=config, plugin_sha256=sha256)
 
     def record(self, record: type[Record], raw: Any, dotted: str) -> Record | None:
         """Resolve a table with fixed fields; None after a mistake."""
@@ -66,72 +66,103 @@ class Resolver:
         if not isinstance(table, Mapping):
             self.wrong(dotted, f"{dotted} = {raw!r} is not a table.", f"write it as [{dotted}].")
             return None
-        self._unknown(table, (item.name for item in dataclasses.fields(record)), dotted, "")  # type: ignore[arg-type]
-        known = {item.name for item in dataclasses.fields(record)}  # type: ignore[arg-type]
-        return self._validated(record, {key: value for key, value in table.items() if key in known}, dotted)
+        known = [item.name for item in dataclasses.fields(record)]  # type: ignore[arg-type]
+        self._unknown(table, known, dotted, "")
+        return self._validated(record, {key: table[key] for key in known if key in table}, dotted)
 
     def wrong(self, dotted: str, problem: str, hint: str) -> None:
         """Note a mistake, with the source of the field it is about."""
-        self.mistakes.append(Mistake(problem=f"{self.merged.origin(dotted)}: {problem}", hint=hint))
+        source = self.merged.origin(dotted) or self.source
+        self.mistakes.append(Mistake(problem=f"{source}: {problem}", hint=hint))
 
     def finish(self) -> None:
         """Raise all mistakes at once, if there are any."""
         if self.mistakes:
             raise RecipeError(self.mistakes)
 
+    def _entry(self, kind: str, name: Any, dotted: str) -> Entry[Any] | None:
+        if name is None:
+            names = ", ".join(self.catalog[kind].names())
+            hint = f"add a line: {NAME} = '...'. {kind.capitalize()}s: {names}."
+            self.wrong(dotted, f"[{dotted}] does not say which {kind}.", hint)
+            return None
+        if not isinstance(name, str):
+            problem = f"[{dotted}] {NAME} = {name!r} is not text."
+            self.wrong(f"{dotted}.{NAME}", problem, f"write {NAME} = '...'.")
+            return None
+        try:
+            return self.catalog[kind].get(name)
+        except KdctlError as error:
+            self.wrong(f"{dotted}.{NAME}", f"[{dotted}] {error.problem}", error.hint)
+            return None
+
     def _options(self, entry: Entry[Any], options: Mapping[str, Any], dotted: str) -> Any:
-        fields = {item.name: item for item in dataclasses.fields(entry.config)}
+        fields = {item.name: item.metadata for item in dataclasses.fields(entry.config)}
         self._unknown(options, fields, dotted, f" for '{entry.name}'")
         components = {
             name: self.component(
-                item.metadata[COMPONENT],
-                options.get(name),
-                f"{dotted}.{name}",
-                item.metadata[COMPONENT_DEFAULT],
+                metadata[COMPONENT], options.get(name), f"{dotted}.{name}", metadata[COMPONENT_DEFAULT]
             )
-            for name, item in fields.items()
-            if COMPONENT in item.metadata
+            for name, metadata in fields.items()
+            if COMPONENT in metadata
         }
         plain = {key: value for key, value in options.items() if key in fields and key not in components}
         config = self._validated(entry.config, plain, dotted)
         if config is None or None in components.values():
             return None
-        try:
-            return dataclasses.replace(config, **components)
-        except ValueError as error:  # a Config may check its fields together
-            self.wrong(dotted, f"[{dotted}] {error}", "change one of the values it names.")
-            return None
+        return dataclasses.replace(config, **components) if components else config
 
-    def _unknown(self, table: Mapping[str, Any], known: Iterable[str], dotted: str, what_for: str) -> None:
-        names = list(known)
+    def _unknown(self, table: Mapping[str, Any], known: Collection[str], dotted: str, what_for: str) -> None:
         for key in table:
-            if key not in names:
-                self.wrong(
-                    f"{dotted}.{key}",
-                    f"[{dotted}] has no option '{key}'{what_for}.",
-                    suggestion(key, names, "Options"),
-                )
+            if key not in known:
+                problem = f"[{dotted}] has no option '{key}'{what_for}."
+                self.wrong(f"{dotted}.{key}", problem, suggestion(key, known, "Options"))
 
     def _validated(self, record: type[Record], plain: Mapping[str, Any], dotted: str) -> Record | None:
+        fit = {key: value for key, value in plain.items() if self._is_fit(key, value, dotted)}
         try:
-            return _adapter(record).validate_json(json.dumps(plain, default=str), strict=True)
+            made = _made(record, json.dumps(fit))
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
+            # A list has one detail for each bad item, a union one for each type: the first will do.
+            details = {detail["loc"][:1]: detail for detail in reversed(error.errors(include_url=False))}
+            for detail in reversed(details.values()):
                 self._invalid(detail, plain, dotted)
             return None
+        return made if len(fit) == len(plain) else None
+
+    def _is_fit(self, option: str, value: Any, dotted: str) -> bool:
+        """Whether TOML's value is one that a run can have, and JSON can hold."""
+        if isinstance(value, Mapping):
+            return all([self._is_fit(option, item, dotted) for item in value.values()])  # noqa: C419 - report all
+        if isinstance(value, list):
+            return all([self._is_fit(option, item, dotted) for item in value])  # noqa: C419
+        if isinstance(value, float) and not math.isfinite(value):
+            message = "should be a finite number"
+        elif isinstance(value, (datetime.date, datetime.time)):
+            message = "is a date or a time; text stands in quotes"
+        else:
+            return True
+        self.wrong(f"{dotted}.{option}", f"[{dotted}] {option} = {value}: {message}.", f"change {option}.")
+        return False
 
     def _invalid(self, detail: Any, plain: Mapping[str, Any], dotted: str) -> None:
         option = str(detail["loc"][0]) if detail["loc"] else ""
-        if detail["type"] == "missing":
-            self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
-            return
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        value = plain.get(option)
-        self.wrong(
-            f"{dotted}.{option}",
-            f"[{dotted}] {option} = {json.dumps(value, default=str)}: {message}.",
-            f"change {dotted}.{option}.",
-        )
+        if not option:  # a Config may check its fields together
+            self.wrong(dotted, f"[{dotted}] {message}.", "change one of the values it names.")
+        elif option in plain and (option,) == detail["loc"] and detail["type"] == "missing":
+            pass  # it is there, but was not fit: noted already
+        elif option in plain:
+            problem = f"[{dotted}] {option} = {json.dumps(plain[option], default=str)}: {message}."
+            self.wrong(f"{dotted}.{option}", problem, f"change {dotted}.{option}.")
+        else:
+            self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
+
+
+@functools.lru_cache(maxsize=4096)
+def _made(record: type[Record], text: str) -> Record:
+    """Build a frozen record from JSON, strictly: no text for a number, no number for a bool."""
+    return _adapter(record).validate_json(text, strict=True)
 
 
 @functools.cache

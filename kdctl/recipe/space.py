@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
-from kdctl.recipe.component import RANGE, Range
-from kdctl.recipe.layers import Layer, flat, nested
-from kdctl.recipe.load import SECTIONS
+from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, RANGE, Range
+from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
 from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, default_name
 
 Choice = Range | tuple[Any, ...]
 """A range of numbers, or the values to choose from."""
@@ -44,6 +45,14 @@ class Search:
     sampler_seed: int
     space: Mapping[str, Choice]
 
+    def corner(self) -> Point:
+        """Return the point of all lowest values and first choices: what is wrong there is wrong early."""
+        first = {
+            dotted: choice[0] if isinstance(choice, tuple) else choice.low
+            for dotted, choice in self.space.items()
+        }
+        return Point(values=first)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
@@ -53,117 +62,125 @@ class SearchOptions:
     trials: Annotated[int, Gt(0)] = 20
     batch: Annotated[int, Gt(0)] = 1
     metric: Literal["val", "test"] = "val"
-    sampler_seed: int = 0
+    sampler_seed: Annotated[int, Ge(0)] = 0
 
 
 def grid_points(blocks: Any, resolver: Resolver) -> tuple[Point, ...]:
-    """Return the points of `[grid]`, or of all `[[grid]]` blocks, in the recipe's order.
+    """Return the points of `[grid]`, or of all `[[grid]]` blocks, in the recipe's order, each once.
 
     Each block is a table of lists and gives their cartesian product, the first field outermost.
     """
     points: dict[str, Point] = {}
-    for block in blocks if isinstance(blocks, list) else [blocks]:
-        if not isinstance(block, Mapping) or not block:
-            resolver.wrong(
-                "grid", "[grid] is empty.", "name fields with lists of values, or leave [grid] out."
-            )
-            continue
-        axes = flat(block)
-        if not all([_is_axis(dotted, values, resolver) for dotted, values in axes.items()]):  # noqa: C419 - report all
-            continue
-        for combination in itertools.product(*axes.values()):
+    for block in (blocks if isinstance(blocks, list) else [blocks]) or [{}]:
+        axes = _axes(block, resolver)
+        for combination in itertools.product(*axes.values()) if axes else ():
             point = Point(values=dict(zip(axes, combination, strict=True)))
-            points[repr(sorted(point.values.items(), key=lambda item: item[0]))] = point
+            points.setdefault(repr(sorted(point.values.items(), key=lambda item: item[0])), point)
     return tuple(points.values())
 
 
-def search_space(table: Any, resolver: Resolver, ranges: Mapping[str, Range]) -> Search | None:
-    """Read `[search]`: options, and in `space` a range, a list of choices, or {} for a field's own range."""
+def search_space(table: Any, resolver: Resolver) -> Search | None:
+    """Read `[search]`: options, and in `space` a range, a list of choices, or {} for a field's own range.
+
+    Returns:
+        None after a mistake.
+    """
     if not isinstance(table, Mapping):
         resolver.wrong("search", "[search] is not a table.", "write [search] and [search.space].")
         return None
     options = resolver.record(SearchOptions, {k: v for k, v in table.items() if k != "space"}, "search")
-    fields = flat(_with_ranges(table.get("space", {})), Range)
+    raw = table.get("space", {})
+    fields = _fields(raw) if isinstance(raw, Mapping) else {}
     if not fields:
-        resolver.wrong(
-            "search", "[search.space] is empty.", "name at least one field with a range or choices."
-        )
-    space: dict[str, Choice] = {}
-    for dotted, value in fields.items():
-        choice = _choice(dotted, value, resolver, ranges)
-        if choice is not None:
-            space[dotted] = choice
-    if options is None:
+        hint = "name at least one field with a range or choices."
+        resolver.wrong("search", "[search.space] is empty.", hint)
+    ranges = _own_ranges(resolver) if {} in fields.values() else {}
+    space = {dotted: _choice(dotted, value, resolver, ranges) for dotted, value in fields.items()}
+    good = {dotted: choice for dotted, choice in space.items() if choice is not None}
+    if options is None or len(good) < len(space) or not good:
         return None
-    return Search(**vars(options), space=space)
+    return Search(**vars(options), space=good)
+
+
+def _axes(block: Any, resolver: Resolver) -> dict[str, list[Any]]:
+    """Return the lists of a block by dotted field; none of them after a mistake."""
+    axes = flat(block) if isinstance(block, Mapping) else {}
+    if not axes:
+        hint = "name fields with lists of values, or leave [grid] out."
+        resolver.wrong("grid", "[grid] is empty.", hint)
+    return axes if all([_is_axis(*axis, resolver) for axis in axes.items()]) else {}  # noqa: C419 - report all
 
 
 def _is_axis(dotted: str, values: Any, resolver: Resolver) -> bool:
-    section = dotted.partition(".")[0]
-    if section not in SECTIONS:
-        resolver.wrong(
-            f"grid.{dotted}",
-            f"[grid] {dotted} is not a field of a run.",
-            f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`.",
-        )
+    if dotted.partition(".")[0] not in SECTIONS:
+        hint = f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
+        resolver.wrong(f"grid.{dotted}", f"[grid] {dotted} is not a field of a run.", hint)
         return False
     if not isinstance(values, list) or not values:
-        resolver.wrong(
-            f"grid.{dotted}",
-            f"[grid] {dotted} = {values!r} has no values.",
-            "write a list with at least one value.",
-        )
+        problem = f"[grid] {dotted} = {values!r} has no list of values."
+        resolver.wrong(f"grid.{dotted}", problem, "write a list with at least one value.")
         return False
     return True
 
 
-def _with_ranges(table: Any) -> dict[str, Any]:
-    """Replace tables of a range ({low, high, log}, or {}) by `Range` objects or None."""
-    result: dict[str, Any] = {}
-    for key, value in (table if isinstance(table, Mapping) else {}).items():
-        if not isinstance(value, Mapping):
-            result[key] = value
-        elif not value:
-            result[key] = None
-        elif {"low", "high"} <= set(value) <= {"low", "high", "log"}:
-            result[key] = Range(low=value["low"], high=value["high"], log=value.get("log", False))
+def _fields(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what is searched by dotted field; {} and tables with an end of a range are kept whole."""
+    fields: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value and not {"low", "high"} & set(value):
+            fields.update(_fields(value, f"{prefix}{key}."))
         else:
-            result[key] = _with_ranges(value)
-    return result
+            fields[f"{prefix}{key}"] = value
+    return fields
 
 
 def _choice(dotted: str, value: Any, resolver: Resolver, ranges: Mapping[str, Range]) -> Choice | None:
     where = f"search.space.{dotted}"
     if dotted.partition(".")[0] not in SECTIONS:
-        resolver.wrong(
-            where, f"[search.space] {dotted} is not a field of a run.", f"sections: {', '.join(SECTIONS)}."
-        )
+        hint = f"sections: {', '.join(SECTIONS)}."
+        resolver.wrong(where, f"[search.space] {dotted} is not a field of a run.", hint)
     elif isinstance(value, list) and value:
         return tuple(value)
-    elif isinstance(value, Range):
-        if value.low < value.high and (value.low > 0 or not value.log):
-            return value
-        resolver.wrong(
-            where,
-            f"[search.space] {dotted}: low = {value.low}, high = {value.high} is no range.",
-            "low < high; log needs low > 0.",
-        )
-    elif value is None and dotted in ranges:
+    elif value == {} and dotted in ranges:
         return ranges[dotted]
+    elif value == {}:
+        known = ", ".join(ranges) or "none"
+        hint = f"write {{ low = ..., high = ... }}. Fields with a range of their own here: {known}."
+        resolver.wrong(where, f"[search.space] {dotted} has no range of its own.", hint)
+    elif isinstance(value, Mapping):
+        return _range(value, resolver, where)
     else:
-        resolver.wrong(
-            where,
-            f"[search.space] {dotted} = {value!r} is neither a range nor a list of choices.",
-            "write { low = 0.001, high = 0.1, log = true } or a list.",
-        )
+        problem = f"[search.space] {dotted} = {value!r} is neither a range nor a list of choices."
+        resolver.wrong(where, problem, "write { low = 0.001, high = 0.1, log = true } or a list.")
     return None
 
 
-def tunable_ranges(sections: Sequence[tuple[str, Any]]) -> dict[str, Range]:
-    """Return the ranges that options declare with `tunable`, by dotted field."""
-    return {
-        f"{section}.{item.name}": item.metadata[RANGE]
-        for section, options in sections
-        for item in options.__dataclass_fields__.values()
-        if RANGE in item.metadata
-    }
+def _range(table: Mapping[str, Any], resolver: Resolver, where: str) -> Range | None:
+    found = resolver.record(Range, table, where)
+    if found is None or (found.low < found.high and (found.low > 0 or not found.log)):
+        return found
+    problem = f"[{where}] low = {found.low}, high = {found.high} is no range."
+    resolver.wrong(where, problem, "low < high; log needs low > 0.")
+    return None
+
+
+def _own_ranges(resolver: Resolver) -> dict[str, Range]:
+    """Return the ranges that options declare with `tunable`, of the plug-ins the recipe picks."""
+    tree = resolver.merged.tree
+    ranges: dict[str, Range] = {}
+    for section, kind in PLUGIN_SECTIONS.items():
+        ranges |= _tunable(resolver, kind, section, default_name(section, tree))
+    return ranges
+
+
+def _tunable(resolver: Resolver, kind: str, dotted: str, default: str | None) -> dict[str, Range]:
+    name = look_up(resolver.merged.tree, f"{dotted}.{NAME}") or default
+    entry = resolver.catalog[kind].find(name) if isinstance(name, str) else None
+    ranges: dict[str, Range] = {}
+    for item in dataclasses.fields(entry.config) if entry else ():
+        inner = f"{dotted}.{item.name}"
+        if RANGE in item.metadata:
+            ranges[inner] = item.metadata[RANGE]
+        if COMPONENT in item.metadata:
+            ranges |= _tunable(resolver, item.metadata[COMPONENT], inner, item.metadata[COMPONENT_DEFAULT])
+    return ranges

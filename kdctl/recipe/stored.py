@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from kdctl.errors import UsageError
+from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import Merged
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan, TeacherRef
-from kdctl.recipe.resolve import Catalog, Resolver
+from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.sections import Catalog
 
 
 def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
     """Turn a plan's tree, as a run folder or a checkpoint holds it, back into the plan.
 
     Raises:
-        RecipeError: it names plug-ins or options that are not there.
+        RecipeError: it names plug-ins or options that are not there, or another version of a plug-in.
         UsageError: it was written in a format this version does not know.
     """
     if tree.get("schema") != SCHEMA or tree.get("numerics") != NUMERICS:
@@ -24,18 +26,9 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
             f"this kdctl reads {SCHEMA}.{NUMERICS}.",
             "use the version of kdctl that its environment.json names.",
         )
-    resolver = Resolver(Merged(tree=dict(tree), origins={"": "stored plan"}), catalog)
-    parts = {
-        section: resolver.component(kind, tree[section], section)
-        for section, kind in (
-            ("data", "dataset"),
-            ("student", "model"),
-            ("method", "method"),
-            ("optimizer", "optimizer"),
-            ("schedule", "schedule"),
-        )
-    }
-    engine = resolver.record(EngineOptions, tree["engine"], "engine")
+    resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan")
+    sections = resolver.sections()
+    engine = resolver.record(EngineOptions, tree.get("engine"), "engine")
     resolver.finish()
     return RunPlan(
         protocol=tree["protocol"],
@@ -43,5 +36,5 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
         teachers=tuple(TeacherRef(**teacher) for teacher in tree["teachers"]),
         engine=cast(EngineOptions, engine),
         seed=tree["seed"],
-        **cast(dict[str, Any], parts),
+        **cast(dict[str, Spec], sections),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
+from kdctl.recipe.reporting import ReportedNumber
 from kdctl.records import Selection
 from kdctl.registry import folded
 from kdctl.report.fields import flatten, read_field, resolve_field
@@ -14,7 +15,7 @@ from kdctl.report.layout import read_selection
 from kdctl.report.replicates import Replicates, Value
 from kdctl.report.statistics import Summary
 
-_KEYS = ("label", "match", "top1", "std", "num_trials", "select", "protocol", "source")
+_KEYS = tuple(item.name for item in fields(ReportedNumber))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from kdctl.protocols.dataset import datasets
 from kdctl.protocols.distiller import methods
 from kdctl.protocols.projector import projectors
 from kdctl.recipe.optimization import optimizers, schedules
-from kdctl.recipe.resolve import Catalog
+from kdctl.recipe.sections import Catalog
 
 
 def full_catalog() -> Catalog:

@@ -1,0 +1,116 @@
+"""The teachers of a run: an architecture to train first, a finished run, or a checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from kdctl.errors import KdctlError, RecipeError
+from kdctl.recipe.component import Spec
+from kdctl.recipe.context import TeacherSource
+from kdctl.recipe.layers import CHOOSERS, NAME
+from kdctl.recipe.plan import RunPlan, TeacherRef
+from kdctl.recipe.resolve import Resolver
+
+TRAINING = ("optimizer", "schedule", "engine")
+"""Sections of the recipe that a `[teacher]` table may overlay for its own training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """A `[teacher]` table: exactly one of name, run and checkpoint."""
+
+    name: str = ""
+    """An architecture; trained first, unless that was done before."""
+    run: str = ""
+    """Key, or unique start of a key, of a finished run."""
+    checkpoint: str = ""
+    """Path of a checkpoint that kdctl wrote."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of the teacher's training."""
+    optimizer: Any = None
+    schedule: Any = None
+    engine: Any = None
+
+    def overlay(self) -> dict[str, Any]:
+        """Return the sections that its training has for itself."""
+        sections = {section: getattr(self, section) for section in TRAINING}
+        return {section: table for section, table in sections.items() if table is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFinder:
+    """Turns teachers as a recipe names them into teachers that a plan can refer to."""
+
+    existing: TeacherSource
+    plan_training: Callable[[TeacherOptions, Spec], RunPlan]
+    """(architecture and overlays, data) -> how it is trained."""
+
+    def find(self, resolver: Resolver, data: Spec | None, method: Spec | None) -> tuple[TeacherRef, ...]:
+        """Return the teachers of `[teacher]`, as many as the method takes; notes mistakes."""
+        tables = read_teachers(resolver)
+        if method is not None:
+            fewest, most = resolver.catalog["method"].get(method.name).item.num_teachers
+            if most == 0:  # a method that is not taught (`ce`) may stand in a grid beside those that are
+                return ()
+            _check_number(resolver, method.name, len(tables), fewest, most)
+        if data is None:
+            return ()
+        found = [self._find(resolver, data, table) for table in tables if table is not None]
+        return tuple(teacher for teacher in found if teacher is not None)
+
+    def _find(self, resolver: Resolver, data: Spec, table: TeacherOptions) -> TeacherRef | None:
+        try:
+            if table.run:
+                return self.existing.by_run(table.run)
+            if table.checkpoint:
+                return self.existing.by_checkpoint(Path(table.checkpoint))
+            plan = self.plan_training(table, data)
+            return TeacherRef(name=plan.student.name, run=plan.key, plan=plan)
+        except RecipeError as error:  # of the sections it shares with the student, too: told once
+            resolver.mistakes.extend(error.mistakes)
+        except KdctlError as error:
+            resolver.wrong("teacher", f"[teacher] {error.problem}", error.hint)
+        return None
+
+
+def read_teachers(resolver: Resolver) -> list[TeacherOptions | None]:
+    """Return the `[teacher]` table or the `[[teacher]]` tables; None stands for one with mistakes."""
+    raw: Any = resolver.merged.tree.get("teacher", [])
+    return [_read(resolver, table) for table in (raw if isinstance(raw, list) else [raw])]
+
+
+def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
+    if not isinstance(raw, (str, Mapping)):
+        problem = f"teacher = {raw!r} is not a table or a name."
+        resolver.wrong("teacher", problem, "write [teacher] name = '...'")
+        return None
+    options = resolver.record(TeacherOptions, {NAME: raw} if isinstance(raw, str) else raw, "teacher")
+    if options is None:
+        return None
+    chosen = [key for key in CHOOSERS["teacher"] if getattr(options, key)]
+    if len(chosen) != 1:
+        problem = "[teacher] needs exactly one of name, run and checkpoint."
+        resolver.wrong("teacher", problem, "name an architecture, a finished run, or a checkpoint file.")
+        return None
+    if options.name and resolver.component("model", options.name, "teacher") is None:
+        return None
+    idle = [key for key in ("seed", *TRAINING) if not options.name and key in raw]
+    if idle:
+        problem = f"[teacher] {', '.join(idle)} has no effect beside '{chosen[0]}': it is trained already."
+        resolver.wrong(f"teacher.{idle[0]}", problem, f"leave it out, or give {NAME} = '...' instead.")
+        return None
+    return options
+
+
+def _check_number(resolver: Resolver, method: str, number: int, fewest: int, most: int | None) -> None:
+    if fewest <= number and (most is None or number <= most):
+        return
+    wants = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
+    problem = f"method '{method}' wants {wants} teacher(s), the recipe names {number}."
+    hint = "name one with [teacher] name = '...' or --teacher, or choose method 'ce' to train without."
+    resolver.wrong("teacher", problem, hint)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+PAIR = 'teacher = "resnet32x4"\nstudent = "mobilenetv2x2"\n'
+
+
+def test_simkd_trains_as_the_paper_says(bench) -> None:
+    plan = bench.plan('extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"')
+    assert plan.protocol == "simkd"
+    assert plan.method.name == "simkd"
+    assert plan.method.options.projector.tree() == {"name": "bottleneck", "reduction": 2}
+    assert plan.optimizer.tree() == {
+        "name": "sgd",
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "nesterov": False,
+    }
+    assert (plan.epochs, plan.schedule.options.milestones, plan.data.options.batch_size) == (
+        240,
+        (150, 180, 210),
+        64,
+    )
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        *("mobilenetv2", "MobileNetV2", "mobile_half", "mobilenetv2x2", "mobile_half_double"),
+        *("shufflenetv1", "ShuffleV1", "shufflenetv2", "ShuffleV2", "shufflenetv2x1_5", "ShuffleNetV2x1.5"),
+    ],
+)
+def test_light_students_learn_slower_however_their_name_is_spelt(bench, student: str) -> None:
+    plan = bench.plan(f'extends = "simkd"\nstudent = "{student}"\nteacher = "resnet32x4"')
+    assert plan.optimizer.options.learning_rate == 0.01
+
+
+def test_whatever_is_explicit_wins_over_the_papers_rate(bench) -> None:
+    base = f'extends = "simkd"\n{PAIR}'
+    assert bench.plan(base).optimizer.options.learning_rate == 0.01
+    assert bench.plan(f"{base}optimizer.learning_rate = 0.2").optimizer.options.learning_rate == 0.2
+    assert bench.plan(base, "optimizer.learning_rate=0.3").optimizer.options.learning_rate == 0.3
+    (plan,) = bench.plans(f"{base}grid.optimizer.learning_rate = [0.05]")
+    assert plan.optimizer.options.learning_rate == 0.05
+
+
+def test_a_student_on_the_grid_or_the_command_line_meets_its_rate(bench) -> None:
+    base = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
+    assert bench.plan(base, "student=ShuffleV1").optimizer.options.learning_rate == 0.01
+    plans = bench.plans(f"{base}grid.student = ['resnet8x4', 'ShuffleV2', {{ name = 'mobile_half' }}]")
+    assert [plan.optimizer.options.learning_rate for plan in plans] == [0.05, 0.01, 0.01]
+
+
+def test_a_light_teacher_learns_slower_too(bench) -> None:
+    plan = bench.plan('extends = "simkd"\nstudent = "resnet8x4"\nteacher = "ShuffleV1"')
+    assert plan.optimizer.options.learning_rate == 0.05
+    assert plan.teachers[0].plan.optimizer.options.learning_rate == 0.01
+
+
+@pytest.mark.parametrize(("preset", "weights"), [("simkd", (1.0, 1.0)), ("crd", (0.1, 0.9))])
+def test_plain_distillation_is_weighted_by_the_protocol(
+    bench, preset: str, weights: tuple[float, ...]
+) -> None:
+    plan = bench.plan(f'extends = "{preset}"\n{PAIR}method = "kd"')
+    assert (plan.protocol, plan.method.options.temperature) == (preset, 4.0)
+    assert (plan.method.options.ce_weight, plan.method.options.kd_weight) == weights
+    said_otherwise = bench.plan(f'extends = "{preset}"\n{PAIR}method = {{ name = "kd", kd_weight = 0.5 }}')
+    assert (said_otherwise.method.options.ce_weight, said_otherwise.method.options.kd_weight) == (
+        weights[0],
+        0.5,
+    )
+
+
+def test_the_weights_of_kd_do_not_reach_another_method(bench) -> None:
+    plan = bench.plan(f'extends = "crd"\n{PAIR}method = "simkd"')
+    assert plan.method == bench.plan(f'extends = "simkd"\n{PAIR}').method
+
+
+def test_another_optimizer_does_not_inherit_the_rate_of_the_first(bench) -> None:
+    plan = bench.plan(f'extends = "simkd"\n{PAIR}', "student=resnet8x4", "optimizer=adamw")
+    assert plan.optimizer.tree() == {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    }

@@ -1,0 +1,165 @@
+"""Mistakes in the sections of a run: all at once, each with file, key, value and the nearest name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from kdctl.errors import RecipeError
+from kdctl.recipe.component import component
+from kdctl.recipe.layers import Merged
+from kdctl.recipe.resolve import Resolver
+from kdctl.registry import NoOptions, Origin, Registry, registering_from
+
+BASE = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
+
+
+def test_all_mistakes_of_all_sections_are_told_at_once(bench) -> None:
+    said = bench.mistakes(
+        """
+        data = { name = "cifar100", batch_sise = 32, augmentation = "flipp" }
+        student = "resnet9"
+        teacher = { name = "resnet32x5", seeed = 1 }
+        method = { name = "simkd", projector = { name = "botleneck" }, temprature = 3 }
+        optimizer = { name = "sgd", learning_rate = -1, momentun = 0.9 }
+        schedule = { name = "step", epochs = 2.5 }
+        engine = { precision = "fp16", determinstic = true }
+        """
+    )
+    wanted = [
+        ("[data] has no option 'batch_sise' for 'cifar100'.", "did you mean 'batch_size'?"),
+        ("[data] augmentation = \"flipp\": should be 'crop-flip', 'crop' or 'none'.", "data.augmentation"),
+        ("[student] there is no model 'resnet9'.", "did you mean 'resnet"),
+        ("[method] has no option 'temprature' for 'simkd'.", "Options: "),
+        ("[method.projector] there is no projector 'botleneck'.", "did you mean 'bottleneck'?"),
+        ("[optimizer] has no option 'momentun' for 'sgd'.", "did you mean 'momentum'?"),
+        ("[optimizer] learning_rate = -1: should be greater than 0.", "change optimizer.learning_rate."),
+        ("[schedule] epochs = 2.5: should be a valid integer", "change schedule.epochs."),
+        ("[engine] has no option 'determinstic'.", "did you mean 'deterministic'?"),
+        ("[engine] precision = \"fp16\": should be 'fp32' or 'bf16'.", "change engine.precision."),
+        ("[teacher] has no option 'seeed'.", "did you mean 'seed'?"),
+        ("[teacher] there is no model 'resnet32x5'.", "did you mean 'resnet32x4'?"),
+    ]
+    assert len(said) == len(wanted)
+    for mistake, (problem, hint) in zip(said, wanted, strict=True):
+        assert mistake.startswith(f"x.toml: {problem}")
+        assert hint in mistake.partition(" // ")[2]
+
+
+def test_mistakes_in_headings_do_not_hide_those_in_sections(bench) -> None:
+    said = bench.mistakes(f"{BASE}seeds = -1\nnmae = 'x'\nprotocol = 3\noptimizer.lr = 1")
+    assert ["'nmae'" in said[0], "protocol = 3" in said[1], "seeds = -1" in said[2], "'lr'" in said[3]] == [
+        True
+    ] * 4
+
+
+def test_a_silent_recipe_is_asked_for_data_and_student(bench) -> None:
+    said = bench.mistakes('extends = "simkd"\ndata = {}\n[teacher]\nname = "resnet20"')
+    assert said == [said[0]]
+    assert said[0].startswith(
+        "x.toml: [student] does not say which model. // add a line: name = '...'. Models: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("optimizer.learning_rate = '0.1'", 'learning_rate = "0.1": should be a valid number'),
+        ("optimizer.learning_rate = true", "learning_rate = true: should be a valid number"),
+        ("optimizer.learning_rate = [0.1, 0.2]", "learning_rate = [0.1, 0.2]: should be a valid number"),
+        ("optimizer.learning_rate = inf", "learning_rate = inf: should be a finite number"),
+        ("optimizer.learning_rate = nan", "learning_rate = nan: should be a finite number"),
+        ("optimizer.learning_rate = 2022-06-01", "learning_rate = 2022-06-01: is a date or a time"),
+        ("optimizer.nesterov = 1", "nesterov = 1: should be a valid boolean"),
+        ("optimizer.momentum = 1", "momentum = 1: should be less than 1"),
+        ("schedule.epochs = 4.0", "epochs = 4.0: should be a valid integer"),
+        ("schedule.epochs = true", "epochs = true: should be a valid integer"),
+        ("schedule.epochs = '4'", 'epochs = "4": should be a valid integer'),
+        ("schedule.epochs = 0", "epochs = 0: should be greater than 0"),
+        ("schedule.milestones = 150", "milestones = 150: should be a valid"),
+        ("schedule.milestones = [150, 'a', 'b']", 'milestones = [150, "a", "b"]: should be a valid integer'),
+        ("schedule.milestones = [150, inf]", "milestones = inf: should be a finite number"),
+        (
+            "data = { name = 'cifar100', augmentation = 3 }",
+            "augmentation = 3: should be 'crop-flip', 'crop' or 'none'",
+        ),
+        ("method.projector.reduction = 0", "[method.projector] reduction = 0: should be greater than or"),
+        ("method.projector = 3", "method.projector = 3 is not a table or a name."),
+        ("engine = 'bf16'", "engine = 'bf16' is not a table."),
+        ("schedule = 240", "schedule = 240 is not a table or a name."),
+        ("schedule.name = 3", "[schedule] name = 3 is not text."),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_mistake(bench, line: str, problem: str) -> None:
+    section = line.partition(" ")[0]
+    others = [other for other in BASE.splitlines() if other.partition(" ")[0] != section]
+    assert problem in bench.mistake("\n".join([*others, line]))
+
+
+def test_a_whole_number_will_do_for_a_number(bench) -> None:
+    assert bench.plan(f"{BASE}optimizer.learning_rate = 1").optimizer.options.learning_rate == 1.0
+
+
+def test_a_required_option_that_is_missing_is_asked_for(bench) -> None:
+    said = bench.mistake(BASE.replace('"cifar100"', '"imagefolder"'))
+    assert said == "x.toml: [data] lacks the option 'path'. // add a line: path = ..."
+
+
+def test_a_required_option_that_is_unfit_is_not_said_to_be_missing(bench) -> None:
+    said = bench.mistake(BASE.replace('"cifar100"', '{ name = "imagefolder", path = 2022-06-01 }'))
+    assert "[data] path = 2022-06-01: is a date or a time" in said
+
+
+def test_the_layer_that_set_a_value_is_named(bench) -> None:
+    bench.write("optimizer.momentum = 2", "parent.toml")
+    said = bench.mistakes(f'extends = "parent.toml"\n{BASE}optimizer.weight_decay = -1', "schedule.epochs=0")
+    assert {mistake.partition(":")[0] for mistake in said} == {"x.toml", "parent.toml", "-o"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    low: int = 0
+    high: int = 1
+    inner: object = component("inner", "plain")
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+
+def resolver(tree: dict[str, object], origin: Origin | None = None) -> Resolver:
+    outer: Registry[type] = Registry("outer", "kdctl.losses")
+    inner: Registry[type] = Registry("inner", "kdctl.losses")
+    for registry, name, config in ((outer, "together", Together), (inner, "plain", NoOptions)):
+        if origin:
+            with registering_from(origin):
+                registry.register(name, config=config)(type(name, (), {}))
+        else:
+            registry.register(name, config=config)(type(name, (), {}))
+    return Resolver(Merged(tree=tree), {"outer": outer, "inner": inner}, "here")
+
+
+def test_a_config_may_check_its_fields_together() -> None:
+    asked = resolver({})
+    assert asked.component("outer", {"name": "together", "low": 3}, "method") is None
+    assert [mistake.problem for mistake in asked.mistakes] == ["here: [method] low is above high."]
+    with pytest.raises(RecipeError):
+        asked.finish()
+
+
+def test_a_nested_plugin_gets_its_default() -> None:
+    spec = resolver({}).component("outer", "together", "method")
+    assert spec is not None
+    assert spec.tree() == {"name": "together", "low": 0, "high": 1, "inner": {"name": "plain"}}
+
+
+def test_a_recipe_may_pin_the_version_of_a_plugin() -> None:
+    asked = resolver({}, Origin(source="mine.py", sha256="aaa"))
+    spec = asked.component("outer", {"name": "together", "plugin_sha256": "aaa"}, "method")
+    assert spec is not None
+    assert spec.tree()["plugin_sha256"] == "aaa"
+    asked.component("outer", {"name": "together", "plugin_sha256": "bbb"}, "method")
+    assert [mistake.problem for mistake in asked.mistakes] == [
+        "here: [method] wants another version of the plug-in that brings 'together'."
+    ]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdctl.records import (
+    EpochResult,
+    ModelFacts,
+    RunResult,
+    RunState,
+    Selected,
+    SplitMetrics,
+    canonical_json,
+    from_tree,
+    to_tree,
+)
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
+)
+METRICS = SplitMetrics(top1=75.0, top5=93.5, loss=0.98)
+FACTS = ModelFacts(
+    student_parameters=100,
+    shipped_parameters=120,
+    teacher_parameters=600,
+    projector_parameters=20,
+    untrained=("classifier",),
+)
+RESULT = RunResult(
+    state=RunState.FINISHED,
+    epochs=240,
+    selected={"last": Selected(epoch=240, test=METRICS, val=None)},
+    facts=FACTS,
+    teacher_test_top1=76.3,
+    train_seconds=12.5,
+    images_per_second=1e4,
+)
+
+
+@given(TREES)
+def test_canonical_json_keeps_the_content(tree: Any) -> None:
+    assert json.loads(canonical_json(tree)) == tree
+
+
+@given(st.dictionaries(st.text(), SCALARS), st.randoms())
+def test_canonical_json_knows_no_order_of_keys(tree: dict[str, Any], random: Any) -> None:
+    keys = list(tree)
+    random.shuffle(keys)
+    assert canonical_json({key: tree[key] for key in keys}) == canonical_json(tree)
+
+
+def test_canonical_json_is_without_white_space_and_in_plain_letters() -> None:
+    assert canonical_json({"b": [1, 2.5], "a": "±"}) == '{"a":"±","b":[1,2.5]}'
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_canonical_json_refuses_what_json_cannot_hold(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"x": number})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RESULT,
+        EpochResult(
+            epoch=1,
+            learning_rate=0.05,
+            train_loss=4.6,
+            train_terms={"task": 4.6},
+            train_top1=1.2,
+            test=METRICS,
+            val=METRICS,
+            seconds=1.0,
+            images_per_second=5e4,
+        ),
+    ],
+)
+def test_a_record_survives_its_trip_through_json(record: Any) -> None:
+    assert from_tree(type(record), json.loads(canonical_json(to_tree(record)))) == record
+
+
+@pytest.mark.parametrize("change", [{"epochs": "many"}, {"state": "lost"}, {"facts": None}])
+def test_a_tree_that_is_no_such_record_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        from_tree(RunResult, {**to_tree(RESULT), **change})
+
+
+def test_a_tree_holds_plain_values_only() -> None:
+    tree = to_tree(RESULT)
+    assert tree["state"] == "finished"
+    assert type(tree["state"]) is str
+    assert tree["facts"]["untrained"] == ["classifier"]
+    assert to_tree({1: (RunState.FAILED,)}) == {"1": ["failed"]}
+
+
+def test_the_pruning_ratio_is_what_is_saved_of_the_teacher() -> None:
+    assert FACTS.pruning_percent == pytest.approx(80.0)
+    alone = from_tree(ModelFacts, {**to_tree(FACTS), "teacher_parameters": None})
+    assert alone.pruning_percent is None
