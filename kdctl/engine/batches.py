@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdctl.engine.seeds import generator
+from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.protocols.distiller import Batch
 
@@ -70,7 +71,16 @@ class TrainingSet:
     def __init__(
         self, split: Split, normalise: Normalisation, options: DatasetOptions, device: torch.device
     ) -> None:
-        """Copy the split to `device`."""
+        """Copy the split to `device`.
+
+        Raises:
+            KdctlError: there are not even two images to make a batch of.
+        """
+        if len(split) < 2:
+            raise KdctlError(
+                f"the training set has {len(split)} image(s), and batch norm needs 2 at a time.",
+                "raise data.samples_per_class, or lower data.val_fraction.",
+            )
         crops = options.augmentation != "none"
         self._padding = options.padding if crops else 0
         self._flips = options.augmentation == "crop-flip"

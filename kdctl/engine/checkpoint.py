@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,17 @@ from kdctl.errors import KdctlError
 from kdctl.records import canonical_json
 
 FORMAT = "kdctl-checkpoint-1"
+
+_LOADING_FAILS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError)
+"""What torch raises over a file whose parts do not fit together."""
+
+
+class DamagedCheckpointError(KdctlError):
+    """The file is not what was written, or never was a checkpoint."""
+
+
+class MisfitCheckpointError(KdctlError):
+    """The weights belong to another architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +58,20 @@ def read_model(path: Path) -> ModelCheckpoint:
         KdctlError: the file is missing, damaged, holds pickled code, or is not a kdctl checkpoint.
     """
     content, sha256 = read(path)
-    if content.get("format") != FORMAT or not {"plan", "weights"} <= set(content):
-        raise KdctlError(f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder.")
-    return ModelCheckpoint(plan=json.loads(content["plan"]), weights=content["weights"], sha256=sha256)
+    plan, weights = content.get("plan"), content.get("weights")
+    if content.get("format") != FORMAT or not isinstance(plan, str) or not isinstance(weights, dict):
+        raise _foreign(path)
+    try:
+        return ModelCheckpoint(plan=json.loads(plan), weights=weights, sha256=sha256)
+    except ValueError as error:
+        raise _foreign(path) from error
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy `weights` into `model`; every tensor must fit.
 
     Raises:
-        KdctlError: names or shapes differ; the model is left as it was.
+        MisfitCheckpointError: names or shapes differ; the model is left as it was.
     """
     own = model.state_dict()
     missing, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -62,7 +79,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     if missing or surplus or reshaped:
         counts = f"{len(missing)} tensors missing, {len(surplus)} unknown, {len(reshaped)} of another shape"
         example = (missing + surplus + sorted(reshaped))[0]
-        raise KdctlError(
+        raise MisfitCheckpointError(
             f"{path} holds the weights of another architecture: {counts} (for example {example}).",
             "choose the model that the checkpoint was trained with.",
         )
@@ -70,20 +87,25 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
 
 
 def write(path: Path, content: Mapping[str, Any]) -> str:
-    """Write tensors and plain values to `path` atomically; return the SHA-256 of the file."""
+    """Write tensors and plain values to `path` atomically; return the SHA-256 of the file.
+
+    Raises:
+        KdctlError: there is no room, or no permission.
+    """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise KdctlError(
             f"{path} cannot be written ({error.strerror}).", "free disk space or mend permissions."
         ) from error
@@ -96,7 +118,8 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
     Only tensors, numbers, text and containers are accepted: pickled code is refused, never run.
 
     Raises:
-        KdctlError: the file is missing, damaged, or holds anything else.
+        KdctlError: the file is missing or may not be read.
+        DamagedCheckpointError: it is not what was written, or holds anything else.
     """
     try:
         data = path.read_bytes()
@@ -104,17 +127,39 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise KdctlError(
             f"the checkpoint {path} cannot be read ({error.strerror}).", "check the path."
         ) from error
+    _verify_checksums(path, data)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise KdctlError(
+        raise DamagedCheckpointError(
             f"{path} was refused: it holds something other than tensors and plain values.",
             "loading it could run foreign code; ask its author for a plain state dict.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise KdctlError(
-            f"the checkpoint {path} is damaged or no checkpoint at all.", "use another copy."
-        ) from error
+    except _LOADING_FAILS as error:
+        raise _damaged(path) from error
     if not isinstance(content, dict):
-        raise KdctlError(f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder.")
+        raise _foreign(path)
     return content, hashlib.sha256(data).hexdigest()
+
+
+def _verify_checksums(path: Path, data: bytes) -> None:
+    """Hold every part of the archive against its CRC: torch does not, and would load flipped bits."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            intact = archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, *_LOADING_FAILS) as error:
+        raise _damaged(path) from error
+    if not intact:
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
+        f"the checkpoint {path} is damaged or no checkpoint at all.", "use another copy."
+    )
+
+
+def _foreign(path: Path) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
+        f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder."
+    )

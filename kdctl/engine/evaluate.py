@@ -27,12 +27,17 @@ def split_metrics(logits: Tensor, labels: Tensor) -> SplitMetrics:
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = ranked == labels[:, None]
     return SplitMetrics(
-        top1=100.0 * hits[:, 0].float().mean().item(),
-        top5=100.0 * hits.any(dim=1).float().mean().item(),
+        top1=_percent(hits[:, 0]),
+        top5=_percent(hits.any(dim=1)),
         loss=functional.cross_entropy(logits, labels).item(),
     )
 
 
 def agreement(logits: Tensor, other: Tensor) -> float:
     """Return the share of samples on which two models predict the same class, in percent."""
-    return 100.0 * (logits.argmax(dim=1) == other.argmax(dim=1)).float().mean().item()
+    return _percent(logits.argmax(dim=1) == other.argmax(dim=1))
+
+
+def _percent(hits: Tensor) -> float:
+    """Return the share of true entries; counted, since a mean in fp32 would round it."""
+    return 100.0 * int(hits.sum()) / len(hits)

@@ -5,6 +5,7 @@ A run on its own is a gang of one, on the same code.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor
 
 from kdctl.engine.batches import EvaluationSet, TrainingSet
+from kdctl.engine.checkpoint import write_model
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict, split_metrics
-from kdctl.engine.member import RESUME_FILE, Member
+from kdctl.engine.member import Member
+from kdctl.engine.resume import discard_state, save_state
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.records import EpochResult, Selection
+from kdctl.protocols.distiller import Batch
+from kdctl.records import EpochResult, Selection, SplitMetrics
 
 SAVE_STATE_SECONDS = 60.0
 """At most so much work is lost when a process is killed (a signal loses none)."""
@@ -53,6 +57,8 @@ class Gang:
     teachers: Sequence[Backbone]
     data: TrainingData
     compute: Compute
+    save_state_seconds: float = SAVE_STATE_SECONDS
+    """Between two savings of the members' states."""
 
     @property
     def active(self) -> list[Member]:
@@ -81,69 +87,106 @@ def fit(gang: Gang, observer: Observer, *, stop: Callable[[], bool] = lambda: Fa
     """Train every member to its last epoch; return False when `stop` ended it early.
 
     All members stand at the same step. At an early end each has saved its state, so that training
-    goes on bit for bit from there; so it does after a crash, from up to `SAVE_STATE_SECONDS` earlier.
+    goes on bit for bit from there; so it does after a crash, from up to `save_state_seconds` earlier.
+
+    Raises:
+        ValueError: the members differ in place, seed or length.
     """
-    first = gang.members[0]
-    if any(
-        (member.epoch, member.step, member.seed) != (first.epoch, first.step, first.seed)
-        for member in gang.members
-    ):
-        raise ValueError("the members of a gang must stand at the same step and share a seed")
-    saved_at = time.monotonic()
+    if len({(member.epoch, member.step, member.seed, member.schedule.epochs) for member in gang.members}) > 1:
+        raise ValueError("the members of a gang must stand at the same step and share seed and length")
+    training = _Training(gang, observer)
     while gang.active and gang.active[0].epoch < gang.num_epochs:
-        began = time.monotonic()
-        if not _train_epoch(gang, observer, stop):
-            for member in gang.active:
-                member.save_state()
+        if not training.train_epoch(stop):
+            training.save_states()
             return False
-        for member in gang.active:
-            _finish_epoch(gang, member, observer, began)
-        if time.monotonic() - saved_at > SAVE_STATE_SECONDS:
-            for member in gang.active:
-                member.save_state()
-            saved_at = time.monotonic()
+        training.close_epoch()
     for member in gang.members:
-        (member.folder / RESUME_FILE).unlink(missing_ok=True)
+        discard_state(member)
     return True
 
 
-def _train_epoch(gang: Gang, observer: Observer, stop: Callable[[], bool]) -> bool:
-    first = gang.active[0]
-    train = gang.data.train
-    order = train.order(first.seed, first.epoch)
-    for member in gang.active:
-        member.distiller.train()
-    for step in range(first.step, train.num_steps):
-        if stop():
-            return False
-        batch = train.batch(order, step)
+class _Training:
+    """A gang on its way, with its clocks."""
+
+    def __init__(self, gang: Gang, observer: Observer) -> None:
+        self.gang = gang
+        self.observer = observer
+        self._lap_began = self._saved_at = time.perf_counter()
+
+    def train_epoch(self, stop: Callable[[], bool]) -> bool:
+        """Take the steps that are left of the running epoch; False when `stop` said so."""
+        first, train = self.gang.active[0], self.gang.data.train
+        order = train.order(first.seed, first.epoch)
+        for member in self.gang.active:
+            member.distiller.train()  # an evaluation left parts of it in eval mode
+        for step in range(first.step, train.num_steps):
+            if stop():
+                return False
+            self._train_step(train.batch(order, step))
+            if time.perf_counter() - self._saved_at > self.gang.save_state_seconds:
+                self.save_states()
+        return True
+
+    def close_epoch(self) -> None:
+        """Evaluate all members, then record the epoch of those that did not diverge."""
+        gang = self.gang
+        scores = [_evaluate(member, gang) for member in gang.active]
+        self._lap()
+        for member, (test, val) in zip(gang.active, scores, strict=True):
+            result = member.result(test, val)
+            member.diverged = _divergence(result)
+            if not member.diverged:
+                self._record(member, result)
+
+    def save_states(self) -> None:
+        """Save where every member stands."""
+        self._lap()
+        for member in self.gang.active:
+            save_state(member)
+        self._saved_at = time.perf_counter()
+
+    def _train_step(self, batch: Batch) -> None:
+        gang = self.gang
         teachers = gang.watch_teachers(batch.images)
         for member in gang.active:
-            member.update(batch, teachers, train.num_steps, gang.compute)
-        observer.step_done(gang)
-    return True
+            member.update(batch, teachers, gang.data.train.num_steps, gang.compute)
+        self.observer.step_done(gang)
+
+    def _record(self, member: Member, result: EpochResult) -> None:
+        rules = member.close_epoch(result)
+        model = member.distiller.inference_model()
+        for rule in rules:
+            if rule is not Selection.LAST or member.epoch == self.gang.num_epochs:
+                write_model(member.folder / f"{rule.value}.pt", model, member.plan)
+        self.observer.epoch_done(member, result)
+
+    def _lap(self) -> None:
+        """Charge the time since the last lap to every member: a gang shares it."""
+        now = time.perf_counter()
+        for member in self.gang.active:
+            member.epoch_seconds += now - self._lap_began
+        self._lap_began = now
 
 
-def _finish_epoch(gang: Gang, member: Member, observer: Observer, began: float) -> None:
-    terms, train_top1 = member.sums.means()
-    member.check_finite(terms)
-    if member.diverged:
-        return
+def _evaluate(member: Member, gang: Gang) -> tuple[SplitMetrics, SplitMetrics | None]:
+    """Return how what would be shipped now does on test and validation split."""
     model = member.distiller.inference_model()
     test, val = gang.data.test, gang.data.val
-    result = EpochResult(
-        epoch=member.epoch + 1,
-        learning_rate=member.learning_rate * member.schedule.factor(member.epoch),
-        train_loss=sum(terms.values()),
-        train_terms=terms,
-        train_top1=train_top1,
-        test=split_metrics(predict(model, test, gang.compute), test.labels),
-        val=None if val is None else split_metrics(predict(model, val, gang.compute), val.labels),
-        seconds=time.monotonic() - began,
-        images_per_second=member.sums.images / (time.monotonic() - began),
+    return (
+        split_metrics(predict(model, test, gang.compute), test.labels),
+        None if val is None else split_metrics(predict(model, val, gang.compute), val.labels),
     )
-    is_last = result.epoch == gang.num_epochs
-    for rule in member.close_epoch(result):
-        if rule is not Selection.LAST or is_last:
-            member.save_model(rule)
-    observer.epoch_done(member, result)
+
+
+def _divergence(result: EpochResult) -> str:
+    """Say which loss is not a number any more; empty if all are.
+
+    The last update of an epoch may spoil the weights after the last training loss was taken, so the
+    losses of the evaluation count as well.
+    """
+    losses = {f"the loss '{name}'": value for name, value in result.train_terms.items()}
+    losses["the loss on the test split"] = result.test.loss
+    if result.val is not None:
+        losses["the loss on the validation split"] = result.val.loss
+    bad = next((name for name, value in losses.items() if not math.isfinite(value)), None)
+    return f"{bad} is not finite in epoch {result.epoch}" if bad else ""

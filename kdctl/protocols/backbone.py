@@ -86,8 +86,14 @@ class Backbone(nn.Module):
         return self.classifier(features)
 
     def observe(self, images: Tensor, taps: Sequence[str], *, with_logits: bool = True) -> Outputs:
-        """Run only as far as needed and return the named taps, and the logits if asked."""
+        """Run only as far as needed and return the named taps, and the logits if asked.
+
+        Raises:
+            ValueError: this model has no such tap.
+        """
         wanted = set(taps)
+        if not wanted <= self.tap_shapes.keys():
+            raise ValueError(f"no such taps: {sorted(wanted - self.tap_shapes.keys())}")
         seen: dict[str, Tensor] = {}
         features = images
         for name, module in self.links.items():

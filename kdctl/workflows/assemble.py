@@ -12,6 +12,7 @@ from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
+from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
 from kdctl.engine.trainer import TrainingData
 from kdctl.errors import KdctlError
@@ -100,7 +101,7 @@ def build_member(plan: RunPlan, distiller: Distiller, workspace: Workspace) -> M
         folder=workspace.folder(plan.key).path,
         plan=plan.tree(),
     )
-    member.load_state()
+    load_state(member)
     return member
 
 

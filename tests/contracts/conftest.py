@@ -1,0 +1,177 @@
+"""Distillers of any method around any models, and a guard against reading the device from the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kdctl.engine.device import Compute
+from kdctl.engine.member import Member
+from kdctl.engine.optim import build_optimizer
+from kdctl.engine.trainer import Gang
+from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
+from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions
+from kdctl.recipe.stored import read_plan
+from kdctl.workflows.assemble import build_distiller, build_student
+from kdctl.workflows.catalog import full_catalog
+from kdctl.workflows.data import Sizes
+
+SIZES = Sizes(num_classes=4, input_size=16)
+NUM_SAMPLES = 40
+BATCH = 6
+CPU = torch.device("cpu")
+
+HOST_READS = frozenset(
+    {
+        "aten::_local_scalar_dense",  # .item(), float(tensor), `if tensor`
+        "aten::equal",
+        "aten::is_nonzero",
+        "aten::nonzero",
+        "aten::masked_select",
+        "aten::_unique2",
+        "aten::unique_dim",
+        "aten::unique_consecutive",
+        "aten::repeat_interleave",
+        "aten::bincount",
+    }
+)
+"""What makes the host wait for the device, or the shape of a result depend on data."""
+
+
+class HostReadError(Exception):
+    """A loss looked at values that lie on the device."""
+
+
+class NoDependenceOnValues(TorchDispatchMode):
+    """Fails on every operation that a CUDA graph could not record."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = func.name().partition(".")[0]
+        masks = name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
+            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in HOST_READS or masks:
+            raise HostReadError(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+class NoCopiesToHost(TorchFunctionMode):
+    """Fails on what reads memory without an operation, as a tensor on the CPU lets one do."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__):
+            raise HostReadError(f"Tensor.{func.__name__}")
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def no_host_reads_inside() -> Iterator[None]:
+    with NoDependenceOnValues(), NoCopiesToHost():
+        yield
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """A method at work: what it was built into, and a batch to try it on."""
+
+    distiller: Distiller
+    teachers: Sequence[Backbone]
+    member: Member
+    gang: Gang
+    batch: Batch
+
+    def look(self) -> Step:
+        """Run student and teachers on the batch, as the engine would."""
+        distiller = self.distiller
+        with self.gang.compute.arithmetic():
+            student = distiller.student.observe(
+                self.batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
+            )
+        teachers = self.gang.watch_teachers(self.batch.images)
+        return Step(batch=self.batch, student=student, teachers=teachers, progress=torch.tensor(0.5))
+
+    def losses(self, step: Step) -> Losses:
+        """Ask the method, in the engine's arithmetic."""
+        self.distiller.setup.rng.manual_seed(1)
+        with self.gang.compute.arithmetic():
+            return self.distiller.losses(step)
+
+    def train_step(self) -> None:
+        """Take one whole training step."""
+        teachers = self.gang.watch_teachers(self.batch.images)
+        self.member.update(self.batch, teachers, 10, self.gang.compute)
+
+
+def draw_batch() -> Batch:
+    random = torch.Generator().manual_seed(3)
+    size = SIZES.input_size
+    images = torch.randn(BATCH, 3, size, size, generator=random).to(memory_format=torch.channels_last)
+    labels = torch.tensor([0, 1, 2, 3, 1, 2])
+    return Batch(images=images, labels=labels, index=torch.randperm(NUM_SAMPLES, generator=random)[:BATCH])
+
+
+def build_teacher(name: str, seed: int) -> Backbone:
+    torch.manual_seed(seed)
+    return models.get(name).item(*SIZES).eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture
+def try_method(tmp_path: Path) -> Callable[..., Trial]:
+    """Build a method with its default options around a student and as few teachers as it takes."""
+
+    def build(method: str, student: str = "resnet8", teacher: str = "resnet14", **engine: Any) -> Trial:
+        tree = {
+            "schema": SCHEMA,
+            "numerics": NUMERICS,
+            "protocol": "",
+            "data": "digits",
+            "data_fingerprint": "",
+            "student": student,
+            "teachers": [],
+            "method": method,
+            "optimizer": {"name": "sgd", "learning_rate": 0.01},
+            "schedule": "constant",
+            "engine": engine,
+            "seed": 0,
+        }
+        plan = read_plan(tree, full_catalog())
+        fewest, _ = methods.get(method).item.num_teachers
+        teachers = [build_teacher(teacher, seed) for seed in range(fewest)]
+        distiller = build_distiller(plan, build_student(plan, SIZES), teachers, num_samples=NUM_SAMPLES)
+        distiller.train()
+        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+        member = Member(
+            key=plan.key,
+            seed=plan.seed,
+            distiller=distiller,
+            optimizer=build_optimizer(plan.optimizer, trained),
+            schedule=plan.schedule.options,
+            learning_rate=0.01,
+            folder=tmp_path / plan.key,
+            plan=plan.tree(),
+        )
+        compute = Compute(device=CPU, options=EngineOptions(**engine))
+        gang = Gang(members=[member], teachers=teachers, data=None, compute=compute)  # type: ignore[arg-type]
+        return Trial(distiller=distiller, teachers=teachers, member=member, gang=gang, batch=draw_batch())
+
+    return build
+
+
+@pytest.fixture
+def no_host_reads() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return what makes a context in which reading the device from the host fails."""
+    return no_host_reads_inside

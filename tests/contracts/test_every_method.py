@@ -1,0 +1,219 @@
+"""What holds for every registered method, a plug-in's as well."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdctl.engine.checkpoint import load_weights, read_model, write_model
+from kdctl.engine.evaluate import predict
+from kdctl.engine.resume import load_state, save_state
+from kdctl.protocols.distiller import methods
+
+PAIRS = [
+    ("resnet14", "resnet8"),
+    ("resnet8x4", "resnet8"),  # more channels than the teacher
+    ("vgg8", "wrn_16_2"),  # smaller maps, more channels, more stages
+    ("wrn_16_2", "vgg8"),  # larger maps, fewer channels
+    ("mobilenetv2", "resnet8x4"),  # one pixel left
+    ("resnet8", "mobilenetv2"),  # a teacher with a convolution after its last map
+    ("shufflenetv2", "resnet14"),
+]
+
+TryMethod = Callable[..., Any]
+
+pytestmark = pytest.mark.parametrize("method", methods.names())
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> set[str]:
+    """Return the names of the tensors that are not the same bit for bit."""
+    assert left.keys() == right.keys()
+    return {name for name in left if not torch.equal(left[name], right[name])}
+
+
+def test_the_catalogue_can_describe_it(method: str) -> None:
+    entry = methods.get(method)
+    assert re.fullmatch(r"[^\n]{10,}\.", entry.summary)
+    assert methods.get(entry.label) is entry
+    assert dataclasses.is_dataclass(entry.config)
+    assert entry.config.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    fewest, most = entry.item.num_teachers
+    assert 0 <= fewest <= (fewest if most is None else most)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, precision: str) -> None:
+    trial = try_method(method, precision=precision)
+    losses = trial.losses(trial.look())
+    assert losses.terms()
+    assert "task" not in losses.transfer
+    for name, term in {**losses.terms(), "total": losses.total()}.items():
+        assert term.shape == (), name
+        assert term.dtype == torch.float32, name
+        assert term.isfinite(), name
+        assert term.requires_grad, name
+    assert losses.logits.shape == (6, 4)
+    trial.train_step()
+    assert all(parameter.isfinite().all() for parameter in trial.distiller.parameters())
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRS, ids=lambda name: name)
+def test_it_takes_any_pair_of_models(try_method: TryMethod, method: str, student: str, teacher: str) -> None:
+    trial = try_method(method, student, teacher)
+    trial.train_step()
+    assert trial.losses(trial.look()).total().isfinite()
+    with torch.no_grad():
+        assert trial.distiller.inference_model().eval()(trial.batch.images).shape == (6, 4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_leaves_teachers_alone(try_method: TryMethod, method: str, precision: str) -> None:
+    trial = try_method(method, precision=precision)
+    before = [copied(teacher.state_dict()) for teacher in trial.teachers]
+    for _ in range(2):
+        trial.train_step()
+    trial.distiller.inference_model().train().requires_grad_()
+    for teacher, weights in zip(trial.teachers, before, strict=True):
+        assert not differing(weights, teacher.state_dict())
+        assert not any(module.training for module in teacher.modules())
+        assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+
+def test_it_owns_no_teacher(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    theirs = {id(module) for teacher in trial.teachers for module in teacher.modules()}
+    assert not theirs & {id(module) for module in trial.distiller.modules()}
+
+
+def test_it_reads_outputs_without_changing_them(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    step = trial.look()
+    seen = [
+        tensor
+        for outputs in (step.student, *step.teachers)
+        for tensor in (*outputs.taps.values(), outputs.logits)
+        if tensor is not None
+    ]
+    seen += [step.batch.images, step.batch.labels, step.batch.index, step.progress]
+    before = [tensor.detach().clone() for tensor in seen]
+    trial.losses(step).total().backward()
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(seen, before, strict=True))
+
+
+def test_it_trains_exactly_what_is_in_the_optimizer(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    before = copied(trial.distiller.state_dict())
+    trial.train_step()
+    optimized = {id(p) for group in trial.member.optimizer.param_groups for p in group["params"]}
+    named = {
+        id(parameter)
+        for piece in trial.distiller.untrained_pieces().values()
+        for parameter in piece.parameters()
+    }
+    for name, parameter in trial.distiller.named_parameters():
+        trained = id(parameter) in optimized
+        assert trained is (parameter.grad is not None), name
+        assert trained is not (id(parameter) in named), name
+        assert trained is parameter.requires_grad, name
+        assert trained or torch.equal(before[name], parameter), name
+
+
+def test_its_state_goes_on_bit_for_bit(try_method: TryMethod, method: str) -> None:
+    first, second = try_method(method), try_method(method)
+    assert not differing(first.distiller.state_dict(), second.distiller.state_dict())
+    first.train_step()
+    assert differing(first.distiller.state_dict(), second.distiller.state_dict())
+    save_state(first.member)
+    assert load_state(second.member)
+    for trial in (first, second):
+        trial.train_step()
+    assert not differing(first.distiller.state_dict(), second.distiller.state_dict())
+    assert first.member.sums.means() == second.member.sums.means()
+
+
+def test_its_randomness_is_its_own(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    step = trial.look()
+    state = torch.get_rng_state()
+    first = trial.losses(step).total()
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(12345)
+    assert torch.equal(first, trial.losses(step).total())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_its_losses_read_nothing_back_from_the_device(
+    try_method: TryMethod,
+    no_host_reads: Callable[[], AbstractContextManager[Any]],
+    method: str,
+    precision: str,
+) -> None:
+    trial = try_method(method, "wrn_16_2", "vgg8", precision=precision)
+    step = trial.look()
+    trial.losses(step)  # what is set up once may read
+    with no_host_reads():
+        trial.losses(step).total()
+
+
+def test_its_inference_model_is_trained_along(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    model = trial.distiller.inference_model()
+    trained = {id(parameter) for parameter in trial.distiller.parameters() if parameter.requires_grad}
+    shared = {id(parameter) for parameter in model.parameters()} & trained
+    encoder = trial.distiller.student.encoder(trial.distiller.student.final_tap)
+    assert {id(parameter) for parameter in encoder.parameters()} <= shared
+    trial.train_step()
+    images = trial.batch.images
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), trial.distiller.inference_model().eval()(images))
+
+
+def test_its_inference_model_needs_no_teacher_in_training_mode(try_method: TryMethod, method: str) -> None:
+    """What is shipped of a teacher is a copy: using or changing it does not touch the teacher."""
+    trial = try_method(method, "resnet8", "mobilenetv2")
+    theirs = {
+        id(tensor) for teacher in trial.teachers for tensor in teacher.state_dict(keep_vars=True).values()
+    }
+    model = trial.distiller.inference_model()
+    assert not theirs & {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "resnet14"), ("vgg8", "mobilenetv2")])
+def test_what_it_ships_can_be_saved_and_rebuilt(
+    try_method: TryMethod, tmp_path: Path, method: str, student: str, teacher: str
+) -> None:
+    trial = try_method(method, student, teacher)
+    trial.train_step()
+    path = tmp_path / "last.pt"
+    write_model(path, trial.distiller.inference_model(), trial.member.plan)
+    rebuilt: nn.Module = try_method(method, student, teacher).distiller.inference_model()
+    load_weights(rebuilt, read_model(path).weights, path)
+
+    class Images:
+        def images(self) -> list[Tensor]:
+            return [trial.batch.images]
+
+    logits, expected = (
+        predict(model, Images(), trial.gang.compute)  # type: ignore[arg-type]
+        for model in (rebuilt, trial.distiller.inference_model())
+    )
+    assert torch.equal(logits, expected)
+
+
+def test_a_method_that_ships_the_student_ships_all_of_it(try_method: TryMethod, method: str) -> None:
+    trial = try_method(method)
+    if methods.get(method).item.ships_student:
+        assert trial.distiller.inference_model() is trial.distiller.student
+        assert not trial.distiller.untrained_pieces()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from kdctl.engine.device import Compute, choose_device, describe, prepare
+from kdctl.errors import UsageError
+from kdctl.recipe.plan import EngineOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def _switches() -> Iterator[None]:
+    """Put torch's switches back as they were."""
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+        torch.get_num_threads(),
+    )
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:3]
+    torch.set_num_threads(before[3])
+    if workspace is None:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "cpu:x", "mps", "meta"])
+def test_a_device_that_is_not_there_is_explained(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_device(name)
+    assert f"'{name}'" in caught.value.problem
+    assert "use " in caught.value.hint
+
+
+@pytest.mark.usefixtures("_switches")
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_preparing_sets_every_switch(deterministic: bool) -> None:
+    prepare(Compute(device=CPU, options=EngineOptions(deterministic=deterministic)), num_threads=1)
+    assert torch.are_deterministic_algorithms_enabled() is deterministic
+    assert torch.backends.cudnn.deterministic is deterministic
+    assert torch.backends.cudnn.benchmark is not deterministic
+    assert torch.get_num_threads() == 1
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_arithmetic_runs_in_the_chosen_precision(precision: str, dtype: torch.dtype) -> None:
+    compute = Compute(device=CPU, options=EngineOptions(precision=precision))  # type: ignore[arg-type]
+    with compute.arithmetic():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_cpu_is_called_cpu() -> None:
+    assert describe(CPU) == "cpu"

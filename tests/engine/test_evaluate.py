@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torch import Tensor, nn
+
+from kdctl.engine.batches import EvaluationSet, Normalisation
+from kdctl.engine.device import Compute
+from kdctl.engine.evaluate import agreement, predict, split_metrics
+from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.dataset import Split
+from kdctl.recipe.plan import EngineOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("num_classes", [6, 5, 20])
+def test_metrics_are_those_of_scikit_learn(num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(301, num_classes))
+    labels = rng.integers(0, num_classes, 301)
+    metrics = split_metrics(torch.tensor(logits), torch.tensor(labels))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    classes = range(num_classes)
+    assert metrics.top1 == pytest.approx(100 * accuracy_score(labels, logits.argmax(axis=1)), rel=1e-12)
+    if num_classes > 5:
+        expected = top_k_accuracy_score(labels, logits, k=5, labels=list(classes))
+        assert metrics.top5 == pytest.approx(100 * expected, rel=1e-12)
+    assert metrics.loss == pytest.approx(log_loss(labels, probabilities, labels=list(classes)), rel=1e-9)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_with_at_most_five_classes_the_right_one_is_always_among_five(num_classes: int) -> None:
+    logits = torch.randn(50, num_classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % num_classes
+    metrics = split_metrics(logits, labels)
+    assert metrics.top5 == 100.0
+    assert metrics.top1 == pytest.approx(agreement(logits, nn.functional.one_hot(labels).float()))
+
+
+def test_an_accuracy_is_a_share_of_images_without_rounding() -> None:
+    logits = torch.eye(10).repeat(1000, 1)
+    labels = torch.arange(10).repeat(1000)
+    labels[:2488] = (labels[:2488] + 1) % 10
+    assert split_metrics(logits, labels).top1 == 75.12
+
+
+def test_agreement_counts_equal_predictions() -> None:
+    first = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+    second = torch.tensor([[5.0, 4], [3, 2], [0, -1]])
+    assert agreement(first, second) == pytest.approx(200 / 3)
+
+
+class Recorder(nn.Module):
+    """Notes how it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[tuple[bool, bool]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return images.mean(dim=(2, 3))
+
+
+def test_prediction_runs_in_eval_mode_without_gradients(
+    split: Callable[[int, int], Split], normalise: Normalisation
+) -> None:
+    model = Recorder().train()
+    images = EvaluationSet(split(501, 0), normalise, CPU)
+    logits = predict(model, images, Compute(device=CPU, options=EngineOptions()))
+    assert model.modes == [(False, False)] * 2
+    torch.testing.assert_close(logits, torch.cat([batch.mean(dim=(2, 3)) for batch in images.images()]))
+
+
+def test_prediction_in_bf16_gives_fp32_logits_that_are_nearly_the_same(
+    split: Callable[[int, int], Split], normalise: Normalisation, teacher: Backbone
+) -> None:
+    images = EvaluationSet(split(20, 0), normalise, CPU)
+    exact = predict(teacher, images, Compute(device=CPU, options=EngineOptions()))
+    rounded = predict(teacher, images, Compute(device=CPU, options=EngineOptions(precision="bf16")))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=0.05, atol=0.05 * exact.abs().max().item())

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kdctl.engine.member import Member
+from kdctl.engine.trainer import Gang, fit
+from kdctl.records import EpochResult
+
+SGD = {"name": "sgd", "learning_rate": 0.05}
+ADAMW = {"name": "adamw", "learning_rate": 0.003}
+METHODS = ("ce", {"name": "kd", "temperature": 3.0}, "simkd")
+
+MakeMember = Callable[..., Member]
+MakeGang = Callable[..., Gang]
+Check = Callable[[Any, Any], None]
+DropTimes = Callable[[list[EpochResult]], list[EpochResult]]
+
+
+class KilledError(Exception):
+    """What a test throws where a process would be killed."""
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_stopping_within_an_epoch_and_going_on_changes_no_bit(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    optimizer: dict[str, Any],
+    assert_same_end: Check,
+    without_times: DropTimes,
+) -> None:
+    whole, parts = record(), record()
+    uninterrupted = [make_member(method, folder="whole", optimizer=optimizer) for method in METHODS]
+    assert fit(make_gang(*uninterrupted), whole)
+
+    stopped = [make_member(method, folder="parts", optimizer=optimizer) for method in METHODS]
+    assert not fit(make_gang(*stopped), parts, stop=lambda: parts.num_steps == 5)
+    assert {(member.epoch, member.step) for member in stopped} == {(1, 2)}
+    resumed = [make_member(method, folder="parts", optimizer=optimizer) for method in METHODS]
+    assert {(member.epoch, member.step) for member in resumed} == {(1, 2)}
+    assert fit(make_gang(*resumed), parts)
+
+    for left, right in zip(uninterrupted, resumed, strict=True):
+        assert_same_end(left, right)
+        assert without_times(whole.results[left.key]) == without_times(parts.results[right.key])
+        assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
+        assert not (right.folder / "resume.pt").exists()
+
+
+def test_stopping_at_once_and_between_epochs_loses_nothing(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    assert_same_end: Check,
+) -> None:
+    whole = make_member("kd", folder="whole")
+    fit(make_gang(whole), record())
+    for at_step in (0, 3, 6, 8):
+        parts = record()
+        stop = lambda: parts.num_steps == at_step  # noqa: B023, E731 - used within the turn
+        first = make_member("kd", folder=f"parts{at_step}")
+        assert not fit(make_gang(first), parts, stop=stop)
+        second = make_member("kd", folder=f"parts{at_step}")
+        assert fit(make_gang(second), parts)
+        assert_same_end(whole, second)
+
+
+def test_a_killed_run_goes_on_from_its_last_periodic_state(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    assert_same_end: Check,
+) -> None:
+    whole = make_member("simkd", folder="whole")
+    fit(make_gang(whole), record())
+
+    parts = record()
+
+    def kill(gang: Gang) -> None:
+        gang.save_state_seconds = 0.0 if parts.num_steps in (2, 4) else 1e9
+        if parts.num_steps == 8:
+            raise KilledError
+
+    parts.at_step = kill
+    with pytest.raises(KilledError):
+        fit(make_gang(make_member("simkd", folder="parts")), parts)
+    resumed = make_member("simkd", folder="parts")
+    assert (resumed.epoch, resumed.step) == (1, 1)  # after step 4 of 8
+    assert fit(make_gang(resumed), record())
+    assert_same_end(whole, resumed)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_state_starts_the_run_over(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    damage: bytes | None,
+    assert_same_bits: Check,
+) -> None:
+    parts = record()
+    stopped = make_member("kd")
+    fit(make_gang(stopped), parts, stop=lambda: parts.num_steps == 4)
+    path = stopped.folder / "resume.pt"
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes(flipped if damage is None else damage)
+
+    fresh, again = make_member("kd", folder="fresh"), make_member("kd")
+    assert (again.epoch, again.step) == (0, 0)
+    assert_same_bits(fresh.distiller.state_dict(), again.distiller.state_dict())
+    assert fit(make_gang(again), parts)
+
+
+def test_times_of_an_epoch_outlive_a_stop(make_member: MakeMember, make_gang: MakeGang, record: type) -> None:
+    parts = record()
+    stopped = make_member("ce")
+    fit(make_gang(stopped), parts, stop=lambda: parts.num_steps == 2)
+    resumed = make_member("ce")
+    assert resumed.epoch_seconds == stopped.epoch_seconds > 0
+    fit(make_gang(resumed), parts)
+    results = parts.results[resumed.key]
+    assert results[0].seconds > stopped.epoch_seconds
+    assert resumed.train_seconds == pytest.approx(sum(result.seconds for result in results))
+    assert all(result.images_per_second == pytest.approx(40 / result.seconds) for result in results)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kdctl.engine import checkpoint
+from kdctl.engine.member import Member
+from kdctl.engine.resume import RESUME_FILE, discard_state, load_state, save_state
+from kdctl.engine.trainer import Gang, fit
+from kdctl.errors import KdctlError
+
+MakeMember = Callable[..., Member]
+MakeGang = Callable[..., Gang]
+
+
+@pytest.fixture
+def stopped(make_member: MakeMember, make_gang: MakeGang, record: type) -> Member:
+    """A run that was stopped in its second epoch."""
+    observer = record()
+    member = make_member("kd")
+    fit(make_gang(member), observer, stop=lambda: observer.num_steps == 4)
+    return member
+
+
+def test_a_new_member_stands_where_the_old_one_stood(stopped: Member, make_member: MakeMember) -> None:
+    resumed = make_member("kd")
+    assert (resumed.epoch, resumed.step) == (stopped.epoch, stopped.step) == (1, 1)
+    assert resumed.sums.means() == stopped.sums.means()
+    assert resumed.selected == stopped.selected
+    assert resumed.train_seconds == stopped.train_seconds > 0
+    assert resumed.epoch_seconds == stopped.epoch_seconds > 0
+
+
+def test_without_a_state_a_run_starts_at_its_beginning(make_member: MakeMember) -> None:
+    member = make_member("kd")
+    assert not load_state(member)
+    assert (member.epoch, member.step) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": "kdctl-state-0"}, {"distiller": {}}], ids=["format", "weights"]
+)
+def test_a_state_of_another_version_is_none(
+    stopped: Member, make_member: MakeMember, change: dict[str, object]
+) -> None:
+    path = stopped.folder / RESUME_FILE
+    content, _ = checkpoint.read(path)
+    checkpoint.write(path, {**content, **change})
+    member = make_member("kd")
+    assert (member.epoch, member.step) == (0, 0)
+    assert not member.optimizer.state_dict()["state"]
+
+
+def test_a_state_that_may_not_be_read_is_told_and_kept(stopped: Member, make_member: MakeMember) -> None:
+    path = stopped.folder / RESUME_FILE
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(path), "read_bytes", refuse)
+        with pytest.raises(KdctlError, match="Permission denied"):
+            make_member("kd")
+    assert path.is_file()
+    assert make_member("kd").epoch == 1
+
+
+def test_a_run_at_its_end_has_no_state(stopped: Member) -> None:
+    discard_state(stopped)
+    assert not (stopped.folder / RESUME_FILE).exists()
+    discard_state(stopped)  # nothing to do is fine
+
+
+def test_a_state_holds_no_teacher(stopped: Member) -> None:
+    save_state(stopped)
+    content, _ = checkpoint.read(stopped.folder / RESUME_FILE)
+    assert {name.partition(".")[0] for name in content["distiller"]} == {"student"}
+    assert sum(value.numel() for value in content["distiller"].values() if value.is_floating_point()) < 90_000
+    assert all(isinstance(value, torch.Tensor) for value in content["distiller"].values())

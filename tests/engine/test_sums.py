@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdctl.engine.sums import EpochSums
+from kdctl.protocols.distiller import Losses
+
+CPU = torch.device("cpu")
+
+
+def losses(task: float | None, **transfer: float) -> Losses:
+    return Losses(
+        task=None if task is None else torch.tensor(task, requires_grad=True),
+        transfer={name: torch.tensor(value) for name, value in transfer.items()},
+        logits=torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+    )
+
+
+def test_means_weigh_each_step_by_its_images() -> None:
+    sums = EpochSums(CPU)
+    sums.add(losses(1.0, kd=10.0), torch.tensor([0, 0]))
+    sums.add(
+        Losses(task=torch.tensor(4.0), transfer={"kd": torch.tensor(40.0)}, logits=torch.tensor([[1.0, 0]])),
+        torch.tensor([0]),
+    )
+    terms, top1 = sums.means()
+    assert terms == {"task": pytest.approx(2.0), "kd": pytest.approx(20.0)}
+    assert top1 == pytest.approx(200 / 3)
+
+
+def test_sums_keep_no_graph_and_no_task_where_there_is_none() -> None:
+    sums = EpochSums(CPU)
+    sums.add(losses(None, simkd=0.5), torch.tensor([0, 1]))
+    assert sums.means() == ({"simkd": 0.5}, 100.0)
+    assert not any(value.requires_grad for value in sums.state()["terms"].values())
+
+
+def test_a_saved_state_goes_on_exactly() -> None:
+    whole, first, second = EpochSums(CPU), EpochSums(CPU), EpochSums(CPU)
+    values = [0.1 * number for number in range(10)]
+    for value in values:
+        whole.add(losses(value), torch.tensor([0, 1]))
+    for value in values[:5]:
+        first.add(losses(value), torch.tensor([0, 1]))
+    second.restore(first.state())
+    for value in values[5:]:
+        second.add(losses(value), torch.tensor([0, 1]))
+    assert second.means() == whole.means()
+    assert second.images == whole.images == 20
+
+
+def test_many_small_losses_do_not_drown_in_a_large_sum() -> None:
+    sums = EpochSums(CPU)
+    sums.add(losses(1e6), torch.tensor([0, 1]))
+    for _ in range(1000):
+        sums.add(losses(1e-3), torch.tensor([0, 1]))
+    assert sums.means()[0]["task"] == pytest.approx((1e6 + 1.0) / 1001, rel=1e-9)

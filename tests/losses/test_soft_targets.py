@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdctl.losses.soft_targets import soft_target_kl
+
+
+@pytest.fixture
+def logits() -> tuple[Tensor, Tensor]:
+    """Student's and teacher's, [5, 7]."""
+    random = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(5, 7, generator=random), 5 * torch.randn(5, 7, generator=random)
+
+
+def plain_softmax(row: list[float], temperature: float) -> list[float]:
+    exponentials = [math.exp(value / temperature) for value in row]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def plain_kl(student: Tensor, teacher: Tensor, temperature: float) -> tuple[float, Tensor]:
+    """Return the loss of arXiv:1503.02531 and its gradient T / B * (p_s - p_t), term by term."""
+    total, gradient = 0.0, torch.zeros(student.shape, dtype=torch.float64)
+    for row, (own, other) in enumerate(zip(student.tolist(), teacher.tolist(), strict=True)):
+        p_s, p_t = plain_softmax(own, temperature), plain_softmax(other, temperature)
+        total += sum(q * math.log(q / p) for p, q in zip(p_s, p_t, strict=True))
+        gradient[row] = torch.tensor([p - q for p, q in zip(p_s, p_t, strict=True)], dtype=torch.float64)
+    return temperature**2 * total / len(student), gradient * temperature / len(student)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_value_and_gradient_are_those_of_the_formula(
+    logits: tuple[Tensor, Tensor], temperature: float
+) -> None:
+    student, teacher = logits
+    student.requires_grad_()
+    loss = soft_target_kl(student, teacher, temperature)
+    loss.backward()
+    value, gradient = plain_kl(student.detach(), teacher, temperature)
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad.double(), gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 4.0, 50.0])
+def test_it_is_zero_with_zero_gradient_when_student_equals_teacher(
+    logits: tuple[Tensor, Tensor], temperature: float
+) -> None:
+    _, teacher = logits
+    student = (teacher + 3.0).requires_grad_()  # a constant does not change a softmax
+    loss = soft_target_kl(student, teacher, temperature)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-5)
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-5
+
+
+def test_the_square_of_the_temperature_keeps_the_size_of_the_gradient(logits: tuple[Tensor, Tensor]) -> None:
+    """At high T the gradient tends to (z_s - z_t) / (B * K), logits centred: eq. 4 of the paper."""
+    student, teacher = logits
+    centred = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    student.requires_grad_()
+    for temperature, tolerance in ((100.0, 0.1), (1000.0, 0.01)):
+        student.grad = None
+        soft_target_kl(student, teacher, temperature).backward()
+        assert student.grad is not None
+        error = (student.grad - centred.detach() / centred.numel()).norm() / student.grad.norm()
+        assert error < tolerance
+
+
+def test_it_does_not_depend_on_how_a_batch_is_put_together(logits: tuple[Tensor, Tensor]) -> None:
+    student, teacher = logits
+    rows = [soft_target_kl(student[row : row + 1], teacher[row : row + 1], 4.0) for row in range(5)]
+    torch.testing.assert_close(soft_target_kl(student, teacher, 4.0), torch.stack(rows).mean())
+
+
+def test_extreme_logits_stay_finite() -> None:
+    student = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
+    loss = soft_target_kl(student, torch.tensor([[-1e4, 1e4, 0.0]]), 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4, rel=1e-5)
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_half_precision_logits_are_compared_in_fp32(logits: tuple[Tensor, Tensor]) -> None:
+    student, teacher = (value.bfloat16() for value in logits)
+    loss = soft_target_kl(student, teacher, 4.0)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, soft_target_kl(student.float(), teacher.float(), 4.0))

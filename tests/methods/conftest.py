@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdctl.protocols.backbone import Backbone, Outputs, models
+from kdctl.protocols.distiller import Batch, Setup, Step
+from kdctl.workflows.assemble import make_projector
+
+NUM_CLASSES = 5
+INPUT_SIZE = 16
+
+
+@pytest.fixture
+def draw_model() -> Callable[[str], Backbone]:
+    """Build a model whose weights its name decides."""
+
+    def build(name: str) -> Backbone:
+        torch.manual_seed(sum(map(ord, name)))
+        return models.get(name).item(NUM_CLASSES, INPUT_SIZE)
+
+    return build
+
+
+@pytest.fixture
+def make_setup(draw_model: Callable[[str], Backbone]) -> Callable[..., Setup]:
+    """Put a student and frozen teachers together."""
+
+    def build(student: str = "resnet8", *teachers: str) -> Setup:
+        frozen = [draw_model(name).eval().requires_grad_(requires_grad=False) for name in teachers]
+        torch.manual_seed(1)
+        return Setup(
+            student=draw_model(student),
+            teachers=tuple(frozen),
+            make_projector=make_projector,
+            num_classes=NUM_CLASSES,
+            num_samples=40,
+            rng=torch.Generator(),
+        )
+
+    return build
+
+
+@pytest.fixture
+def make_step() -> Callable[..., Step]:
+    """Make a step of given logits or taps."""
+
+    def build(labels: Tensor, student: Outputs, *teachers: Outputs) -> Step:
+        batch = Batch(images=torch.zeros(len(labels), 3, 16, 16), labels=labels, index=labels)
+        return Step(batch=batch, student=student, teachers=teachers, progress=torch.tensor(0.0))
+
+    return build
