@@ -1,0 +1,30 @@
+"""Which stage of the student is held against which stage of the teacher."""
+
+from __future__ import annotations
+
+from kdctl.protocols.backbone import PREACTIVATION, Backbone
+
+
+def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
+    """Pair the stage taps of two models, shallow to deep: (student tap, teacher tap).
+
+    First with first, last with last, the others by relative depth. Where one model has more stages,
+    some stages of the other stand in two pairs: none is left out (public code that zips the two lists
+    drops MobileNetV2's last stage).
+    """
+    own, other = student.stage_taps, teacher.stage_taps
+    count = max(len(own), len(other))
+    return tuple((_at(own, place, count), _at(other, place, count)) for place in range(count))
+
+
+def preactivation(backbone: Backbone, stage: str) -> str:
+    """Return the tap before the stage's last activation; the stage itself where it ends linearly."""
+    tap = stage + PREACTIVATION
+    return tap if tap in backbone.tap_shapes else stage
+
+
+def _at(stages: tuple[str, ...], place: int, count: int) -> str:
+    """Return the stage at relative depth place / (count - 1)."""
+    if count == 1:
+        return stages[-1]
+    return stages[round(place * (len(stages) - 1) / (count - 1))]

@@ -1,0 +1,45 @@
+"""What feature methods are added to: cross-entropy with the labels, divergence from the teacher.
+
+The code base of protocol `simkd` adds both, with weight 1, to every feature method; that of protocol
+`crd` adds the cross-entropy alone (kd_weight = 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional
+
+from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.protocols.distiller import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """Weights of the terms beside a method's own; its `Config` adds its own to these."""
+
+    ce_weight: Annotated[float, Ge(0)] = 1.0
+    """Of the cross-entropy with the labels; 0 leaves it out."""
+    kd_weight: Annotated[float, Ge(0)] = 1.0
+    """Of T^2 * KL(teacher || student) of softened predictions; 0 leaves it out."""
+    temperature: Annotated[float, Gt(0)] = 4.0
+    """T of that divergence."""
+
+
+def task_term(weights: Supervision, step: Step) -> Tensor | None:
+    """Return the weighted cross-entropy, 0-dim; None with weight 0."""
+    if weights.ce_weight == 0:
+        return None
+    logits = step.student.require_logits()
+    return weights.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+
+
+def prediction_terms(weights: Supervision, step: Step) -> dict[str, Tensor]:
+    """Return the weighted divergence from the first teacher's predictions as 'kd'; nothing with weight 0."""
+    if weights.kd_weight == 0:
+        return {}
+    student, teacher = step.student.require_logits(), step.teachers[0].require_logits()
+    return {"kd": weights.kd_weight * soft_target_kl(student, teacher, weights.temperature)}

@@ -1,0 +1,38 @@
+"""Lengths, directions and products of vectors, with gradients that stay finite where vectors vanish."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdctl.losses.precision import full_precision
+
+_SHORTEST = 1e-6
+"""Vectors of features that are shorter are rounding errors: they have no direction."""
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Return vectors [..., D] divided by their length, in fp32.
+
+    One that is shorter than 1e-6 becomes the zero vector, and gets no gradient: that of its direction
+    would be larger than a million.
+    """
+    vectors = vectors.float()
+    squares = vectors.square().sum(dim=-1, keepdim=True)
+    directed = squares > _SHORTEST**2
+    # The inner `where` keeps infinity out of the branch not taken, whose gradient would be 0 * inf.
+    inverse = torch.where(directed, squares, 1.0).rsqrt()
+    return torch.where(directed, vectors * inverse, 0.0)
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Return the lengths [...] of vectors [..., D], in fp32; the gradient at length 0 is 0."""
+    squares = vectors.float().square().sum(dim=-1)
+    positive = squares > 0
+    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+
+
+def dot_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the products [..., N, M] of all pairs of vectors [..., N, D] and [..., M, D], in fp32."""
+    with full_precision(left):
+        return left.float() @ right.float().mT

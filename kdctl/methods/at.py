@@ -1,0 +1,79 @@
+"""AT: look where the teacher looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn import functional
+
+from kdctl.losses.alignment import paired_maps
+from kdctl.losses.attention import attention_map
+from kdctl.losses.stages import pair_stages
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
+from kdctl.losses.vectors import lengths
+from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.recipe.component import tunable
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionTransferConfig(Supervision):
+    """Form and weight of the distance between attention maps."""
+
+    at_weight: Annotated[float, Gt(0)] = tunable(1000.0, 10.0, 10000.0, log=True)
+    """1000 in the authors' code and both protocols; also the paper's 10^3 (section 4.1)."""
+    mode: Literal["mean", "paper"] = "mean"
+    """'mean': mean squared difference, as all public code has it. 'paper': half the norm of it."""
+
+
+@methods.register("at", label="AT")
+class AttentionTransfer(Distiller):
+    """Cross-entropy and divergence, plus the distances of the attention maps of all stages.
+
+    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, eq. 2.
+    With a = normalised (mean over the channels of f^2), of H * W elements, summed over pairs of stages:
+    `mean`:   L = ce_weight * CE + kd_weight * KL + at_weight * sum_pairs mean_{B,HW}( (a_s - a_t)^2 );
+    `paper`:  the last sum is  sum_pairs 1/2 * mean_B( ||a_s - a_t||_2 ) / (H * W).
+
+    The paper's beta is 10^3 divided by the number of elements in an attention map and by the batch
+    size, hence the H * W; its code squares the norm and drops the 1/2. Public code that zips
+    the two lists of stages drops the student's last one where it has more than the teacher; here
+    every stage of both is in a pair.
+    """
+
+    Config: ClassVar[type] = AttentionTransferConfig
+    config: AttentionTransferConfig
+
+    def __init__(self, config: AttentionTransferConfig, setup: Setup) -> None:
+        """Nothing is trained besides the student."""
+        super().__init__(config, setup)
+        self.pairs = pair_stages(setup.student, setup.teacher)
+        self.student_taps = tuple(own for own, _ in self.pairs)
+        self.teacher_taps = (tuple(other for _, other in self.pairs),)
+        self.reads_teacher_logits = config.kd_weight > 0
+
+    def losses(self, step: Step) -> Losses:
+        """Return the sum of the distances beside the predictions' terms."""
+        distance = _mean_square if self.config.mode == "mean" else _half_norm
+        attentions = [
+            (attention_map(own), attention_map(other)) for own, other in paired_maps(step, self.pairs)
+        ]
+        total = torch.stack([distance(own, other) for own, other in attentions]).sum()
+        return Losses(
+            task=task_term(self.config, step),
+            transfer={**prediction_terms(self.config, step), "at": self.config.at_weight * total},
+            logits=step.student.require_logits(),
+        )
+
+
+def _mean_square(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of attention maps [B, H * W]."""
+    return functional.mse_loss(student, teacher)
+
+
+def _half_norm(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return half the mean length of the difference of attention maps [B, H * W], per element."""
+    return lengths(student - teacher).mean() / (2 * student.shape[1])

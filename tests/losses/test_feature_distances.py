@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdctl.losses.feature_distances import (
+    channel_kl,
+    cosine_distance,
+    l2_distance,
+    log_sum_distance,
+    smooth_l1_distance,
+)
+
+Vector = list[float]
+
+
+def plain_l2(own: Vector, other: Vector) -> float:
+    return sum((s - t) ** 2 for s, t in zip(own, other, strict=True)) / len(own)
+
+
+def plain_smooth_l1(own: Vector, other: Vector) -> float:
+    gaps = [abs(s - t) for s, t in zip(own, other, strict=True)]
+    return sum(gap**2 / 2 if gap < 1 else gap - 0.5 for gap in gaps) / len(gaps)
+
+
+def plain_cosine(own: Vector, other: Vector) -> float:
+    product = sum(s * t for s, t in zip(own, other, strict=True))
+    return 1 - product / math.sqrt(sum(s * s for s in own) * sum(t * t for t in other))
+
+
+def plain_kl(own: Vector, other: Vector) -> float:
+    """At temperature 2."""
+    ours, theirs = ([math.exp(value / 2) for value in vector] for vector in (own, other))
+    p = [value / sum(theirs) for value in theirs]
+    q = [value / sum(ours) for value in ours]
+    return 4 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def kl_at_2(student: Tensor, teacher: Tensor, kept: Tensor | None = None) -> Tensor:
+    return channel_kl(student, teacher, kept, temperature=2.0)
+
+
+PER_POSITION = {
+    "l2": (l2_distance, plain_l2),
+    "smooth_l1": (smooth_l1_distance, plain_smooth_l1),
+    "cosine": (cosine_distance, plain_cosine),
+    "kl": (kl_at_2, plain_kl),
+}
+DISTANCES = {**{name: pair[0] for name, pair in PER_POSITION.items()}, "logsum": log_sum_distance}
+
+Distance = Callable[..., Tensor]
+
+
+def draw_maps(batch: int = 4) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    student, teacher = (2 * torch.randn(batch, 5, 2, 3, generator=random) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+@pytest.mark.parametrize(("distance", "plain"), PER_POSITION.values(), ids=PER_POSITION)
+def test_a_distance_is_the_mean_over_samples_and_positions_of_that_between_channel_vectors(
+    distance: Distance, plain: Callable[[Vector, Vector], float]
+) -> None:
+    student, teacher = draw_maps()
+    vectors = [
+        plain(student[b, :, h, w].tolist(), teacher[b, :, h, w].tolist())
+        for b in range(4)
+        for h in range(2)
+        for w in range(3)
+    ]
+    assert distance(student, teacher).item() == pytest.approx(sum(vectors) / len(vectors), rel=1e-5)
+
+
+@pytest.mark.parametrize(("distance", "plain"), PER_POSITION.values(), ids=PER_POSITION)
+def test_vectors_are_compared_as_maps_of_one_pixel_are(
+    distance: Distance, plain: Callable[[Vector, Vector], float]
+) -> None:
+    student, teacher = (features[:, :, 0, 0] for features in draw_maps())
+    expected = sum(map(plain, student.tolist(), teacher.tolist())) / len(student)
+    assert distance(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_log_sum_is_the_logarithm_of_the_mean_sum_of_fourth_powers() -> None:
+    student, teacher = draw_maps()
+    sums = [sum(abs(gap) ** 4 for gap in row) for row in (student - teacher).flatten(1).tolist()]
+    expected = math.log(sum(sums) / len(sums) + 1e-5)
+    assert log_sum_distance(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_of_log_sum_does_not_know_the_scale_of_the_loss() -> None:
+    """That makes its weight robust: sums over the batch and means of it train alike."""
+    student, teacher = draw_maps()
+    (gradient,) = torch.autograd.grad(log_sum_distance(student, teacher), student)
+    doubled, twice = torch.cat((student, student)), torch.cat((teacher, teacher))
+    (same,) = torch.autograd.grad(log_sum_distance(doubled, twice), student)
+    torch.testing.assert_close(gradient, same)
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_equal_features_are_at_a_minimum(distance: Distance) -> None:
+    _, teacher = draw_maps()
+    student = teacher.clone().requires_grad_()
+    loss = distance(student, teacher)
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert gradient.abs().max() < 1e-6
+    least = math.log(1e-5) if distance is log_sum_distance else 0.0
+    assert loss.item() == pytest.approx(least, abs=1e-6)
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_samples_that_are_not_kept_might_as_well_not_be_there(distance: Distance) -> None:
+    student, teacher = draw_maps()
+    kept = torch.tensor([True, False, True, False])
+    loss, expected = distance(student, teacher, kept), distance(student[::2], teacher[::2])
+    torch.testing.assert_close(loss, expected)
+    (gradient,), (others,) = torch.autograd.grad(loss, student), torch.autograd.grad(expected, student)
+    torch.testing.assert_close(gradient, others)
+    assert not gradient[1::2].any()
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_without_kept_samples_the_distance_and_its_gradient_are_zero(distance: Distance) -> None:
+    student, teacher = draw_maps()
+    loss = distance(student, teacher, torch.zeros(4, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert loss.item() == 0.0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_dead_features_have_a_finite_gradient(distance: Distance) -> None:
+    """What a projector's ReLU cut off everywhere is a vector of zeros."""
+    _, teacher = draw_maps()
+    student = torch.zeros_like(teacher, requires_grad=True)
+    (gradient,) = torch.autograd.grad(distance(student, teacher), student)
+    assert gradient.isfinite().all()
+
+
+def test_cosine_is_blind_to_length_and_kl_to_offset() -> None:
+    student, teacher = draw_maps()
+    torch.testing.assert_close(cosine_distance(3 * student, teacher), cosine_distance(student, teacher))
+    torch.testing.assert_close(channel_kl(student + 3, teacher), channel_kl(student, teacher))
