@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
 
 import kdctl
-from kdctl.cli.console import print_error
+from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, Mistake
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed as explained; 2 wrong usage or recipe; 3 a sweep ended with failed runs; "
     "130 interrupted and 143 terminated, state saved: the same command goes on."
 )
+
+BUG = 2
+"""Exit code of a mistake in kdctl itself."""
 
 app = typer.Typer(
     name="kdctl",
@@ -54,12 +59,25 @@ def root(
 
 def run(arguments: Sequence[str] | None) -> NoReturn:
     """Run the application; every expected failure ends as problem, hint and exit code."""
+    log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
+    log.addHandler(shown)
     try:
         app(args=None if arguments is None else list(arguments))
     except KdctlError as error:
-        print_error(error)
+        print_mistakes(error.mistakes)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `kdctl report | head`
-        sys.stderr.close()
-        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
+        traceback.print_exc()
+        problem = f"kdctl stumbled: {type(error).__name__}: {error}."
+        print_mistakes(
+            [
+                Mistake(
+                    problem=problem,
+                    hint="this is a bug, of kdctl or of a plug-in: the lines above say where.",
+                )
+            ]
+        )
+        sys.exit(BUG)
+    finally:
+        log.removeHandler(shown)
     sys.exit(0)

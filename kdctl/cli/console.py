@@ -2,49 +2,88 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from kdctl.errors import KdctlError
+import typer
+
+from kdctl.errors import Mistake
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-WIDE = 200
-"""Columns where the output is no terminal: files should not have their tables folded."""
+JSON_SCHEMA = 1
+"""Version of what `--format json` prints."""
+
+UNFOLDED = 100_000
+"""Columns where the output is no terminal: a file should not have its lines folded."""
 
 
 def output() -> Console:
     """Return the console of results."""
     from rich.console import Console
 
-    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=WIDE, soft_wrap=True)
+    width = None if sys.stdout.isatty() else UNFOLDED
+    return Console(width=width, soft_wrap=True, highlight=False)
 
 
+@functools.cache
 def messages() -> Console:
-    """Return the console of progress, notes and errors."""
+    """Return the console of progress, notes and errors: one, so that lines appear above the bars."""
     from rich.console import Console
 
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDE)
+    width = None if sys.stderr.isatty() else UNFOLDED
+    return Console(stderr=True, width=width, soft_wrap=True, highlight=False)
 
 
-def plain_table(*headings: str) -> Table:
-    """Return a table without lines; headings that start with '>' are right-aligned."""
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    messages().print(text, markup=False)
+
+
+def print_json(**content: Any) -> None:
+    """Print one JSON object on stdout, with the version of its form."""
+    typer.echo(json.dumps({"schema": JSON_SCHEMA, **content}))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, to: Console | None = None) -> None:
+    """Print a table without lines, on stdout if not told otherwise; '>' before a heading aligns it right."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading.startswith(">")
         table.add_column(heading.removeprefix(">"), justify="right" if right else "left", no_wrap=right)
-    return table
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = to or output()
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():  # rich fills the last column up with blanks
+        console.out(line.rstrip(), highlight=False)
 
 
-def print_error(error: KdctlError) -> None:
-    """Print every mistake of an error with its hint."""
+def print_mistakes(mistakes: Iterable[Mistake]) -> None:
+    """Print problems with what to do about each; a hint that several share comes once, after the last."""
     console = messages()
-    for mistake in error.mistakes:
+    rest = list(mistakes)
+    while rest:
+        mistake = rest.pop(0)
         console.print("[bold red]error:[/] ", end="")
-        console.print(mistake.problem, markup=False, highlight=False, soft_wrap=True)
-        console.print("[bold cyan]hint:[/] ", end="")
-        console.print(mistake.hint, markup=False, highlight=False, soft_wrap=True)
+        console.print(mistake.problem, markup=False)
+        if not rest or rest[0].hint != mistake.hint:
+            console.print("[bold cyan]hint:[/] ", end="")
+            console.print(mistake.hint, markup=False)
+
+
+class ShownWarnings(logging.Handler):
+    """Shows what kdctl's rooms log (a download, a slow file system) between progress lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record on stderr."""
+        say(f"note: {record.getMessage()}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kdctl.cli import options
-from kdctl.records import Selection
+from kdctl.records import Evaluation, Selection
 
 
 def evaluate(
@@ -22,30 +22,42 @@ def evaluate(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
-    output: options.OutputFormat = options.Format.TEXT,
+    form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers."""
     from kdctl import workflows
-    from kdctl.cli.console import output as stdout
-    from kdctl.cli.console import plain_table
     from kdctl.plugins import load_plugin_file
-    from kdctl.records import to_tree
 
     for path in plugin or []:
         load_plugin_file(path)
-    with workflows.open_workspace(runs, data, device=device, num_threads=threads) as workspace:
-        result = workflows.evaluate(subject, workspace, split=split, selection=select)
-    if output is options.Format.JSON:
-        typer.echo(json.dumps({"schema": 1, **to_tree(result)}))
+    # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
+    is_file = Path(subject).is_file()
+    opened = (
+        workflows.open_for_planning(runs, data, device=device, num_threads=threads)
+        if is_file
+        else workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False)
+    )
+    with opened as workspace:
+        _show(workflows.evaluate(subject, workspace, split=split, selection=select), form)
+
+
+def _show(evaluation: Evaluation, form: options.Format) -> None:
+    from kdctl.cli.console import print_json, print_table
+    from kdctl.cli.wording import percent
+    from kdctl.records import to_tree
+
+    if form is options.Format.JSON:
+        print_json(**to_tree(evaluation))
         return
-    agreement = result.teacher_agreement
-    table = plain_table("figure", ">value")
-    table.add_row("run", result.run_key)
-    table.add_row("model", f"{result.selection}, on {result.split}")
-    table.add_row("top-1", f"{result.metrics.top1:.2f} %")
-    table.add_row("top-5", f"{result.metrics.top5:.2f} %")
-    table.add_row("loss", f"{result.metrics.loss:.4f}")
-    table.add_row("agreement with teacher", "—" if agreement is None else f"{agreement:.2f} %")
-    table.add_row("parameters", f"{result.parameters:,}")
-    table.add_row("checkpoint SHA-256", result.checkpoint_sha256[:16])
-    stdout().print(table)
+    metrics = evaluation.metrics
+    rows = {
+        "run": evaluation.run_key,
+        "model": f"{evaluation.selection}, on {evaluation.split}",
+        "top-1": percent(metrics.top1, " %"),
+        "top-5": percent(metrics.top5, " %"),
+        "loss": f"{metrics.loss:.4f}",
+        "agreement with teacher": percent(evaluation.teacher_agreement, " %"),
+        "parameters": f"{evaluation.parameters:,}",
+        "checkpoint SHA-256": evaluation.checkpoint_sha256[:16],
+    }
+    print_table(("figure", ">value"), [[name, value] for name, value in rows.items()])

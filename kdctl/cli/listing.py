@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,7 +21,7 @@ listing = typer.Typer(
 def list_models(
     num_classes: int = typer.Option(100, help="Width of the classifier that is counted."),
     plugin: options.Plugins = None,
-    output: options.OutputFormat = options.Format.TEXT,
+    form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """List models with their parameter counts (batch norm statistics not counted)."""
     import torch
@@ -40,45 +39,43 @@ def list_models(
                 "name": entry.name,
                 "paper": entry.label,
                 "parameters": count_parameters(backbone),
-                "final map": "x".join(str(size) for size in backbone.tap_shapes[backbone.final_tap]),
-                "aliases": ", ".join(entry.aliases),
+                "final_map": "x".join(str(size) for size in backbone.tap_shapes[backbone.final_tap]),
+                "aliases": list(entry.aliases),
             }
         )
-    _show(rows, output, right=("parameters",))
+    _show(rows, form)
 
 
 @listing.command("methods")
-def list_methods(plugin: options.Plugins = None, output: options.OutputFormat = options.Format.TEXT) -> None:
+def list_methods(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
     """List distillation methods with their options."""
     from kdctl.protocols.distiller import methods
 
     _load(plugin)
-    _show(_plugins(methods), output)
+    _show(_plugins(methods), form)
 
 
 @listing.command("projectors")
-def list_projectors(
-    plugin: options.Plugins = None, output: options.OutputFormat = options.Format.TEXT
-) -> None:
+def list_projectors(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
     """List projectors with their options."""
     from kdctl.protocols.projector import projectors
 
     _load(plugin)
-    _show(_plugins(projectors), output)
+    _show(_plugins(projectors), form)
 
 
 @listing.command("datasets")
-def list_datasets(plugin: options.Plugins = None, output: options.OutputFormat = options.Format.TEXT) -> None:
+def list_datasets(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
     """List data sets with their options."""
     from kdctl.protocols.dataset import datasets
 
     _load(plugin)
-    _show(_plugins(datasets), output)
+    _show(_plugins(datasets), form)
 
 
 @listing.command("runs")
 def list_runs(
-    runs: options.Runs = options.DEFAULT_RUNS, output: options.OutputFormat = options.Format.TEXT
+    runs: options.Runs = options.DEFAULT_RUNS, form: options.OutputFormat = options.Format.TEXT
 ) -> None:
     """List the runs of the store."""
     from kdctl import workflows
@@ -92,39 +89,41 @@ def list_runs(
                 {
                     "run": run.key,
                     "student": run.plan["student"]["name"],
-                    "teacher": " + ".join(teacher["name"] for teacher in run.plan["teachers"]) or "—",
+                    "teacher": " + ".join(teacher["name"] for teacher in run.plan["teachers"]) or None,
                     "method": run.plan["method"]["name"],
                     "seed": run.seed,
                     "state": run.state.value,
-                    "epochs": f"{run.epochs}/{run.plan['schedule']['epochs']}",
-                    "top-1": f"{last.test.top1:.2f}" if last else "—",
+                    "epochs": run.epochs,
+                    "of": run.plan["schedule"]["epochs"],
+                    "top1": last.test.top1 if last else None,
                     "updated": run.updated[:19],
                 }
             )
-    _show(rows, output, right=("seed", "epochs", "top-1"))
+    _show(rows, form)
 
 
 @listing.command("sweeps")
 def list_sweeps(
-    runs: options.Runs = options.DEFAULT_RUNS, output: options.OutputFormat = options.Format.TEXT
+    runs: options.Runs = options.DEFAULT_RUNS, form: options.OutputFormat = options.Format.TEXT
 ) -> None:
     """List the sweeps of the store, the newest first."""
     from kdctl import workflows
+    from kdctl.records import RunState
 
     rows: list[dict[str, Any]] = []
     with workflows.open_workspace(runs, create=False) as workspace:
         for sweep in workspace.store.sweeps():
             states = workspace.store.states([member.run_key for member in sweep.members])
-            finished = sum(state.value == "finished" for state in states.values())
             rows.append(
                 {
                     "sweep": sweep.name,
-                    "finished": f"{finished}/{len(states)}",
+                    "finished": sum(state is RunState.FINISHED for state in states.values()),
+                    "of": len(states),
                     "created": sweep.created[:19],
                     "description": sweep.recipe.get("description", ""),
                 }
             )
-    _show(rows, output, right=("finished",))
+    _show(rows, form)
 
 
 def _load(plugins: options.Plugins) -> None:
@@ -140,29 +139,34 @@ def _plugins(registry: Registry[Any]) -> list[dict[str, Any]]:
         {
             "name": entry.name,
             "what": entry.summary,
-            "options": ", ".join(entry.config.__dataclass_fields__) or "—",
+            "options": list(entry.config.__dataclass_fields__),
             "from": entry.origin.source if entry.origin else "kdctl",
         }
         for entry in registry.entries()
     ]
 
 
-def _show(rows: list[dict[str, Any]], output: options.Format, right: Iterable[str] = ()) -> None:
-    if output is options.Format.JSON:
-        typer.echo(json.dumps({"schema": 1, "rows": rows}))
-        return
-    from kdctl.cli.console import output as stdout
-    from kdctl.cli.console import plain_table
+def _show(rows: list[dict[str, Any]], form: options.Format) -> None:
+    from kdctl.cli.console import print_json, print_table, say
 
-    if not rows:
-        typer.echo("nothing yet", err=True)
-        return
-    table = plain_table(*(f">{heading}" if heading in right else heading for heading in rows[0]))
-    for row in rows:
-        table.add_row(*(_cell(row, heading) for heading in row))
-    stdout().print(table, markup=False)
+    if form is options.Format.JSON:
+        print_json(rows=rows)
+    elif not rows:
+        say("nothing yet")
+    else:
+        headings = [_heading(name, [row[name] for row in rows]) for name in rows[0]]
+        print_table(headings, [[_cell(value) for value in row.values()] for row in rows])
 
 
-def _cell(row: Mapping[str, Any], heading: str) -> str:
-    value = row[heading]
-    return f"{value:,}" if isinstance(value, int) and heading == "parameters" else str(value)
+def _heading(name: str, values: Sequence[Any]) -> str:
+    """Return the heading of a column; those of numbers are aligned right."""
+    is_number = all(isinstance(value, int | float | None) for value in values)
+    return (">" if is_number else "") + name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "—"
+    if value is None:
+        return "—"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

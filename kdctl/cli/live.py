@@ -9,10 +9,14 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
+from kdctl.cli.clock import Clock
 from kdctl.cli.console import messages
-from kdctl.records import EpochResult, RunResult, RunState, Selection
+from kdctl.cli.wording import counted, describe, describe_member, duration, outcome
+from kdctl.records import EpochResult, RunResult, RunState
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan
@@ -20,38 +24,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 5.0
 """Off a terminal, a run in the middle of its epochs is mentioned at most so often."""
 
-
-class Clock:
-    """How much is done of all runs, and how long the rest will take at the pace so far."""
-
-    def __init__(self, epochs: dict[str, int]) -> None:
-        """`epochs` is what each run still has before it."""
-        self._total = epochs
-        self._position: dict[str, float] = {}
-        self._start: dict[str, float] = {}
-        self._began = time.monotonic()
-
-    def move(self, key: str, position: float) -> None:
-        """Note that a run stands at `position` epochs."""
-        self._start.setdefault(key, position)
-        self._position[key] = position
-
-    def close(self, key: str) -> None:
-        """Note that a run needs no more time."""
-        self._position[key] = self._total.get(key, 0)
-
-    def share(self) -> float:
-        """Return the share of all epochs that is done."""
-        done = sum(self._position.get(key, 0.0) for key in self._total)
-        return done / max(sum(self._total.values()), 1)
-
-    def left(self) -> str:
-        """Return the time left, for people; a dash before anything is known."""
-        moved = sum(at - self._start.get(key, 0.0) for key, at in self._position.items())
-        if moved <= 0:
-            return "—"
-        remaining = sum(self._total.values()) - sum(self._position.get(key, 0.0) for key in self._total)
-        return duration((time.monotonic() - self._began) / moved * remaining)
+WIDE_TERMINAL = 120
+"""Columns from which on a bar also shows the loss and the speed."""
 
 
 class Display(AbstractContextManager["Display"]):
@@ -59,33 +33,51 @@ class Display(AbstractContextManager["Display"]):
 
     def __init__(self) -> None:
         """Nothing is planned yet."""
-        self._clock = Clock({})
+        self._clock = Clock()
+        self._announced = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the screen as it is."""
 
-    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
-        """Count what is before us."""
-        self._clock = Clock({plan.key: plan.epochs for plan in plans})
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
+        """Count what is before us; say how much it is the first time."""
+        self._clock.expect({plan.key: plan.epochs for plan in plans}, later)
+        if not self._announced:
+            self._announced = True
+            total, to_do = len(plans) + settled + later, len(plans) + later
+            self.say(f"{counted(total, 'run')}: {settled} done, {to_do} to do")
 
     def started(self, plans: Sequence[RunPlan]) -> None:
-        """Show nothing."""
+        """Start the clock."""
+        for plan in plans:
+            self._clock.start(plan.key)
 
     def stepped(self, key: str, position: float) -> None:
         """Move the clock."""
         self._clock.move(key, position)
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
-        """Show nothing."""
+        """Move the clock."""
+        self._clock.move(plan.key, result.epoch)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         """Move the clock."""
-        self._clock.close(plan.key)
+        if state is not RunState.INTERRUPTED:
+            self._clock.close(plan.key)
 
     def waiting(self, plans: Sequence[RunPlan]) -> None:
+        """Say that others work."""
+        self.say(f"waiting for {counted(len(plans), 'run')} in training by another process")
+
+    def say(self, text: str) -> None:
         """Show nothing."""
+
+    def left(self) -> str:
+        """Return the time that everything will still take; empty before anything is known."""
+        seconds = self._clock.seconds_left()
+        return "" if seconds is None else f"{duration(seconds)} left"
 
 
 class Lines(Display):
@@ -97,59 +89,60 @@ class Lines(Display):
         self._console = messages()
         self._last = 0.0
 
-    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
-        """Say how much there is to do."""
-        super().planned(plans, settled)
-        self._say(f"{len(plans) + settled} runs: {settled} done, {len(plans)} to do")
-
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Name the runs of a gang."""
+        super().started(plans)
         for plan in plans:
-            self._say(f"{plan.key[:8]}  start  {describe(plan)}")
+            self.say(f"{plan.key[:8]}  start  {describe(plan)}")
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Give the epoch's numbers."""
-        self._clock.move(plan.key, result.epoch)
+        super().epoch(plan, result)
         now = time.monotonic()
         if result.epoch < plan.epochs and now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        self._say(
-            f"{plan.key[:8]}  epoch {result.epoch}/{plan.epochs}  loss {result.train_loss:.4f}  "
-            f"test {result.test.top1:.2f} %  {result.images_per_second:.0f} images/s  "
-            f"{self._clock.left()} left"
+        self.say(
+            f"{plan.key[:8]}  epoch {result.epoch}/{plan.epochs}  loss {result.train_loss:.4g}  "
+            f"test {result.test.top1:.2f} %  {result.images_per_second:.0f} images/s  {self.left()}"
         )
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         """Say how a run ended."""
         super().ended(plan, state, result, reason)
-        self._say(f"{plan.key[:8]}  {outcome(state, result, reason)}")
+        self.say(f"{plan.key[:8]}  {outcome(state, result, reason)}")
 
-    def waiting(self, plans: Sequence[RunPlan]) -> None:
-        """Say that others work."""
-        self._say(f"waiting for {len(plans)} runs that other processes train")
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False)
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+
+class _RoomyProgress(Progress):
+    """Leaves the last columns free: there a terminal echoes ^C, and would start a new line."""
+
+    def get_renderable(self) -> Constrain:
+        return Constrain(super().get_renderable(), messages().width - 4)
 
 
 class Bars(Display):
-    """A bar for each run in training, and one for everything."""
+    """A bar for each run in training, and one for everything; finished runs stay as lines above."""
 
     def __init__(self) -> None:
         """Draw on stderr."""
         super().__init__()
-        self._console = messages()
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[numbers]}"),
-            console=self._console,
+        console = messages()
+        self._wide = console.width >= WIDE_TERMINAL
+        self._bars = _RoomyProgress(
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=24 if self._wide else 10),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", justify="right", table_column=Column(no_wrap=True)),
+            console=console,
             transient=True,
+            expand=True,
         )
+        self._everything = self._bars.add_task("all runs", total=1.0, numbers="", left="", visible=False)
         self._tasks: dict[str, TaskID] = {}
-        self._overall = self._bars.add_task("all runs", total=1.0, numbers="")
 
     def __enter__(self) -> Bars:
         """Start drawing."""
@@ -159,31 +152,43 @@ class Bars(Display):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bars away; finished runs stay as lines."""
+        """Take the bars away."""
         self._bars.stop()
 
-    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
-        """Say how much there is to do."""
-        super().planned(plans, settled)
-        self._bars.print(f"{len(plans) + settled} runs: {settled} done, {len(plans)} to do")
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
+        """Show the bar of all runs, unless there is nothing to do."""
+        super().planned(plans, settled, later)
+        self._bars.update(self._everything, visible=bool(plans))
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Draw a bar for each member of a gang."""
+        super().started(plans)
         for plan in plans:
             if plan.key not in self._tasks:
-                label = f"{plan.key[:8]}  {describe(plan)}"
-                self._tasks[plan.key] = self._bars.add_task(label, total=plan.epochs, numbers="")
+                label = describe(plan) if self._wide else describe_member(plan)
+                self._tasks[plan.key] = self._bars.add_task(
+                    f"{plan.key[:8]}  {label}", total=plan.epochs, numbers=f"epoch 1/{plan.epochs}", left=""
+                )
 
     def stepped(self, key: str, position: float) -> None:
         """Move the bars."""
         super().stepped(key, position)
-        self._bars.update(self._tasks[key], completed=position)
-        self._bars.update(self._overall, completed=self._clock.share(), numbers=f"{self._clock.left()} left")
+        seconds = self._clock.seconds_left_of(key)
+        own = "" if seconds is None else f"{duration(seconds)} left"
+        self._bars.update(self._tasks[key], completed=position, left=own)
+        done, total = self._clock.runs()
+        self._bars.update(
+            self._everything, completed=self._clock.share(), numbers=f"{done}/{total} runs", left=self.left()
+        )
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Show the epoch's numbers beside the bar."""
-        numbers = f"loss {result.train_loss:.4f}  test {result.test.top1:.2f} %  "
-        numbers += f"{result.images_per_second:.0f} images/s"
+        super().epoch(plan, result)
+        numbers = f"{result.epoch}/{plan.epochs}  test {result.test.top1:.2f} %"
+        if self._wide:
+            numbers = (
+                f"epoch {numbers}  loss {result.train_loss:.4g}  {result.images_per_second:.0f} images/s"
+            )
         self._bars.update(self._tasks[plan.key], completed=result.epoch, numbers=numbers)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
@@ -192,11 +197,12 @@ class Bars(Display):
         task = self._tasks.pop(plan.key, None)
         if task is not None:
             self._bars.remove_task(task)
-        self._bars.print(f"{plan.key[:8]}  {describe(plan)}  {outcome(state, result, reason)}", markup=False)
+        title = describe(plan) if self._wide else f"{describe_member(plan)} · seed {plan.seed}"
+        self.say(f"{plan.key[:8]}  {title}  {outcome(state, result, reason)}")
 
-    def waiting(self, plans: Sequence[RunPlan]) -> None:
-        """Say that others work."""
-        self._bars.print(f"waiting for {len(plans)} runs that other processes train")
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, markup=False)
 
 
 def display(*, quiet: bool) -> Display:
@@ -204,26 +210,3 @@ def display(*, quiet: bool) -> Display:
     if quiet:
         return Display()
     return Bars() if sys.stderr.isatty() else Lines()
-
-
-def describe(plan: RunPlan) -> str:
-    """Return a run's title with its learning rate, the field a sweep varies most often."""
-    return f"{plan.title()} · lr {plan.optimizer.options.learning_rate:g}"
-
-
-def outcome(state: RunState, result: RunResult | None, reason: str) -> str:
-    """Word how a run ended."""
-    if result is None or state is not RunState.FINISHED:
-        return f"{state.value}: {reason}" if reason else state.value
-    last = result.selected[Selection.LAST.value].test.top1
-    return f"{state.value}  test {last:.2f} %  {duration(result.train_seconds)}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: '12 s', '3 min 05 s', '2 h 10 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
-from kdctl.cli.console import messages
+import typer
+
+from kdctl.cli.console import say
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -16,7 +19,7 @@ class StopSignals:
     def __init__(self) -> None:
         """Nothing was asked for yet."""
         self.exit_code = 0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Return whether work should stop after the running step."""
@@ -33,10 +36,17 @@ class StopSignals:
     ) -> None:
         """Stop listening."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
+
+    def exit_if_heard(self) -> None:
+        """Say how to go on and leave with the signal's exit code, if there was a signal."""
+        if self.exit_code:
+            say("state saved; the same command goes on from here")
+            raise typer.Exit(self.exit_code)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code:
-            raise KeyboardInterrupt
-        self.exit_code = EXIT_CODES[signal.Signals(number)]
-        messages().print("stopping after this step; once more to abort without saving")
+            raise SystemExit(code)  # no Exception, so that nothing on the way takes it for a failing run
+        self.exit_code = code
+        say("stopping after this step; once more to abort without saving")

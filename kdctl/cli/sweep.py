@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +11,11 @@ import typer
 from kdctl.cli import options
 
 if TYPE_CHECKING:
+    from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.sweeping import SweepOutcome, SweepPlan
-    from kdctl.workflows.workspace import Workspace
 
 FAILED_RUNS = 3
+"""Exit code of a sweep with runs that failed."""
 
 
 def sweep(
@@ -29,91 +30,90 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    output: options.OutputFormat = options.Format.TEXT,
+    form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Run what a recipe asks for and the store does not have yet.
 
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
+    from kdctl.cli.console import print_mistakes
     from kdctl.cli.live import display
     from kdctl.cli.signals import StopSignals
 
     opened = workflows.open_recipe(recipe, override or [], plugin or [])
-    with workflows.open_workspace(runs, data, device=device, num_threads=threads) as workspace:
+    with workflows.open_for_planning(
+        runs, data, device=device, num_threads=threads, may_fetch=not dry_run
+    ) as workspace:
+        plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed)
         if dry_run:
-            _show_plan(workflows.plan_sweep(opened, workspace), workspace, output)
+            _show_plan(plan, workflows.estimate_sweep(plan, workspace, gang_size=gang), form)
             return
-        with StopSignals() as stop, display(quiet=quiet) as progress:
-            outcome = workflows.sweep(
-                opened, workspace, progress=progress, stop=stop, gang_size=gang, retry_failed=retry_failed
-            )
-    _show_outcome(outcome, output, quiet=quiet)
-    if stop.exit_code:
-        raise typer.Exit(stop.exit_code)
-    if outcome.failed:
+        workflows.require_ready(plan.ahead, workspace)
+    with (
+        workflows.open_workspace(runs, workspace.library, device=device, num_threads=threads) as workspace,
+        StopSignals() as stop,
+        display(quiet=quiet) as progress,
+    ):
+        outcome = workflows.sweep(
+            opened, workspace, progress=progress, stop=stop, gang_size=gang, retry_failed=retry_failed
+        )
+    _show_outcome(outcome, form, quiet=quiet)
+    if not outcome.complete:
+        stop.exit_if_heard()
+    if outcome.failures:
+        print_mistakes(outcome.failures)
         raise typer.Exit(FAILED_RUNS)
 
 
-def _show_plan(plan: SweepPlan, workspace: Workspace, output: options.Format) -> None:
-    from kdctl.cli.console import output as stdout
-    from kdctl.cli.console import plain_table
-    from kdctl.cli.live import describe, duration
-    from kdctl.records import SETTLED
-    from kdctl.workflows.estimate import estimate_time
+def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format) -> None:
+    from kdctl.cli.console import output, print_json
+    from kdctl.cli.runs import planned_trees, show_plans
+    from kdctl.cli.wording import counted, duration
 
     everything = (*plan.teachers, *plan.runs)
-    done = sum(plan.states.get(run.key) in SETTLED for run in everything)
-    estimate = estimate_time(everything, plan.states, workspace)
-    if output is options.Format.JSON:
-        rows = [
-            {"run": run.key, "state": plan.states.get(run.key, "new"), "plan": run.tree()}
-            for run in everything
-        ]
-        seconds = estimate.seconds if estimate else None
-        typer.echo(json.dumps({"schema": 1, "runs": rows, "done": done, "estimated_seconds": seconds}))
+    if form is options.Format.JSON:
+        print_json(
+            sweep=plan.recipe.name,
+            runs=planned_trees(plan.teachers, plan.runs, plan.states),
+            planned_later=plan.num_later,
+            done=plan.num_settled,
+            failed=plan.num_failed,
+            estimated_seconds=estimate.seconds if estimate else None,
+        )
         return
-    table = plain_table("run", "what", ">epochs", "state")
-    for run in everything:
-        table.add_row(run.key[:8], describe(run), str(run.epochs), str(plan.states.get(run.key, "new")))
-    console = stdout()
-    console.print(table)
+    if everything:
+        show_plans(plan.teachers, plan.runs, plan.states)
+    to_do = len(plan.to_do) + plan.num_later
+    failed = f", {plan.num_failed} failed (--retry-failed)" if plan.num_failed else ""
+    seeds = counted(len(plan.recipe.seeds), "seed")
+    lines = [
+        f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
+        f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
+        f"{plan.num_settled} done{failed}, {to_do} to do",
+        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}"
+        if estimate
+        else "estimated time: unknown, the data are not here",
+    ]
     search = plan.recipe.search
     if search:
-        console.print(
-            f"search: {search.trials} configurations by {search.sampler}, "
-            f"each with {len(plan.recipe.seeds)} seeds"
+        lines.insert(
+            0,
+            f"search: {counted(search.trials, 'configuration')} by {search.sampler}, best on {search.metric}",
         )
-    configurations = len({run.configuration for run in plan.runs})
-    console.print(
-        f"{len(everything)} runs: {len(plan.teachers)} teachers, {configurations} configurations x "
-        f"{len(plan.recipe.seeds)} seeds; {done} done, {len(everything) - done} to do"
-    )
-    time_left = (
-        f"about {duration(estimate.seconds)} (from {estimate.basis})"
-        if estimate
-        else "unknown: the data are not here"
-    )
-    console.print(f"estimated time: {time_left}")
+    for line in lines:
+        output().print(line, markup=False)
 
 
-def _show_outcome(outcome: SweepOutcome, output: options.Format, *, quiet: bool) -> None:
-    from collections import Counter
-
-    from kdctl.cli.console import messages
+def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
+    from kdctl.cli.console import print_json, say
     from kdctl.records import to_tree
 
-    counts = Counter(run.state.value for run in outcome.runs)
-    if output is options.Format.JSON:
-        typer.echo(
-            json.dumps({"schema": 1, "sweep": outcome.name, "runs": [to_tree(run) for run in outcome.runs]})
-        )
+    if form is options.Format.JSON:
+        print_json(sweep=outcome.name, complete=outcome.complete, runs=[to_tree(run) for run in outcome.runs])
     if quiet:
         return
-    console = messages()
-    console.print(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
-    for run in outcome.failed:
-        console.print(f"{run.key[:8]}  failed: {run.reason}", markup=False)
-    console.print(
-        "the same command goes on from here" if not outcome.complete else "kdctl report shows the table"
-    )
+    counts = Counter(run.state.value for run in outcome.runs)
+    say(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    if outcome.complete:
+        say(f"table: kdctl report --sweep {outcome.name}")

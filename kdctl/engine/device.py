@@ -56,7 +56,8 @@ def choose_device(name: str) -> torch.device:
 def prepare(compute: Compute, num_threads: int | None) -> None:
     """Set torch's global switches, once per process, before any work."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
-    torch.use_deterministic_algorithms(compute.options.deterministic)
+    # Says the same as use_deterministic_algorithms(), which imports torch's compiler: a second and more.
+    torch.set_deterministic_debug_mode("error" if compute.options.deterministic else "default")
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
     if num_threads is not None:

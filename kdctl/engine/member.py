@@ -49,6 +49,8 @@ class Member:
     """By selection rule, of the epochs that are complete."""
     diverged: str = ""
     """Why the run cannot go on; empty while it can."""
+    left: bool = False
+    """Whether the run was taken out of its gang: someone else trains it now."""
 
     def __post_init__(self) -> None:
         """Start the sums on the device the weights are on."""

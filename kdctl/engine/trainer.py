@@ -19,7 +19,7 @@ from kdctl.engine.checkpoint import write_model
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict, split_metrics
 from kdctl.engine.member import Member
-from kdctl.engine.resume import discard_state, save_state
+from kdctl.engine.resume import save_state
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Batch
 from kdctl.records import EpochResult, Selection, SplitMetrics
@@ -63,7 +63,7 @@ class Gang:
     @property
     def active(self) -> list[Member]:
         """Members that still train."""
-        return [member for member in self.members if not member.diverged]
+        return [member for member in self.members if not (member.diverged or member.left)]
 
     @property
     def num_epochs(self) -> int:
@@ -88,6 +88,7 @@ def fit(gang: Gang, observer: Observer, *, stop: Callable[[], bool] = lambda: Fa
 
     All members stand at the same step. At an early end each has saved its state, so that training
     goes on bit for bit from there; so it does after a crash, from up to `save_state_seconds` earlier.
+    A state saved on the way stays until the caller discards it, once the results are safe.
 
     Raises:
         ValueError: the members differ in place, seed or length.
@@ -100,8 +101,6 @@ def fit(gang: Gang, observer: Observer, *, stop: Callable[[], bool] = lambda: Fa
             training.save_states()
             return False
         training.close_epoch()
-    for member in gang.members:
-        discard_state(member)
     return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import hashlib
 import http.client
 import logging
@@ -9,7 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +22,8 @@ TIMEOUT_SECONDS = 10.0
 _BLOCK = 1 << 20
 
 _logger = logging.getLogger(__name__)
+
+_may_fetch: contextvars.ContextVar[bool] = contextvars.ContextVar("may_fetch", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,16 @@ class DownloadError(Exception):
     """The archive cannot be had from here; the message says why."""
 
 
+@contextlib.contextmanager
+def without_network() -> Generator[None]:
+    """Refuse downloads inside: a look at the data that are here should not bring more."""
+    token = _may_fetch.set(False)
+    try:
+        yield
+    finally:
+        _may_fetch.reset(token)
+
+
 def download(archive: Archive, root: Path, *, folder: str, files: Sequence[str]) -> Path:
     """Fetch an archive and unpack `files` from the `folder` in it to a folder of that name below `root`.
 
@@ -47,6 +61,8 @@ def download(archive: Archive, root: Path, *, folder: str, files: Sequence[str])
     Raises:
         DownloadError: no network, a broken or altered archive, or `root` cannot be written.
     """
+    if not _may_fetch.get():
+        raise DownloadError("nothing is fetched just to look")
     target = root / folder
     _logger.warning("downloading %s to %s", archive.url, root)
     try:

@@ -1,4 +1,4 @@
-"""Optuna's part in a sweep: which configurations to run next, by ask-and-tell from one process.
+"""Optuna's part in a sweep: which configurations to run next, by ask-and-tell.
 
 One trial is one configuration; seeds are runs below it and never a suggested parameter. Grid points
 are enqueued in the recipe's order (Optuna's own grid sampler repeats and skips points under
@@ -7,6 +7,7 @@ concurrency). The study lives in the file that holds our tables, so optuna-dashb
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,15 +18,13 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
-
-OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,45 +38,50 @@ class Proposal:
 class ConfigurationStudy:
     """An Optuna study over configurations, safe to open again after any crash."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        """Wrap a study; use `open_study`."""
+    def __init__(self, study: optuna.Study, lock: FileLock) -> None:
+        """Wrap a study; use `open_study`. `lock` makes processes choose one after the other."""
         self._study = study
+        self._lock = lock
+
+    def proposals(self) -> list[Proposal]:
+        """Return all configurations that were proposed so far, also by earlier starts.
+
+        A trial without a point is what a process left that was killed while it asked.
+        """
+        return [
+            Proposal(trial=trial.number, point=Point(values=json.loads(trial.user_attrs[POINT])))
+            for trial in self._study.get_trials(deepcopy=False)
+            if POINT in trial.user_attrs
+        ]
 
     def propose_grid(self, points: Sequence[Point]) -> list[Proposal]:
-        """Return a trial for every point; those an earlier start made are used again."""
-        known = {trial.user_attrs.get(POINT): trial for trial in self._study.get_trials(deepcopy=False)}
-        for point in points:
-            text = _to_json(point.values)
-            if text not in known:
-                self._study.enqueue_trial(
-                    {dotted: _scalar(value) for dotted, value in point.values.items()},
-                    user_attrs={POINT: text},
-                )
-        self._start_waiting(points)
-        by_point = {
-            trial.user_attrs.get(POINT): trial.number for trial in self._study.get_trials(deepcopy=False)
-        }
-        return [Proposal(trial=by_point[_to_json(point.values)], point=point) for point in points]
+        """Return a trial for every point, in their order; those an earlier start made are used again."""
+        with self._lock:
+            known = {trial.user_attrs.get(POINT) for trial in self._study.get_trials(deepcopy=False)}
+            for point in points:
+                text = _to_json(point.values)
+                if text not in known:
+                    self._study.enqueue_trial(_parameters(point.values), user_attrs={POINT: text})
+            self._start_waiting(points)
+        trials = {_to_json(proposal.point.values): proposal.trial for proposal in self.proposals()}
+        return [Proposal(trial=trials[_to_json(point.values)], point=point) for point in points]
 
     def propose_search(self, search: Search) -> list[Proposal]:
-        """Return the next batch of configurations; empty once there were enough trials.
-
-        Trials that a killed process left open come first.
-        """
-        trials = self._study.get_trials(deepcopy=False)
-        left_open = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        if left_open:
-            return [Proposal(trial=trial.number, point=_point(trial)) for trial in left_open]
-        wanted = min(search.batch, search.trials - len(trials))
-        return [self._ask(search.space) for _ in range(wanted)]
+        """Return the next batch of configurations; empty once there were enough trials."""
+        with self._lock:
+            number = len(self.proposals())
+            wanted = min(search.batch, search.trials - number)
+            return [self._ask(search, number + place) for place in range(wanted)]
 
     def tell(self, proposal: Proposal, value: float | None) -> None:
         """Report the mean over seeds; None when no seed finished. Telling again changes nothing."""
         state = TrialState.COMPLETE if value is not None else TrialState.FAIL
-        self._study.tell(proposal.trial, value, state=state, skip_if_finished=True)
+        with self._lock:
+            self._study.tell(proposal.trial, value, state=state, skip_if_finished=True)
 
-    def _ask(self, space: Mapping[str, Choice]) -> Proposal:
-        trial = self._study.ask({dotted: _distribution(choice) for dotted, choice in space.items()})
+    def _ask(self, search: Search, number: int) -> Proposal:
+        self._study.sampler = _sampler(search, number)
+        trial = self._study.ask({dotted: _distribution(choice) for dotted, choice in search.space.items()})
         values = {dotted: _from_scalar(value) for dotted, value in trial.params.items()}
         trial.set_user_attr(POINT, _to_json(values))
         return Proposal(trial=trial.number, point=Point(values=values))
@@ -86,8 +90,8 @@ class ConfigurationStudy:
         """Turn enqueued trials into running ones."""
         choices: dict[str, list[Any]] = {}
         for point in points:
-            for dotted, value in point.values.items():
-                choices.setdefault(dotted, []).append(_scalar(value))
+            for dotted, value in _parameters(point.values).items():
+                choices.setdefault(dotted, []).append(value)
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             trial = self._study.ask()
             for dotted in json.loads(trial.user_attrs[POINT]):
@@ -95,31 +99,57 @@ class ConfigurationStudy:
 
 
 @contextmanager
-def open_study(database: Path, name: str, search: Search | None) -> Generator[ConfigurationStudy]:
-    """Open or create the study called `name` in our database file."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with FileLock(f"{database}.optuna-lock"):  # Optuna's first opening of a file is not safe among processes
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
+def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
+    """Open or create the study called `name`, whose values are maximised, in our database file."""
+    lock = _lock(database)
+    with lock:  # Optuna's first opening of a file is not safe among processes
+        storage = _storage(database)
         study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=_sampler(search),
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
     try:
-        yield ConfigurationStudy(study)
+        yield ConfigurationStudy(study, lock)
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        _close(storage)
 
 
-def _sampler(search: Search | None) -> optuna.samplers.BaseSampler:
-    if search is not None and search.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=search.sampler_seed)
-    return optuna.samplers.RandomSampler(seed=search.sampler_seed if search else 0)
+def known_points(database: Path, name: str) -> list[Point]:
+    """Return the configurations that the study called `name` has proposed; none if there is no such study."""
+    with _lock(database):
+        storage = _storage(database)
+        try:
+            study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            return []
+        else:
+            return [proposal.point for proposal in ConfigurationStudy(study, _lock(database)).proposals()]
+        finally:
+            _close(storage)
+
+
+def _lock(database: Path) -> FileLock:
+    return FileLock(f"{database}.optuna-lock")
+
+
+def _storage(database: Path) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
+    )
+
+
+def _close(storage: optuna.storages.RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler for one trial: seeded by its number, it does not repeat itself in the next process."""
+    digest = hashlib.sha256(f"{search.sampler_seed}/{number}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _distribution(choice: Choice) -> BaseDistribution:
@@ -130,15 +160,12 @@ def _distribution(choice: Choice) -> BaseDistribution:
     return FloatDistribution(choice.low, choice.high, log=choice.log)
 
 
-def _point(trial: FrozenTrial) -> Point:
-    text = trial.user_attrs.get(POINT)
-    if text is not None:
-        return Point(values=json.loads(text))
-    return Point(values={dotted: _from_scalar(value) for dotted, value in trial.params.items()})
-
-
 def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
+
+
+def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {dotted: _scalar(value) for dotted, value in values.items()}
 
 
 def _scalar(value: Any) -> Any:

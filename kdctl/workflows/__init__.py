@@ -15,31 +15,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
+    from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import report
     from kdctl.workflows.sweeping import plan_sweep, sweep
     from kdctl.workflows.training import plan_training, train
-    from kdctl.workflows.workspace import open_workspace
+    from kdctl.workflows.workspace import open_for_planning, open_workspace
 
 __all__ = [
+    "estimate_sweep",
     "evaluate",
+    "open_for_planning",
     "open_recipe",
     "open_workspace",
     "plan_sweep",
     "plan_training",
     "report",
+    "require_ready",
     "sweep",
     "train",
 ]
 
 _MODULES = {
+    "estimate_sweep": "estimate",
     "evaluate": "evaluation",
+    "open_for_planning": "workspace",
     "open_recipe": "recipes",
     "open_workspace": "workspace",
     "plan_sweep": "sweeping",
     "plan_training": "training",
     "report": "reporting",
+    "require_ready": "readiness",
     "sweep": "sweeping",
     "train": "training",
 }

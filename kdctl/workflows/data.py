@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
+from kdctl.readers.archive import without_network
 from kdctl.readers.selection import SelectedData, select
 from kdctl.recipe.component import Spec
+from kdctl.records import canonical_json
 
 
 class Sizes(NamedTuple):
@@ -21,9 +25,10 @@ class Sizes(NamedTuple):
 class DataLibrary:
     """Reads data sets from below one folder and keeps them."""
 
-    def __init__(self, root: Path) -> None:
-        """Look for data below `root`."""
+    def __init__(self, root: Path, *, may_fetch: bool = True) -> None:
+        """Look for data below `root`; fetch what is not there from the network, if that is allowed."""
         self.root = root
+        self._network = contextlib.nullcontext if may_fetch else without_network
         self._whole: dict[str, ImageData] = {}
         self._fingerprints: dict[str, str] = {}
 
@@ -34,6 +39,15 @@ class DataLibrary:
             KdctlError: the data are missing or corrupt, or smaller than the options ask for.
         """
         return select(self._load(spec), spec.options)
+
+    def require(self, specs: Iterable[Spec]) -> None:
+        """Read all these data sets now, so that trouble shows before the first run starts.
+
+        Raises:
+            KdctlError: as `select`.
+        """
+        for spec in {canonical_json(spec.tree()): spec for spec in specs}.values():
+            self.select(spec)
 
     def fingerprint(self, spec: Spec) -> str:
         """Return the SHA-256 of a data set's pixels and labels.
@@ -53,7 +67,8 @@ class DataLibrary:
     def _load(self, spec: Spec) -> ImageData:
         source = _source(spec)
         if source not in self._whole:
-            self._whole[source] = datasets.get(spec.name).item.load(spec.options, self.root)
+            with self._network():
+                self._whole[source] = datasets.get(spec.name).item.load(spec.options, self.root)
         return self._whole[source]
 
 
@@ -65,5 +80,4 @@ def sizes_of(data: SelectedData) -> Sizes:
 def _source(spec: Spec) -> str:
     """Name what is read from disk: the data set's own options, without those every data set has."""
     shared = DatasetOptions.__dataclass_fields__
-    own = {key: value for key, value in spec.tree().items() if key not in shared}
-    return repr(sorted(own.items()))
+    return canonical_json({key: value for key, value in spec.tree().items() if key not in shared})

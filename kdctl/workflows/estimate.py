@@ -6,17 +6,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdctl.engine.device import choose_device
+from kdctl.engine.device import choose_device, describe
 from kdctl.errors import KdctlError
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.backbone import models
+from kdctl.readers.archive import without_network
+from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import SETTLED, RunState, StoredRun
+from kdctl.records import RunState, StoredRun, canonical_json
 from kdctl.workflows.data import DataLibrary, Sizes, sizes_of
+from kdctl.workflows.memory import require_memory
+from kdctl.workflows.sweeping import SweepPlan
 from kdctl.workflows.workspace import Workspace
+
+MEASURED_BATCH = 32
+"""Images in the step that is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,97 +35,122 @@ class Estimate:
     basis: str
 
 
-def estimate_time(
-    plans: Sequence[RunPlan], states: Mapping[str, RunState], workspace: Workspace
+def estimate_sweep(
+    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE
 ) -> Estimate | None:
     """Return the time that the runs still to do will take, one gang at a time on this device.
 
-    Earlier runs of the same student, teachers and data count first, with what they really took. For
-    others, operations are counted (a training step is three forward passes of the student and one of
-    each teacher) and divided by the rate that one measured step reaches here. None when the data are
-    not here, so that nobody knows how many samples there are.
+    Runs that a search will still choose count like its example. Earlier runs of the same models and
+    data on this device count first, with what they really took. For others, operations are counted
+    and divided by the rate that one measured step reaches here. None when the data are not here, so
+    that nobody knows how many samples there are, or when a model does not fit into memory.
     """
-    to_do = [plan for plan in plans if states.get(plan.key) not in SETTLED]
-    if not to_do:
-        return Estimate(seconds=0.0, basis="nothing to do")
-    earlier = _earlier_epochs(workspace.store.runs(state=RunState.FINISHED))
-    known = {
-        plan.key: earlier[_kind(plan.tree())] * plan.epochs for plan in to_do if _kind(plan.tree()) in earlier
-    }
-    rest = [plan for plan in to_do if plan.key not in known]
+    pace = _Pace(workspace)
     try:
-        counted = _counted_seconds(rest, workspace) if rest else 0.0
-    except KdctlError:
+        seconds = sum(
+            pace.seconds(run, with_teachers=place == 0)
+            for gang in form_gangs(plan.to_do, gang_size)
+            for place, run in enumerate(gang)
+        )
+        if plan.num_later:
+            seconds += plan.num_later * pace.seconds(plan.example, with_teachers=True)
+    except (KdctlError, RuntimeError, MemoryError):
         return None
-    basis = "earlier runs" if not rest else "operations, at the rate of one measured step"
-    return Estimate(
-        seconds=sum(known.values()) + counted,
-        basis=basis if not known or not rest else f"earlier runs; {basis}",
-    )
+    return Estimate(seconds=seconds, basis=" and ".join(sorted(pace.bases)) or "nothing to do")
 
 
-def _earlier_epochs(runs: Sequence[StoredRun]) -> dict[str, float]:
-    """Return the median seconds per epoch of finished runs by kind; a gang shares its wall time."""
-    seconds: dict[str, list[float]] = {}
-    for run in runs:
-        if run.result is not None and run.result.epochs and run.environment is not None:
-            members = max(len(run.environment.gang.split()), 1)
-            seconds.setdefault(_kind(run.plan), []).append(
-                run.result.train_seconds / run.result.epochs / members
-            )
-    return {kind: median(values) for kind, values in seconds.items()}
+class _Pace:
+    """How fast runs are here."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        device = choose_device(workspace.device)
+        self._earlier = _EarlierRuns(workspace.store.runs(), describe(device))
+        self._counted = _CountedOperations(workspace.library, device)
+        self.bases: set[str] = set()
+
+    def seconds(self, plan: RunPlan, *, with_teachers: bool) -> float:
+        """Return the time a run still takes; in a gang only one member pays for the teachers."""
+        per_epoch = self._earlier.seconds_per_epoch(plan)
+        if per_epoch is None:
+            per_epoch = self._counted.seconds_per_epoch(plan, with_teachers=with_teachers)
+            self.bases.add("operations, at the rate of one measured step")
+        else:
+            self.bases.add("earlier runs")
+        return per_epoch * (plan.epochs - self._earlier.epochs_done(plan))
 
 
-def _kind(plan: Mapping[str, object]) -> str:
-    """Name what decides the time of an epoch."""
-    teachers = [teacher["name"] for teacher in plan["teachers"]]  # type: ignore[union-attr,index]
-    return repr((plan["student"], teachers, plan["data"], plan["engine"]))
+class _EarlierRuns:
+    """What runs on the same kind of device took."""
+
+    def __init__(self, runs: Sequence[StoredRun], device: str) -> None:
+        seconds: dict[str, list[float]] = {}
+        for run in runs:
+            if run.result is None or run.environment is None or run.environment.device != device:
+                continue
+            if run.state is RunState.FINISHED:
+                members = max(len(run.environment.gang.split()), 1)  # a gang shares its wall time
+                spent = run.result.train_seconds / run.result.epochs / members
+                seconds.setdefault(_kind(run.plan), []).append(spent)
+        self._seconds = {kind: median(values) for kind, values in seconds.items()}
+        self._begun = {run.key: run.epochs for run in runs if run.state is RunState.INTERRUPTED}
+
+    def seconds_per_epoch(self, plan: RunPlan) -> float | None:
+        return self._seconds.get(_kind(plan.tree()))
+
+    def epochs_done(self, plan: RunPlan) -> int:
+        return self._begun.get(plan.key, 0)
 
 
-def _counted_seconds(plans: Sequence[RunPlan], workspace: Workspace) -> float:
-    library = DataLibrary(workspace.data_root)
-    rate = 0.0
-    total = 0.0
-    costs: dict[str, float] = {}
-    for plan in plans:
-        kind = _kind(plan.tree())
-        if kind not in costs:
-            data = library.select(plan.data)
-            step = _StepCost(plan, sizes_of(data))
-            rate = rate or step.measured_rate(choose_device(workspace.device))
-            costs[kind] = step.operations / rate * len(data.train)
-        total += costs[kind] * plan.epochs
-    return total
+class _CountedOperations:
+    """What runs should take by their arithmetic: a training step is three forward passes."""
 
+    def __init__(self, library: DataLibrary, device: torch.device) -> None:
+        self._library = library
+        self._device = device
+        self._rate = 0.0
+        self._forward: dict[tuple[str, Sizes], float] = {}
 
-class _StepCost:
-    """The arithmetic of one training image of a plan."""
+    def seconds_per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
+        """Return the time of an epoch with its evaluation."""
+        with without_network():
+            data = self._library.select(plan.data)
+        sizes = sizes_of(data)
+        num_evaluated = len(data.test) + (len(data.val) if data.val else 0)
+        student = self._operations(plan.student.name, sizes)
+        operations = student * (3 * len(data.train) + num_evaluated)
+        if with_teachers:
+            operations += len(data.train) * sum(self._operations(t.name, sizes) for t in plan.teachers)
+        if not self._rate:
+            require_memory(plan, sizes, self._device)
+            self._rate = 3 * student * MEASURED_BATCH / self._measured_step(plan.student.name, sizes)
+        return operations / self._rate
 
-    def __init__(self, plan: RunPlan, sizes: Sizes) -> None:
-        self._student = models.get(plan.student.name).item(*sizes)
-        self._size = sizes.input_size
-        with torch.device("meta"):
-            student, *teachers = (
-                models.get(name).item(*sizes)
-                for name in (plan.student.name, *(teacher.name for teacher in plan.teachers))
-            )
-        self._own = 3.0 * self._forward_operations(student)
-        self.operations = self._own + sum(self._forward_operations(teacher) for teacher in teachers)
+    def _operations(self, model: str, sizes: Sizes) -> float:
+        """Return the operations of one image's forward pass."""
+        if (model, sizes) not in self._forward:
+            with torch.device("meta"):
+                backbone = models.get(model).item(*sizes).eval()
+                image = torch.empty(1, 3, sizes.input_size, sizes.input_size)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                backbone(image)
+            self._forward[model, sizes] = float(counter.get_total_flops())
+        return self._forward[model, sizes]
 
-    def measured_rate(self, device: torch.device) -> float:
-        """Return operations per second of a training step of the student, the second one after a warm-up."""
-        images = torch.rand(32, 3, self._size, self._size, device=device)
-        student = self._student.to(device).to(memory_format=torch.channels_last)
-        seconds = 0.0
-        for _ in range(2):
+    def _measured_step(self, model: str, sizes: Sizes) -> float:
+        """Return the seconds that a training step takes; the faster of two after a warm-up."""
+        images = torch.rand(MEASURED_BATCH, 3, sizes.input_size, sizes.input_size, device=self._device)
+        backbone = models.get(model).item(*sizes).to(self._device).to(memory_format=torch.channels_last)
+        seconds: list[float] = []
+        for _ in range(3):
             began = time.perf_counter()
-            student(images).sum().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - began
-        return self._own * len(images) / seconds
+            backbone(images).sum().backward()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            seconds.append(time.perf_counter() - began)
+        return min(seconds[1:])
 
-    def _forward_operations(self, backbone: Backbone) -> float:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            backbone.eval()(torch.empty(1, 3, self._size, self._size, device="meta"))
-        return float(counter.get_total_flops())
+
+def _kind(plan: Mapping[str, Any]) -> str:
+    """Name what decides the time of an epoch."""
+    teachers = [teacher["name"] for teacher in plan["teachers"]]
+    return canonical_json([plan["student"], teachers, plan["data"], plan["engine"]])

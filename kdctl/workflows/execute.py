@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kdctl.errors import KdctlError
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
+from kdctl.store.atomic import write_atomically
 from kdctl.store.store import Owner
-from kdctl.workflows.data import DataLibrary
+from kdctl.workflows.failure import TRACEBACK, Failure
 from kdctl.workflows.gang_run import LEASE_SECONDS, GangRun
 from kdctl.workflows.progress import Progress, Silent
+from kdctl.workflows.readiness import require_ready
 from kdctl.workflows.workspace import Workspace
 
-WAIT_SECONDS = 2.0
+WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
 
@@ -25,30 +26,36 @@ class Executor:
     """Trains plans in this process, one gang after the other."""
 
     workspace: Workspace
-    library: DataLibrary
     progress: Progress = field(default_factory=Silent)
     stop: Callable[[], bool] = lambda: False
     gang_size: int = DEFAULT_GANG_SIZE
     retry_failed: bool = False
     owner: Owner = field(default_factory=Owner.here)
+    failures: dict[str, Failure] = field(default_factory=dict[str, Failure])
+    """What went wrong here, by run key. A run that failed here is not tried again."""
 
-    def complete(self, plans: Sequence[RunPlan]) -> dict[str, RunState]:
-        """Train what is not settled yet, teachers first, and return the state of every run by key.
+    def complete(self, plans: Sequence[RunPlan], *, later: int = 0) -> None:
+        """Train what is not settled yet, teachers first.
 
         Plans that are known already add nothing. When `stop` says so, the running gang saves its
         state and the rest stays planned.
+
+        Args:
+            plans: what to train; their teachers need not be among them.
+            later: how many runs the caller will plan when these have ended.
+
+        Raises:
+            KdctlError: device or data are missing; then nothing was started.
         """
         teachers = teacher_plans(plans)
-        everything = [*teachers, *plans]
-        store = self.workspace.store
-        store.add_runs([plan.planned() for plan in everything])
-        states = store.states([plan.key for plan in everything])
-        to_do = [plan for plan in everything if states[plan.key] not in SETTLED]
-        self.progress.planned(to_do, len(everything) - len(to_do))
+        everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
+        to_do = self._open(everything)
+        require_ready(to_do, self.workspace)
+        self.workspace.store.add_runs([plan.planned() for plan in everything])
+        self.progress.planned(to_do, len(everything) - len(to_do), later)
         self._train(teachers)
         self._refuse_untaught(plans)
         self._train(plans)
-        return store.states([plan.key for plan in everything])
 
     def _train(self, plans: Sequence[RunPlan]) -> None:
         elsewhere: list[RunPlan] = []
@@ -57,26 +64,24 @@ class Executor:
                 return
             claimed = [plan for plan in gang if self._claim(plan)]
             elsewhere.extend(plan for plan in gang if plan not in claimed)
-            self._train_gang(claimed)
+            if claimed:
+                self._train_gang(claimed)
         self._wait_for(elsewhere)
 
     def _train_gang(self, plans: list[RunPlan]) -> None:
-        if not plans:
-            return
-        failed = GangRun(
+        failure = GangRun(
             workspace=self.workspace,
-            library=self.library,
             progress=self.progress,
             stop=self.stop,
             owner=self.owner,
             plans=plans,
         ).run()
-        if failed is None:
+        if failure is None:
             return
         if len(plans) == 1:
-            self._fail(plans[0], failed)
+            self._fail(plans[0], failure)
             return
-        for plan in plans:  # one bad member must not fail the others: each gets a gang of its own
+        for plan in self._open(plans):  # one bad member must not fail the others: each trains on its own
             self._train_gang([plan])
 
     def _claim(self, plan: RunPlan) -> bool:
@@ -84,29 +89,42 @@ class Executor:
             plan.key, self.owner, lease_seconds=LEASE_SECONDS, retry_failed=self.retry_failed
         )
 
-    def _fail(self, plan: RunPlan, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
+    def _fail(self, plan: RunPlan, failure: Failure) -> None:
+        self.failures[plan.key] = failure
+        path = self.workspace.folder(plan.key).path / TRACEBACK
+        path.unlink(missing_ok=True)
+        if failure.traceback:
+            write_atomically(path, failure.traceback.encode())
+        reason = failure.problem
         self.workspace.store.release(plan.key, self.owner, state=RunState.FAILED, reason=reason)
         self.progress.ended(plan, RunState.FAILED, None, reason)
 
     def _open(self, plans: Sequence[RunPlan]) -> list[RunPlan]:
+        """Return the plans that may be trained, here or elsewhere."""
         closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
         states = self.workspace.store.states([plan.key for plan in plans])
-        return [plan for plan in plans if states[plan.key] not in closed]
+        return [
+            plan for plan in plans if states.get(plan.key) not in closed and plan.key not in self.failures
+        ]
 
     def _refuse_untaught(self, plans: Sequence[RunPlan]) -> None:
         """Fail the runs whose teacher could not be trained."""
         keys = [teacher.run for plan in plans for teacher in plan.teachers if teacher.plan]
-        states = self.workspace.store.states(keys)
-        hopeless = {RunState.FAILED, RunState.DIVERGED}
+        lost = {
+            run.key: run
+            for run in self.workspace.store.runs(keys=keys)
+            if run.state in (RunState.FAILED, RunState.DIVERGED)
+        }
         for plan in self._open(plans):
-            bad = [t.run for t in plan.teachers if t.plan and states[t.run] in hopeless]
-            if bad and self._claim(plan):
-                problem = f"its teacher, run {bad[0]}, {states[bad[0]].value}"
-                self._fail(plan, KdctlError(problem, "mend the teacher's training first."))
+            teacher = next((lost[teacher.run] for teacher in plan.teachers if teacher.run in lost), None)
+            if teacher is not None and self._claim(plan):
+                problem = f"its teacher, run {teacher.key}, {teacher.state.value}: {teacher.reason}"
+                known = self.failures.get(teacher.key)
+                hint = known.hint if known else "mend the teacher's training first."
+                self._fail(plan, Failure(problem=problem, hint=hint))
 
     def _wait_for(self, plans: list[RunPlan]) -> None:
-        """Wait for runs that other processes hold; take over those whose lease runs out."""
+        """Wait for runs that other processes hold; take over those they leave."""
         told = False
         while (waiting := self._open(plans)) and not self.stop():
             if not told:

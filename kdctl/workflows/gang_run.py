@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.member import Member
+from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import Gang, TrainingData, fit
-from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import Artifact, EpochResult, ModelFacts, RunResult, RunState, Selection
+from kdctl.records import EpochResult, ModelFacts, RunResult, RunState, Selection
 from kdctl.store.store import Owner
 from kdctl.workflows.assemble import (
     build_compute,
@@ -21,16 +22,24 @@ from kdctl.workflows.assemble import (
     build_student,
     model_facts,
 )
-from kdctl.workflows.data import DataLibrary, sizes_of
+from kdctl.workflows.data import sizes_of
 from kdctl.workflows.environment import describe_environment
+from kdctl.workflows.failure import TRACEBACK, Failure, explain
+from kdctl.workflows.memory import require_memory
 from kdctl.workflows.progress import Progress
 from kdctl.workflows.teachers import LoadedTeacher, TeacherLibrary
 from kdctl.workflows.workspace import Workspace
 
-LEASE_SECONDS = 120.0
-"""A run whose process is silent for so long may be taken over."""
+_log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 600.0
+"""A run whose process is silent for so long may be taken over: longer than any evaluation takes.
+
+A process that ended on this machine is noticed at once, whatever its lease says.
+"""
 
 RENEW_SECONDS = 20.0
+"""At most so often leases are renewed."""
 
 
 @dataclass(kw_only=True)
@@ -38,7 +47,6 @@ class GangRun:
     """Trains claimed runs in lockstep; is the engine's observer while it does."""
 
     workspace: Workspace
-    library: DataLibrary
     progress: Progress
     stop: Callable[[], bool]
     owner: Owner
@@ -47,21 +55,25 @@ class GangRun:
     _teacher_top1: float | None = None
     _renewed: float = field(default_factory=time.monotonic)
 
-    def run(self) -> Exception | None:
+    def run(self) -> Failure | None:
         """Train all members to their end; return what went wrong, if the gang could not go on.
 
-        After an error no member is settled; after a stop all are marked interrupted.
+        Members that a failure finds in training are still the owner's, for another try; after a
+        stop they are marked interrupted.
         """
         self.progress.started(self.plans)
         try:
-            gangs = self._assemble()
-            for gang in gangs:
-                if fit(gang, self, stop=self.stop):
-                    self._settle(gang)
-                else:
-                    self._interrupt(gang)
-        except (KdctlError, RuntimeError, ValueError, MemoryError) as error:
-            return error
+            for gang in self._assemble():
+                finished = fit(gang, self, stop=self.stop)
+                for member in gang.members:
+                    if member.left:
+                        continue
+                    if finished or member.diverged:
+                        self._settle(member, gang.data)
+                    else:
+                        self._interrupt(member)
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
+            return explain(error, self.workspace.device)
         return None
 
     def step_done(self, gang: Gang) -> None:
@@ -69,10 +81,7 @@ class GangRun:
         num_steps = gang.data.train.num_steps
         for member in gang.active:
             self.progress.stepped(member.key, member.epoch + member.step / num_steps)
-        if time.monotonic() - self._renewed > RENEW_SECONDS:
-            self._renewed = time.monotonic()
-            for plan in self.plans:
-                self.workspace.store.renew(plan.key, self.owner, lease_seconds=LEASE_SECONDS)
+        self._renew_leases(gang)
 
     def epoch_done(self, member: Member, result: EpochResult) -> None:
         """Write an epoch's numbers into run folder and store."""
@@ -86,10 +95,15 @@ class GangRun:
         device = choose_device(self.workspace.device)
         compute = build_compute(first, device)
         prepare(compute, self.workspace.num_threads)
-        selected = self.library.select(first.data)
+        selected = self.workspace.library.select(first.data)
         data = build_data(selected, first.data.options, device)
         sizes = sizes_of(selected)
+        for plan in self.plans:
+            require_memory(plan, sizes, device)
         teachers = [TeacherLibrary(self.workspace).load(teacher, sizes) for teacher in first.teachers]
+        for teacher, loaded in zip(first.teachers, teachers, strict=True):
+            if loaded.data_fingerprint != first.data_fingerprint:
+                _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)
         backbones = [teacher.backbone.to(device) for teacher in teachers]
         self._teacher_top1 = max((t.test_top1 for t in teachers if t.test_top1 is not None), default=None)
         places: dict[tuple[int, int], list[Member]] = {}
@@ -118,22 +132,22 @@ class GangRun:
             gang=tuple(other.key for other in self.plans),
         )
         folder = self.workspace.folder(plan.key)
+        (folder.path / TRACEBACK).unlink(missing_ok=True)
         folder.write_plan(plan.planned())
         folder.write_environment(environment)
         folder.truncate_epochs(member.epoch)
         self.workspace.store.record_environment(plan.key, environment)
 
-    def _settle(self, gang: Gang) -> None:
-        for member in gang.members:
-            plan = self._plan(member.key)
-            state = RunState.DIVERGED if member.diverged else RunState.FINISHED
-            result = self._result(member, state, gang.data)
-            folder = self.workspace.folder(member.key)
-            names = [f"{rule.value}.pt" for rule in Selection]
-            artifacts: list[Artifact] = [folder.artifact(n) for n in names if (folder.path / n).is_file()]
-            folder.write_result(result, artifacts)
-            self.workspace.store.settle(member.key, self.owner, result=result, artifacts=artifacts)
-            self.progress.ended(plan, state, result, member.diverged)
+    def _settle(self, member: Member, data: TrainingData) -> None:
+        state = RunState.DIVERGED if member.diverged else RunState.FINISHED
+        result = self._result(member, state, data)
+        folder = self.workspace.folder(member.key)
+        names = [f"{rule.value}.pt" for rule in Selection]
+        artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
+        folder.write_result(result, artifacts)
+        self.workspace.store.settle(member.key, self.owner, result=result, artifacts=artifacts)
+        discard_state(member)
+        self.progress.ended(self._plan(member.key), state, result, member.diverged)
 
     def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:
         images = len(data.train) * member.epoch
@@ -148,11 +162,23 @@ class GangRun:
             reason=member.diverged,
         )
 
-    def _interrupt(self, gang: Gang) -> None:
+    def _interrupt(self, member: Member) -> None:
+        reason = f"stopped in epoch {member.epoch + 1}"
+        self.workspace.store.release(member.key, self.owner, state=RunState.INTERRUPTED, reason=reason)
+        self.progress.ended(self._plan(member.key), RunState.INTERRUPTED, None, reason)
+
+    def _renew_leases(self, gang: Gang) -> None:
+        """Keep the leases alive; a run that another process took over meanwhile leaves the gang."""
+        if time.monotonic() - self._renewed <= RENEW_SECONDS:
+            return
+        self._renewed = time.monotonic()
+        store = self.workspace.store
+        kept = {p.key for p in self.plans if store.renew(p.key, self.owner, lease_seconds=LEASE_SECONDS)}
         for member in gang.active:
-            reason = f"stopped in epoch {member.epoch + 1}"
-            self.workspace.store.release(member.key, self.owner, state=RunState.INTERRUPTED, reason=reason)
-            self.progress.ended(self._plan(member.key), RunState.INTERRUPTED, None, reason)
+            if member.key not in kept:
+                member.left = True
+                reason = "another process took it over while this one was silent"
+                self.progress.ended(self._plan(member.key), RunState.INTERRUPTED, None, reason)
 
     def _plan(self, key: str) -> RunPlan:
         return next(plan for plan in self.plans if plan.key == key)

@@ -1,16 +1,76 @@
-"""What planning needs to know of a workspace."""
+"""From a recipe to its plans, in the light of what a workspace has."""
 
 from __future__ import annotations
 
-from kdctl.recipe.recipe import PlanContext
+from collections.abc import Iterable, Mapping
+
+from kdctl.errors import Mistake, RecipeError
+from kdctl.recipe.context import PlanContext
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
+from kdctl.recipe.space import Point
 from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.teachers import TeacherLibrary
 from kdctl.workflows.workspace import Workspace
 
+NO_POINT = Point(values={})
+"""The one configuration of a recipe without a grid."""
 
-def plan_context(workspace: Workspace, library: DataLibrary) -> PlanContext:
-    """Return the plug-ins, the data and the teachers that a recipe may name in this workspace."""
-    return PlanContext(
-        catalog=full_catalog(), fingerprint=library.fingerprint, teachers=TeacherLibrary(workspace)
-    )
+
+class Planner:
+    """Resolves the configurations of one recipe, each once."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
+        """Name plug-ins, data and teachers as the workspace has them."""
+        self.recipe = recipe
+        self._context = PlanContext(
+            catalog=full_catalog(),
+            fingerprint=workspace.library.fingerprint,
+            teachers=TeacherLibrary(workspace),
+        )
+        self._known: dict[str, tuple[RunPlan, ...]] = {}
+
+    def replicates(self, point: Point) -> tuple[RunPlan, ...]:
+        """Return the runs of one configuration, one for each seed.
+
+        Raises:
+            RecipeError: everything that is wrong with it.
+        """
+        name = repr(sorted(point.values.items()))
+        if name not in self._known:
+            self._known[name] = tuple(
+                self.recipe.plan(point, seed, self._context) for seed in self.recipe.seeds
+            )
+        return self._known[name]
+
+    def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
+        """Return all runs, each once, seed-outermost: all configurations with the first seed come first.
+
+        Raises:
+            RecipeError: everything that is wrong with any configuration.
+        """
+        mistakes: list[Mistake] = []
+        configurations: list[tuple[RunPlan, ...]] = []
+        for point in points:
+            try:
+                configurations.append(self.replicates(point))
+            except RecipeError as error:
+                mistakes.extend(error.mistakes)
+        if mistakes:
+            raise RecipeError(mistakes)
+        by_seed = [plan for plans in zip(*configurations, strict=True) for plan in plans]
+        return tuple({plan.key: plan for plan in by_seed}.values())
+
+    def probe(self, corners: Mapping[str, tuple[object, ...]]) -> tuple[RunPlan, ...]:
+        """Plan the first value of every field together, then each other value in place of the first.
+
+        Raises:
+            RecipeError: everything that is wrong with any of them.
+        """
+        first = {dotted: values[0] for dotted, values in corners.items()}
+        others = [
+            Point(values={**first, dotted: value})
+            for dotted, values in corners.items()
+            for value in values[1:]
+        ]
+        return self.runs([Point(values=first), *others])

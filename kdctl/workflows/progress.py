@@ -12,8 +12,14 @@ from kdctl.records import EpochResult, RunResult, RunState
 class Progress(Protocol):
     """Listens to a workflow."""
 
-    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
-        """Hear what there is to do, teachers first, and how many more runs are settled already."""
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
+        """Hear what there is to do, teachers first; a search says so once for each of its batches.
+
+        Args:
+            plans: to be trained now.
+            settled: how many more runs need no training.
+            later: how many runs will be planned when these have ended.
+        """
         ...
 
     def started(self, plans: Sequence[RunPlan]) -> None:
@@ -40,7 +46,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def planned(self, plans: Sequence[RunPlan], settled: int) -> None:
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
         """Ignore it."""
 
     def started(self, plans: Sequence[RunPlan]) -> None:

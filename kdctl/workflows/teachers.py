@@ -23,6 +23,8 @@ class LoadedTeacher:
 
     backbone: Backbone
     checkpoint_sha256: str
+    data_fingerprint: str
+    """Of the data it was trained on."""
     test_top1: float | None
     """Percent; None when it was never evaluated here."""
 
@@ -66,19 +68,30 @@ class TeacherLibrary:
         """
         path = Path(teacher.checkpoint) if not teacher.run else self._path(teacher.run)
         content = read_model(path)
-        if teacher.checkpoint_sha256 and content.sha256 != teacher.checkpoint_sha256:
+        expected = teacher.checkpoint_sha256 or self._recorded_sha256(teacher.run, path.name)
+        if expected and content.sha256 != expected:
             raise KdctlError(
-                f"{path} changed since the run was planned.", "plan again with the file as it is."
+                f"{path} is not the file it was: its SHA-256 differs from the one on record.",
+                "restore it from a copy, or train or name the teacher anew.",
             )
-        backbone = models.get(teacher.name).item(*sizes)
+        num_classes = len(content.weights.get("classifier.weight", range(sizes.num_classes)))
+        backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
         load_weights(backbone, content.weights, path)
         backbone.eval().requires_grad_(requires_grad=False)
         return LoadedTeacher(
-            backbone=backbone, checkpoint_sha256=content.sha256, test_top1=self._test_top1(teacher.run)
+            backbone=backbone,
+            checkpoint_sha256=content.sha256,
+            data_fingerprint=str(content.plan["data_fingerprint"]),
+            test_top1=self._test_top1(teacher.run),
         )
 
     def _path(self, key: str) -> Path:
         return self._workspace.folder(key).path / f"{Selection.LAST.value}.pt"
+
+    def _recorded_sha256(self, key: str, name: str) -> str:
+        """Return the SHA-256 that a run's checkpoint had at its end; empty if it is not known."""
+        artifacts = self._workspace.store.artifacts(key)
+        return next((artifact.sha256 for artifact in artifacts if artifact.name == name), "")
 
     def _test_top1(self, key: str) -> float | None:
         result = self._workspace.store.run(key).result if key else None

@@ -9,11 +9,10 @@ from pathlib import Path
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
-from kdctl.recipe.space import Point
-from kdctl.records import RunState, StoredRun
-from kdctl.workflows.data import DataLibrary
+from kdctl.records import SETTLED, RunState, StoredRun
 from kdctl.workflows.execute import Executor, teacher_plans
-from kdctl.workflows.planning import plan_context
+from kdctl.workflows.failure import RunsFailedError, mistakes_of
+from kdctl.workflows.planning import NO_POINT, Planner
 from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.recipes import open_recipe
 from kdctl.workflows.workspace import Workspace
@@ -30,6 +29,12 @@ class TrainPlan:
     states: dict[str, RunState]
     """Of the runs that the store knows already."""
 
+    @property
+    def to_do(self) -> list[RunPlan]:
+        """Runs that need training, teachers first."""
+        everything = (*self.teachers, *self.runs)
+        return [plan for plan in everything if self.states.get(plan.key) not in SETTLED]
+
 
 def plan_training(recipe: Recipe | Path | str, workspace: Workspace) -> TrainPlan:
     """Resolve a recipe without `[grid]` and `[search]` into its runs.
@@ -37,7 +42,7 @@ def plan_training(recipe: Recipe | Path | str, workspace: Workspace) -> TrainPla
     Raises:
         RecipeError: everything that is wrong with the recipe.
     """
-    return _plan(_opened(recipe), workspace, DataLibrary(workspace.data_root))
+    return _plan(_opened(recipe), workspace)
 
 
 def train(
@@ -49,28 +54,29 @@ def train(
 ) -> list[StoredRun]:
     """Train the recipe's run for each seed, teachers first, and return them.
 
-    Finished runs are not trained again, interrupted and failed ones go on.
+    Finished runs are not trained again, interrupted and failed ones go on. A run that diverged is
+    returned as such.
 
     Raises:
         RecipeError: everything that is wrong with the recipe.
         KdctlError: data are missing, a teacher does not fit.
+        RunsFailedError: what stopped the runs that failed; the others are finished nevertheless.
     """
-    library = DataLibrary(workspace.data_root)
-    plan = _plan(_opened(recipe), workspace, library)
-    executor = Executor(
-        workspace=workspace, library=library, progress=progress or Silent(), stop=stop, retry_failed=True
-    )
+    plan = plan_training(recipe, workspace)
+    executor = Executor(workspace=workspace, progress=progress or Silent(), stop=stop, retry_failed=True)
     executor.complete(plan.runs)
-    return workspace.store.runs(keys=[run.key for run in plan.runs])
+    runs = workspace.store.runs(keys=[run.key for run in plan.runs])
+    if mistakes := mistakes_of(runs, executor.failures):
+        raise RunsFailedError(mistakes)
+    return runs
 
 
-def _plan(recipe: Recipe, workspace: Workspace, library: DataLibrary) -> TrainPlan:
-    if recipe.search or recipe.points != (Point(values={}),):
+def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
+    if recipe.search or recipe.points != (NO_POINT,):
         raise UsageError(
             f"recipe '{recipe.name}' has a search space.", f"run it with: kdctl sweep {recipe.source}"
         )
-    context = plan_context(workspace, library)
-    runs = tuple(recipe.plan(Point(values={}), seed, context) for seed in recipe.seeds)
+    runs = Planner(recipe, workspace).replicates(NO_POINT)
     teachers = tuple(teacher_plans(runs))
     states = workspace.store.states([run.key for run in (*teachers, *runs)])
     return TrainPlan(runs=runs, teachers=teachers, states=states)

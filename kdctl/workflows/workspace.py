@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.store.folder import RunFolder
 from kdctl.store.store import Store
+from kdctl.workflows.data import DataLibrary
 
 DATABASE = "kdctl.db"
 
@@ -20,8 +22,8 @@ class Workspace:
     runs: Path
     """Folder of run folders and of the database."""
     store: Store
-    data_root: Path
-    """Folder below which data sets are looked for."""
+    library: DataLibrary
+    """The data sets."""
     device: str = "auto"
     """'auto', 'cpu', 'cuda' or 'cuda:N'."""
     num_threads: int | None = None
@@ -35,7 +37,7 @@ class Workspace:
 @contextmanager
 def open_workspace(
     runs: Path | str = "runs",
-    data: Path | str = "data",
+    data: DataLibrary | Path | str = "data",
     *,
     device: str = "auto",
     num_threads: int | None = None,
@@ -43,11 +45,44 @@ def open_workspace(
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
 
+    Args:
+        runs: folder of run folders and of the database.
+        data: folder below which data sets are looked for, or a library that has read some already.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        num_threads: CPU threads of torch; None: its default.
+        create: False: the database must be there.
+
     Raises:
         KdctlError: the database is missing (and may not be created), not ours, or cannot be written.
     """
     folder = Path(runs)
     with Store.open(folder / DATABASE, create=create) as store:
-        yield Workspace(
-            runs=folder, store=store, data_root=Path(data), device=device, num_threads=num_threads
-        )
+        library = data if isinstance(data, DataLibrary) else DataLibrary(Path(data))
+        yield Workspace(runs=folder, store=store, library=library, device=device, num_threads=num_threads)
+
+
+@contextmanager
+def open_for_planning(
+    runs: Path | str = "runs",
+    data: Path | str = "data",
+    *,
+    device: str = "auto",
+    num_threads: int | None = None,
+    may_fetch: bool = True,
+) -> Generator[Workspace]:
+    """Open a workspace to plan or to look at checkpoint files: nothing is made that is not there.
+
+    Where there is no database yet, an empty one in a temporary folder stands in. Data that are not
+    here are only downloaded if `may_fetch`.
+
+    Raises:
+        KdctlError: the database is not ours, or cannot be written.
+    """
+    folder = Path(runs)
+    library = DataLibrary(Path(data), may_fetch=may_fetch)
+    with ExitStack() as stack:
+        path = folder / DATABASE
+        if not path.exists():
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
+        store = stack.enter_context(Store.open(path))
+        yield Workspace(runs=folder, store=store, library=library, device=device, num_threads=num_threads)

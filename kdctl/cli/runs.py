@@ -1,0 +1,84 @@
+"""Plans and results of runs, as people and programs want to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kdctl.cli.console import print_json, print_table
+from kdctl.cli.options import Format
+from kdctl.cli.wording import describe, percent
+from kdctl.records import RunState, Selection, StoredRun, to_tree
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdctl.recipe.plan import RunPlan
+
+NEW = "new"
+"""Said of a run that the store does not know."""
+
+
+def show_plans(
+    teachers: Sequence[RunPlan],
+    students: Sequence[RunPlan],
+    states: Mapping[str, RunState],
+    *,
+    to: Console | None = None,
+) -> None:
+    """Print planned runs as a table, on stdout if not told otherwise."""
+    rows: list[list[str]] = []
+    for plan in (*teachers, *students):
+        state = states[plan.key].value if plan.key in states else NEW
+        first = plan in teachers and state != RunState.FINISHED.value
+        rows.append(
+            [
+                plan.key[:8],
+                describe(plan),
+                str(plan.epochs),
+                str(plan.data.options.batch_size),
+                plan.engine.precision,
+                f"{state}, a teacher: trained first" if first else state,
+            ]
+        )
+    print_table(("run", "what", ">epochs", ">batch", "precision", "state"), rows, to=to)
+
+
+def planned_trees(
+    teachers: Sequence[RunPlan], students: Sequence[RunPlan], states: Mapping[str, RunState]
+) -> list[dict[str, Any]]:
+    """Return planned runs for JSON."""
+    return [
+        {
+            "run": plan.key,
+            "role": "teacher" if plan in teachers else "student",
+            "state": states[plan.key].value if plan.key in states else NEW,
+            "plan": plan.tree(),
+        }
+        for plan in (*teachers, *students)
+    ]
+
+
+def show_results(runs: Iterable[StoredRun], form: Format) -> None:
+    """Print what runs came to on stdout."""
+    if form is Format.JSON:
+        print_json(runs=[to_tree(run) for run in runs])
+        return
+    headings = ("run", "state", ">top-1", ">best test", ">teacher", ">parameters", ">pruned")
+    print_table(headings, [_result_row(run) for run in runs])
+
+
+def _result_row(run: StoredRun) -> list[str]:
+    result = run.result
+    if result is None or Selection.LAST.value not in result.selected:
+        return [run.key, run.state.value, *("—" for _ in range(5))]
+    last, best = (result.selected[rule.value].test.top1 for rule in (Selection.LAST, Selection.BEST_TEST))
+    return [
+        run.key,
+        run.state.value,
+        percent(last),
+        percent(best),
+        percent(result.teacher_test_top1),
+        f"{result.facts.shipped_parameters:,}",
+        percent(result.facts.pruning_percent, " %"),
+    ]

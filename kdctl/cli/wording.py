@@ -1,0 +1,50 @@
+"""Numbers, times and runs in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdctl.records import RunResult, RunState, Selection
+
+if TYPE_CHECKING:
+    from kdctl.recipe.plan import RunPlan
+
+
+def counted(number: int, singular: str) -> str:
+    """Return a number of things: '1 run', '2 runs'."""
+    return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: '12 s', '3 min 05 s', '2 h 10 min', '3 d 04 h'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+def describe(plan: RunPlan) -> str:
+    """Return a run's title with its learning rate, the field a sweep varies most often."""
+    return f"{plan.title()} · lr {plan.optimizer.options.learning_rate:g}"
+
+
+def describe_member(plan: RunPlan) -> str:
+    """Return what tells a run from the others of its gang, which share data, seed and teachers."""
+    return f"{plan.student.name} · {plan.method.name} · lr {plan.optimizer.options.learning_rate:g}"
+
+
+def outcome(state: RunState, result: RunResult | None, reason: str) -> str:
+    """Word how a run ended."""
+    if result is None or state is not RunState.FINISHED:
+        return f"{state.value}: {reason}" if reason else state.value
+    last = result.selected[Selection.LAST.value].test.top1
+    return f"{state.value}  test {last:.2f} %  {duration(result.train_seconds)}"
+
+
+def percent(value: float | None, unit: str = "") -> str:
+    """Return a percentage with two decimals; a dash for one that is not known."""
+    return "—" if value is None else f"{value:.2f}{unit}"

@@ -1,0 +1,50 @@
+"""Whether models fit into memory, before the system finds out by killing us."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import models
+from kdctl.recipe.plan import RunPlan
+from kdctl.workflows.data import Sizes
+
+COPIES = 3
+"""Of each trained weight, at least: itself, its gradient, its momentum."""
+
+
+def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
+    """Raise if student and teachers cannot fit on the device, however small the batch.
+
+    Raises:
+        KdctlError: the weights alone are larger than the device's whole memory.
+    """
+    available = _total_bytes(device)
+    names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
+    with torch.device("meta"):
+        student, *teachers = (models.get(name).item(*sizes) for name in names)
+    needed = COPIES * _num_bytes([student]) + _num_bytes(teachers)
+    if available is not None and needed > available:
+        raise KdctlError(
+            f"the weights of {' and '.join(names)} need {needed / 2**30:,.1f} GiB to be trained, "
+            f"{device} has {available / 2**30:,.1f} GiB.",
+            "choose smaller models, or a larger device with --device.",
+        )
+
+
+def _num_bytes(modules: Sequence[nn.Module]) -> int:
+    return sum(weight.numel() * weight.element_size() for module in modules for weight in module.parameters())
+
+
+def _total_bytes(device: torch.device) -> int | None:
+    """Return the size of the device's memory; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,140 @@
+"""The command line in this process, on tiny studies of the digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdctl import plugins
+from kdctl.cli import main
+from kdctl.workflows.catalog import full_catalog
+
+RECIPE = """
+schema = 1
+name = "tiny"
+description = "three runs and a teacher"
+seeds = [0]
+student = "resnet3"
+[teacher]
+name = "resnet4"
+[data]
+name = "digits"
+size = 8
+samples_per_class = 8
+[schedule]
+name = "constant"
+epochs = 1
+"""
+
+GRID = """
+[[grid]]
+method = ["ce"]
+[[grid]]
+method = ["kd", "simkd"]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *words: str, code: int) -> None:
+        """Check that this is an error as it should be, and that it contains `words`."""
+        assert self.code == code, self
+        assert self.out == ""
+        assert "error: " in self.err
+        assert "hint: " in self.err
+        assert "Traceback" not in self.err
+        assert "\x1b" not in self.err
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture(autouse=True)
+def forget_plugins() -> Iterator[Callable[[], None]]:
+    """Unload the plug-ins of a test at its end, or when called: no other test should see them."""
+    registries = list(full_catalog().values())
+    for registry in registries:
+        registry.names()  # imports the room
+    before = [(dict(registry._entries), dict(registry._by_folded_name)) for registry in registries]
+    loaded = dict(plugins._loaded)
+
+    def forget() -> None:
+        for registry, (entries, names) in zip(registries, before, strict=True):
+            registry._entries, registry._by_folded_name = dict(entries), dict(names)
+        plugins._loaded.clear()
+        plugins._loaded.update(loaded)
+
+    yield forget
+    forget()
+
+
+@pytest.fixture(autouse=True)
+def torch_settings() -> Iterator[None]:
+    """A workflow sets torch's switches for its whole process; give the other tests theirs back."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+
+
+@pytest.fixture
+def kdctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Run a command in an empty folder; its words may be given as one text."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Answer:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([part for word in words for part in (word.split() if len(words) == 1 else [word])])
+        out, err = capfd.readouterr()
+        return Answer(code=int(end.value.code or 0), out=out, err=err)
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], str]:
+    """Write a recipe: the tiny study with something added; return its name."""
+
+    def write(body: str = "", name: str = "tiny.toml") -> str:
+        (tmp_path / name).write_text(RECIPE + body)
+        return name
+
+    return write
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], subprocess.Popen[str]]]:
+    """Start a command in a process of its own."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(words: Sequence[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdctl", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kdctl as package
+from kdctl.workflows import workspace
+
+Kdctl = Callable[..., Any]
+
+HEAVY = {"torch", "torchvision", "optuna", "pandas", "sqlalchemy", "scipy", "numpy", "sklearn", "matplotlib"}
+
+SPY = """
+import sys
+from kdctl.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(" ".join({module.partition(".")[0] for module in sys.modules}), file=sys.stderr)
+"""
+
+
+def imported_by(folder: Path, *words: str) -> set[str]:
+    """Return the top-level modules that a command imports."""
+    process = subprocess.run(
+        [sys.executable, "-c", SPY, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    return set(process.stderr.split())
+
+
+def test_help_of_every_verb_loads_nothing_heavy(tmp_path: Path) -> None:
+    verbs = [[], ["train"], ["sweep"], ["eval"], ["report"], ["list"], ["list", "runs"]]
+    for verb in verbs:
+        assert imported_by(tmp_path, *verb, "--help") & HEAVY == set(), verb
+
+
+def test_a_report_never_loads_torch(kdctl: Kdctl, recipe: Callable[[], str], tmp_path: Path) -> None:
+    kdctl(f"sweep {recipe()} --threads 1 --quiet")
+    for words in (["report"], ["list", "runs"]):
+        assert imported_by(tmp_path, *words) & {"torch", "torchvision", "optuna"} == set(), words
+
+
+def test_version_and_help(kdctl: Kdctl) -> None:
+    assert kdctl("--version").out == f"kdctl {package.__version__}\n"
+    bare = kdctl()
+    assert bare.code == 2
+    for verb in ("train", "sweep", "eval", "report", "list"):
+        assert verb in bare.out + bare.err
+    assert "Exit codes: 0 done" in kdctl("--help").out
+
+
+def test_an_unknown_option_is_wrong_usage(kdctl: Kdctl) -> None:
+    answer = kdctl("train --studnet resnet8")
+    assert answer.code == 2
+    assert answer.out == ""
+    assert "--student" in answer.err
+
+
+def test_completion_knows_the_verbs(tmp_path: Path) -> None:
+    asked = {"_KDCTL_COMPLETE": "complete_bash", "COMP_WORDS": "kdctl sw", "COMP_CWORD": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'kdctl'; from kdctl.cli import main; main()"],
+        cwd=tmp_path,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stdout.split() == ["sweep"]
+
+
+def test_a_bug_ends_with_two_and_asks_for_a_report(kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*words: object, **options: object) -> None:
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(workspace, "open_workspace", stumble)
+    answer = kdctl("report")
+    assert answer.code == 2
+    assert "Traceback" in answer.err
+    assert "error: kdctl stumbled: LookupError: nobody thought of this." in answer.err
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.run(
+        f"{sys.executable} -m kdctl --help | head -n 1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stderr == ""
+
+
+def test_warnings_of_the_rooms_reach_the_reader(kdctl: Kdctl, tmp_path: Path) -> None:
+    code = "import logging\nlogging.getLogger('kdctl.readers').warning('fetching %s', 'pictures')\n"
+    (tmp_path / "chatty.py").write_text(code)
+    answer = kdctl("list projectors --plugin chatty.py")
+    assert answer.code == 0
+    assert answer.err == "note: fetching pictures\n"

@@ -1,0 +1,101 @@
+"""Ctrl-C, SIGTERM and kill -9 in the middle of a run, and the same command again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdctl.cli.signals import StopSignals
+from kdctl.engine.checkpoint import read_model
+
+TRAIN = (
+    "train --student resnet3 --dataset digits -o data.size=8 -o data.samples_per_class=8 --threads 1 "
+    "-o schedule.epochs=30"
+)
+
+Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
+Kdctl = Callable[..., Any]
+
+
+def send_in_training(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal once the first epoch was reported."""
+    assert process.stderr is not None
+    assert any("epoch 1/" in line for line in process.stderr)
+    process.send_signal(number)
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the exit code and the rest of stderr."""
+    assert process.stderr is not None
+    return process.wait(60), process.stderr.read()
+
+
+def weights(runs: Path) -> dict[str, torch.Tensor]:
+    (path,) = runs.glob("*/last.pt")
+    return dict(read_model(path).weights)
+
+
+def test_a_run_that_was_stopped_or_killed_ends_as_if_it_had_not_been(
+    start: Start, kdctl: Kdctl, tmp_path: Path
+) -> None:
+    """One test for all three, so that they can run beside each other."""
+    numbers = {"int": signal.SIGINT, "kill": signal.SIGKILL}
+    processes = {runs: start([*TRAIN.split(), "--runs", runs]) for runs in numbers}
+    for runs, process in processes.items():
+        send_in_training(process, numbers[runs])
+    ends = {runs: end_of(process) for runs, process in processes.items()}
+    assert ends["int"][0] == 130
+    assert "the same command goes on from here" in ends["int"][1]
+    assert "interrupted: stopped in epoch" in ends["int"][1]
+    assert ends["kill"][0] == -signal.SIGKILL
+    assert (tmp_path / "int").is_dir()
+    assert not list((tmp_path / "int").glob("*/last.pt"))
+    undisturbed = kdctl(f"{TRAIN} --runs undisturbed --quiet")
+    for runs in numbers:
+        again = kdctl(f"{TRAIN} --runs {runs} --quiet")
+        assert (again.code, again.out) == (0, undisturbed.out)
+        ours, theirs = weights(tmp_path / runs), weights(tmp_path / "undisturbed")
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_terminated_sweep_saves_and_goes_on(
+    kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    name = recipe("[method]\nname = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1]\n")
+
+    def terminate_once_training() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/epochs.jsonl")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate_once_training)
+    thread.start()
+    stopped = kdctl(f"sweep {name} --threads 1 -o schedule.epochs=30")
+    thread.join()
+    assert stopped.code == 143
+    assert "tiny: 2 interrupted" in stopped.err
+    assert "state saved; the same command goes on from here" in stopped.err
+    finished = kdctl(f"sweep {name} --threads 1 -o schedule.epochs=30")
+    assert finished.code == 0
+    assert "tiny: 2 finished" in finished.err
+
+
+def test_a_second_signal_does_not_wait_for_the_step() -> None:
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        with pytest.raises(SystemExit) as end:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert end.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

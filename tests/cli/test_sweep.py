@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GRID = """
+[[grid]]
+method = ["ce"]
+[[grid]]
+method = ["kd", "simkd"]
+"""
+
+Kdctl = Callable[..., Any]
+WriteRecipe = Callable[..., str]
+
+
+def test_a_sweep_says_what_it_came_to_and_how_to_see_the_table(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    name = recipe(GRID)
+    first = kdctl(f"sweep {name} --threads 1")
+    assert (first.code, first.out) == (0, "")
+    assert "4 runs: 0 done, 4 to do" in first.err
+    assert "tiny: 4 finished" in first.err
+    assert "kdctl report --sweep tiny" in first.err
+    second = kdctl(f"sweep {name} --threads 1")
+    assert second.code == 0
+    assert "4 runs: 4 done, 0 to do" in second.err
+    assert "start" not in second.err
+
+
+def test_a_dry_run_counts_runs_and_time_and_touches_nothing(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    name = recipe(GRID)
+    answer = kdctl(f"sweep {name} --dry-run -o seeds=[0,1]")
+    assert (answer.code, answer.err) == (0, "")
+    assert "7 runs: 1 teacher, 3 configurations × 2 seeds; 0 done, 7 to do" in answer.out
+    assert "estimated time: about" in answer.out
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_dry_run_of_a_search_counts_what_it_will_choose(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    name = recipe(
+        "[method]\nname = 'ce'\n[search]\nmetric = 'test'\ntrials = 5\n"
+        "[search.space]\noptimizer.learning_rate = {}\n"
+    )
+    text = kdctl(f"sweep {name} --dry-run").out
+    assert "search: 5 configurations by tpe, best on test" in text
+    assert "5 runs: 0 teachers, 5 configurations × 1 seed; 0 done, 5 to do" in text
+    tree = json.loads(kdctl(f"sweep {name} --dry-run --format json").out)
+    assert (tree["runs"], tree["planned_later"], tree["done"]) == ([], 5, 0)
+    assert tree["estimated_seconds"] > 0
+
+
+def test_json_is_all_that_stdout_gets(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    answer = kdctl(f"sweep {recipe(GRID)} --threads 1 --format json --quiet")
+    assert (answer.code, answer.err) == (0, "")
+    tree = json.loads(answer.out)
+    assert (tree["schema"], tree["sweep"], tree["complete"]) == (1, "tiny", True)
+    assert [run["state"] for run in tree["runs"]] == ["finished"] * 4
+    plan = json.loads(kdctl(f"sweep {recipe(GRID)} --dry-run --format json").out)
+    assert [run["run"] for run in plan["runs"]] == [run["key"] for run in tree["runs"]]
+    assert (plan["done"], plan["estimated_seconds"]) == (4, 0.0)
+
+
+def test_failed_runs_are_explained_and_end_with_three(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    (tmp_path / "breaks.py").write_text(
+        "from kdctl.methods.ce import CrossEntropy\n"
+        "from kdctl.protocols.distiller import methods\n"
+        "@methods.register('breaks')\n"
+        "class Breaks(CrossEntropy):\n"
+        "    '''Breaks.'''\n"
+        "    def losses(self, step):\n"
+        "        raise AttributeError('broken')\n"
+    )
+    name = recipe("[grid]\nmethod = ['ce', 'breaks']\n")
+    answer = kdctl(f"sweep {name} --threads 1 --plugin breaks.py")
+    answer.refused("failed: AttributeError: broken", code=3)
+    assert "tiny: 1 finished, 1 failed" in answer.err
+    again = kdctl(f"sweep {name} --threads 1 --plugin breaks.py")
+    again.refused("AttributeError: broken", "--retry-failed", code=3)
+    assert "2 runs: 2 done, 0 to do" in again.err
+    planned = kdctl(f"sweep {name} --plugin breaks.py --dry-run").out
+    assert "1 done, 1 failed (--retry-failed), 0 to do" in planned
+    retried = kdctl(f"sweep {name} --threads 1 --plugin breaks.py --retry-failed")
+    assert retried.code == 3
+    assert "2 runs: 1 done, 1 to do" in retried.err
+
+
+def test_a_diverged_run_does_not_fail_the_sweep(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    name = recipe("[method]\nname = 'ce'\n[grid]\noptimizer.learning_rate = [1e30, 0.05]\n")
+    answer = kdctl(f"sweep {name} --threads 1")
+    assert answer.code == 0
+    assert "diverged: the loss 'task' is not finite in epoch 1" in answer.err
+    assert "tiny: 1 diverged, 1 finished" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("[grid]\n", "[grid] is empty"),
+        ("[grid]\nmethod = []\n", "method = []"),
+        ("[grid]\nmethod = ['kdd']\n", "did you mean 'kd'"),
+        ("[grid]\nmethod = ['kd']\n[serach]\ntrials = 3\n", "serach"),
+        ("[grid]\nmethod = ['kd'\n", "line"),
+    ],
+)
+def test_a_bad_recipe_is_refused_and_nothing_is_made(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path, body: str, word: str
+) -> None:
+    name = recipe(body)
+    kdctl(f"sweep {name}").refused(word, name, code=2)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_dry_run_downloads_nothing(kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path, name: str) -> None:
+    answer = kdctl(f"sweep {recipe(GRID)} --dry-run -o data={{name='{name}'}}")
+    assert "downloading" not in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+    if name == "cifar100":  # its fingerprint is known, so that it can be planned
+        assert (answer.code, answer.err) == (0, "")
+        assert "estimated time: unknown" in answer.out

@@ -1,0 +1,67 @@
+"""What a person at a terminal sees, through a pseudo-terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd', 'simkd']\n"
+
+
+def on_terminal(folder: Path, words: str, *, columns: int = 80, **environment: str) -> tuple[int, str]:
+    """Run a command on a terminal; return its exit code and all that was drawn."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdctl", *words.split()],
+        cwd=folder,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )
+    os.close(side)
+    drawn = b""
+    try:
+        while part := os.read(main, 65_536):
+            drawn += part
+    except OSError:  # the other side is closed
+        pass
+    finally:
+        os.close(main)
+    return process.wait(60), drawn.decode()
+
+
+def plain(drawn: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+
+
+def test_a_sweep_draws_bars_and_leaves_lines(recipe: Callable[..., str], tmp_path: Path) -> None:
+    code, drawn = on_terminal(tmp_path, f"sweep {recipe(GRID)} --threads 1 -o schedule.epochs=3")
+    assert code == 0
+    text = plain(drawn)
+    assert "Traceback" not in text
+    assert "all runs" in text
+    assert "━" in text
+    assert "/4 runs" in text
+    assert re.search(r"test \d+\.\d\d %", text)
+    assert "4 runs: 0 done, 4 to do" in text
+    assert "tiny: 4 finished" in text
+
+
+def test_no_color_is_respected(tmp_path: Path) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*m")
+    code, drawn = on_terminal(tmp_path, "report", NO_COLOR="1")
+    assert code == 1
+    assert "error: there is no database" in plain(drawn)
+    assert {match for match in colour.findall(drawn) if re.search(r"3\d|4\d", match)} == set()
+    _, coloured = on_terminal(tmp_path, "report")
+    assert any(re.search(r"3\d", match) for match in colour.findall(coloured))

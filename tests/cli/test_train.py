@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdctl.cli.train import teacher_table
+
+TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
+TAUGHT = f"train --student resnet3 --teacher resnet4 -o teacher.schedule.epochs=1 {TINY}"
+
+Kdctl = Callable[..., Any]
+
+
+def test_a_student_alone_is_trained_with_cross_entropy(kdctl: Kdctl) -> None:
+    answer = kdctl(f"train --student ResNet-3 {TINY}")
+    assert answer.code == 0
+    assert "resnet3 · ce · seed 0 · lr 0.05" in answer.err
+    heading, row = answer.out.splitlines()
+    assert heading.split()[:4] == ["run", "state", "top-1", "best"]
+    assert row.split()[1] == "finished"
+
+
+def test_the_plan_says_that_a_teacher_is_trained_first_and_then_that_it_is_there(kdctl: Kdctl) -> None:
+    first = kdctl(TAUGHT)
+    assert first.code == 0
+    assert "new, a teacher: trained first" in first.err
+    second = kdctl(TAUGHT)
+    assert second.code == 0
+    assert "trained first" not in second.err
+    assert "2 runs: 2 done, 0 to do" in second.err
+    assert second.out == first.out  # the same key, trained once
+    runs = json.loads(kdctl("list runs --format json").out)["rows"]
+    assert [run["student"] for run in runs] == ["resnet4", "resnet3"]
+
+
+def test_a_teacher_may_be_given_by_key_or_file(kdctl: Kdctl) -> None:
+    kdctl(f"train --student resnet4 {TINY}")
+    (teacher,) = json.loads(kdctl("list runs --format json").out)["rows"]
+    for word in (teacher["run"][:6], f"runs/{teacher['run']}/last.pt"):
+        answer = kdctl(f"train --student resnet3 --method kd --teacher {word} {TINY} --format json --quiet")
+        assert answer.code == 0
+        assert answer.err == ""
+        (run,) = json.loads(answer.out)["runs"]
+        assert run["plan"]["teachers"][0]["name"] == "resnet4"
+
+
+def test_what_a_teacher_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").touch()
+    assert teacher_table("ResNet-32x4") == {"name": "ResNet-32x4"}
+    assert teacher_table("model") == {"checkpoint": "model"}
+    assert teacher_table("gone.pt") == {"checkpoint": "gone.pt"}
+    assert teacher_table("cafe12") == {"run": "cafe12"}
+    assert teacher_table("resnet33") == {"name": "resnet33"}  # no key: the error names the nearest
+
+
+def test_a_method_of_one_teacher_refuses_several(kdctl: Kdctl) -> None:
+    answer = kdctl(f"train --student resnet3 --teacher resnet4 --teacher resnet5 {TINY}")
+    answer.refused("'simkd' wants 1 teacher(s), the recipe names 2", code=2)
+
+
+def test_a_teacher_that_nobody_would_listen_to_is_refused(kdctl: Kdctl) -> None:
+    answer = kdctl(f"{TAUGHT} --method ce")
+    answer.refused("'ce' takes no teacher", "--teacher resnet4", code=2)
+
+
+def test_a_recipe_file_is_trained_and_the_command_line_wins(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    answer = kdctl(f"train {recipe()} --method kd --seed 3 --format json --dry-run")
+    assert answer.code == 0
+    teacher, student = json.loads(answer.out)["runs"]
+    assert (teacher["role"], student["role"]) == ("teacher", "student")
+    assert student["plan"]["method"]["name"] == "kd"
+    assert student["plan"]["seed"] == 3
+    assert student["state"] == "new"
+
+
+def test_a_recipe_and_a_protocol_do_not_go_together(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    kdctl(f"train {recipe()} --protocol crd").refused("--protocol crd", "extends = 'crd'", code=2)
+
+
+def test_a_dry_run_touches_nothing(kdctl: Kdctl, tmp_path: Path) -> None:
+    answer = kdctl(f"{TAUGHT} --dry-run")
+    assert answer.code == 0
+    assert "resnet3 <- resnet4 · simkd" in answer.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_run_is_shown_and_fails_the_command(kdctl: Kdctl) -> None:
+    answer = kdctl(f"train --student resnet3 {TINY} -o optimizer.learning_rate=1e30")
+    assert answer.code == 1
+    assert "diverged" in answer.out
+    assert "is not finite in epoch 1" in answer.err
+    assert "hint: lower optimizer.learning_rate" in answer.err
+
+
+def test_a_failed_run_says_why_and_what_to_do(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(
+        "from kdctl.methods.ce import CrossEntropy\n"
+        "from kdctl.protocols.distiller import methods\n"
+        "@methods.register('fails')\n"
+        "class Fails(CrossEntropy):\n"
+        "    '''Fails.'''\n"
+        "    def losses(self, step):\n"
+        "        return 1 / 0\n"
+    )
+    answer = kdctl(f"train --student resnet3 {TINY} --plugin fails.py -o method.name=fails")
+    answer.refused("failed: ZeroDivisionError: division by zero (", "fails.py, line 7", code=1)

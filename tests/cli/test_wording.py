@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from kdctl.cli.wording import counted, duration, percent
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7_800, "2 h 10 min"),
+        (200_000, "2 d 07 h"),
+    ],
+)
+def test_times_are_worded_for_people(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_things_are_counted() -> None:
+    assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert percent(None, " %") == "—"
+    assert percent(98.765, " %") == "98.77 %"

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from kdctl.recipe.component import Range
+from kdctl.recipe.space import Point, Search
+from kdctl.sweep.study import ConfigurationStudy, known_points, open_study
+
+POINTS = (
+    Point(values={"method": "ce"}),
+    Point(values={"method": "kd", "optimizer.learning_rate": 0.05}),
+    Point(values={"method": {"name": "kd", "temperature": 2.0}, "optimizer.learning_rate": 0.1}),
+)
+
+
+def search(sampler: str = "random", *, trials: int = 6, batch: int = 1) -> Search:
+    return Search(
+        sampler=sampler,
+        trials=trials,
+        batch=batch,
+        metric="val",
+        sampler_seed=0,
+        space={
+            "optimizer.learning_rate": Range(low=0.001, high=0.5, log=True),
+            "schedule.epochs": Range(low=1, high=20),
+            "method": ("kd", {"name": "simkd", "projector": "bottleneck"}),
+        },
+    )
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "kdctl.db"
+
+
+@pytest.fixture
+def study(database: Path) -> Iterator[ConfigurationStudy]:
+    with open_study(database, "s") as opened:
+        yield opened
+
+
+def trials(database: Path, name: str = "s") -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def test_grid_points_are_proposed_in_the_order_of_the_recipe(study: ConfigurationStudy) -> None:
+    proposals = study.propose_grid(POINTS)
+    assert [proposal.point for proposal in proposals] == list(POINTS)
+    assert [proposal.trial for proposal in proposals] == [0, 1, 2]
+
+
+def test_a_grid_that_is_proposed_again_uses_the_same_trials(database: Path) -> None:
+    with open_study(database, "s") as first:
+        before = first.propose_grid(POINTS)
+        first.tell(before[0], 90.0)
+    with open_study(database, "s") as second:
+        assert second.propose_grid(POINTS) == before
+        assert second.proposals() == before
+
+
+def test_optuna_sees_points_as_parameters_and_means_as_values(
+    study: ConfigurationStudy, database: Path
+) -> None:
+    for proposal, value in zip(study.propose_grid(POINTS), (90.0, 91.5, None), strict=True):
+        study.tell(proposal, value)
+    alone, with_rate, failed = trials(database)
+    assert (alone.params, alone.value) == ({"method": "ce"}, 90.0)
+    assert with_rate.params == {"method": "kd", "optimizer.learning_rate": 0.05}
+    assert failed.params["method"] == '{"name": "kd", "temperature": 2.0}'
+    assert failed.state is optuna.trial.TrialState.FAIL
+
+
+def test_telling_again_changes_nothing(study: ConfigurationStudy, database: Path) -> None:
+    (proposal, *_) = study.propose_grid(POINTS)
+    study.tell(proposal, 90.0)
+    study.tell(proposal, 10.0)
+    assert trials(database)[0].value == 90.0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_stays_in_its_space_and_ends(study: ConfigurationStudy, sampler: str) -> None:
+    wish = search(sampler, trials=12, batch=5)
+    sizes: list[int] = []
+    while proposals := study.propose_search(wish):
+        sizes.append(len(proposals))
+        for proposal in proposals:
+            values = proposal.point.values
+            assert 0.001 <= values["optimizer.learning_rate"] <= 0.5
+            assert values["schedule.epochs"] in range(1, 21)
+            assert values["method"] in ("kd", {"name": "simkd", "projector": "bottleneck"})
+            study.tell(proposal, 50.0 + values["schedule.epochs"])
+    assert sizes == [5, 5, 2]
+    assert len(study.proposals()) == 12
+
+
+def test_a_process_that_starts_anew_does_not_repeat_the_choices_of_the_first(tmp_path: Path) -> None:
+    with open_study(tmp_path / "one.db", "s") as undisturbed:
+        expected = [undisturbed.propose_search(search())[0].point for _ in range(4)]
+    restarted: list[Point] = []
+    for _ in range(4):
+        with open_study(tmp_path / "many.db", "s") as study:
+            restarted.append(study.propose_search(search())[0].point)
+    assert restarted == expected
+    assert len({repr(point) for point in restarted}) == 4
+
+
+def test_what_a_killed_process_left_half_asked_is_no_proposal(
+    study: ConfigurationStudy, database: Path
+) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    optuna.load_study(study_name="s", storage=storage).ask()
+    storage.remove_session()
+    storage.engine.dispose()
+    assert study.proposals() == []
+    assert len(study.propose_search(search(trials=2, batch=9))) == 2
+
+
+def test_known_points_are_looked_up_without_making_a_study(database: Path) -> None:
+    with open_study(database, "other"):
+        pass
+    assert known_points(database, "s") == []
+    with open_study(database, "s") as study:
+        study.propose_grid(POINTS[:1])
+    assert known_points(database, "s") == [POINTS[0]]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.records import RunState
+from kdctl.workflows.progress import Silent
+from kdctl.workflows.workspace import Workspace
+
+RecipeWriter = Callable[..., Path]
+
+GRID = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1]"
+
+
+class CountSteps(Silent):
+    steps = 0
+
+    def stepped(self, key: str, position: float) -> None:
+        self.steps += 1
+
+
+def seconds(path: Path, workspace: Workspace) -> tuple[float, str]:
+    plan = workflows.plan_sweep(path, workspace)
+    estimate = workflows.estimate_sweep(plan, workspace)
+    assert estimate is not None
+    return estimate.seconds, estimate.basis
+
+
+def test_new_runs_are_estimated_by_their_operations(workspace: Workspace, recipe: RecipeWriter) -> None:
+    took, basis = seconds(recipe(GRID, teacher=""), workspace)
+    assert 0 < took < 600
+    assert "operations" in basis
+
+
+def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
+    workflows.sweep(recipe(GRID, teacher=""), workspace)
+    spent = [run.result.train_seconds / 2 for run in workspace.store.runs() if run.result]  # a gang of two
+    longer = recipe(GRID, teacher="", schedule="schedule = {name = 'constant', epochs = 50}")
+    took, basis = seconds(longer, workspace)
+    assert basis == "earlier runs"
+    assert took == pytest.approx(2 * 50 * sum(spent) / 2)
+    assert seconds(recipe(GRID, teacher=""), workspace) == (0.0, "nothing to do")
+
+
+def test_epochs_that_are_done_are_not_counted_again(workspace: Workspace, recipe: RecipeWriter) -> None:
+    long = recipe("method = 'ce'", teacher="", schedule="schedule = {name = 'constant', epochs = 4}")
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    whole, _ = seconds(long, workspace)
+    count = CountSteps()
+    (run,) = workflows.train(long, workspace, progress=count, stop=lambda: count.steps == 3)
+    assert (run.state, run.epochs) == (RunState.INTERRUPTED, 1)
+    rest, _ = seconds(long, workspace)
+    assert rest == pytest.approx(whole * 3 / 4)
+
+
+def test_a_search_counts_the_configurations_it_will_choose(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    body = "[search]\nmetric = 'test'\ntrials = {}\n[search.space]\noptimizer.learning_rate = {{}}"
+    ten, _ = seconds(recipe(body.format(10), method="method = 'ce'", teacher=""), workspace)
+    five, _ = seconds(recipe(body.format(5), method="method = 'ce'", teacher=""), workspace)
+    assert ten == pytest.approx(2 * five)
+
+
+def test_nobody_knows_without_the_data(workspace: Workspace, recipe: RecipeWriter) -> None:
+    path = recipe(GRID, teacher="", data="data = {name = 'digits', size = 8, num_classes = 99}")
+    assert workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace) is None
+
+
+def test_runs_on_another_device_say_nothing(workspace: Workspace, recipe: RecipeWriter) -> None:
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    (run,) = workspace.store.runs()
+    assert run.environment is not None
+    workspace.store.record_environment(run.key, dataclasses.replace(run.environment, device="a fast GPU"))
+    longer = recipe("method = 'ce'", teacher="", schedule="schedule = {name = 'constant', epochs = 5}")
+    assert "operations" in seconds(longer, workspace)[1]
+
+
+def test_an_estimate_downloads_nothing(
+    workspace: Workspace, recipe: RecipeWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe(GRID, teacher="", data="data = {name = 'cifar100'}")
+    assert workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace) is None
+    assert "downloading" not in caplog.text
