@@ -1,0 +1,16 @@
+# Short names for what one does all day; `make` alone checks everything.
+
+.PHONY: check format test readme
+
+check:  # formatting, lint, types, layers, tests
+	.ci/check.sh
+
+format:  # rewrite files as ruff wants them
+	ruff format
+	ruff check --fix
+
+test:
+	pytest
+
+readme:  # the outputs README.md shows, from the runs in this folder
+	python docs/refresh.py .
