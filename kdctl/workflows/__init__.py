@@ -4,7 +4,8 @@
 
     with workflows.open_workspace("runs", data="data") as workspace:
         workflows.sweep("recipes/quickstart.toml", workspace)
-        print(workflows.report(workspace).frame())
+        table = workflows.report(workspace)   # mean ± std, as records
+        runs = workflows.frame(workspace)     # a pandas data frame, one row per run
 
 Each function is imported when it is first used: a report never loads torch.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
-    from kdctl.workflows.reporting import report
+    from kdctl.workflows.reporting import frame, report
     from kdctl.workflows.sweeping import plan_sweep, sweep
     from kdctl.workflows.training import plan_training, train
     from kdctl.workflows.workspace import open_for_planning, open_workspace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "estimate_sweep",
     "evaluate",
+    "frame",
     "open_for_planning",
     "open_recipe",
     "open_workspace",
@@ -41,6 +43,7 @@ __all__ = [
 _MODULES = {
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
+    "frame": "reporting",
     "open_for_planning": "workspace",
     "open_recipe": "recipes",
     "open_workspace": "workspace",

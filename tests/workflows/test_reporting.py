@@ -22,6 +22,15 @@ def test_a_notebook_gets_records_of_the_table(workspace: Workspace, recipe: Call
     assert workflows.report(workspace, sweep="tiny", select=Selection.BEST_TEST) != table
 
 
+def test_a_notebook_gets_a_frame_with_one_row_for_each_run(
+    workspace: Workspace, recipe: Callable[..., Path]
+) -> None:
+    workflows.sweep(recipe(GRID, seeds="seeds = [0, 1]"), workspace)
+    frame = workflows.frame(workspace)
+    assert len(frame) == len(workspace.store.runs(sweep="tiny"))
+    assert {"seed", "top1"} <= set(frame.columns)
+
+
 def test_a_sweep_that_is_not_there_is_refused_with_the_nearest_name(
     workspace: Workspace, recipe: Callable[..., Path]
 ) -> None:
