@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdctl.protocols.backbone import Backbone, Outputs, models
-from kdctl.protocols.distiller import Batch, Setup, Step
+from kdctl.protocols.distiller import Batch, Distiller, Setup, Step
 from kdctl.workflows.assemble import make_projector
 
 NUM_CLASSES = 5
@@ -53,3 +53,23 @@ def make_step() -> Callable[..., Step]:
         return Step(batch=batch, student=student, teachers=teachers, progress=torch.tensor(0.0))
 
     return build
+
+
+@pytest.fixture
+def draw_stages(make_step: Callable[..., Step]) -> Callable[..., Step]:
+    """Make a step with a map for every stage of student and teacher; the student's have gradients."""
+
+    def outputs(backbone: Backbone, count: int, seed: int, *, rectified: bool) -> Outputs:
+        random = torch.Generator().manual_seed(seed)
+        maps: dict[str, Tensor] = {}
+        for tap in backbone.stage_taps:
+            drawn = torch.randn(count, *backbone.tap_shapes[tap], generator=random)
+            maps[tap] = (drawn.relu() if rectified else drawn).requires_grad_()
+        return Outputs(logits=torch.randn(count, NUM_CLASSES, generator=random), taps=maps)
+
+    def draw(method: Distiller, labels: Tensor, *, rectified: bool = True) -> Step:
+        student = outputs(method.student, len(labels), 0, rectified=rectified)
+        teacher = outputs(method.setup.teacher, len(labels), 1, rectified=rectified)
+        return make_step(labels, student, teacher)
+
+    return draw

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.methods.at import AttentionTransfer, AttentionTransferConfig
-from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Setup, Step
 
 LABELS = torch.tensor([0, 4, 2])
@@ -41,21 +40,8 @@ def make_at(make_setup: Callable[..., Setup]) -> MakeAt:
 
 
 @pytest.fixture
-def look(make_step: Callable[..., Step]) -> Look:
-    """Draw a map for every stage; the student's have gradients."""
-
-    def outputs(backbone: Backbone, seed: int) -> Outputs:
-        random = torch.Generator().manual_seed(seed)
-        maps = {
-            tap: torch.randn(3, *backbone.tap_shapes[tap], generator=random).relu().requires_grad_()
-            for tap in backbone.stage_taps
-        }
-        return Outputs(logits=torch.randn(3, 5, generator=random), taps=maps)
-
-    def draw(method: AttentionTransfer) -> Step:
-        return make_step(LABELS, outputs(method.student, seed=0), outputs(method.setup.teacher, seed=1))
-
-    return draw
+def look(draw_stages: Callable[..., Step]) -> Look:
+    return lambda method: draw_stages(method, LABELS)
 
 
 def plain_attention(features: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kdctl.methods.vid import VariationalInformationConfig, VariationalInformationDistillation
 from kdctl.projectors.perceptron import PerceptronConfig
-from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Setup, Step
 from kdctl.recipe.component import Spec
 
@@ -42,21 +41,8 @@ def make_vid(make_setup: Callable[..., Setup]) -> MakeVid:
 
 
 @pytest.fixture
-def look(make_step: Callable[..., Step]) -> Look:
-    """Draw a map for every stage; the student's have gradients."""
-
-    def outputs(backbone: Backbone, seed: int) -> Outputs:
-        random = torch.Generator().manual_seed(seed)
-        maps = {
-            tap: torch.randn(3, *backbone.tap_shapes[tap], generator=random).requires_grad_()
-            for tap in backbone.stage_taps
-        }
-        return Outputs(logits=torch.randn(3, 5, generator=random), taps=maps)
-
-    def draw(method: VariationalInformationDistillation) -> Step:
-        return make_step(LABELS, outputs(method.student, seed=0), outputs(method.setup.teacher, seed=1))
-
-    return draw
+def look(draw_stages: Callable[..., Step]) -> Look:
+    return lambda method: draw_stages(method, LABELS, rectified=False)
 
 
 def plain_surprise(mean: nn.Module, raw: Tensor, student: Tensor, teacher: Tensor) -> Tensor:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from kdctl import plugins, workflows
-from kdctl.workflows.catalog import full_catalog
+from kdctl import workflows
 from kdctl.workflows.workspace import Workspace
 
 HEAD = """
@@ -27,31 +25,8 @@ RecipeWriter = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def forget_plugins() -> Iterator[Callable[[], None]]:
-    """Unload the plug-ins of a test at its end, or when called: no other test should see them."""
-    registries = list(full_catalog().values())
-    for registry in registries:
-        registry.names()  # imports the room
-    before = [(dict(registry._entries), dict(registry._by_folded_name)) for registry in registries]
-    loaded = dict(plugins._loaded)
-
-    def forget() -> None:
-        for registry, (entries, names) in zip(registries, before, strict=True):
-            registry._entries, registry._by_folded_name = dict(entries), dict(names)
-        plugins._loaded.clear()
-        plugins._loaded.update(loaded)
-
-    yield forget
-    forget()
-
-
-@pytest.fixture(autouse=True)
-def torch_settings() -> Iterator[None]:
-    """A workflow sets torch's switches for its whole process; give the other tests theirs back."""
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(mode)
+def leave_no_trace(forget_plugins: object, torch_settings: object) -> None:
+    """Give other tests the plug-ins and the torch settings that they had."""
 
 
 @pytest.fixture
