@@ -32,16 +32,18 @@ def load_plugin_file(path: Path) -> None:
     path = path.resolve()
     if not path.is_file():
         raise UsageError(f"there is no plug-in file {path}.", "check `plugins` in the recipe, or --plugin.")
-    origin = Origin(source=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    content = path.read_bytes()
+    origin = Origin(source=str(path), sha256=hashlib.sha256(content).hexdigest())
     spec = importlib.util.spec_from_file_location(f"kdctl_plugin_{origin.sha256[:12]}", path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise UsageError(f"the plug-in {path} is not a Python file.", "a plug-in is a .py file.")
-    loader, module = spec.loader, importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
 
     def run() -> None:
         sys.modules[spec.name] = module
         try:
-            loader.exec_module(module)
+            # Not through the loader: its bytecode cache does not see two edits within a second.
+            exec(compile(content, str(path), "exec"), module.__dict__)  # what was hashed is what runs
         except BaseException:
             del sys.modules[spec.name]
             raise

@@ -120,6 +120,8 @@ class Registry(Generic[Item]):
         def decorate(item: Item) -> Item:
             # A plug-in that imports one of our files does not make it its own.
             importing = None if self._is_ours(item) else _plugin_import.get()
+            if importing:
+                self._import_room()  # first, so that a name of ours is seen to be taken
             entry = Entry(
                 name=name,
                 item=item,

@@ -19,10 +19,14 @@ class StopSignals:
     def __init__(self) -> None:
         """Nothing was asked for yet."""
         self.exit_code = 0
+        self._told = False
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Return whether work should stop after the running step."""
+        """Return whether work should stop after the running step; say so when it is noticed."""
+        if self.exit_code and not self._told:
+            self._told = True
+            say("stopping after this step; once more to abort without saving")
         return self.exit_code != 0
 
     def __enter__(self) -> StopSignals:
@@ -48,5 +52,4 @@ class StopSignals:
         code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code:
             raise SystemExit(code)  # no Exception, so that nothing on the way takes it for a failing run
-        self.exit_code = code
-        say("stopping after this step; once more to abort without saving")
+        self.exit_code = code  # no output here: a write may be what the signal interrupted

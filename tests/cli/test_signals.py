@@ -99,3 +99,15 @@ def test_a_second_signal_does_not_wait_for_the_step() -> None:
             os.kill(os.getpid(), signal.SIGINT)
     assert end.value.code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_prints_nothing_until_someone_asks(capfd: pytest.CaptureFixture[str]) -> None:
+    """What it interrupts may be a write to the very stream it would print to."""
+    with StopSignals() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == ""
+        assert stop()
+        assert stop()
+    assert capfd.readouterr().err.count("stopping after this step") == 1
+    assert stop.exit_code == 130
