@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdctl.engine.batches import EvaluationSet, TrainingSet
 from kdctl.engine.checkpoint import write_model
@@ -129,13 +129,15 @@ class _Training:
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
         gang = self.gang
-        scores = [_evaluate(member, gang) for member in gang.active]
+        members = gang.active
+        models = [member.distiller.inference_model() for member in members]
+        scores = [_evaluate(model, gang) for model in models]
         self._lap()
-        for member, (test, val) in zip(gang.active, scores, strict=True):
+        for member, model, (test, val) in zip(members, models, scores, strict=True):
             result = member.result(test, val)
             member.diverged = _divergence(result)
             if not member.diverged:
-                self._record(member, result)
+                self._record(member, result, model)
 
     def save_states(self) -> None:
         """Save where every member stands."""
@@ -151,10 +153,8 @@ class _Training:
             member.update(batch, teachers, gang.data.train.num_steps, gang.compute)
         self.observer.step_done(gang)
 
-    def _record(self, member: Member, result: EpochResult) -> None:
-        rules = member.close_epoch(result)
-        model = member.distiller.inference_model()
-        for rule in rules:
+    def _record(self, member: Member, result: EpochResult, model: nn.Module) -> None:
+        for rule in member.close_epoch(result):
             if rule is not Selection.LAST or member.epoch == self.gang.num_epochs:
                 write_model(member.folder / f"{rule.value}.pt", model, member.plan)
         self.observer.epoch_done(member, result)
@@ -167,9 +167,8 @@ class _Training:
         self._lap_began = now
 
 
-def _evaluate(member: Member, gang: Gang) -> tuple[SplitMetrics, SplitMetrics | None]:
-    """Return how what would be shipped now does on test and validation split."""
-    model = member.distiller.inference_model()
+def _evaluate(model: nn.Module, gang: Gang) -> tuple[SplitMetrics, SplitMetrics | None]:
+    """Return how a model does on test and validation split."""
     test, val = gang.data.test, gang.data.val
     return (
         split_metrics(predict(model, test, gang.compute), test.labels),

@@ -56,6 +56,13 @@ def make_step() -> Callable[..., Step]:
 
 
 @pytest.fixture
+def logits() -> tuple[Tensor, Tensor]:
+    """Return logits of a student and of a surer teacher, [6, 5] each."""
+    random = torch.Generator().manual_seed(0)
+    return 2 * torch.randn(6, 5, generator=random), 4 * torch.randn(6, 5, generator=random)
+
+
+@pytest.fixture
 def draw_stages(make_step: Callable[..., Step]) -> Callable[..., Step]:
     """Make a step with a map for every stage of student and teacher; the student's have gradients."""
 

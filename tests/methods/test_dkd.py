@@ -18,13 +18,6 @@ MakeLosses = Callable[..., Losses]
 
 
 @pytest.fixture
-def logits() -> tuple[Tensor, Tensor]:
-    """Student's and teacher's, [6, 5]."""
-    random = torch.Generator().manual_seed(0)
-    return 2 * torch.randn(6, 5, generator=random), 4 * torch.randn(6, 5, generator=random)
-
-
-@pytest.fixture
 def losses_of(make_setup: Callable[..., Setup], make_step: Callable[..., Step]) -> MakeLosses:
     setup = make_setup("resnet8", "resnet14")
 
