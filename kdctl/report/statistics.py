@@ -100,7 +100,9 @@ def welch(ours: Summary, theirs: Summary) -> WelchTest | None:
     variance = ours_variance + theirs_variance
     if variance == 0.0:
         return None
-    degrees_of_freedom = variance**2 / (ours_variance**2 / (ours.n - 1) + theirs_variance**2 / (theirs.n - 1))
+    # As shares of their sum, tiny variances do not vanish when they are squared.
+    share = ours_variance / variance
+    degrees_of_freedom = 1.0 / (share**2 / (ours.n - 1) + (1.0 - share) ** 2 / (theirs.n - 1))
     t = (ours.mean - theirs.mean) / math.sqrt(variance)
     return WelchTest(
         p=2.0 * _t_below(-abs(t), degrees_of_freedom),

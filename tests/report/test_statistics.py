@@ -71,6 +71,12 @@ def test_the_slides_claim_of_75_52_over_75_43_is_on_par():
     assert verdict(75.52 - 75.43, test.p) is Verdict.ON_PAR
 
 
+def test_welch_takes_the_smallest_spread_there_is():
+    test = welch_from_values([0.0, 0.0], [0.0, 5.8e-147])
+    assert test is not None
+    assert test.degrees_of_freedom == 1.0
+
+
 @given(
     st.lists(st.floats(0, 100), min_size=2, max_size=6), st.lists(st.floats(0, 100), min_size=2, max_size=6)
 )
