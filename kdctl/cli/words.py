@@ -1,0 +1,81 @@
+"""The words that describe a run on the command line, in place of a recipe or on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdctl.recipe.recipe import Recipe
+
+Student = Annotated[str | None, typer.Option(help="Architecture of the student.")]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(help="Architecture, run key or checkpoint file; may repeat. None: the student alone."),
+]
+Method = Annotated[str | None, typer.Option(help="Distillation method; simkd if not given.")]
+Dataset = Annotated[str | None, typer.Option(help="Data set; cifar100 if not given.")]
+Protocol = Annotated[
+    str | None, typer.Option(help="Preset to start from without a recipe; simkd if not given.")
+]
+
+DEFAULT_PROTOCOL = "simkd"
+FEWEST_KEY_DIGITS = 4
+KEY_DIGITS = frozenset("0123456789abcdef")
+
+
+def teacher_table(word: str) -> dict[str, str]:
+    """Say what a `--teacher` word is: an architecture, a file, or a run key."""
+    from kdctl.protocols.backbone import models
+
+    if models.find(word) is not None:
+        return {"name": word}
+    if Path(word).is_file() or Path(word).suffix in (".pt", ".pth"):
+        return {"checkpoint": word}
+    is_key = len(word) >= FEWEST_KEY_DIGITS and set(word.lower()) <= KEY_DIGITS
+    return {"run": word} if is_key else {"name": word}
+
+
+def layer(student: str | None, teachers: Sequence[str] | None, **others: Any) -> dict[str, Any]:
+    """Return the words of a command line as a recipe would write them; those not given are left out."""
+    tables = [teacher_table(word) for word in teachers or []]
+    # One teacher as a table, so that -o teacher.schedule.epochs=2 can add to it.
+    teacher = tables[0] if len(tables) == 1 else tables or None
+    values = {"student": student, "teacher": teacher, **others}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def open_recipe(
+    path: Path | None,
+    protocol: str | None,
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    plugins: Sequence[Path],
+) -> Recipe:
+    """Open a recipe file, or the preset of a protocol, with the command line's values on top.
+
+    Raises:
+        UsageError: the words contradict each other, or name no student.
+        RecipeError: everything that is wrong with recipe and values.
+    """
+    from kdctl.recipe.layers import Layer
+    from kdctl.recipe.load import preset_layers, read_layers
+    from kdctl.workflows.recipes import recipe_from_layers
+
+    if path is not None and protocol is not None:
+        raise UsageError(
+            f"--protocol {protocol} does not go with the recipe {path}.",
+            f"leave it out, or write extends = '{protocol}' in the recipe.",
+        )
+    if path is None and "student" not in values:
+        raise UsageError("no student is named.", "kdctl train --student resnet8x4 [--teacher resnet32x4]")
+    if path is None and "teacher" not in values:
+        values = {"method": "ce", **values}
+    base = read_layers(path) if path else preset_layers(protocol or DEFAULT_PROTOCOL)
+    layers = [*base, Layer(source="command line", values=values)] if values else base
+    return recipe_from_layers(layers, overrides, plugins)
