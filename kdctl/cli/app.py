@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import kdctl
+from kdctl.cli.bench import bench
 from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.listing import listing
@@ -38,6 +39,7 @@ app.command("train")(train)
 app.command("sweep")(sweep)
 app.command("eval")(evaluate)
 app.command("report")(report)
+app.command("bench")(bench)
 app.add_typer(listing, name="list")
 
 

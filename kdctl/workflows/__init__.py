@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.workflows.benchmark import bench
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.readiness import require_ready
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.workspace import open_for_planning, open_workspace
 
 __all__ = [
+    "bench",
     "estimate_sweep",
     "evaluate",
     "frame",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "bench": "benchmark",
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
     "frame": "reporting",

@@ -1,0 +1,71 @@
+"""`kdctl bench`: how fast a recipe trains on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdctl.cli import options, words
+
+if TYPE_CHECKING:
+    from kdctl.workflows.benchmark import BenchResult
+
+
+def bench(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe; optional.")] = None,
+    student: words.Student = None,
+    teacher: words.Teachers = None,
+    method: words.Method = None,
+    dataset: words.Dataset = None,
+    protocol: words.Protocol = None,
+    gang: Annotated[int, typer.Option(min=1, max=32, help="Members of the gang.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a round.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    override: options.Overrides = None,
+    plugin: options.Plugins = None,
+    data: options.Data = options.DEFAULT_DATA,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    form: options.OutputFormat = options.Format.TEXT,
+) -> None:
+    """Measure how fast a run trains here, alone and in a gang. Nothing is trained to an end or stored.
+
+    For example: kdctl bench --teacher wrn_40_2 --student resnet8x4 --gang 8
+    """
+    from kdctl import workflows
+
+    values = words.layer(student, teacher, method=method, data=dataset)
+    opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
+    with workflows.open_for_planning("runs", data, device=device, num_threads=threads) as workspace:
+        result = workflows.bench(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
+    _show(result, form)
+
+
+def _show(result: BenchResult, form: options.Format) -> None:
+    from kdctl.cli.console import output, print_json, print_table
+    from kdctl.records import to_tree
+
+    if form is options.Format.JSON:
+        print_json(bench=to_tree(result))
+        return
+    facts = f"{result.device}, {result.num_threads} thread(s), torch {result.torch}, {result.precision}"
+    output().print(f"{result.run} · batch {result.batch_size}\n{facts}\n", markup=False)
+    rows = {
+        "step, ms (median)": [f"{pace.step_ms:.2f}" for pace in result.paces],
+        "fastest to slowest round": ["{:.2f} to {:.2f}".format(*pace.step_ms_range) for pace in result.paces],
+        "step per run, ms": [f"{pace.member_ms:.2f}" for pace in result.paces],
+        "images per second": [f"{pace.images_per_second:,.0f}" for pace in result.paces],
+        "GFLOP per step": [f"{pace.step_gflop:,.1f}" for pace in result.paces],
+        "GFLOP per second": [f"{pace.gflop_per_second:,.1f}" for pace in result.paces],
+        "of the measured peak": [f"{100 * pace.share_of_peak:.1f} %" for pace in result.paces],
+        "launches per step": [f"{pace.launches:,}" for pace in result.paces],
+        "peak memory, MiB": [f"{pace.memory_mib:,.0f}" for pace in result.paces],
+    }
+    gangs = ["alone" if pace.members == 1 else f"gang of {pace.members}" for pace in result.paces]
+    print_table(("figure", *(f">{name}" for name in gangs)), [[name, *cells] for name, cells in rows.items()])
+    alone, together = result.paces[0], result.paces[-1]
+    if together.members > alone.members:
+        gain = alone.member_ms / together.member_ms
+        output().print(f"\nIn a gang of {together.members}, a run costs {1 / gain:.2f} of its time alone.")

@@ -1,0 +1,234 @@
+"""How fast a recipe trains here: a run alone and in a gang, measured in turns on the real loop."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.engine.member import Member
+from kdctl.engine.optim import build_optimizer
+from kdctl.engine.stopwatch import Stopwatch
+from kdctl.engine.throughput import count_launches, peak_flops
+from kdctl.engine.trainer import Gang
+from kdctl.errors import UsageError
+from kdctl.protocols.backbone import models
+from kdctl.protocols.distiller import Step
+from kdctl.recipe.gangs import form_gangs
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
+from kdctl.workflows.assemble import build_compute, build_data, build_distiller, build_student
+from kdctl.workflows.data import sizes_of
+from kdctl.workflows.planning import Planner
+from kdctl.workflows.workspace import Workspace
+
+WARMUP_STEPS = 2
+"""Steps of each gang before the clock runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast one gang trains."""
+
+    members: int
+    step_ms: float
+    """Wall time of a step of the whole gang: the median over rounds."""
+    step_ms_range: tuple[float, float]
+    """Fastest and slowest round."""
+    member_ms: float
+    """`step_ms` divided by the members: what a step costs each run."""
+    images_per_second: float
+    """Training images, over all members."""
+    step_gflop: float
+    """Arithmetic of a step: forward passes as counted, times three where there is a backward pass."""
+    gflop_per_second: float
+    share_of_peak: float
+    """Of the rate that a large matrix product reaches here, in the students' precision."""
+    launches: int
+    """Kernels of a step on a GPU; operators on a CPU."""
+    memory_mib: float
+    """Peak while training: of the GPU's memory that torch used, or of the process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """What `kdctl bench` found."""
+
+    run: str
+    """Title of the run that was measured."""
+    device: str
+    torch: str
+    num_threads: int
+    precision: str
+    deterministic: bool
+    batch_size: int
+    steps: int
+    """Per round."""
+    rounds: int
+    peak_gflop_per_second: float
+    paces: tuple[Pace, ...]
+    """Alone first, then the gang."""
+
+
+def bench(
+    recipe: Recipe,
+    workspace: Workspace,
+    *,
+    gang_size: int = 8,
+    num_steps: int = 10,
+    num_rounds: int = 5,
+) -> BenchResult:
+    """Measure the first run of a recipe alone, and in a gang of `gang_size`.
+
+    The gang is made of the recipe's runs that share data, seed and teachers with the first, repeated
+    until there are enough. Nothing is stored. Weights are fresh, the teachers' too: speed does not depend
+    on them. Solo and gang take turns, so that a disturbance meets both.
+
+    Raises:
+        RecipeError: everything that is wrong with the recipe.
+        UsageError: the data have fewer steps per epoch than are to be measured.
+        KdctlError: device or data are missing.
+    """
+    runs = Planner(recipe, workspace).runs(recipe.points)
+    together = form_gangs(runs, size=len(runs))[0]
+    sizes = sorted({1, gang_size})
+    chosen = [[together[place % len(together)] for place in range(size)] for size in sizes]
+    first = runs[0]
+    device = choose_device(workspace.device)
+    prepare(build_compute(first, device), workspace.num_threads)
+    with tempfile.TemporaryDirectory(prefix="kdctl-bench-") as folder:
+        subjects = [_Subject(plans, workspace, Path(folder)) for plans in chosen]
+        for subject in subjects:
+            subject.warm_up(num_steps)
+        for _ in range(num_rounds):
+            for subject in subjects:
+                subject.take(num_steps)
+        peak = peak_flops(device, first.engine.precision)
+        paces = tuple(subject.pace(num_steps, peak) for subject in subjects)
+    return BenchResult(
+        run=first.title(),
+        device=describe(device),
+        torch=torch.__version__,
+        num_threads=torch.get_num_threads(),
+        precision=first.engine.precision,
+        deterministic=first.engine.deterministic,
+        batch_size=first.data.options.batch_size,
+        steps=num_steps,
+        rounds=num_rounds,
+        peak_gflop_per_second=peak / 1e9,
+        paces=paces,
+    )
+
+
+class _Subject:
+    """A gang under the clock."""
+
+    def __init__(self, plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> None:
+        self._gang = _build_gang(plans, workspace, folder)
+        self._watch = Stopwatch(self._gang)
+        self._seconds: list[float] = []
+        self._memory_mib = 0.0
+
+    def warm_up(self, num_steps: int) -> None:
+        """Take the first steps, which are slower."""
+        available = self._gang.data.train.num_steps - 1
+        if max(num_steps, WARMUP_STEPS) > available:
+            raise UsageError(
+                f"an epoch of these data has {available + 1} step(s): too few to measure {num_steps}.",
+                f"pass --steps {available} or less." if available > WARMUP_STEPS else "use more data.",
+            )
+        self._watch.take(WARMUP_STEPS)
+
+    def take(self, num_steps: int) -> None:
+        """Measure one round."""
+        device = self._gang.compute.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._seconds.append(self._watch.take(num_steps))
+        self._memory_mib = max(self._memory_mib, _peak_memory_mib(device))
+
+    def pace(self, num_steps: int, peak: float) -> Pace:
+        """Sum up the rounds."""
+        steps = sorted(seconds / num_steps for seconds in self._seconds)
+        step = median(steps)
+        members = len(self._gang.members)
+        flops = _step_flops(self._gang)
+        return Pace(
+            members=members,
+            step_ms=1e3 * step,
+            step_ms_range=(1e3 * steps[0], 1e3 * steps[-1]),
+            member_ms=1e3 * step / members,
+            images_per_second=self._watch.num_images / step,
+            step_gflop=flops / 1e9,
+            gflop_per_second=flops / step / 1e9,
+            share_of_peak=flops / step / peak,
+            launches=count_launches(lambda: self._watch.take(1), self._gang.compute.device),
+            memory_mib=self._memory_mib,
+        )
+
+
+def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> Gang:
+    """Build runs with fresh weights; the same plan may come several times."""
+    first = plans[0]
+    device = choose_device(workspace.device)
+    selected = workspace.library.select(first.data)
+    sizes = sizes_of(selected)
+    teachers = [
+        models.get(teacher.name).item(*sizes).eval().requires_grad_(False) for teacher in first.teachers
+    ]
+    teachers = [teacher.to(device) for teacher in teachers]
+    members: list[Member] = []
+    for place, plan in enumerate(plans):
+        student = build_student(plan, sizes)
+        distiller = build_distiller(plan, student, teachers, num_samples=len(selected.train), device=device)
+        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+        members.append(
+            Member(
+                key=f"{plan.key}-{place}",
+                seed=plan.seed,
+                distiller=distiller,
+                optimizer=build_optimizer(plan.optimizer, trained),
+                schedule=plan.schedule.options,
+                learning_rate=plan.optimizer.options.learning_rate,
+                folder=folder / f"{len(plans)}-{place}",
+                plan=plan.tree(),
+            )
+        )
+    return Gang(
+        members=members,
+        teachers=teachers,
+        data=build_data(selected, first.data.options, device),
+        compute=build_compute(first, device),
+    )
+
+
+def _step_flops(gang: Gang) -> float:
+    """Return the floating-point operations of one step of all members, teachers once."""
+    train = gang.data.train
+    batch = train.batch(train.order(0, 0), 0)
+    with FlopCounterMode(display=False) as counter:
+        teachers = gang.watch_teachers(batch.images)
+    total = float(counter.get_total_flops())
+    progress = torch.zeros((), device=batch.labels.device)
+    for member in gang.active:
+        distiller = member.distiller
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            student = distiller.student.observe(
+                batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
+            )
+            distiller.losses(Step(batch=batch, student=student, teachers=teachers, progress=progress))
+        total += 3.0 * counter.get_total_flops()
+    return total
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

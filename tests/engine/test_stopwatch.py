@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdctl.engine.member import Member
+from kdctl.engine.stopwatch import Stopwatch
+from kdctl.engine.trainer import Gang
+
+
+def test_it_takes_the_steps_it_was_asked_for_each_time_from_the_start_of_an_epoch(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    gang = make_gang(make_member("ce"), make_member("kd"))
+    watch = Stopwatch(gang)
+    for steps in (1, 2, 2):
+        assert watch.take(steps) > 0
+        assert [(member.epoch, member.step) for member in gang.members] == [(0, steps)] * 2
+    assert watch.num_images == 2 * gang.data.train.batch_size
+
+
+def test_it_refuses_to_run_into_the_evaluation(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    gang = make_gang(make_member("ce"))
+    with pytest.raises(ValueError, match="do not fit"):
+        Stopwatch(gang).take(gang.data.train.num_steps)
