@@ -104,7 +104,7 @@ def bench(
     device = choose_device(workspace.device)
     prepare(build_compute(first, device), workspace.num_threads)
     with tempfile.TemporaryDirectory(prefix="kdctl-bench-") as folder:
-        subjects = [_Subject(plans, workspace, Path(folder)) for plans in chosen]
+        subjects = [Subject(plans, workspace, Path(folder)) for plans in chosen]
         for subject in subjects:
             subject.warm_up(num_steps)
         for _ in range(num_rounds):
@@ -127,10 +127,11 @@ def bench(
     )
 
 
-class _Subject:
-    """A gang under the clock."""
+class Subject:
+    """A gang under the clock, with fresh weights."""
 
     def __init__(self, plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> None:
+        """Build the plans, of which one may come several times; states are saved below `folder`."""
         self._gang = _build_gang(plans, workspace, folder)
         self._watch = Stopwatch(self._gang)
         self._seconds: list[float] = []
@@ -146,13 +147,15 @@ class _Subject:
             )
         self._watch.take(WARMUP_STEPS)
 
-    def take(self, num_steps: int) -> None:
-        """Measure one round."""
+    def take(self, num_steps: int) -> float:
+        """Measure one round; return its wall time in seconds."""
         device = self._gang.compute.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self._seconds.append(self._watch.take(num_steps))
+        seconds = self._watch.take(num_steps)
+        self._seconds.append(seconds)
         self._memory_mib = max(self._memory_mib, _peak_memory_mib(device))
+        return seconds
 
     def pace(self, num_steps: int, peak: float) -> Pace:
         """Sum up the rounds."""
@@ -175,7 +178,6 @@ class _Subject:
 
 
 def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> Gang:
-    """Build runs with fresh weights; the same plan may come several times."""
     first = plans[0]
     device = choose_device(workspace.device)
     selected = workspace.library.select(first.data)

@@ -1,0 +1,212 @@
+"""kdctl against the public style of training, per student and step, in turns on one machine.
+
+    python benchmarks/against_public.py --pair wrn_40_2_post:resnet8x4 --pair resnet32x4:mobilenetv2x2
+
+Every subject trains SimKD with batch 64 on the same noise in the form of CIFAR-100 (speed does not
+depend on the weights or the images). One round takes a few steps of each; the medians over rounds
+count. Prints Markdown, and writes it with the raw numbers as JSON where `--out` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+import torch
+from official_simkd import OfficialLoop
+from public_style import PublicLoop, make_loader
+
+from kdctl import workflows
+from kdctl.cli.words import layer, open_recipe
+from kdctl.engine.device import choose_device, describe
+from kdctl.protocols.dataset import Split
+from kdctl.recipe.recipe import Recipe
+from kdctl.workflows.benchmark import Subject
+from kdctl.workflows.planning import Planner
+from kdctl.workflows.workspace import Workspace
+
+HERE = Path(__file__).parent
+PAIRS = ("wrn_40_2_post:resnet8x4", "resnet32x4:mobilenetv2x2")
+BASELINE = "public style"
+
+
+class Takes(Protocol):
+    """Something that trains step by step."""
+
+    def take(self, num_steps: int) -> float:
+        """Take steps and return the seconds."""
+        ...
+
+
+@dataclass
+class Contender:
+    """One way to train, and what its rounds took."""
+
+    name: str
+    students: int
+    subject: Takes
+    steps: int
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def student_ms(self) -> float:
+        """Median time of a step, per student."""
+        return 1e3 * median(self.seconds) / self.steps / self.students
+
+
+def main() -> None:
+    """Measure all pairs that were asked for."""
+    arguments = parse()
+    device = choose_device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    report = [headline(device, arguments)]
+    raw: list[dict[str, object]] = []
+    for pair in arguments.pair or PAIRS:
+        contenders = build(pair, device, arguments)
+        measure(contenders, arguments.rounds)
+        report.append(table(pair, contenders))
+        raw += [
+            {"pair": pair, "name": c.name, "students": c.students, "steps": c.steps, "seconds": c.seconds}
+            for c in contenders
+        ]
+        print(report[-1])
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "against_public.md").write_text("\n".join(report))
+        (arguments.out / "against_public.json").write_text(json.dumps(raw, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pair", action="append", metavar="TEACHER:STUDENT")
+    parser.add_argument("--official", type=Path, help="a checkout of the official SimKD code, to run beside")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=3, help="steps of a round for one student")
+    parser.add_argument("--gang", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=0, help="loader processes of the public style")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def build(pair: str, device: torch.device, arguments: argparse.Namespace) -> list[Contender]:
+    """Build all contenders for a pair."""
+    teacher, student = pair.split(":")
+    ours = OurSubjects(teacher, student, arguments)
+    split = ours.split()
+    loader = make_loader(split.images, split.labels, arguments.workers)
+    steps = arguments.steps
+    contenders = [Contender(BASELINE, 1, PublicLoop(teacher, student, loader, device), steps)]
+    if arguments.official:
+        official = OfficialLoop(arguments.official, teacher, student, loader, device)
+        contenders.append(Contender("official SimKD code", 1, official, steps))
+    gang = arguments.gang
+    for name, overrides, members in variants(gang):
+        fewer = steps if members == 1 else max(steps // 2, 1)
+        contenders.append(Contender(name, members, ours.subject(overrides, members), fewer))
+    return contenders
+
+
+def variants(gang: int) -> list[tuple[str, list[str], int]]:
+    """Return our contenders: name, what the recipe says, and members."""
+    fast = ["engine.precision='bf16'"]
+    return [
+        ("kdctl, fp32, alone", [], 1),
+        ("kdctl, bf16, alone", fast, 1),
+        (f"kdctl, fp32, gang of {gang}", [], gang),
+        (f"kdctl, bf16, gang of {gang}", fast, gang),
+    ]
+
+
+class OurSubjects:
+    """Builds what `kdctl bench` measures, for one pair and several settings."""
+
+    def __init__(self, teacher: str, student: str, arguments: argparse.Namespace) -> None:
+        self.words = layer(student, [teacher], method="simkd", data="noise")
+        self.arguments = arguments
+        self.folder = Path(tempfile.mkdtemp(prefix="kdctl-bench-"))
+
+    def subject(self, overrides: Sequence[str], members: int) -> Subject:
+        """Build a gang of equal members."""
+        with self._workspace() as workspace:
+            plans = Planner(self._recipe(overrides), workspace).runs(self._recipe(overrides).points)
+            return Subject([plans[0]] * members, workspace, self.folder)
+
+    def split(self) -> Split:
+        """Return the training images."""
+        with self._workspace() as workspace:
+            plan = Planner(self._recipe([]), workspace).runs(self._recipe([]).points)[0]
+            return workspace.library.select(plan.data).train
+
+    def _recipe(self, overrides: Sequence[str]) -> Recipe:
+        return open_recipe(None, "simkd", self.words, overrides, [HERE / "synthetic.py"])
+
+    def _workspace(self) -> AbstractContextManager[Workspace]:
+        options = {"device": self.arguments.device, "num_threads": self.arguments.threads}
+        return workflows.open_for_planning(self.folder / "runs", self.folder, **options)
+
+
+def measure(contenders: Sequence[Contender], rounds: int) -> None:
+    """Let all take turns; the first round warms up and does not count."""
+    for number in range(rounds + 1):
+        for contender in contenders:
+            seconds = contender.subject.take(contender.steps)
+            if number:
+                contender.seconds.append(seconds)
+
+
+def headline(device: torch.device, arguments: argparse.Namespace) -> str:
+    """Say what was measured where."""
+    commit = run_git("rev-parse", "--short", "HEAD")
+    return (
+        f"# kdctl against the public style\n\n{describe(device)}, {cpu_name()}, "
+        f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, commit {commit}. "
+        f"Batch 64, SimKD with reduction 2. Median of {arguments.rounds} rounds in turns.\n"
+    )
+
+
+def table(pair: str, contenders: Sequence[Contender]) -> str:
+    """Write one pair's results as Markdown."""
+    yardstick = next(c for c in contenders if c.name == BASELINE).student_ms
+    lines = [
+        f"## {pair.replace(':', ' → ')}\n",
+        "| | step per student, ms | fastest to slowest round | against public style |",
+        "|---|--:|--:|--:|",
+    ]
+    for c in contenders:
+        low, high = (1e3 * value / c.steps / c.students for value in (min(c.seconds), max(c.seconds)))
+        ratio = yardstick / c.student_ms
+        lines.append(f"| {c.name} | {c.student_ms:.1f} | {low:.1f} to {high:.1f} | {ratio:.2f}x |")
+    return "\n".join(lines) + "\n"
+
+
+def cpu_name() -> str:
+    """Return the processor's name, where the system tells."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU"
+    )
+
+
+def run_git(*words: str) -> str:
+    """Return what git says of this checkout."""
+    done = subprocess.run(["git", "-C", HERE, *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
