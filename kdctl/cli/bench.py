@@ -10,7 +10,7 @@ import typer
 from kdctl.cli import options, words
 
 if TYPE_CHECKING:
-    from kdctl.workflows.benchmark import BenchResult
+    from kdctl.workflows.benchmarking import BenchResult
 
 
 def bench(
@@ -39,7 +39,7 @@ def bench(
     values = words.layer(student, teacher, method=method, data=dataset)
     opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
     with workflows.open_for_planning("runs", data, device=device, num_threads=threads) as workspace:
-        result = workflows.bench(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
+        result = workflows.benchmark(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
     _show(result, form)
 
 

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdctl.workflows.benchmark import bench
+    from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.readiness import require_ready
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.workspace import open_for_planning, open_workspace
 
 __all__ = [
-    "bench",
+    "benchmark",
     "estimate_sweep",
     "evaluate",
     "frame",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bench": "benchmark",
+    "benchmark": "benchmarking",
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
     "frame": "reporting",

@@ -77,7 +77,7 @@ class BenchResult:
     """Alone first, then the gang."""
 
 
-def bench(
+def benchmark(
     recipe: Recipe,
     workspace: Workspace,
     *,
