@@ -7,6 +7,7 @@ from typing import Any
 
 from kdctl.engine.checkpoint import DamagedCheckpointError, MisfitCheckpointError, load_weights, read, write
 from kdctl.engine.member import Member
+from kdctl.engine.optim import restore_optimizer
 from kdctl.records import Selected, from_tree, to_tree
 
 RESUME_FILE = "resume.pt"
@@ -60,7 +61,7 @@ def discard_state(member: Member) -> None:
 
 
 def _restore(member: Member, state: Mapping[str, Any]) -> None:
-    member.optimizer.load_state_dict(state["optimizer"])
+    restore_optimizer(member.optimizer, state["optimizer"])
     member.epoch, member.step = state["epoch"], state["step"]
     member.sums.restore(state["sums"])
     member.epoch_seconds, member.train_seconds = state["epoch_seconds"], state["train_seconds"]

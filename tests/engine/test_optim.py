@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.optim import build_optimizer, set_learning_rate
+from kdctl.engine.optim import build_optimizer, restore_optimizer, set_learning_rate
 from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import AdamW, Sgd, optimizers
 
@@ -16,19 +18,25 @@ def spec(name: str, options: object) -> Spec:
     return Spec(kind="optimizer", name=name, options=options)
 
 
-def steps(optimizer_spec: Spec, rates: list[float]) -> Tensor:
-    """Return the parameter after one step for each gradient, each at its own learning rate."""
-    parameter = nn.Parameter(START.clone())
-    optimizer = build_optimizer(optimizer_spec, [parameter])
-    for gradient, rate in zip(GRADIENTS, rates, strict=True):
+def take(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, gradients: list[Tensor], rates: list[float]
+) -> None:
+    for gradient, rate in zip(gradients, rates, strict=True):
         parameter.grad = gradient.clone()
         set_learning_rate(optimizer, rate)
         optimizer.step()
+
+
+def steps(optimizer_spec: Spec, rates: list[float], *, recordable: bool = False) -> Tensor:
+    """Return the parameter after one step for each gradient, each at its own learning rate."""
+    parameter = nn.Parameter(START.clone())
+    take(build_optimizer(optimizer_spec, [parameter], recordable=recordable), parameter, GRADIENTS, rates)
     return parameter.detach()
 
 
+@pytest.mark.parametrize("recordable", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_is_the_one_of_distillation_papers(nesterov: bool) -> None:
+def test_sgd_is_the_one_of_distillation_papers(nesterov: bool, recordable: bool) -> None:
     options = Sgd(learning_rate=1.0, momentum=0.9, weight_decay=5e-4, nesterov=nesterov)
     rates = [0.1, 0.1, 0.01]
     value, velocity = START.double(), torch.zeros(3, dtype=torch.float64)
@@ -36,10 +44,11 @@ def test_sgd_is_the_one_of_distillation_papers(nesterov: bool) -> None:
         decayed = gradient.double() + 5e-4 * value
         velocity = 0.9 * velocity + decayed
         value = value - rate * (decayed + 0.9 * velocity if nesterov else velocity)
-    torch.testing.assert_close(steps(spec("sgd", options), rates), value.float())
+    torch.testing.assert_close(steps(spec("sgd", options), rates, recordable=recordable), value.float())
 
 
-def test_adamw_decays_weights_apart_from_gradients() -> None:
+@pytest.mark.parametrize("recordable", [False, True])
+def test_adamw_decays_weights_apart_from_gradients(recordable: bool) -> None:
     options = AdamW(learning_rate=1.0, weight_decay=0.1, beta1=0.8, beta2=0.95)
     rates = [0.01, 0.01, 0.001]
     value = START.double()
@@ -49,7 +58,54 @@ def test_adamw_decays_weights_apart_from_gradients() -> None:
         second = 0.95 * second + 0.05 * gradient.double() ** 2
         value = value * (1 - rate * 0.1)
         value = value - rate * (first / (1 - 0.8**count)) / ((second / (1 - 0.95**count)).sqrt() + 1e-8)
-    torch.testing.assert_close(steps(spec("adamw", options), rates), value.float())
+    torch.testing.assert_close(steps(spec("adamw", options), rates, recordable=recordable), value.float())
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_state_that_is_there_before_the_first_step_changes_no_bit(nesterov: bool) -> None:
+    options = Sgd(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, nesterov=nesterov)
+    parameter = nn.Parameter(START.clone())
+    plain = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=nesterov)
+    for gradient in GRADIENTS:
+        parameter.grad = gradient.clone()
+        plain.step()
+    assert torch.equal(steps(spec("sgd", options), [0.1, 0.1, 0.1]), parameter)
+
+
+@pytest.mark.parametrize("recordable", [False, True])
+@pytest.mark.parametrize("name", optimizers.names())
+def test_steps_make_no_state_and_no_rate_of_their_own(name: str, recordable: bool) -> None:
+    """A recorded step writes where it wrote when it was recorded."""
+    parameter = nn.Parameter(START.clone())
+    config = optimizers.get(name).config()
+    optimizer = build_optimizer(spec(name, config), [parameter], recordable=recordable)
+    before = dict(optimizer.state[parameter])
+    rate = optimizer.param_groups[0]["lr"]
+    take(optimizer, parameter, GRADIENTS, [0.1, 0.2, 0.3])
+    after = optimizer.state[parameter]
+    assert before.keys() == after.keys()
+    assert all(after[key] is value for key, value in before.items())
+    assert not recordable or optimizer.param_groups[0]["lr"] is rate
+
+
+@pytest.mark.parametrize("saved_recordable", [False, True])
+@pytest.mark.parametrize("recordable", [False, True])
+@pytest.mark.parametrize("name", optimizers.names())
+def test_a_restored_optimizer_goes_on_with_its_own_kind_of_step(
+    name: str, recordable: bool, saved_recordable: bool
+) -> None:
+    config, parameter = optimizers.get(name).config(), nn.Parameter(START.clone())
+    first = build_optimizer(spec(name, config), [parameter], recordable=saved_recordable)
+    take(first, parameter, GRADIENTS[:2], [0.1, 0.01])
+    again = nn.Parameter(parameter.detach().clone())
+    second = build_optimizer(spec(name, config), [again], recordable=recordable)
+    rate, fused = second.param_groups[0]["lr"], second.param_groups[0]["fused"]
+    restore_optimizer(second, copy.deepcopy(first.state_dict()))
+    assert second.param_groups[0]["lr"] is rate
+    assert second.param_groups[0]["fused"] is fused
+    take(first, parameter, GRADIENTS[2:], [0.001])
+    take(second, again, GRADIENTS[2:], [0.001])
+    torch.testing.assert_close(again, parameter)
 
 
 @pytest.mark.parametrize("name", optimizers.names())
