@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -99,6 +100,12 @@ class RunPlan:
     def planned(self) -> PlannedRun:
         """Return the record by which the store gets to know the run."""
         return PlannedRun(key=self.key, configuration=self.configuration, seed=self.seed, plan=self.tree())
+
+    def with_seed(self, seed: int) -> RunPlan:
+        """Return the same configuration with another seed; what does not depend on it is not hashed again."""
+        twin = dataclasses.replace(self, seed=seed)
+        vars(twin)["configuration"] = self.configuration  # where `cached_property` keeps it
+        return twin
 
     def title(self) -> str:
         """Return a short name for people: what is trained, and from whom."""

@@ -38,9 +38,9 @@ class Planner:
         """
         name = repr(sorted(point.values.items()))
         if name not in self._known:
-            self._known[name] = tuple(
-                self.recipe.plan(point, seed, self._context) for seed in self.recipe.seeds
-            )
+            first, *others = self.recipe.seeds
+            plan = self.recipe.plan(point, first, self._context)
+            self._known[name] = (plan, *(plan.with_seed(seed) for seed in others))
         return self._known[name]
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:

@@ -161,3 +161,11 @@ def test_a_plan_is_stored_with_every_value_explicit(bench) -> None:
 def test_a_title_says_who_learns_from_whom(bench) -> None:
     assert bench.plan(BASE).title() == "resnet8x4 <- resnet32x4 · simkd · seed 0"
     assert bench.plan(f"{BASE}method = 'ce'").title() == "resnet8x4 · ce · seed 0"
+
+
+def test_a_plan_with_another_seed_is_the_plan_that_the_recipe_gives_for_it(bench) -> None:
+    first, second = bench.plan(BASE, "seeds=[0]"), bench.plan(BASE, "seeds=[1]")
+    twin = first.with_seed(1)
+    assert twin == second
+    assert (twin.key, twin.configuration, twin.tree()) == (second.key, second.configuration, second.tree())
+    assert twin.key != first.key
