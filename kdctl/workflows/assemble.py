@@ -24,8 +24,8 @@ from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
+from kdctl.workflows.bench import Bench
 from kdctl.workflows.data import Sizes
-from kdctl.workflows.workspace import Workspace
 
 Built = TypeVar("Built")
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
     return projectors.get(spec.name).item(spec.options, source, target)
 
 
-def build_member(plan: RunPlan, distiller: Distiller, workspace: Workspace) -> Member:
+def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
     """Put a run at its start, or where its saved state left it."""
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     member = Member(
@@ -98,7 +98,7 @@ def build_member(plan: RunPlan, distiller: Distiller, workspace: Workspace) -> M
         optimizer=build_optimizer(plan.optimizer, trained),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
-        folder=workspace.folder(plan.key).path,
+        folder=bench.folder(plan.key).path,
         plan=plan.tree(),
     )
     load_state(member)

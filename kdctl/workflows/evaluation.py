@@ -22,7 +22,7 @@ from kdctl.records import Evaluation, Selection, canonical_json
 from kdctl.workflows.assemble import build_distiller, build_student, count_parameters
 from kdctl.workflows.catalog import full_catalog
 from kdctl.workflows.data import DataLibrary, sizes_of
-from kdctl.workflows.teachers import TeacherLibrary
+from kdctl.workflows.teachers import load_teacher
 from kdctl.workflows.workspace import Workspace
 
 SPLITS = ("test", "val")
@@ -145,6 +145,6 @@ def _teacher(plan: RunPlan, workspace: Workspace, data: SelectedData) -> Backbon
     if not plan.teachers:
         return None
     try:
-        return TeacherLibrary(workspace).load(plan.teachers[0], sizes_of(data)).backbone
+        return load_teacher(plan.teachers[0], sizes_of(data), workspace).backbone
     except KdctlError:  # its weights are gone: the student can be evaluated all the same
         return None

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
-from kdctl.store.atomic import write_atomically
-from kdctl.store.store import Owner
-from kdctl.workflows.failure import TRACEBACK, Failure
-from kdctl.workflows.gang_run import LEASE_SECONDS, GangRun
+from kdctl.store.owner import Owner
+from kdctl.workflows.failure import Failure
+from kdctl.workflows.gang_run import GangTrainer
+from kdctl.workflows.journal import FolderJournal, Journal
 from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.readiness import require_ready
+from kdctl.workflows.store_journal import LEASE_SECONDS, StoreJournal
 from kdctl.workflows.workspace import Workspace
 
 WAIT_SECONDS = 1.0
@@ -69,20 +70,15 @@ class Executor:
         self._wait_for(elsewhere)
 
     def _train_gang(self, plans: list[RunPlan]) -> None:
-        failure = GangRun(
-            workspace=self.workspace,
-            progress=self.progress,
-            stop=self.stop,
-            owner=self.owner,
-            plans=plans,
-        ).run()
-        if failure is None:
-            return
-        if len(plans) == 1:
-            self._fail(plans[0], failure)
-            return
-        for plan in self._open(plans):  # one bad member must not fail the others: each trains on its own
-            self._train_gang([plan])
+        trainer = GangTrainer(
+            bench=self.workspace, journal=self._journal, progress=self.progress, stop=self.stop
+        )
+        self.failures |= trainer.train(plans)
+
+    @property
+    def _journal(self) -> Journal:
+        folders = FolderJournal(bench=self.workspace)
+        return StoreJournal(folders=folders, store=self.workspace.store, owner=self.owner)
 
     def _claim(self, plan: RunPlan) -> bool:
         return self.workspace.store.claim(
@@ -91,13 +87,8 @@ class Executor:
 
     def _fail(self, plan: RunPlan, failure: Failure) -> None:
         self.failures[plan.key] = failure
-        path = self.workspace.folder(plan.key).path / TRACEBACK
-        path.unlink(missing_ok=True)
-        if failure.traceback:
-            write_atomically(path, failure.traceback.encode())
-        reason = failure.problem
-        self.workspace.store.release(plan.key, self.owner, state=RunState.FAILED, reason=reason)
-        self.progress.ended(plan, RunState.FAILED, None, reason)
+        self._journal.failed(plan.key, failure)
+        self.progress.ended(plan, RunState.FAILED, None, failure.problem)
 
     def _open(self, plans: Sequence[RunPlan]) -> list[RunPlan]:
         """Return the plans that may be trained, here or elsewhere."""

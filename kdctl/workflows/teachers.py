@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdctl.engine.checkpoint import load_weights, read_model
 from kdctl.errors import KdctlError
@@ -13,8 +13,12 @@ from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.plan import TeacherRef
 from kdctl.records import RunState, Selection
+from kdctl.store.folder import RunFolder
+from kdctl.workflows.bench import Bench
 from kdctl.workflows.data import Sizes
-from kdctl.workflows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kdctl.workflows.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class LoadedTeacher:
 
 
 class TeacherLibrary:
-    """Finds the teachers that a workspace has, and reads checkpoint files."""
+    """Finds the teachers that a workspace has, for planning."""
 
     def __init__(self, workspace: Workspace) -> None:
         """Look in the workspace's store and run folders."""
@@ -60,42 +64,40 @@ class TeacherLibrary:
         name = _backbone_name(content.plan, str(path))
         return TeacherRef(name=name, checkpoint_sha256=content.sha256, checkpoint=str(path))
 
-    def load(self, teacher: TeacherRef, sizes: Sizes) -> LoadedTeacher:
-        """Build a teacher, give it its weights, and freeze it in eval mode.
 
-        Raises:
-            KdctlError: the weights are missing, damaged, or do not fit the data's classes.
-        """
-        path = Path(teacher.checkpoint) if not teacher.run else self._path(teacher.run)
-        content = read_model(path)
-        expected = teacher.checkpoint_sha256 or self._recorded_sha256(teacher.run, path.name)
-        if expected and content.sha256 != expected:
-            raise KdctlError(
-                f"{path} is not the file it was: its SHA-256 differs from the one on record.",
-                "restore it from a copy, or train or name the teacher anew.",
-            )
-        num_classes = len(content.weights.get("classifier.weight", range(sizes.num_classes)))
-        backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
-        load_weights(backbone, content.weights, path)
-        backbone.eval().requires_grad_(requires_grad=False)
-        return LoadedTeacher(
-            backbone=backbone,
-            checkpoint_sha256=content.sha256,
-            data_fingerprint=str(content.plan["data_fingerprint"]),
-            test_top1=self._test_top1(teacher.run),
+def load_teacher(teacher: TeacherRef, sizes: Sizes, bench: Bench) -> LoadedTeacher:
+    """Build a teacher, give it its weights, and freeze it in eval mode.
+
+    What is known of a teacher's run is read from its folder, so that this works without a database.
+
+    Raises:
+        KdctlError: the weights are missing, damaged, or do not fit the data's classes.
+    """
+    folder = bench.folder(teacher.run) if teacher.run else None
+    path = folder.path / f"{Selection.LAST.value}.pt" if folder else Path(teacher.checkpoint)
+    content = read_model(path)
+    expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")
+    if expected and content.sha256 != expected:
+        raise KdctlError(
+            f"{path} is not the file it was: its SHA-256 differs from the one on record.",
+            "restore it from a copy, or train or name the teacher anew.",
         )
+    num_classes = len(content.weights.get("classifier.weight", range(sizes.num_classes)))
+    backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
+    load_weights(backbone, content.weights, path)
+    backbone.eval().requires_grad_(requires_grad=False)
+    result = folder.result() if folder else None
+    return LoadedTeacher(
+        backbone=backbone,
+        checkpoint_sha256=content.sha256,
+        data_fingerprint=str(content.plan["data_fingerprint"]),
+        test_top1=result.selected[Selection.LAST.value].test.top1 if result else None,
+    )
 
-    def _path(self, key: str) -> Path:
-        return self._workspace.folder(key).path / f"{Selection.LAST.value}.pt"
 
-    def _recorded_sha256(self, key: str, name: str) -> str:
-        """Return the SHA-256 that a run's checkpoint had at its end; empty if it is not known."""
-        artifacts = self._workspace.store.artifacts(key)
-        return next((artifact.sha256 for artifact in artifacts if artifact.name == name), "")
-
-    def _test_top1(self, key: str) -> float | None:
-        result = self._workspace.store.run(key).result if key else None
-        return result.selected[Selection.LAST.value].test.top1 if result else None
+def _recorded_sha256(folder: RunFolder, name: str) -> str:
+    """Return the SHA-256 that a run's checkpoint had at its end; empty if it is not known."""
+    return next((artifact.sha256 for artifact in folder.artifacts() if artifact.name == name), "")
 
 
 def _backbone_name(plan: Mapping[str, Any], what: str) -> str:

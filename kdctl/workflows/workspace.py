@@ -8,30 +8,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.store.folder import RunFolder
 from kdctl.store.store import Store
+from kdctl.workflows.bench import Bench
 from kdctl.workflows.data import DataLibrary
 
 DATABASE = "kdctl.db"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workspace:
+class Workspace(Bench):
     """The store, the run folders and the data of one project."""
 
-    runs: Path
-    """Folder of run folders and of the database."""
     store: Store
-    library: DataLibrary
-    """The data sets."""
-    device: str = "auto"
-    """'auto', 'cpu', 'cuda' or 'cuda:N'."""
-    num_threads: int | None = None
-    """CPU threads of torch; None: its default."""
-
-    def folder(self, key: str) -> RunFolder:
-        """Return the folder of a run."""
-        return RunFolder(self.runs, key)
 
 
 @contextmanager

@@ -1,0 +1,27 @@
+"""What it takes to train runs: their folders, data and a device, but no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdctl.store.folder import RunFolder
+from kdctl.workflows.data import DataLibrary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Run folders, data and device of one process. A compute node has nothing else."""
+
+    runs: Path
+    """Folder of run folders."""
+    library: DataLibrary
+    """The data sets."""
+    device: str = "auto"
+    """'auto', 'cpu', 'cuda' or 'cuda:N'."""
+    num_threads: int | None = None
+    """CPU threads of torch; None: its default."""
+
+    def folder(self, key: str) -> RunFolder:
+        """Return the folder of a run."""
+        return RunFolder(self.runs, key)
