@@ -15,6 +15,9 @@ from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, default_name
 
+TOGETHER = "together"
+"""Key of a grid's block that lists tables of fields instead of values of one field."""
+
 Choice = Range | tuple[Any, ...]
 """A range of numbers, or the values to choose from."""
 
@@ -68,14 +71,15 @@ class SearchOptions:
 def grid_points(blocks: Any, resolver: Resolver) -> tuple[Point, ...]:
     """Return the points of `[grid]`, or of all `[[grid]]` blocks, in the recipe's order, each once.
 
-    Each block is a table of lists and gives their cartesian product, the first field outermost.
+    Each block is a table of lists and gives their cartesian product, the first field outermost. The
+    list `together` holds tables instead, of fields that change together (a teacher and its student):
+    one more axis, outside all others.
     """
     points: dict[str, Point] = {}
     for block in (blocks if isinstance(blocks, list) else [blocks]) or [{}]:
-        axes = _axes(block, resolver)
-        for combination in itertools.product(*axes.values()) if axes else ():
-            point = Point(values=dict(zip(axes, combination, strict=True)))
-            points.setdefault(repr(sorted(point.values.items(), key=lambda item: item[0])), point)
+        for combination in itertools.product(*_axes(block, resolver)):
+            values = {dotted: value for fields in combination for dotted, value in fields.items()}
+            points.setdefault(repr(sorted(values.items(), key=lambda item: item[0])), Point(values=values))
     return tuple(points.values())
 
 
@@ -102,19 +106,49 @@ def search_space(table: Any, resolver: Resolver) -> Search | None:
     return Search(**vars(options), space=good)
 
 
-def _axes(block: Any, resolver: Resolver) -> dict[str, list[Any]]:
-    """Return the lists of a block by dotted field; none of them after a mistake."""
-    axes = flat(block) if isinstance(block, Mapping) else {}
-    if not axes:
+def _axes(block: Any, resolver: Resolver) -> list[list[dict[str, Any]]]:
+    """Return the axes of a block, each a list of tables by dotted field; one empty axis after a mistake."""
+    lists = flat(block) if isinstance(block, Mapping) else {}
+    if not lists:
         hint = "name fields with lists of values, or leave [grid] out."
         resolver.wrong("grid", "[grid] is empty.", hint)
-    return axes if all([_is_axis(*axis, resolver) for axis in axes.items()]) else {}  # noqa: C419 - report all
+        return [[]]
+    rows = lists.pop(TOGETHER, None)
+    joint = [] if rows is None else [_joint_axis(rows, lists, resolver)]
+    are_axes = [_is_axis(*axis, resolver) for axis in lists.items()]  # a list: so that all are reported
+    if not all([*joint, *are_axes]):
+        return [[]]
+    return [*joint, *([{dotted: value} for value in values] for dotted, values in lists.items())]
+
+
+def _joint_axis(rows: Any, lists: Mapping[str, Any], resolver: Resolver) -> list[dict[str, Any]]:
+    """Return the fields of each table of `together`; an empty list after a mistake."""
+    where = f"grid.{TOGETHER}"
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) and row for row in rows):
+        problem = f"[grid] {TOGETHER} = {rows!r} is not a list of tables."
+        resolver.wrong(where, problem, f"write {TOGETHER} = [{{ teacher = '...', student = '...' }}, ...].")
+        return []
+    tables = [flat(row) for row in rows]
+    for dotted in dict.fromkeys(dotted for table in tables for dotted in table):
+        if dotted in lists:
+            problem = f"[grid] has {dotted} both in {TOGETHER} and as a list of its own."
+            resolver.wrong(where, problem, "leave one of them out.")
+            return []
+        if not _is_field(dotted, where, resolver):
+            return []
+    return tables
+
+
+def _is_field(dotted: str, where: str, resolver: Resolver) -> bool:
+    if dotted.partition(".")[0] in SECTIONS:
+        return True
+    hint = f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
+    resolver.wrong(where, f"[grid] {dotted} is not a field of a run.", hint)
+    return False
 
 
 def _is_axis(dotted: str, values: Any, resolver: Resolver) -> bool:
-    if dotted.partition(".")[0] not in SECTIONS:
-        hint = f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
-        resolver.wrong(f"grid.{dotted}", f"[grid] {dotted} is not a field of a run.", hint)
+    if not _is_field(dotted, f"grid.{dotted}", resolver):
         return False
     if not isinstance(values, list) or not values:
         problem = f"[grid] {dotted} = {values!r} has no list of values."

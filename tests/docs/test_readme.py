@@ -17,7 +17,13 @@ from kdctl.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "runs" / "README.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *(ROOT / room / "README.md" for room in ("recipes", "runs")),
+    ]
+)
 ADDING = ROOT / "docs" / "adding.md"
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -119,8 +125,16 @@ def test_every_link_between_pages_leads_somewhere(path: Path):
     assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("text", [text for text in blocks(README, "toml") if "schema" in text])
-def test_every_recipe_of_the_readme_can_be_planned(text: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        text
+        for path in (ROOT / "README.md", ROOT / "recipes" / "README.md")
+        for text in blocks(path.read_text(encoding="utf-8"), "toml")
+        if "schema" in text
+    ],
+)
+def test_every_recipe_of_the_pages_can_be_planned(text: str, tmp_path: Path):
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     with workflows.open_workspace(tmp_path / "runs") as workspace:

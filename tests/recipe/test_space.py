@@ -47,6 +47,44 @@ def test_the_first_field_is_outermost(bench) -> None:
     ]
 
 
+PAIRS = "together = [{ teacher = 'vgg13', student = 'vgg8' }, { student = 'resnet8' }]"
+
+
+def test_what_goes_together_is_one_axis_outside_all_others(bench) -> None:
+    assert points(bench, f"[grid]\nmethod = ['kd', 'simkd']\n{PAIRS}") == [
+        {"teacher": "vgg13", "student": "vgg8", "method": "kd"},
+        {"teacher": "vgg13", "student": "vgg8", "method": "simkd"},
+        {"student": "resnet8", "method": "kd"},
+        {"student": "resnet8", "method": "simkd"},
+    ]
+    plans = bench.plans(f"{BASE}[grid]\n{PAIRS}")
+    assert [(plan.teachers[0].name, plan.student.name) for plan in plans] == [
+        ("vgg13", "vgg8"),
+        ("resnet32x4", "resnet8"),
+    ]
+
+
+def test_a_pair_on_the_grid_is_the_run_that_the_pair_alone_is(bench) -> None:
+    pair = "teacher = 'vgg13'\nstudent = 'vgg8'\n"
+    alone = bench.plan(f"data = 'cifar100'\n{pair}")
+    assert bench.plans(f"{BASE}[grid]\n{PAIRS}")[0].key == alone.key
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("together = []", "[grid] together = [] is not a list of tables. // write together = [{ teacher"),
+        ("together = [{}]", "is not a list of tables."),
+        ("together = ['vgg8']", "is not a list of tables."),
+        ("together = { student = ['vgg8'] }", "[grid] together.student is not a field of a run."),
+        ("together = [{ seed = 3 }]", "[grid] seed is not a field of a run."),
+        (f"{PAIRS}\nstudent = ['vgg8']", "has student both in together and as a list of its own."),
+    ],
+)
+def test_mistakes_in_what_goes_together_are_told(bench, line: str, said: str) -> None:
+    assert said in bench.mistake(f"{BASE}[grid]\n{line}")
+
+
 def test_blocks_are_joined_in_order_each_point_once(bench) -> None:
     grid = """
         [[grid]]
