@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 
+from kdctl.recipe.load import toml_value
 from kdctl.recipe.resolve import Resolver
 from kdctl.records import Selection
+
+CELL = re.compile(
+    r"(?P<top1>\d+(\.\d+)?)( ?(±|\+-) ?(?P<std>\d+(\.\d+)?))?( \(n = (?P<num_trials>[1-9]\d*)\))?"
+)
+"""A number as a paper prints it: '75.52', '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +32,9 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportedNumber:
-    """One `[[reported]]` table: a number that others published, and the rows it stands beside."""
+class Published:
+    """What is said alike of one number and of a whole table of them."""
 
-    match: Mapping[str, Any]
-    """Fields and values that a row must have."""
-    top1: float
-    """Test accuracy in percent."""
-    std: Annotated[float, Ge(0)] | None = None
-    """In percent points; None: the source does not say."""
     num_trials: Annotated[int, Gt(0)] | None = None
     """How many runs stand behind it; None: the source does not say."""
     select: Selection | None = None
@@ -42,6 +43,37 @@ class ReportedNumber:
     """Under which training preset; None: the source does not say."""
     label: str = ""
     source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedNumber(Published):
+    """One `[[reported]]` table: a number that others published, and the rows it stands beside."""
+
+    match: Mapping[str, Any]
+    """Fields and values that a row must have."""
+    top1: float
+    """Test accuracy in percent."""
+    std: Annotated[float, Ge(0)] | None = None
+    """In percent points; None: the source does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedTable(Published):
+    """A `[[reported]]` table with `rows`: many numbers, written as a paper's table is."""
+
+    rows: Mapping[str, Any]
+    """Field -> value -> its numbers, one for each column (a single one need be no list): `CELL`s, bare
+    numbers, or '' where the paper has none."""
+    columns: Annotated[tuple[Mapping[str, Any], ...], MinLen(1)] = ({},)
+    """Fields and values that each column stands for, left to right."""
+    match: Mapping[str, Any] | None = None
+    """Fields and values that hold for all of the numbers."""
+
+
+def reported_numbers(tables: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the `[[reported]]` tables of a recipe that was checked, tables with `rows` number by number."""
+    for table in tables:
+        yield from _numbers_of(table) if "rows" in table else (table,)
 
 
 def check_reporting(resolver: Resolver) -> None:
@@ -53,4 +85,52 @@ def check_reporting(resolver: Resolver) -> None:
         resolver.wrong("reported", "reported is not a list of tables.", "write it as [[reported]].")
         return
     for number, table in enumerate(tables, start=1):
-        resolver.record(ReportedNumber, table, f"reported.{number}")
+        where = f"reported.{number}"
+        if not isinstance(table, Mapping) or "rows" not in table:
+            resolver.record(ReportedNumber, table, where)
+        elif (found := resolver.record(ReportedTable, table, where)) is not None:
+            _check_rows(found, where, resolver)
+
+
+def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
+    for path, cells in _rows(table.rows):
+        row = f"[{where}] rows.{'.'.join(path)}"
+        if len(path) < 2:
+            hint = "write rows.<field>.<value> = [...], such as rows.method.kd = [74.42]."
+            resolver.wrong(where, f"{row} names no field and its value.", hint)
+        elif len(cells) != len(table.columns):
+            problem = f"{row} has {len(cells)} numbers for {len(table.columns)} columns."
+            resolver.wrong(where, problem, "write '' where the source has no number.")
+        for cell in cells:
+            if _read_cell(cell) is None:
+                hint = "write 75.52, '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)', or '' for none."
+                resolver.wrong(where, f"{row} has {cell!r}, which is no number.", hint)
+
+
+def _numbers_of(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    shared = {key: value for key, value in table.items() if key not in ("rows", "columns", "match")}
+    for (*field, value), cells in _rows(table["rows"]):
+        row = {".".join(field): toml_value(value)}
+        for column, cell in zip(table.get("columns", [{}]), cells, strict=True):
+            if number := _read_cell(cell):
+                match = {**table.get("match", {}), **column, **row}
+                yield {"label": value, **shared, **number, "match": match}
+
+
+def _rows(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Yield the way to each row, field and value, with its cells. A value may hold dots ('0.05')."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, (*path, key))
+        else:
+            yield (*path, key), value if isinstance(value, list) else [value]
+
+
+def _read_cell(cell: Any) -> dict[str, Any] | None:
+    """Return what a cell says of its number; {} for an empty one, None for one that cannot be read."""
+    if cell == "":
+        return {}
+    is_number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
+    found = CELL.fullmatch(str(cell)) if is_number or isinstance(cell, str) else None
+    said = found.groupdict() if found else {}
+    return {key: toml_value(text) for key, text in said.items() if text is not None} if found else None

@@ -11,7 +11,7 @@ from kdctl.report.baseline import BASELINE_METHOD
 from kdctl.report.fields import short_names, varying_fields
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
-from kdctl.report.reported import Reported
+from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.strips import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
 from kdctl.report.wording import SELECTION_WORDS, mean_and_spread, plural, title
@@ -59,8 +59,14 @@ def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
         )
 
 
-def reported_notes(rows: Sequence[Row], reported: Sequence[Reported]) -> Iterator[str]:
-    """Say where published numbers come from, and which could not be tested or placed."""
+def reported_notes(rows: Sequence[Row], reported: Sequence[Reported], known: Sequence[str]) -> Iterator[str]:
+    """Say where published numbers come from, and which could not be tested or placed.
+
+    Args:
+        rows: of the table.
+        reported: all published numbers of its recipe.
+        known: every field of the rows' plans.
+    """
     used = [row.reported for row in rows if row.reported]
     origins = dict.fromkeys(_origin(item) for item in used)
     if origins:
@@ -70,7 +76,7 @@ def reported_notes(rows: Sequence[Row], reported: Sequence[Reported]) -> Iterato
         yield f"{UNTESTABLE_MARK} published without std or number of trials: no test."
     if UNLIKE_MARK in marks:
         yield f"{UNLIKE_MARK} got under another protocol or selection rule: not like for like, no test."
-    unplaced = [item for item in reported if item not in used]
+    unplaced = without_row(reported, used, [row.group for row in rows], known)
     if unplaced:
         named = [f"{item.label or item.source} {item.summary.mean:.2f}" for item in unplaced[:_MAX_NAMED]]
         more = f" and {len(unplaced) - _MAX_NAMED} more" if len(unplaced) > _MAX_NAMED else ""

@@ -7,13 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.recipe.reporting import ReportedNumber
+from kdctl.recipe.reporting import ReportedNumber, reported_numbers
 from kdctl.records import Selection
 from kdctl.registry import folded
 from kdctl.report.fields import flatten, read_field, resolve_field
 from kdctl.report.layout import read_selection
 from kdctl.report.replicates import Replicates, Value
 from kdctl.report.statistics import Summary
+
+_TASK_FIELDS = ("data.name", "teachers", "student.name")
+"""What a number is about; a sweep that does not have it lacks nothing without that number."""
 
 _KEYS = tuple(item.name for item in fields(ReportedNumber))
 
@@ -49,7 +52,8 @@ def read_reported(recipe: Mapping[str, Any]) -> tuple[Reported, ...]:
     Raises:
         UsageError: a key is unknown, or `top1` or `match` is missing.
     """
-    return tuple(_read_one(table, place) for place, table in enumerate(recipe.get("reported", ()), start=1))
+    numbers = reported_numbers(recipe.get("reported", ()))
+    return tuple(_read_one(table, place) for place, table in enumerate(numbers, start=1))
 
 
 def find_reported(
@@ -60,12 +64,30 @@ def find_reported(
     return max(fitting, key=lambda item: (len(item.match), item.is_like_for_like(row, select)), default=None)
 
 
+def without_row(
+    reported: Iterable[Reported], used: Sequence[Reported], rows: Sequence[Replicates], known: Sequence[str]
+) -> list[Reported]:
+    """Return the published numbers that stand beside none of `rows`, though about their data and models."""
+    return [item for item in reported if item not in used and _is_about_one(item, rows, known)]
+
+
+def _is_about_one(item: Reported, rows: Sequence[Replicates], known: Sequence[str]) -> bool:
+    task = [pair for pair in item.match.items() if _resolved(pair[0], known) in _TASK_FIELDS]
+    return all(any(_fits(row, *pair, known) for row in rows) for pair in task)
+
+
 def _fits(row: Replicates, name: str, wanted: Value, known: Sequence[str]) -> bool:
-    try:
-        field = resolve_field(name, known)
-    except UsageError:
+    field = _resolved(name, known)
+    if field is None:
         return False  # a paper's table is wider than what was run here
     return all(_comparable(read_field(run.plan, field)) == _comparable(wanted) for run in row.runs)
+
+
+def _resolved(name: str, known: Sequence[str]) -> str | None:
+    try:
+        return resolve_field(name, known)
+    except UsageError:
+        return None
 
 
 def _comparable(value: Value) -> Value:

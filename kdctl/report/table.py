@@ -27,7 +27,7 @@ def configuration_table(
     notes = (
         *run_notes(groups, layout),
         *comparison_notes(rows, layout),
-        *reported_notes(rows, reported),
+        *reported_notes(rows, reported, known),
     )
     return _table(groups, layout, table_strips(rows, layout), notes)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from kdctl.recipe.reporting import reported_numbers
+
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
 
 
@@ -28,6 +30,58 @@ def test_a_report_and_published_numbers_are_kept_for_the_record(bench) -> None:
         """
     )
     assert [number["top1"] for number in recipe.tree["reported"]] == [75, 76.75]
+
+
+TABLE = """
+    [[reported]]
+    source = "a paper"
+    num_trials = 4
+    match = { data = "cifar100" }
+    columns = [{ student = "vgg8" }, { student = "resnet8x4", learning_rate = 0.1 }]
+    [reported.rows]
+    method.kd = ["72.73 ± 0.15", 75.28]
+    method.simkd = ["", "76.75 +- 0.23 (n = 2)"]
+    [[reported]]
+    label = "slides"
+    [reported.rows.method.temperature]
+    "2.5" = "70"
+    "4" = 71
+"""
+
+
+def test_a_papers_table_is_as_many_numbers_as_it_has(bench) -> None:
+    numbers = list(reported_numbers(bench.recipe(BASE + TABLE).tree["reported"]))
+    paper = {"source": "a paper", "num_trials": 4}
+    vgg = {"data": "cifar100", "student": "vgg8"}
+    resnet = {"data": "cifar100", "student": "resnet8x4", "learning_rate": 0.1}
+    assert numbers == [
+        {**paper, "label": "kd", "top1": 72.73, "std": 0.15, "match": {**vgg, "method": "kd"}},
+        {**paper, "label": "kd", "top1": 75.28, "match": {**resnet, "method": "kd"}},
+        {
+            **{"source": "a paper", "num_trials": 2, "label": "simkd", "top1": 76.75, "std": 0.23},
+            "match": {**resnet, "method": "simkd"},
+        },
+        {"label": "slides", "top1": 70, "match": {"method.temperature": 2.5}},
+        {"label": "slides", "top1": 71, "match": {"method.temperature": 4}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("rows.kd = [74.42, 70]", "[reported.1] rows.kd names no field and its value. // write rows.<field>"),
+        ("rows.method.kd = [1]", "rows.method.kd has 1 numbers for 2 columns. // write ''"),
+        ("rows.method.kd = ['74,42', 70]", "rows.method.kd has '74,42', which is no number. // write 75.52"),
+        ("rows.method.kd = ['70 ± ', '']", "has '70 ± ', which is no number."),
+        ("rows.method.kd = ['70 (n = 0)', '']", "has '70 (n = 0)', which is no number."),
+        ("rows.method.kd = [true, '']", "has True, which is no number."),
+        ("rows = 3", "[reported.1] rows = 3: should be an object."),
+        ("rows = {}\ntop1 = 70", "[reported.1] has no option 'top1'."),
+    ],
+)
+def test_mistakes_in_a_papers_table_name_the_row(bench, rows: str, said: str) -> None:
+    head = "[[reported]]\ncolumns = [{ student = 'vgg8' }, { student = 'resnet8' }]\n"
+    assert said in bench.mistake(f"{BASE}{head}{rows}")
 
 
 @pytest.mark.parametrize(

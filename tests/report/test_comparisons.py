@@ -135,6 +135,30 @@ def test_published_numbers_without_a_row_are_listed(replicates, make_sweep):
     )
 
 
+def test_published_numbers_of_pairs_that_were_not_run_are_not_missed(replicates, make_sweep):
+    runs = replicates(78.0)
+    wider = [
+        SIMKD | {"match": {"student": "vgg8", "method": "simkd"}},
+        SIMKD | {"match": {"data": "cifar10"}},
+    ]
+    assert not [
+        note for note in build_report(runs, make_sweep(runs, reported=wider)).notes if "without" in note
+    ]
+
+
+def test_a_papers_table_gives_each_row_its_number(replicates, make_sweep):
+    runs = [*replicates(78.0, 78.2), *replicates(77.0, 77.1, rate=0.1)]
+    paper = {
+        "source": "a paper",
+        "num_trials": 4,
+        "columns": [{"lr": 0.05}, {"lr": 0.1}],
+        "rows": {"method": {"simkd": ["78.08 ± 0.15", 77.5]}},
+    }
+    records = build_report(runs, make_sweep(runs, reported=[paper])).records()
+    assert [record["published_mean"] for record in records] == [78.08, 77.5]
+    assert [record.get("published_std") for record in records] == [0.15, None]
+
+
 def test_mistakes_in_reported_tables_are_named():
     with pytest.raises(UsageError, match=r"\[\[reported\]\] 1 \(SimKD\) has no option 'trials'") as caught:
         read_reported({"reported": [SIMKD | {"trials": 4}]})
