@@ -1,0 +1,51 @@
+"""What holds for every recipe that comes with kdctl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState, Selection, StoredRun
+from kdctl.report.fields import known_fields
+from kdctl.report.replicates import group_by_configuration
+from kdctl.report.reported import find_reported, read_reported, without_row
+from kdctl.workflows.sweeping import SweepPlan
+
+Plan = Callable[[str], SweepPlan]
+
+
+def as_stored(plan: RunPlan) -> StoredRun:
+    return StoredRun(
+        key=plan.key,
+        configuration=plan.configuration,
+        seed=plan.seed,
+        plan=plan.tree(),
+        state=RunState.PLANNED,
+        epochs=0,
+        attempts=0,
+        reason="",
+        created="",
+        updated="",
+        environment=None,
+        result=None,
+    )
+
+
+def test_it_can_be_planned_and_says_what_it_is(recipe: str, plan: Plan) -> None:
+    planned = plan(recipe)
+    assert planned.runs
+    assert planned.recipe.description
+
+
+def test_every_published_number_has_a_row_and_is_like_for_like(recipe: str, plan: Plan) -> None:
+    planned = plan(recipe)
+    runs = [as_stored(run) for run in planned.runs]
+    select = Selection(planned.recipe.tree.get("report", {}).get("select", "last"))
+    known = known_fields(run.plan for run in runs)
+    reported = read_reported(planned.recipe.tree)
+    rows = group_by_configuration(runs, ["method.name"], select)
+    matches = [find_reported(row, reported, known, select) for row in rows]
+    used = [number for number in matches if number]
+    assert without_row(reported, used, rows, known) == []
+    assert len({id(number) for number in used}) == len(used)
+    assert all(n is None or n.is_like_for_like(row, select) for row, n in zip(rows, matches, strict=True))
