@@ -70,6 +70,8 @@ class EpochResult:
     """Wall time of the epoch with its evaluation, as this run saw it (a gang shares it)."""
     images_per_second: float
     """Training images of this run per second of wall time."""
+    phase: str = ""
+    """Name of the phase of training, for a method that has several."""
 
 
 @dataclass(frozen=True, kw_only=True)

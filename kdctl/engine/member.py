@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdctl.engine.device import Compute
 from kdctl.engine.optim import set_learning_rate
+from kdctl.engine.phases import Span, divide, span_at
 from kdctl.engine.seeds import derive
 from kdctl.engine.selection import winning_rules
 from kdctl.engine.sums import EpochSums
@@ -27,7 +29,8 @@ class Member:
     key: str
     seed: int
     distiller: Distiller
-    optimizer: torch.optim.Optimizer
+    make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    """Called at the beginning of each phase, with what it trains."""
     schedule: Schedule
     learning_rate: float
     """Before the schedule."""
@@ -39,6 +42,10 @@ class Member:
     """Epochs that are complete."""
     step: int = 0
     """Steps of the running epoch that are complete."""
+    spans: tuple[Span, ...] = field(init=False)
+    """Its phases, in their order."""
+    optimizer: torch.optim.Optimizer = field(init=False)
+    """Of the running phase."""
     sums: EpochSums = field(init=False)
     """Of the running epoch."""
     epoch_seconds: float = 0.0
@@ -53,21 +60,36 @@ class Member:
     """Whether the run was taken out of its gang: someone else trains it now."""
 
     def __post_init__(self) -> None:
-        """Start the sums on the device the weights are on."""
+        """Start the first phase, and the sums on the device the weights are on."""
+        self.spans = divide(self.distiller.phases(), self.schedule.epochs)
+        self._begin_phase()
         self.sums = self._zero_sums()
+
+    @property
+    def span(self) -> Span:
+        """The running phase."""
+        return span_at(self.spans, self.epoch)
+
+    def stand_at(self, epoch: int, step: int) -> None:
+        """Stand after so many epochs and steps; another phase begins with an optimizer of its own."""
+        before = self.span
+        self.epoch, self.step = epoch, step
+        if self.span is not before:
+            self._begin_phase()
 
     def update(self, batch: Batch, teachers: tuple[Outputs, ...], num_steps: int, compute: Compute) -> None:
         """Train on one batch of an epoch of `num_steps`."""
         distiller = self.distiller
-        position = self.epoch + self.step / num_steps
-        set_learning_rate(self.optimizer, self.learning_rate * self.schedule.factor(position))
+        span, position = self.span, self.epoch + self.step / num_steps
+        factor = span.rate_factor(self.schedule, position)
+        set_learning_rate(self.optimizer, self.learning_rate * factor)
         distiller.setup.rng.manual_seed(derive(self.seed, "method", self.epoch, self.step))
         with compute.arithmetic():
             student = distiller.student.observe(
                 batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
             # Filled on the device: a copy from the host would wait for it.
-            progress = torch.full((), position / self.schedule.epochs, device=batch.labels.device)
+            progress = torch.full((), span.share_done(position), device=batch.labels.device)
             step = Step(batch=batch, student=student, teachers=teachers, progress=progress)
             losses = distiller.losses(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -82,7 +104,8 @@ class Member:
         terms, train_top1 = self.sums.means()
         return EpochResult(
             epoch=self.epoch + 1,
-            learning_rate=self.learning_rate * self.schedule.factor(self.epoch),
+            phase=self.span.phase.name,
+            learning_rate=self.learning_rate * self.span.rate_factor(self.schedule, self.epoch),
             train_loss=sum(terms.values()),
             train_terms=terms,
             train_top1=train_top1,
@@ -93,15 +116,23 @@ class Member:
         )
 
     def close_epoch(self, result: EpochResult) -> tuple[Selection, ...]:
-        """Count the epoch as complete and return the selection rules that now pick it."""
-        rules = winning_rules(result, self.selected)
+        """Count the epoch as complete and return the selection rules that now pick it.
+
+        None do before the last phase: a model of an earlier one is not what the run ships.
+        """
+        rules = winning_rules(result, self.selected) if self.span is self.spans[-1] else ()
         here = Selected(epoch=result.epoch, test=result.test, val=result.val)
         self.selected.update({rule.value: here for rule in rules})
-        self.epoch, self.step = result.epoch, 0
+        self.stand_at(result.epoch, 0)
         self.train_seconds += result.seconds
         self.epoch_seconds = 0.0
         self.sums = self._zero_sums()
         return rules
+
+    def _begin_phase(self) -> None:
+        self.distiller.begin(self.span.phase)
+        trained = [parameter for parameter in self.distiller.parameters() if parameter.requires_grad]
+        self.optimizer = self.make_optimizer(trained)
 
     def _zero_sums(self) -> EpochSums:
         return EpochSums(next(self.distiller.parameters()).device)

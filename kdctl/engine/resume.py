@@ -61,8 +61,8 @@ def discard_state(member: Member) -> None:
 
 
 def _restore(member: Member, state: Mapping[str, Any]) -> None:
+    member.stand_at(state["epoch"], state["step"])
     restore_optimizer(member.optimizer, state["optimizer"])
-    member.epoch, member.step = state["epoch"], state["step"]
     member.sums.restore(state["sums"])
     member.epoch_seconds, member.train_seconds = state["epoch_seconds"], state["train_seconds"]
     member.selected = {rule: from_tree(Selected, tree) for rule, tree in state["selected"].items()}

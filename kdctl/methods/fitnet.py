@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
@@ -13,7 +15,7 @@ from kdctl.losses.alignment import at_one_size
 from kdctl.losses.spatial import shared_size
 from kdctl.losses.stages import pair_stages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -27,20 +29,31 @@ class FitNetConfig(Supervision):
     """Which pair of stages, from 1. 1 in the code of protocol `simkd`, 2 in that of `crd`."""
     projector: Spec = component("projector", "pointwise")
     """R, the connector: training's alone, not shipped. `linear` reaches negative features as well."""
+    hint_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the epochs spent on the hint alone before the hint is dropped: the paper's two stages.
+
+    0: the hint stands beside the other terms in all epochs, as in the code of both protocols.
+    """
+
+
+_HINT, _PREDICTION = "hint", "prediction"
+"""The two stages of the paper."""
 
 
 @methods.register("fitnet", label="FitNet")
 class FitNet(Distiller):
     """Cross-entropy and divergence, plus the distance of the features of one stage.
 
-    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550, eq. 3, in one stage:
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550, eq. 3 and 4, in one stage:
     L = ce_weight * CE + kd_weight * KL + fitnet_weight * mean( (f_t - R(f_s))^2 ).
 
-    The paper trains on the hint first and on the labels after; the papers that compare with it train
-    on both at once, as we do. The mean is over B, C, H and W. Public code chooses the connector's
-    kernel and stride by the two maps' sizes, and has none for some pairs; we pool the larger map to the
-    smaller, and R only changes channels. For maps of equal size the two are the same: 1x1
-    convolution, batch norm, ReLU.
+    The paper trains the student up to the hint and R on the last term first, the whole student on
+    the other two after: that is `hint_share` above 0. The papers that compare with it train on all at
+    once, which is the default. The mean is over B, C, H and W; the paper halves a sum. Its KL starts
+    with weight 4, which falls to 1; ours stays. Public code chooses the connector's kernel and stride
+    by the two maps' sizes, and has none for some pairs; we pool the larger map to the smaller, and R
+    only changes channels. For maps of equal size the two are the same: 1x1 convolution, batch norm,
+    ReLU.
     """
 
     Config: ClassVar[type] = FitNetConfig
@@ -60,25 +73,57 @@ class FitNet(Distiller):
                 f"set method.stage to a number from 1 to {len(pairs)}.",
             )
         self.student_tap, self.teacher_tap = pairs[config.stage - 1]
-        self.student_taps = (self.student_tap,)
-        self.teacher_taps = ((self.teacher_tap,),)
-        self.reads_teacher_logits = config.kd_weight > 0
         source = setup.student.tap_shapes[self.student_tap]
         target = setup.teacher.tap_shapes[self.teacher_tap]
         size = shared_size(source, target)
         self.projector = setup.make_projector(config.projector, (source[0], *size), (target[0], *size))
+        self.arrange()
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the two stages of the paper, or one in which all terms are trained."""
+        share = self.config.hint_share
+        if share == 0:
+            return super().phases()
+        return (Phase(name=_HINT, share=share), Phase(name=_PREDICTION, share=1 - share))
+
+    def arrange(self) -> None:
+        """Read the hint's maps in the first stage, the predictions in the second."""
+        hinting, predicting = self._hinting, self._predicting
+        self.student_taps = (self.student_tap,) if hinting else ()
+        self.teacher_taps = ((self.teacher_tap,) if hinting else (),)
+        self.reads_student_logits = predicting
+        self.reads_teacher_logits = predicting and self.config.kd_weight > 0
 
     def losses(self, step: Step) -> Losses:
-        """Return the mean squared distance beside the predictions' terms."""
+        """Return the mean squared distance and the predictions' terms, or one of them in two stages."""
+        hint = {"fitnet": self.config.fitnet_weight * self._distance(step)} if self._hinting else {}
+        if not self._predicting:
+            return Losses(task=None, transfer=hint, logits=self._finish(step))
+        return Losses(
+            task=task_term(self.config, step),
+            transfer={**prediction_terms(self.config, step), **hint},
+            logits=step.student.require_logits(),
+        )
+
+    def untrained_pieces(self) -> dict[str, nn.Module]:
+        """Return what follows the hint in the first stage, the connector in the second."""
+        return super().untrained_pieces() if self._hinting else {"connector": self.projector}
+
+    @property
+    def _hinting(self) -> bool:
+        return self.phase.name != _PREDICTION
+
+    @property
+    def _predicting(self) -> bool:
+        return self.phase.name != _HINT
+
+    def _distance(self, step: Step) -> Tensor:
         hinted, hint = at_one_size(
             step.student.taps[self.student_tap], step.teachers[0].taps[self.teacher_tap]
         )
-        distance = functional.mse_loss(self.projector(hinted).float(), hint.float())
-        return Losses(
-            task=task_term(self.config, step),
-            transfer={
-                **prediction_terms(self.config, step),
-                "fitnet": self.config.fitnet_weight * distance,
-            },
-            logits=step.student.require_logits(),
-        )
+        return functional.mse_loss(self.projector(hinted).float(), hint.float())
+
+    @torch.no_grad()
+    def _finish(self, step: Step) -> Tensor:
+        """Return what the student's untrained rest makes of the hinted map: logits [B, K]."""
+        return self.student.tail(self.student_tap)(step.student.taps[self.student_tap])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,19 @@ class Setup:
         return self.teachers[0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of the training with losses of its own.
+
+    Optimizer, learning-rate schedule and `step.progress` begin anew with it.
+    """
+
+    name: str = ""
+    """For plans and results; empty where there is only one."""
+    share: float = 1.0
+    """Of the run's epochs; those of all phases sum to 1."""
+
+
 class Distiller(nn.Module):
     """How a student is distilled; subclass it in `methods/<name>.py`.
 
@@ -107,6 +120,36 @@ class Distiller(nn.Module):
         """False: the engine runs the student only up to its last tap."""
         self.reads_teacher_logits = True
         """False: the engine runs the teachers only up to their last tap."""
+        self.phase = self.phases()[-1]
+        """The running phase; before and after training the last one, whose model is shipped."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the phases of the training in their order, as `config` says."""
+        return (Phase(),)
+
+    def arrange(self) -> None:
+        """Set what is read in `self.phase`: taps and logits. Only methods with several phases need it."""
+
+    def begin(self, phase: Phase) -> None:
+        """Make ready to train in `phase`; what it does not train is frozen from here on.
+
+        Whatever was prepared for the steps of another phase does not hold any more.
+        """
+        self.phase = phase
+        self.arrange()
+        frozen = {
+            id(parameter) for piece in self.untrained_pieces().values() for parameter in piece.parameters()
+        }
+        for parameter in self.parameters():
+            parameter.requires_grad_(id(parameter) not in frozen)
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules; what is frozen stays in eval mode."""
+        super().train(mode)
+        for piece in self.untrained_pieces().values():
+            piece.eval()
+        return self
 
     def losses(self, step: Step) -> Losses:
         """Turn one step's outputs into the terms to minimise."""
@@ -116,11 +159,14 @@ class Distiller(nn.Module):
         """Do what follows the optimizer's step: memory banks, moving averages."""
 
     def inference_model(self) -> nn.Module:
-        """Return what would be shipped: images [B, 3, H, W] -> logits [B, K]."""
+        """Return what would be shipped after this phase: images [B, 3, H, W] -> logits [B, K]."""
         return self.student
 
     def untrained_pieces(self) -> dict[str, nn.Module]:
-        """Return the pieces of the student that no loss reaches, by name."""
+        """Return the pieces that no loss of this phase trains, by name; by default those after the last tap.
+
+        What runs nevertheless, such as a frozen encoder, runs in eval mode and without gradients.
+        """
         if self.reads_student_logits or not self.student_taps:
             return {}
         order = list(self.student.tap_shapes)

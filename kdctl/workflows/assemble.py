@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -55,9 +56,9 @@ def build_distiller(
     num_samples: int,
     device: torch.device = CPU,
 ) -> Distiller:
-    """Build the method around student and teachers, on the device.
+    """Build the method around student and teachers, on the device, as its last phase needs it.
 
-    Parts of the student that no loss reaches do not require gradients.
+    What that phase does not train does not require gradients.
 
     Raises:
         KdctlError: student, teachers and method do not fit together.
@@ -78,8 +79,7 @@ def build_distiller(
     )
     method = methods.get(plan.method.name).item
     distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
-    for piece in distiller.untrained_pieces().values():
-        piece.requires_grad_(requires_grad=False)
+    distiller.begin(distiller.phases()[-1])
     return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -90,12 +90,11 @@ def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
 
 def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
     """Put a run at its start, or where its saved state left it."""
-    trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     member = Member(
         key=plan.key,
         seed=plan.seed,
         distiller=distiller,
-        optimizer=build_optimizer(plan.optimizer, trained),
+        make_optimizer=functools.partial(build_optimizer, plan.optimizer),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
         folder=bench.folder(plan.key).path,
@@ -113,13 +112,22 @@ def model_facts(distiller: Distiller, teachers: Sequence[Backbone]) -> ModelFact
         shipped_parameters=count_parameters(distiller.inference_model()),
         teacher_parameters=max(map(count_parameters, teachers), default=None),
         projector_parameters=count_parameters(distiller) - student,
-        untrained=tuple(distiller.untrained_pieces()),
+        untrained=_never_trained(distiller),
     )
 
 
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters; batch norm's running statistics are not counted, as in papers."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _never_trained(distiller: Distiller) -> tuple[str, ...]:
+    """Name the pieces that no phase trains."""
+    untrained: list[dict[str, nn.Module]] = []
+    for phase in distiller.phases():
+        distiller.begin(phase)
+        untrained.append(distiller.untrained_pieces())
+    return tuple(name for name in untrained[0] if all(name in pieces for pieces in untrained))
 
 
 def build_compute(plan: RunPlan, device: torch.device) -> Compute:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import tempfile
 from collections.abc import Sequence
@@ -190,13 +191,12 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
     for place, plan in enumerate(plans):
         student = build_student(plan, sizes)
         distiller = build_distiller(plan, student, teachers, num_samples=len(selected.train), device=device)
-        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
         members.append(
             Member(
                 key=f"{plan.key}-{place}",
                 seed=plan.seed,
                 distiller=distiller,
-                optimizer=build_optimizer(plan.optimizer, trained),
+                make_optimizer=functools.partial(build_optimizer, plan.optimizer),
                 schedule=plan.schedule.options,
                 learning_rate=plan.optimizer.options.learning_rate,
                 folder=folder / f"{len(plans)}-{place}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +132,11 @@ def build_teacher(name: str, seed: int) -> Backbone:
 
 @pytest.fixture
 def try_method(tmp_path: Path) -> Callable[..., Trial]:
-    """Build a method with its default options around a student and as few teachers as it takes."""
+    """Build a method, by name or table, in its first phase around a student and the fewest teachers."""
 
-    def build(method: str, student: str = "resnet8", teacher: str = "resnet14", **engine: Any) -> Trial:
+    def build(
+        method: str | dict[str, Any], student: str = "resnet8", teacher: str = "resnet14", **engine: Any
+    ) -> Trial:
         tree = {
             "schema": SCHEMA,
             "numerics": NUMERICS,
@@ -149,16 +152,15 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             "seed": 0,
         }
         plan = read_plan(tree, full_catalog())
-        fewest, _ = methods.get(method).item.num_teachers
+        fewest, _ = methods.get(plan.method.name).item.num_teachers
         teachers = [build_teacher(teacher, seed) for seed in range(fewest)]
         distiller = build_distiller(plan, build_student(plan, SIZES), teachers, num_samples=NUM_SAMPLES)
         distiller.train()
-        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
         member = Member(
             key=plan.key,
             seed=plan.seed,
             distiller=distiller,
-            optimizer=build_optimizer(plan.optimizer, trained),
+            make_optimizer=functools.partial(build_optimizer, plan.optimizer),
             schedule=plan.schedule.options,
             learning_rate=0.01,
             folder=tmp_path / plan.key,

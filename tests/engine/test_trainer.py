@@ -127,14 +127,16 @@ def test_every_step_trains_in_train_mode_with_frozen_teachers(
     assert_same_bits: Check,
 ) -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    modes: list[bool] = []
-    observer = record(
-        at_step=lambda gang: modes.extend(
-            module.training for member in gang.members for module in member.distiller.modules()
-        )
-    )
-    fit(make_gang(*(make_member(method) for method in METHODS)), observer)
-    assert all(modes)
+    right: list[bool] = []
+
+    def look(gang: Gang) -> None:
+        for member in gang.members:
+            pieces = member.distiller.untrained_pieces().values()
+            frozen = {module for piece in pieces for module in piece.modules()}
+            right.extend(module.training is (module not in frozen) for module in member.distiller.modules())
+
+    fit(make_gang(*(make_member(method) for method in METHODS)), record(at_step=look))
+    assert all(right)
     assert not any(module.training for module in teacher.modules())
     assert_same_bits(before, dict(teacher.state_dict()))
 

@@ -112,3 +112,51 @@ def test_it_stands_beside_the_terms_of_the_predictions(
     alone = make_fitnet("resnet8", "resnet14", kd_weight=0.0)
     assert not alone.reads_teacher_logits
     assert list(alone.losses(look(alone)).terms()) == ["task", "fitnet"]
+
+
+def test_in_two_stages_the_hint_comes_alone_first_and_is_dropped_after(
+    make_fitnet: MakeFitNet, look: Callable[[FitNet], Step]
+) -> None:
+    method, plain = (make_fitnet("resnet8", "resnet14", hint_share=share) for share in (0.25, 0.0))
+    first, second = method.phases()
+    assert (first.share, second.share) == (0.25, 0.75)
+    step = look(plain)
+    together = {name: term.item() for name, term in plain.losses(step).terms().items()}
+    for phase, names in ((first, ["fitnet"]), (second, ["task", "kd"])):
+        method.begin(phase)
+        terms = {name: term.item() for name, term in method.losses(step).terms().items()}
+        assert terms == {name: together[name] for name in names}
+
+
+def test_the_first_stage_reads_and_trains_nothing_after_the_hint(make_fitnet: MakeFitNet) -> None:
+    method = make_fitnet("resnet8", "resnet14", hint_share=0.5, stage=2)
+    first, second = method.phases()
+    method.begin(first)
+    assert (method.student_taps, method.teacher_taps) == (("stage2",), (("stage2",),))
+    assert not method.reads_student_logits
+    assert not method.reads_teacher_logits
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[2] for name in trained if name.startswith("student")} == {
+        *("stem", "stage1_pre", "stage2_pre")
+    }
+    assert any(name.startswith("projector") for name in trained)
+    method.begin(second)
+    assert (method.student_taps, method.teacher_taps) == ((), ((),))
+    assert method.reads_student_logits
+    assert method.reads_teacher_logits
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    assert trained == {f"student.{name}" for name, _ in method.student.named_parameters()}
+
+
+def test_predictions_of_the_first_stage_are_those_of_the_untrained_rest(
+    make_fitnet: MakeFitNet, make_step: Callable[..., Step]
+) -> None:
+    method = make_fitnet("resnet8", "resnet14", hint_share=0.5)
+    method.begin(method.phases()[0])
+    method.eval()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    student = method.student.observe(images, method.student_taps, with_logits=False)
+    teacher = method.setup.teacher.observe(images, method.teacher_taps[0], with_logits=False)
+    torch.testing.assert_close(
+        method.losses(make_step(LABELS, student, teacher)).logits, method.student(images)
+    )
