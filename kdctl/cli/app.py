@@ -12,6 +12,7 @@ import typer
 
 import kdctl
 from kdctl.cli.bench import bench
+from kdctl.cli.browse import browsing
 from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.listing import listing
@@ -41,6 +42,7 @@ app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("bench")(bench)
 app.add_typer(listing, name="list")
+app.add_typer(browsing, name="runs")
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kdctl.cli import options
+from kdctl.cli.browse import list_runs
+from kdctl.cli.rows import show_rows
 
 if TYPE_CHECKING:
     from kdctl.registry import Registry
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 listing = typer.Typer(
     help="List models, methods, projectors, datasets, runs or sweeps.", no_args_is_help=True
 )
+listing.command("runs")(list_runs)
 
 
 @listing.command("models")
@@ -43,7 +45,7 @@ def list_models(
                 "aliases": list(entry.aliases),
             }
         )
-    _show(rows, form)
+    show_rows(rows, form)
 
 
 @listing.command("methods")
@@ -52,7 +54,7 @@ def list_methods(plugin: options.Plugins = None, form: options.OutputFormat = op
     from kdctl.protocols.distiller import methods
 
     _load(plugin)
-    _show(_plugins(methods), form)
+    show_rows(_plugins(methods), form)
 
 
 @listing.command("projectors")
@@ -61,7 +63,7 @@ def list_projectors(plugin: options.Plugins = None, form: options.OutputFormat =
     from kdctl.protocols.projector import projectors
 
     _load(plugin)
-    _show(_plugins(projectors), form)
+    show_rows(_plugins(projectors), form)
 
 
 @listing.command("datasets")
@@ -70,36 +72,7 @@ def list_datasets(plugin: options.Plugins = None, form: options.OutputFormat = o
     from kdctl.protocols.dataset import datasets
 
     _load(plugin)
-    _show(_plugins(datasets), form)
-
-
-@listing.command("runs")
-def list_runs(
-    runs: options.Runs = options.DEFAULT_RUNS, form: options.OutputFormat = options.Format.TEXT
-) -> None:
-    """List the runs of the store."""
-    from kdctl import workflows
-    from kdctl.records import Selection
-
-    rows: list[dict[str, Any]] = []
-    with workflows.open_workspace(runs, create=False) as workspace:
-        for run in workspace.store.runs():
-            last = run.result.selected.get(Selection.LAST.value) if run.result else None
-            rows.append(
-                {
-                    "run": run.key,
-                    "student": run.plan["student"]["name"],
-                    "teacher": " + ".join(teacher["name"] for teacher in run.plan["teachers"]) or None,
-                    "method": run.plan["method"]["name"],
-                    "seed": run.seed,
-                    "state": run.state.value,
-                    "epochs": run.epochs,
-                    "of": run.plan["schedule"]["epochs"],
-                    "top1": last.test.top1 if last else None,
-                    "updated": run.updated[:19],
-                }
-            )
-    _show(rows, form)
+    show_rows(_plugins(datasets), form)
 
 
 @listing.command("sweeps")
@@ -123,7 +96,7 @@ def list_sweeps(
                     "description": sweep.recipe.get("description", ""),
                 }
             )
-    _show(rows, form)
+    show_rows(rows, form)
 
 
 def _load(plugins: options.Plugins) -> None:
@@ -144,29 +117,3 @@ def _plugins(registry: Registry[Any]) -> list[dict[str, Any]]:
         }
         for entry in registry.entries()
     ]
-
-
-def _show(rows: list[dict[str, Any]], form: options.Format) -> None:
-    from kdctl.cli.console import print_json, print_table, say
-
-    if form is options.Format.JSON:
-        print_json(rows=rows)
-    elif not rows:
-        say("nothing yet")
-    else:
-        headings = [_heading(name, [row[name] for row in rows]) for name in rows[0]]
-        print_table(headings, [[_cell(value) for value in row.values()] for row in rows])
-
-
-def _heading(name: str, values: Sequence[Any]) -> str:
-    """Return the heading of a column; those of numbers are aligned right."""
-    is_number = all(isinstance(value, int | float | None) for value in values)
-    return (">" if is_number else "") + name.replace("_", " ")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(value) or "—"
-    if value is None:
-        return "—"
-    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

@@ -37,7 +37,17 @@ class Format(enum.StrEnum):
     JSON = "json"
 
 
+class ListFormat(enum.StrEnum):
+    """How a list is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+
+
 OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
+OutputListFormat = Annotated[ListFormat, typer.Option("--format", help="How the list is printed.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_DATA = Path("data")

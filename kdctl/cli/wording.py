@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdctl.records import RunResult, RunState, Selection
 
@@ -25,6 +25,24 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+def file_size(num_bytes: float) -> str:
+    """Return a size for people: '512 B', '1.5 KiB', '2.0 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"
+
+
+def setting(value: Any) -> str:
+    """Return a setting's value as a recipe writes it, without quotes; a dash for none."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(setting, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "—" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe(plan: RunPlan) -> str:

@@ -80,7 +80,7 @@ def select_runs(
     """Return the runs that meet all conditions, in the order in which they were planned."""
     statement = select(RunRow).order_by(RunRow.number)
     if keys is not None:
-        statement = statement.where(RunRow.key.in_(_listed(keys)))
+        statement = statement.where(RunRow.key.in_(listed(keys)))
     if sweep is not None:
         members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
         statement = statement.where(RunRow.key.in_(members))
@@ -91,7 +91,7 @@ def select_runs(
 
 def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:
     """Return where runs stand, by key; unknown ones are left out."""
-    statement = select(RunRow.key, RunRow.state).where(RunRow.key.in_(_listed(keys)))
+    statement = select(RunRow.key, RunRow.state).where(RunRow.key.in_(listed(keys)))
     return {row.key: row.state for row in connection.execute(statement)}
 
 
@@ -107,7 +107,7 @@ def unknown_run(key: str) -> KdctlError:
     )
 
 
-def _listed(keys: Iterable[str]) -> Select[tuple[str]]:
+def listed(keys: Iterable[str]) -> Select[tuple[str]]:
     """Return keys as a subquery with one bound value: SQLite limits how many there may be."""
     return select(func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
 

@@ -17,13 +17,14 @@ from kdctl.records import (
     EpochResult,
     Evaluation,
     PlannedRun,
+    RunBrief,
     RunResult,
     RunState,
     StoredRun,
     StoredSweep,
     SweepMember,
 )
-from kdctl.store import leases, measurements, runs, sweeps
+from kdctl.store import briefs, leases, measurements, runs, sweeps
 from kdctl.store.database import connect, database_path, reading, writing
 from kdctl.store.owner import Owner
 
@@ -103,6 +104,24 @@ class Store:
             if sweep is not None:
                 sweeps.require(connection, sweep)
             return runs.select_runs(connection, keys=keys, sweep=sweep, state=state)
+
+    def briefs(
+        self, keys: Iterable[str] | None = None, *, sweep: str | None = None, since: str = ""
+    ) -> list[RunBrief]:
+        """Return runs in one line each, in the order in which they were planned: quick for thousands.
+
+        Raises:
+            KdctlError: there is no such sweep.
+        """
+        with reading(self._engine) as connection:
+            if sweep is not None:
+                sweeps.require(connection, sweep)
+            return briefs.briefs(connection, keys=keys, sweep=sweep, since=since)
+
+    def pupils(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
+        with reading(self._engine) as connection:
+            return briefs.pupils(connection, keys)
 
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
         """Return where runs stand, by key; unknown ones are left out."""
@@ -201,6 +220,11 @@ class Store:
         """
         with reading(self._engine) as connection:
             return sweeps.find(connection, name)
+
+    def sweeps_of(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names of the sweeps that runs belong to, by run key."""
+        with reading(self._engine) as connection:
+            return sweeps.of_runs(connection, keys)
 
     def sweeps(self) -> list[StoredSweep]:
         """Return all sweeps, the newest first."""

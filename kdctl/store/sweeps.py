@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, true
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from kdctl.errors import KdctlError, suggestion
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.store.clock import utc_now
-from kdctl.store.runs import states, unknown_run
+from kdctl.store.runs import listed, states, unknown_run
 from kdctl.store.tables import SweepRow, SweepRunRow
 
 
@@ -62,6 +62,15 @@ def find(connection: Connection, name: str) -> StoredSweep:
 def all_sweeps(connection: Connection) -> list[StoredSweep]:
     """Return all sweeps, the newest first."""
     return _stored(connection, true())
+
+
+def of_runs(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the sweeps that runs belong to, by run key."""
+    names: dict[str, list[str]] = {}
+    statement = select(SweepRunRow.run_key, SweepRunRow.sweep_name).distinct()
+    for row in connection.execute(statement.where(SweepRunRow.run_key.in_(listed(keys)))):
+        names.setdefault(row.run_key, []).append(row.sweep_name)
+    return names
 
 
 def _stored(connection: Connection, condition: ColumnElement[bool]) -> list[StoredSweep]:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
+    from kdctl.workflows.browsing import describe_run, list_runs
+    from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.readiness import require_ready
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "benchmark",
+    "compare_runs",
+    "describe_run",
     "estimate_sweep",
     "evaluate",
     "frame",
+    "list_runs",
     "open_for_planning",
     "open_recipe",
     "open_workspace",
@@ -44,9 +49,12 @@ __all__ = [
 
 _MODULES = {
     "benchmark": "benchmarking",
+    "compare_runs": "differences",
+    "describe_run": "browsing",
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
     "frame": "reporting",
+    "list_runs": "browsing",
     "open_for_planning": "workspace",
     "open_recipe": "recipes",
     "open_workspace": "workspace",

@@ -1,0 +1,86 @@
+"""Lists of runs: SQLite reads the few fields out of the stored trees, which is quick for ten thousand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, RowMapping, func, select
+
+from kdctl.records import RunBrief
+from kdctl.store.runs import listed
+from kdctl.store.tables import RunRow, SweepRunRow
+
+_PLAN_FIELDS = (
+    "$.student.name",
+    "$.method.name",
+    "$.optimizer.learning_rate",
+    "$.schedule.epochs",
+    "$.teachers",
+)
+
+
+def briefs(
+    connection: Connection, *, keys: Iterable[str] | None = None, sweep: str | None = None, since: str = ""
+) -> list[RunBrief]:
+    """Return runs in the order in which they were planned.
+
+    Args:
+        connection: a transaction.
+        keys: only these.
+        sweep: only its members.
+        since: only those that changed at this time (UTC, ISO 8601) or later.
+    """
+    statement = select(
+        RunRow.key,
+        RunRow.seed,
+        RunRow.state,
+        RunRow.epochs,
+        RunRow.reason,
+        RunRow.created,
+        RunRow.updated,
+        func.json_extract(RunRow.plan, *_PLAN_FIELDS).label("fields"),
+        func.json_extract(RunRow.result, "$.selected.last.test.top1").label("top1"),
+    ).order_by(RunRow.number)
+    if keys is not None:
+        statement = statement.where(RunRow.key.in_(listed(keys)))
+    if sweep is not None:
+        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
+        statement = statement.where(RunRow.key.in_(members))
+    if since:
+        statement = statement.where(RunRow.updated >= since)
+    return [_brief(row) for row in connection.execute(statement).mappings()]
+
+
+def pupils(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
+    teacher = func.json_each(RunRow.plan, "$.teachers").table_valued("value").alias("teacher")
+    taught_by = func.json_extract(teacher.c.value, "$.run")
+    statement = select(RunRow.key, taught_by.label("taught_by")).select_from(RunRow).join(teacher, _ALWAYS)
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(statement.where(taught_by.in_(listed(keys))).order_by(RunRow.number)):
+        found.setdefault(row.taught_by, []).append(row.key)
+    return found
+
+
+_ALWAYS = func.json_valid("1") == 1
+"""Condition of a join with a table that a function makes of each row."""
+
+
+def _brief(row: RowMapping) -> RunBrief:
+    student, method, learning_rate, epochs, teachers = json.loads(row["fields"])
+    return RunBrief(
+        key=row["key"],
+        student=student or "",
+        teachers=tuple(teacher["name"] for teacher in teachers or ()),
+        method=method or "",
+        learning_rate=learning_rate,
+        seed=row["seed"],
+        state=row["state"],
+        epochs=row["epochs"],
+        planned_epochs=epochs,
+        top1=row["top1"],
+        reason=row["reason"],
+        created=row["created"],
+        updated=row["updated"],
+    )

@@ -1,0 +1,127 @@
+"""Looking through stored runs: lists, one run in full, and why two differ. Never loads torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kdctl.errors import UsageError, suggestion
+from kdctl.records import Artifact, EpochResult, Evaluation, RunBrief, RunState, StoredRun
+from kdctl.registry import folded
+from kdctl.workflows.workspace import Workspace
+
+_PERIODS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+ORDERS: dict[str, Callable[[RunBrief], Any]] = {
+    "student": lambda run: run.student,
+    "teacher": lambda run: run.teachers,
+    "method": lambda run: run.method,
+    "seed": lambda run: run.seed,
+    "state": lambda run: list(RunState).index(run.state),
+    "updated": lambda run: run.updated,
+    "top1": lambda run: -1.0 if run.top1 is None else run.top1,
+}
+"""What a list may be sorted by, besides the order in which the runs were planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs a list shows; all conditions must hold, an empty one always does."""
+
+    states: Sequence[RunState] = ()
+    method: str = ""
+    student: str = ""
+    teacher: str = ""
+    """Architecture of any of its teachers."""
+    sweep: str | None = None
+    since: str = ""
+    """Changed since then: a date, a date with a time (UTC), or a period such as '90m', '12h', '3d', '2w'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDetails:
+    """Everything that is stored about a run."""
+
+    run: StoredRun
+    epochs: tuple[EpochResult, ...]
+    evaluations: tuple[Evaluation, ...]
+    artifacts: tuple[Artifact, ...]
+    """Files that it left behind at its end."""
+    missing: frozenset[str]
+    """Names of those that are not there any more."""
+    sweeps: tuple[str, ...]
+    """Names of the sweeps that it belongs to."""
+    teaches: tuple[str, ...]
+    """Keys of the runs that it is a teacher of."""
+
+
+def list_runs(
+    workspace: Workspace, chosen: RunFilter, *, order: str = "", descending: bool = False
+) -> list[RunBrief]:
+    """Return the runs that a filter lets through, in the order in which they were planned or by a column.
+
+    Raises:
+        UsageError: the order or the time does not exist.
+        KdctlError: there is no such sweep.
+    """
+    if order and order not in ORDERS:
+        raise UsageError(f"runs cannot be sorted by '{order}'.", suggestion(order, ORDERS, "Columns"))
+    since = moment(chosen.since) if chosen.since else ""
+    runs = [run for run in workspace.store.briefs(sweep=chosen.sweep, since=since) if _passes(run, chosen)]
+    if order:
+        return sorted(runs, key=ORDERS[order], reverse=descending)
+    return runs[::-1] if descending else runs
+
+
+def describe_run(workspace: Workspace, prefix: str) -> RunDetails:
+    """Return everything that is known of the run whose key begins with `prefix`.
+
+    Raises:
+        KdctlError: no run, or more than one, has such a key.
+    """
+    store = workspace.store
+    run = store.run(prefix)
+    folder = workspace.folder(run.key).path
+    artifacts = tuple(store.artifacts(run.key))
+    return RunDetails(
+        run=run,
+        epochs=tuple(store.epochs(run.key)),
+        evaluations=tuple(store.evaluations(run.key)),
+        artifacts=artifacts,
+        missing=frozenset(item.name for item in artifacts if not (folder / item.name).is_file()),
+        sweeps=tuple(store.sweeps_of([run.key]).get(run.key, ())),
+        teaches=tuple(store.pupils([run.key]).get(run.key, ())),
+    )
+
+
+def moment(text: str) -> str:
+    """Return a time as the store spells it: '3d' ago, a date, or a date with a time (UTC).
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    period = re.fullmatch(r"(\d+)([mhdw])", text.strip())
+    try:
+        if period:
+            span = timedelta(**{_PERIODS[period[2]]: int(period[1])})
+            when = datetime.now(UTC) - span
+        else:
+            when = datetime.fromisoformat(text)
+            when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"'{text}' is not a time.", "write 2026-01-31, '2026-01-31 18:00' (UTC), 90m, 12h, 3d or 2w."
+        ) from error
+    return when.isoformat(timespec="microseconds")
+
+
+def _passes(run: RunBrief, chosen: RunFilter) -> bool:
+    return (
+        (not chosen.states or run.state in chosen.states)
+        and (not chosen.method or folded(run.method) == folded(chosen.method))
+        and (not chosen.student or folded(run.student) == folded(chosen.student))
+        and (not chosen.teacher or folded(chosen.teacher) in map(folded, run.teachers))
+    )
