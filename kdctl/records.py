@@ -7,7 +7,7 @@ import enum
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ class Selected:
     val: SplitMetrics | None
 
 
+def pruning_percent(shipped_parameters: int, teacher_parameters: int | None) -> float | None:
+    """Return 1 - shipped / teacher in percent, the pruning ratio of arXiv:2203.14001, Table S.10."""
+    if teacher_parameters is None:
+        return None
+    return 100.0 * (1.0 - shipped_parameters / teacher_parameters)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """Sizes of the models of a run."""
@@ -101,9 +108,7 @@ class ModelFacts:
     @property
     def pruning_percent(self) -> float | None:
         """1 - shipped / teacher, in percent: the pruning ratio of arXiv:2203.14001, Table S.10."""
-        if self.teacher_parameters is None:
-            return None
-        return 100.0 * (1.0 - self.shipped_parameters / self.teacher_parameters)
+        return pruning_percent(self.shipped_parameters, self.teacher_parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +152,24 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latency:
+    """How long a model takes over an image."""
+
+    batch_size: int
+    ms_per_image: float
+    """Median of the batch's time, divided by its size."""
+    device: str
+    """Name of the GPU, or 'cpu'."""
+    num_threads: int
+    """CPU threads of torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A later look at a finished run's model."""
+    """A later look at a finished run's model: what would be shipped, on one split.
+
+    Fields with a default were not measured by earlier versions.
+    """
 
     run_key: str
     selection: str
@@ -158,6 +179,25 @@ class Evaluation:
     """Share of samples on which model and (first) teacher predict the same class, in percent."""
     parameters: int
     checkpoint_sha256: str
+    teacher_kl: float | None = None
+    """Mean KL(teacher || model) of the predicted distributions, in nats; fidelity is its being small."""
+    calibration_error: float | None = None
+    """Expected calibration error (15 bins), in percent."""
+    per_class_top1: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """Accuracy on the samples of each class, by its name, in percent; None for a class without samples."""
+    multiply_adds: int | None = None
+    """Of the convolutions and matrix products of one image; FLOPs are twice as many."""
+    pruning_percent: float | None = None
+    """1 - parameters / parameters of the (largest) teacher, in percent (arXiv:2203.14001, Table S.10)."""
+    size_mb: float | None = None
+    """Parameters and buffers as they are stored, in 10^6 bytes."""
+    latency: tuple[Latency, ...] = field(default=(), compare=False)
+    """Measured anew each time: it says something of the machine, too."""
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations of one image: a multiplication and an addition count as two."""
+        return None if self.multiply_adds is None else 2 * self.multiply_adds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from kdctl.records import (
     EpochResult,
+    Evaluation,
+    Latency,
     ModelFacts,
     RunResult,
     RunState,
@@ -86,6 +89,39 @@ def test_canonical_json_refuses_what_json_cannot_hold(number: float) -> None:
 )
 def test_a_record_survives_its_trip_through_json(record: Any) -> None:
     assert from_tree(type(record), json.loads(canonical_json(to_tree(record)))) == record
+
+
+def test_an_evaluation_of_an_earlier_version_is_still_read() -> None:
+    tree = {
+        "run_key": "0123456789abcdef",
+        "selection": "last",
+        "split": "test",
+        "metrics": to_tree(METRICS),
+        "teacher_agreement": None,
+        "parameters": 100,
+        "checkpoint_sha256": "c" * 64,
+    }
+    evaluation = from_tree(Evaluation, tree)
+    assert evaluation.metrics == METRICS
+    assert evaluation.flops is None
+    assert from_tree(Evaluation, json.loads(canonical_json(to_tree(evaluation)))) == evaluation
+
+
+def test_latency_is_no_part_of_what_an_evaluation_says_of_the_model() -> None:
+    evaluation = Evaluation(
+        run_key="0123456789abcdef",
+        selection="last",
+        split="test",
+        metrics=METRICS,
+        teacher_agreement=None,
+        parameters=100,
+        checkpoint_sha256="c" * 64,
+    )
+    timed = dataclasses.replace(
+        evaluation, latency=(Latency(batch_size=1, ms_per_image=2.0, device="cpu", num_threads=1),)
+    )
+    assert timed == evaluation
+    assert from_tree(Evaluation, to_tree(timed)).latency == timed.latency
 
 
 @pytest.mark.parametrize("change", [{"epochs": "many"}, {"state": "lost"}, {"facts": None}])

@@ -10,6 +10,8 @@ from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.device import Compute
 from kdctl.records import SplitMetrics
 
+CALIBRATION_BINS = 15
+
 
 @torch.no_grad()
 def predict(model: nn.Module, images: EvaluationSet, compute: Compute) -> Tensor:
@@ -36,6 +38,42 @@ def split_metrics(logits: Tensor, labels: Tensor) -> SplitMetrics:
 def agreement(logits: Tensor, other: Tensor) -> float:
     """Return the share of samples on which two models predict the same class, in percent."""
     return _percent(logits.argmax(dim=1) == other.argmax(dim=1))
+
+
+def divergence(logits: Tensor, teacher_logits: Tensor) -> float:
+    """Return the mean KL(teacher || model) of the predictions [N, K], in nats.
+
+    With `agreement`, how Stanton et al., "Does Knowledge Distillation Really Work?", NeurIPS 2021,
+    arXiv:2106.05945, section 3.2, measure fidelity: how well a student matches its teacher, right or wrong.
+    """
+    predicted, taught = (
+        functional.log_softmax(values.double(), dim=1) for values in (logits, teacher_logits)
+    )
+    return functional.kl_div(predicted, taught, reduction="batchmean", log_target=True).item()
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error of logits [N, K] against labels [N], in percent.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599, eq. 3: samples
+    are put into 15 bins of equal width by their confidence, the highest probability; bin m holds
+    ((m - 1) / 15, m / 15]. ECE is the mean of |accuracy - mean confidence| over bins, weighted by size.
+    """
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    bins = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+    surplus = (predicted == labels).double() - confidence
+    # |accuracy - confidence| times the size of a bin is the absolute value of the sum of differences in it.
+    gaps = surplus.new_zeros(CALIBRATION_BINS).index_add(0, bins, surplus).abs()
+    return 100.0 * gaps.sum().item() / len(labels)
+
+
+def per_class_top1(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
+    """Return the accuracy on the samples of each class, in percent; None for a class without samples."""
+    num_classes = logits.shape[1]
+    counts = torch.bincount(labels.cpu(), minlength=num_classes).tolist()
+    right = labels[logits.argmax(dim=1) == labels]
+    hits = torch.bincount(right.cpu(), minlength=num_classes).tolist()
+    return tuple(100.0 * hit / count if count else None for hit, count in zip(hits, counts, strict=True))
 
 
 def _percent(hits: Tensor) -> float:

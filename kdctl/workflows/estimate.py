@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
@@ -129,11 +129,8 @@ class _CountedOperations:
         """Return the operations of one image's forward pass."""
         if (model, sizes) not in self._forward:
             with torch.device("meta"):
-                backbone = models.get(model).item(*sizes).eval()
-                image = torch.empty(1, 3, sizes.input_size, sizes.input_size)
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                backbone(image)
-            self._forward[model, sizes] = float(counter.get_total_flops())
+                backbone = models.get(model).item(*sizes)
+            self._forward[model, sizes] = 2.0 * count_multiply_adds(backbone, sizes.input_size)
         return self._forward[model, sizes]
 
     def _measured_step(self, model: str, sizes: Sizes) -> float:

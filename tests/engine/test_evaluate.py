@@ -5,12 +5,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor, nn
 
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.device import Compute
-from kdctl.engine.evaluate import agreement, predict, split_metrics
+from kdctl.engine.evaluate import (
+    agreement,
+    calibration_error,
+    divergence,
+    per_class_top1,
+    predict,
+    split_metrics,
+)
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.plan import EngineOptions
@@ -53,6 +60,56 @@ def test_agreement_counts_equal_predictions() -> None:
     first = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     second = torch.tensor([[5.0, 4], [3, 2], [0, -1]])
     assert agreement(first, second) == pytest.approx(200 / 3)
+
+
+def some_logits(num_classes: int = 7, count: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2.0 * torch.randn(count, num_classes, generator=generator)
+    return logits, torch.randint(0, num_classes, (count,), generator=generator)
+
+
+def test_the_accuracy_on_a_class_is_its_recall() -> None:
+    logits, labels = some_logits()
+    expected = 100 * recall_score(labels, logits.argmax(dim=1), average=None)
+    assert per_class_top1(logits, labels) == pytest.approx(tuple(expected))
+
+
+def test_a_class_without_samples_has_no_accuracy() -> None:
+    logits, labels = some_logits()
+    labels[labels == 3] = 4
+    accuracies = per_class_top1(logits, labels)
+    assert [place for place, accuracy in enumerate(accuracies) if accuracy is None] == [3]
+
+
+def test_calibration_error_is_the_papers_sum_over_bins() -> None:
+    logits, labels = some_logits()
+    exponentials = np.exp(logits.double().numpy())
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    expected = 0.0
+    for number in range(1, 16):
+        inside = (confidence > (number - 1) / 15) & (confidence <= number / 15)
+        if inside.any():
+            accuracy = np.mean(predicted[inside] == labels.numpy()[inside])
+            expected += inside.sum() / len(labels) * abs(accuracy - confidence[inside].mean())
+    assert calibration_error(logits, labels) == pytest.approx(100 * expected, rel=1e-9)
+
+
+def test_a_model_that_is_right_as_often_as_it_believes_is_calibrated() -> None:
+    logits = torch.tensor([0.75, 0.25]).log().repeat(400, 1)
+    labels = (torch.arange(400) % 4 == 0).long()
+    assert calibration_error(logits, labels) == pytest.approx(0.0, abs=1e-5)
+    assert calibration_error(1000 * logits, labels) == pytest.approx(25.0)
+
+
+def test_divergence_is_the_mean_kl_from_the_teacher_to_the_model() -> None:
+    logits, _ = some_logits()
+    taught, _ = some_logits(seed=1)
+    p, q = taught.double().softmax(dim=1), logits.double().softmax(dim=1)
+    expected = (p * (p / q).log()).sum(dim=1).mean().item()
+    assert divergence(logits, taught) == pytest.approx(expected, rel=1e-9)
+    assert divergence(taught + 3.0, taught) == pytest.approx(0.0, abs=1e-6)
+    assert divergence(logits, taught) != pytest.approx(divergence(taught, logits))
 
 
 class Recorder(nn.Module):

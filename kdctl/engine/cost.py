@@ -1,0 +1,79 @@
+"""What a model costs its user: operations, bytes, milliseconds."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.engine.device import Compute, describe
+from kdctl.records import Latency
+
+LATENCY_BATCHES = (1, 256)
+"""One image, as an application sees it, and many, as a data centre does."""
+
+_RGB = 3
+_WARM_UP = 1
+_FEWEST_REPEATS = 3
+_MOST_REPEATS = 100
+_SECONDS = 0.5
+"""Per batch size, unless the fewest repeats take longer."""
+
+
+def count_multiply_adds(model: nn.Module, input_size: int) -> int:
+    """Return the multiply-adds of one image in convolutions and matrix products, groups counted right.
+
+    Normalisation, activations and pooling are not counted, as in papers. Torch's own counter counts
+    the forward pass right; of its backward pass the weight gradients of grouped convolutions are not.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - a third of a second, for `eval` only
+
+    # Without data: shapes are all that counts.
+    shapes_only = copy.deepcopy(model).to("meta").eval()
+    image = torch.empty(1, _RGB, input_size, input_size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes_only(image)
+    return counter.get_total_flops() // 2
+
+
+def size_mb(model: nn.Module) -> float:
+    """Return the bytes of parameters and buffers as they are stored, in millions."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
+
+
+@torch.no_grad()
+def measure_latency(model: nn.Module, input_size: int, batch_size: int, compute: Compute) -> Latency:
+    """Return the median time of a batch of blank images, after a warm-up that is not counted."""
+    model.eval()
+    shape = (batch_size, _RGB, input_size, input_size)
+    images = torch.zeros(shape, device=compute.device).to(memory_format=torch.channels_last)
+    with compute.arithmetic():
+        seconds = _median_seconds(lambda: model(images), compute.device)
+    return Latency(
+        batch_size=batch_size,
+        ms_per_image=1000.0 * seconds / batch_size,
+        device=describe(compute.device),
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def _median_seconds(call: Callable[[], Tensor], device: torch.device) -> float:
+    for _ in range(_WARM_UP):
+        call()
+    times: list[float] = []
+    while len(times) < _FEWEST_REPEATS or (sum(times) < _SECONDS and len(times) < _MOST_REPEATS):
+        _wait_for(device)
+        start = time.perf_counter()
+        call()
+        _wait_for(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
