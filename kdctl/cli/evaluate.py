@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from kdctl.cli import options
-from kdctl.records import Evaluation, Selection
+from kdctl.cli.wording import counted
+from kdctl.records import Evaluation, Latency, Selection
 
 
 def evaluate(
@@ -17,6 +18,7 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     select: Annotated[Selection, typer.Option(help="Which epoch's model of a run.")] = Selection.LAST,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")] = False,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
@@ -38,16 +40,19 @@ def evaluate(
         else workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False)
     )
     with opened as workspace:
-        _show(workflows.evaluate(subject, workspace, split=split, selection=select), form)
+        evaluation = workflows.evaluate(subject, workspace, split=split, selection=select)
+    _show(evaluation, form)
+    if per_class and form is options.Format.TEXT:
+        _show_classes(evaluation)
 
 
 def _show(evaluation: Evaluation, form: options.Format) -> None:
     from kdctl.cli.console import print_json, print_table
-    from kdctl.cli.wording import percent
+    from kdctl.cli.wording import measured, percent
     from kdctl.records import to_tree
 
     if form is options.Format.JSON:
-        print_json(**to_tree(evaluation))
+        print_json(**to_tree(evaluation), flops=evaluation.flops)
         return
     metrics = evaluation.metrics
     rows = {
@@ -55,9 +60,29 @@ def _show(evaluation: Evaluation, form: options.Format) -> None:
         "model": f"{evaluation.selection}, on {evaluation.split}",
         "top-1": percent(metrics.top1, " %"),
         "top-5": percent(metrics.top5, " %"),
-        "loss": f"{metrics.loss:.4f}",
+        "loss (NLL)": f"{metrics.loss:.4f}",
+        "calibration error (ECE)": percent(evaluation.calibration_error, " %"),
         "agreement with teacher": percent(evaluation.teacher_agreement, " %"),
+        "KL from teacher": measured(evaluation.teacher_kl, ".4f", "nats"),
         "parameters": f"{evaluation.parameters:,}",
+        "pruned of the teacher": percent(evaluation.pruning_percent, " %"),
+        "multiply-adds": measured(evaluation.multiply_adds, ",", ""),
+        "FLOPs": measured(evaluation.flops, ",", ""),
+        "size": measured(evaluation.size_mb, ".2f", "MB"),
+        **{f"time per image, {item.batch_size} at once": _time(item) for item in evaluation.latency},
         "checkpoint SHA-256": evaluation.checkpoint_sha256[:16],
     }
     print_table(("figure", ">value"), [[name, value] for name, value in rows.items()])
+
+
+def _time(latency: Latency) -> str:
+    threads = f", {counted(latency.num_threads, 'thread')}" if latency.device == "cpu" else ""
+    return f"{latency.ms_per_image:.3f} ms ({latency.device}{threads})"
+
+
+def _show_classes(evaluation: Evaluation) -> None:
+    from kdctl.cli.console import print_table
+    from kdctl.cli.wording import percent
+
+    rows = [[name, percent(top1, " %")] for name, top1 in evaluation.per_class_top1.items()]
+    print_table(("class", ">top-1"), rows)

@@ -66,3 +66,8 @@ def outcome(state: RunState, result: RunResult | None, reason: str) -> str:
 def percent(value: float | None, unit: str = "") -> str:
     """Return a percentage with two decimals; a dash for one that is not known."""
     return "—" if value is None else f"{value:.2f}{unit}"
+
+
+def measured(value: float | None, form: str, unit: str) -> str:
+    """Return a number with its unit; a dash for one that is not known."""
+    return "—" if value is None else f"{value:{form}} {unit}".rstrip()

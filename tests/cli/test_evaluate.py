@@ -22,10 +22,20 @@ def test_a_run_is_evaluated_as_a_table_and_as_json(kdctl: Kdctl) -> None:
     key = only_run(kdctl)
     text = kdctl(f"eval {key[:6]} --threads 1")
     assert (text.code, text.err) == (0, "")
-    assert f"run                     {key}" in text.out
+    assert text.out.splitlines()[1].split() == ["run", key]
     tree = json.loads(kdctl(f"eval {key} --format json --select best-test --threads 1").out)
     assert (tree["run_key"], tree["selection"], tree["split"]) == (key, "best-test", "test")
     assert tree["teacher_agreement"] is None
+    assert tree["flops"] == 2 * tree["multiply_adds"]
+    assert [item["batch_size"] for item in tree["latency"]] == [1, 256]
+
+
+def test_the_accuracy_on_each_class_is_shown_on_request(kdctl: Kdctl) -> None:
+    key = only_run(kdctl)
+    assert "class " not in kdctl(f"eval {key} --threads 1").out
+    lines = kdctl(f"eval {key} --threads 1 --per-class").out.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("class "))
+    assert [line.split()[0] for line in lines[start + 1 :]] == list("0123456789")
 
 
 def test_a_checkpoint_is_evaluated_where_there_is_no_store(kdctl: Kdctl, tmp_path: Path) -> None:

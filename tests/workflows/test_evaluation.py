@@ -36,6 +36,27 @@ def test_a_run_is_found_by_the_start_of_its_key_and_evaluates_as_in_training(
     assert workspace.folder(taught.key).evaluations() == [evaluation]
 
 
+def test_the_figures_are_those_of_the_shipped_model(workspace: Workspace, taught: StoredRun) -> None:
+    evaluation = workflows.evaluate(taught.key, workspace)
+    assert taught.result is not None
+    assert evaluation.pruning_percent == taught.result.facts.pruning_percent
+    shares = list(evaluation.per_class_top1.values())
+    assert list(evaluation.per_class_top1) == list("0123456789")
+    assert all(share is not None and 0 <= share <= 100 for share in shares)
+    assert evaluation.teacher_kl is not None
+    assert evaluation.teacher_kl > 0
+    assert evaluation.calibration_error is not None
+    assert evaluation.flops == 2 * (evaluation.multiply_adds or 0) > 0
+    # Batch norm keeps means and variances besides its parameters, 4 bytes each, and an 8-byte counter.
+    assert evaluation.size_mb is not None
+    assert 4e-6 * evaluation.parameters < evaluation.size_mb < 4.4e-6 * evaluation.parameters
+    assert [(item.batch_size, item.device, item.num_threads) for item in evaluation.latency] == [
+        (1, "cpu", 1),
+        (256, "cpu", 1),
+    ]
+    assert all(item.ms_per_image > 0 for item in evaluation.latency)
+
+
 def test_the_best_epoch_can_be_chosen(workspace: Workspace, taught: StoredRun) -> None:
     evaluation = workflows.evaluate(taught.key, workspace, selection=Selection.BEST_TEST)
     assert taught.result is not None

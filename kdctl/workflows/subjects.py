@@ -1,0 +1,172 @@
+"""What can be evaluated: the model that a run or a checkpoint file would ship, with its data and teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdctl.engine.batches import EvaluationSet, Normalisation
+from kdctl.engine.checkpoint import ModelCheckpoint, load_weights, read_model
+from kdctl.engine.device import Compute, choose_device, prepare
+from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
+from kdctl.protocols.backbone import Backbone, models
+from kdctl.readers.selection import SelectedData
+from kdctl.recipe.component import PLUGIN_SHA256
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.stored import read_plan
+from kdctl.records import Selection, canonical_json
+from kdctl.workflows.assemble import build_distiller, build_student, count_parameters
+from kdctl.workflows.catalog import full_catalog
+from kdctl.workflows.data import DataLibrary, Sizes, sizes_of
+from kdctl.workflows.teachers import load_teacher
+from kdctl.workflows.workspace import Workspace
+
+SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that would be shipped, on its device, with all that it takes to look at it."""
+
+    plan: RunPlan
+    path: Path
+    """The checkpoint it was read from."""
+    sha256: str
+    """Of that file."""
+    rule: Selection | None
+    """The rule by which a known run selected this very model; None for a stranger's file."""
+    model: nn.Module
+    data: SelectedData
+    compute: Compute
+    workspace: Workspace
+
+    @property
+    def name(self) -> str:
+        """Which of the run's models this is."""
+        return self.rule.value if self.rule else self.path.stem
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the model was built for."""
+        return sizes_of(self.data)
+
+    def images(self, split: str) -> EvaluationSet:
+        """Return the images of 'test' or 'val' on the device.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"there is no split '{split}'.", suggestion(split, SPLITS, "Splits"))
+        chosen = self.data.test if split == "test" else self.data.val
+        if chosen is None:
+            raise UsageError(
+                "the run held out no validation split.", "train with data.val_fraction > 0, or use test."
+            )
+        normalise = Normalisation(self.data.mean, self.data.std, self.compute.device)
+        return EvaluationSet(chosen, normalise, self.compute.device)
+
+    def teacher(self) -> Backbone | None:
+        """Return the first teacher on the device; None without one, or if its weights are gone."""
+        if not self.plan.teachers:
+            return None
+        try:
+            loaded = load_teacher(self.plan.teachers[0], self.sizes, self.workspace)
+        except KdctlError:  # the student can be evaluated all the same
+            return None
+        return loaded.backbone.to(self.compute.device)
+
+    def teacher_parameters(self) -> int | None:
+        """Return the size of the largest teacher; None without one."""
+        return max(map(count_parameters, _structures(self.plan, self.sizes)), default=None)
+
+
+def open_subject(subject: str | Path, workspace: Workspace, selection: Selection = Selection.LAST) -> Subject:
+    """Rebuild the model of a run (key or prefix) or of a checkpoint file.
+
+    Args:
+        subject: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
+        workspace: where runs and data lie.
+        selection: which epoch's model of a run.
+
+    Raises:
+        KdctlError: no such run or file, a damaged or foreign checkpoint, missing or other data.
+    """
+    path = Path(subject) if Path(subject).is_file() else _checkpoint(str(subject), workspace, selection)
+    content = read_model(path)
+    plan = _plan(content.plan, path)
+    data = workspace.library.select(plan.data)
+    _require_same_data(plan, workspace.library)
+    compute = Compute(device=choose_device(workspace.device), options=plan.engine)
+    prepare(compute, workspace.num_threads)
+    return Subject(
+        plan=plan,
+        path=path,
+        sha256=content.sha256,
+        rule=_rule(plan.key, path, content.sha256, workspace),
+        model=_shipped_model(plan, content, path, data).to(compute.device),
+        data=data,
+        compute=compute,
+        workspace=workspace,
+    )
+
+
+def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan:
+    """Read the plan in a checkpoint; say how to bring the plug-ins it was made with."""
+    try:
+        return read_plan(tree, full_catalog())
+    except RecipeError as error:
+        if PLUGIN_SHA256 not in canonical_json(tree):
+            raise
+        raise UsageError(
+            f"{path} was trained with a plug-in: {error.problem}",
+            "name the plug-in file as it was then: --plugin FILE",
+        ) from error
+
+
+def _require_same_data(plan: RunPlan, library: DataLibrary) -> None:
+    if library.fingerprint(plan.data) != plan.data_fingerprint:
+        raise KdctlError(
+            f"the data '{plan.data.name}' below {library.root} are not those that the run was trained on.",
+            "bring the files back as they were; fingerprints are in plan.json of the run.",
+        )
+
+
+def _rule(key: str, path: Path, sha256: str, workspace: Workspace) -> Selection | None:
+    """Return the rule by which a known run selected this very model; None for a stranger's file."""
+    if key not in workspace.store.states([key]):
+        return None
+    folder = workspace.folder(key)
+    rules = sorted(Selection, key=lambda rule: rule.value != path.stem)  # one epoch may be last and best
+    kept = (rule for rule in rules if (folder.path / f"{rule.value}.pt").is_file())
+    return next((rule for rule in kept if folder.artifact(f"{rule.value}.pt").sha256 == sha256), None)
+
+
+def _checkpoint(subject: str, workspace: Workspace, selection: Selection) -> Path:
+    run = workspace.store.run(subject)
+    path = workspace.folder(run.key).path / f"{selection.value}.pt"
+    if not path.is_file():
+        raise KdctlError(
+            f"run {run.key} ({run.state.value}) has no {path.name}.",
+            "finish the run first; best-val needs data.val_fraction > 0.",
+        )
+    return path
+
+
+def _shipped_model(plan: RunPlan, content: ModelCheckpoint, path: Path, data: SelectedData) -> nn.Module:
+    """Rebuild the shipped model; the teachers' weights are not needed, only their structure."""
+    sizes = sizes_of(data)
+    student = build_student(plan, sizes)
+    distiller = build_distiller(plan, student, _structures(plan, sizes), num_samples=len(data.train))
+    model = distiller.inference_model()
+    load_weights(model, content.weights, path)
+    return model
+
+
+def _structures(plan: RunPlan, sizes: Sizes) -> list[Backbone]:
+    """Return the teachers with weights of no meaning."""
+    return [models.get(teacher.name).item(*sizes) for teacher in plan.teachers]
