@@ -1,1 +1,1 @@
-"""Pure tensor functions that methods share."""
+"""What methods share: pure tensor functions, and the model that reads projected features."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
+from kdctl.losses.projected_classifier import ProjectedClassifier
 from kdctl.losses.spatial import pool_to
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
@@ -60,24 +61,6 @@ class SimKdConfig(FeatureLoss):
             raise ValueError("ships = 'own' with ce_weight = 0: the student's own classifier is not trained")
 
 
-class ReusedClassifier(nn.Module):
-    """Student encoder, projector and the teacher's classifier: what SimKD ships."""
-
-    def __init__(
-        self, encoder: nn.Module, projector: nn.Module, classifier: nn.Module, size: tuple[int, int]
-    ) -> None:
-        """`size` is the (height, width) that student features are pooled to before the projector."""
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector
-        self.classifier = classifier
-        self.size = size
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, K] of normalised images [B, 3, H, W]."""
-        return self.classifier(self.projector(pool_to(self.encoder(images), self.size)))
-
-
 @methods.register("simkd", label="SimKD")
 class SimKd(Distiller):
     """Trains the student's encoder to hand the teacher's own classifier the features it knows.
@@ -101,7 +84,6 @@ class SimKd(Distiller):
     """
 
     Config: ClassVar[type] = SimKdConfig
-    ships_student = False
     config: SimKdConfig
 
     def __init__(self, config: SimKdConfig, setup: Setup) -> None:
@@ -126,6 +108,11 @@ class SimKd(Distiller):
         # In a tuple: no submodules, so never trained, saved or put into training mode.
         self._reused = (tail[:num_stages], tail[num_stages:])
 
+    @classmethod
+    def ships_student(cls, config: SimKdConfig) -> bool:
+        """Whether the student's own classifier is shipped."""
+        return config.ships == "own"
+
     def losses(self, step: Step) -> Losses:
         """Return the distances of the aligned maps, and the cross-entropy in joint training."""
         projected = self.projector(pool_to(step.student.taps[self.student_tap], self.size))
@@ -146,7 +133,7 @@ class SimKd(Distiller):
         if self.config.ships == "own":
             return self.student
         tail = copy.deepcopy(self.setup.teacher.tail(self.teacher_tap))
-        return ReusedClassifier(self.student.encoder(self.student_tap), self.projector, tail, self.size)
+        return ProjectedClassifier(self.student.encoder(self.student_tap), self.projector, tail, self.size)
 
     def _distances(self, step: Step, projected: Tensor, last_map: Tensor) -> Iterator[dict[str, Tensor]]:
         """Yield the weighted distances at every place where features are compared."""

@@ -103,8 +103,6 @@ class Distiller(nn.Module):
     Config: ClassVar[type] = NoOptions
     num_teachers: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most teachers the method takes; None: no limit."""
-    ships_student: ClassVar[bool] = True
-    """False: `inference_model` is more than the student, which so cannot teach others by itself."""
 
     def __init__(self, config: Any, setup: Setup) -> None:
         """Keep the student as a submodule; the teachers stay outside."""
@@ -122,6 +120,11 @@ class Distiller(nn.Module):
         """False: the engine runs the teachers only up to their last tap."""
         self.phase = self.phases()[-1]
         """The running phase; before and after training the last one, whose model is shipped."""
+
+    @classmethod
+    def ships_student(cls, config: Any) -> bool:
+        """Whether `inference_model` is the student as it is, so that it can teach others by itself."""
+        return True
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the phases of the training in their order, as `config` says."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from kdctl.errors import UsageError
-from kdctl.recipe.component import Spec
+from kdctl.recipe.component import PLUGIN_SHA256, Spec
 from kdctl.recipe.layers import Merged
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
@@ -38,3 +38,16 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
         seed=tree["seed"],
         **cast(dict[str, Spec], sections),
     )
+
+
+def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spec:
+    """Turn one plug-in's table in a stored plan back into its spec, with any version of the plug-in.
+
+    Raises:
+        RecipeError: it names plug-ins or options that are not there.
+    """
+    resolver = Resolver(Merged(tree={}), catalog, "stored plan")
+    options = {key: value for key, value in table.items() if key != PLUGIN_SHA256}
+    spec = resolver.component(kind, options, kind)
+    resolver.finish()
+    return cast(Spec, spec)

@@ -12,9 +12,11 @@ from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.plan import TeacherRef
+from kdctl.recipe.stored import read_component
 from kdctl.records import RunState, Selection
 from kdctl.store.folder import RunFolder
 from kdctl.workflows.bench import Bench
+from kdctl.workflows.catalog import full_catalog
 from kdctl.workflows.data import Sizes
 
 if TYPE_CHECKING:
@@ -102,10 +104,11 @@ def _recorded_sha256(folder: RunFolder, name: str) -> str:
 
 def _backbone_name(plan: Mapping[str, Any], what: str) -> str:
     """Return the architecture of a model that is a plain backbone."""
-    method = str(plan["method"]["name"])
-    if not methods.get(method).item.ships_student:
+    method = read_component("method", plan["method"], full_catalog())
+    student = str(plan["student"]["name"])
+    if not methods.get(method.name).item.ships_student(method.options):
         raise KdctlError(
-            f"{what} was trained by '{method}', which ships more than a plain {plan['student']['name']}.",
+            f"{what} was trained by '{method.name}', which ships more than a plain {student}.",
             "teach with a run of 'ce' or of another method that ships the student as it is.",
         )
-    return str(plan["student"]["name"])
+    return student

@@ -6,7 +6,7 @@ import pytest
 
 from kdctl.errors import RecipeError, UsageError
 from kdctl.recipe.plan import RunPlan
-from kdctl.recipe.stored import read_plan
+from kdctl.recipe.stored import read_component, read_plan
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\n'
 
@@ -49,3 +49,11 @@ def test_a_plan_that_names_what_is_not_here_is_refused(bench) -> None:
         "stored plan: [method] there is no method 'gone'.",
         "stored plan: [optimizer] wants another version of the plug-in that brings 'sgd'.",
     ]
+
+
+def test_one_plugin_of_a_plan_can_be_read_whatever_its_version(bench) -> None:
+    plan = bench.plan(f'{BASE}method = "ce"\noptimizer.momentum = 0.5')
+    tree = {**plan.optimizer.tree(), "plugin_sha256": "another version"}
+    assert read_component("optimizer", tree, bench.context.catalog) == plan.optimizer
+    with pytest.raises(RecipeError, match="there is no optimizer 'gone'"):
+        read_component("optimizer", {"name": "gone"}, bench.context.catalog)
