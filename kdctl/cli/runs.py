@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import print_json, print_table
 from kdctl.cli.options import Format
-from kdctl.cli.wording import describe, percent
-from kdctl.records import RunState, Selection, StoredRun, to_tree
+from kdctl.cli.wording import describe, flop, percent
+from kdctl.records import SETTLED, RunState, Selection, StoredRun, to_tree
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +42,40 @@ def show_plans(
             ]
         )
     print_table(("run", "what", ">epochs", ">batch", "precision", "state"), rows, to=to)
+
+
+def show_summary(
+    teachers: Sequence[RunPlan],
+    students: Sequence[RunPlan],
+    states: Mapping[str, RunState],
+    operations: Mapping[str, float],
+) -> None:
+    """Print many planned runs as a table with a row for each pair of student and teacher.
+
+    Args:
+        teachers: runs that are trained first.
+        students: all other runs.
+        states: of the runs that the store knows.
+        operations: of the runs to do, by run key; empty if nobody knows.
+    """
+    pairs: dict[tuple[str, bool, int], list[RunPlan]] = {}
+    for plan in (*teachers, *students):
+        pairs.setdefault((plan.pair(), plan in teachers, plan.epochs), []).append(plan)
+    rows: list[list[str]] = []
+    for (pair, are_teachers, epochs), plans in pairs.items():
+        num_done = sum(states.get(plan.key) in SETTLED for plan in plans)
+        cost = sum(operations.get(plan.key, 0.0) for plan in plans)
+        what = "teacher, trained first" if are_teachers else _methods(plans)
+        rows.append([pair, what, str(epochs), str(len(plans)), str(num_done), flop(cost) if cost else "—"])
+    print_table(("pair", "methods", ">epochs", ">runs", ">done", ">to do"), rows)
+
+
+def _methods(plans: Sequence[RunPlan]) -> str:
+    """Name the methods of plans, each with its number of configurations where these are several."""
+    configurations: dict[str, set[str]] = {}
+    for plan in plans:
+        configurations.setdefault(plan.method.name, set()).add(plan.configuration)
+    return ", ".join(f"{name} x{len(of)}" if len(of) > 1 else name for name, of in configurations.items())
 
 
 def planned_trees(

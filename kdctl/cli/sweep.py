@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""
 
+MOST_LISTED = 30
+"""Planned runs that are listed one by one; more of them are summed up by pair."""
+
 
 def sweep(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
@@ -68,9 +71,10 @@ def sweep(
 
 def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
-    from kdctl.cli.runs import planned_trees, show_plans
-    from kdctl.cli.wording import counted, duration
+    from kdctl.cli.runs import planned_trees, show_plans, show_summary
+    from kdctl.cli.wording import counted, duration, flop
 
+    operations = estimate.operations if estimate else {}
     everything = (*plan.teachers, *plan.runs)
     if form is options.Format.JSON:
         print_json(
@@ -80,9 +84,12 @@ def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format)
             done=plan.num_settled,
             failed=plan.num_failed,
             estimated_seconds=estimate.seconds if estimate else None,
+            estimated_flop=sum(operations.values()) if estimate else None,
         )
         return
-    if everything:
+    if len(everything) > MOST_LISTED:
+        show_summary(plan.teachers, plan.runs, plan.states, operations)
+    elif everything:
         show_plans(plan.teachers, plan.runs, plan.states)
     to_do = len(plan.to_do) + plan.num_later
     failed = f", {plan.num_failed} failed (--retry-failed)" if plan.num_failed else ""
@@ -91,7 +98,8 @@ def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format)
         f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
         f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
         f"{plan.num_settled} done{failed}, {to_do} to do",
-        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}"
+        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}; "
+        f"{flop(sum(operations.values()))}"
         if estimate
         else "estimated time: unknown, the data are not here",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from kdctl.records import RunResult, RunState, Selection
@@ -43,6 +44,13 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "—" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flop(operations: float) -> str:
+    """Return a number of floating-point operations for people: '494 GFLOP', '14.2 PFLOP'."""
+    prefixes = ("", "k", "M", "G", "T", "P", "E")
+    power = min(int(math.log10(max(operations, 1)) // 3), len(prefixes) - 1)
+    return f"{operations / 1000**power:.3g} {prefixes[power]}FLOP"
 
 
 def describe(plan: RunPlan) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
+from kdctl.protocols.dataset import BalancedForm, Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.archive import Archive
 from kdctl.readers.cifar import CifarFacts, load_cifar
 from kdctl.readers.cifar_pickles import PickledFile, PickleLayout
@@ -56,6 +56,7 @@ class Cifar100(Dataset):
 
     Config: ClassVar[type[DatasetOptions]] = DatasetOptions
     published_fingerprint: ClassVar[str | None] = FACTS.fingerprint
+    published_form: ClassVar[BalancedForm | None] = FACTS.form
 
     @staticmethod
     def load(options: Any, root: Path) -> ImageData:

@@ -58,6 +58,17 @@ class ImageData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BalancedForm:
+    """What is known of a data set without reading it, where all classes have the same number of images."""
+
+    num_classes: int
+    input_size: int
+    """Height and width of the images."""
+    train_per_class: int
+    test_per_class: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
     """The options every data set has; a data set's `Config` adds its own."""
 
@@ -83,6 +94,8 @@ class Dataset(Protocol):
     Config: ClassVar[type[DatasetOptions]]
     published_fingerprint: ClassVar[str | None]
     """Fingerprint of a data set that everybody has alike; None: it is computed from the files."""
+    published_form: ClassVar[BalancedForm | None] = None
+    """How many images such a data set has, so that a dry run need not read it; None: it is read."""
 
     @staticmethod
     def load(options: Any, root: Path) -> ImageData:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdctl.errors import KdctlError
-from kdctl.protocols.dataset import ImageData, Split, canonical_order, fingerprint
+from kdctl.protocols.dataset import BalancedForm, ImageData, Split, canonical_order, fingerprint
 from kdctl.readers.archive import Archive, DownloadError, download
 from kdctl.readers.cifar_pickles import SIDE, PickleLayout, read_pickled_data
 from kdctl.readers.class_folders import decode_listing, list_class_folders, some_of
@@ -35,6 +35,16 @@ class CifarFacts:
     """Per channel."""
     fingerprint: str | None
     """What `protocols.dataset.fingerprint` must give; None: not checked."""
+
+    @property
+    def form(self) -> BalancedForm:
+        """How many images there are."""
+        return BalancedForm(
+            num_classes=len(self.class_names),
+            input_size=SIDE,
+            train_per_class=self.train_per_class,
+            test_per_class=self.test_per_class,
+        )
 
 
 def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> ImageData:

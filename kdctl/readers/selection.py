@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kdctl.errors import KdctlError
-from kdctl.protocols.dataset import DatasetOptions, ImageData, Split
+from kdctl.protocols.dataset import BalancedForm, DatasetOptions, ImageData, Split
 from kdctl.readers.pixels import Triple
 
 Rows = npt.NDArray[np.int64]
@@ -34,6 +35,46 @@ class SelectedData:
         return len(self.class_names)
 
 
+class Counts(NamedTuple):
+    """How many images a run sees, and of what size."""
+
+    num_train: int
+    num_val: int
+    num_test: int
+    num_classes: int
+    input_size: int
+    """Height and width of the images."""
+
+
+def counts_of(data: SelectedData) -> Counts:
+    """Count what `select` returned."""
+    return Counts(
+        num_train=len(data.train),
+        num_val=len(data.val) if data.val else 0,
+        num_test=len(data.test),
+        num_classes=data.num_classes,
+        input_size=data.train.images.shape[1],
+    )
+
+
+def expected_counts(form: BalancedForm, options: DatasetOptions) -> Counts:
+    """Return what `select` would leave of data of this form, without having them.
+
+    Raises:
+        KdctlError: as `select`.
+    """
+    num_classes = _checked_num_classes(form.num_classes, options)
+    kept = min(options.samples_per_class or form.train_per_class, form.train_per_class)
+    held_out = _num_held_out(kept, options, "each class") if options.val_fraction > 0 else 0
+    return Counts(
+        num_train=num_classes * (kept - held_out),
+        num_val=num_classes * held_out,
+        num_test=num_classes * form.test_per_class,
+        num_classes=num_classes,
+        input_size=form.input_size,
+    )
+
+
 def select(data: ImageData, options: DatasetOptions) -> SelectedData:
     """Apply the options that every data set has, in this order, and keep the order of the images.
 
@@ -46,7 +87,7 @@ def select(data: ImageData, options: DatasetOptions) -> SelectedData:
     Raises:
         KdctlError: more classes than there are, or too few images to hold some out.
     """
-    num_classes = _checked_num_classes(data, options)
+    num_classes = _checked_num_classes(data.num_classes, options)
     class_rows = [np.flatnonzero(data.train.labels == label) for label in range(num_classes)]
     kept = [rows[: options.samples_per_class] for rows in class_rows]
     train_rows, val_rows = np.sort(np.concatenate(kept)), None
@@ -67,30 +108,36 @@ def select(data: ImageData, options: DatasetOptions) -> SelectedData:
     )
 
 
-def _checked_num_classes(data: ImageData, options: DatasetOptions) -> int:
+def _checked_num_classes(there_are: int, options: DatasetOptions) -> int:
     if options.num_classes is None:
-        return data.num_classes
-    if options.num_classes > data.num_classes:
+        return there_are
+    if options.num_classes > there_are:
         raise KdctlError(
-            f"[data] num_classes = {options.num_classes}, but the data set has {data.num_classes} classes.",
-            f"set it to {data.num_classes} or less, or leave it out to keep all.",
+            f"[data] num_classes = {options.num_classes}, but the data set has {there_are} classes.",
+            f"set it to {there_are} or less, or leave it out to keep all.",
         )
     return options.num_classes
 
 
 def _held_out(rows: Rows, options: DatasetOptions, *, label: int, class_name: str) -> Rows:
     """Choose the validation images among the `rows` of one class."""
-    count = max(1, int(len(rows) * options.val_fraction + 0.5))
-    if count >= len(rows):
-        raise KdctlError(
-            f"[data] val_fraction = {options.val_fraction} holds out {count} of the {len(rows)} training "
-            f"images of class '{class_name}' and leaves none to train on.",
-            "lower val_fraction, or raise samples_per_class.",
-        )
+    count = _num_held_out(len(rows), options, f"class '{class_name}'")
     # Ranks of raw draws instead of Generator.permutation: NumPy keeps the stream of a bit generator
     # for ever, but may change what a Generator makes of it, and old run keys must keep their meaning.
     draws = np.random.PCG64([options.split_seed, label]).random_raw(len(rows))
     return rows[np.argsort(draws, kind="stable")[:count]]
+
+
+def _num_held_out(num_images: int, options: DatasetOptions, whose: str) -> int:
+    """Return how many of a class's training images are for validation."""
+    count = max(1, int(num_images * options.val_fraction + 0.5))
+    if count >= num_images:
+        raise KdctlError(
+            f"[data] val_fraction = {options.val_fraction} holds out {count} of the {num_images} training "
+            f"images of {whose} and leaves none to train on.",
+            "lower val_fraction, or raise samples_per_class.",
+        )
+    return count
 
 
 def _taken(split: Split, rows: Rows) -> Split:

@@ -109,9 +109,12 @@ class RunPlan:
 
     def title(self) -> str:
         """Return a short name for people: what is trained, and from whom."""
+        return f"{self.pair()} · {self.method.name} · seed {self.seed}"
+
+    def pair(self) -> str:
+        """Return who is taught by whom: 'resnet8 <- resnet20'; a student alone is just named."""
         teachers = " + ".join(teacher.name for teacher in self.teachers)
-        taught = f" <- {teachers}" if teachers else ""
-        return f"{self.student.name}{taught} · {self.method.name} · seed {self.seed}"
+        return f"{self.student.name} <- {teachers}" if teachers else self.student.name
 
     def _table(self, table: Callable[[Spec], dict[str, Any]]) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
 from kdctl.readers.archive import without_network
-from kdctl.readers.selection import SelectedData, select
+from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
 from kdctl.records import canonical_json
 
@@ -39,6 +39,17 @@ class DataLibrary:
             KdctlError: the data are missing or corrupt, or smaller than the options ask for.
         """
         return select(self._load(spec), spec.options)
+
+    def counts(self, spec: Spec) -> Counts:
+        """Return how many images a run on these data sees.
+
+        A data set that everybody has alike is not read for it.
+
+        Raises:
+            KdctlError: as `select`.
+        """
+        form = datasets.get(spec.name).item.published_form
+        return expected_counts(form, spec.options) if form else counts_of(self.select(spec))
 
     def require(self, specs: Iterable[Spec]) -> None:
         """Read all these data sets now, so that trouble shows before the first run starts.

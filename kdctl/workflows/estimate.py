@@ -15,10 +15,11 @@ from kdctl.engine.device import choose_device, describe
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
+from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun, canonical_json
-from kdctl.workflows.data import DataLibrary, Sizes, sizes_of
+from kdctl.workflows.data import DataLibrary, Sizes
 from kdctl.workflows.memory import require_memory
 from kdctl.workflows.sweeping import SweepPlan
 from kdctl.workflows.workspace import Workspace
@@ -33,6 +34,9 @@ class Estimate:
 
     seconds: float
     basis: str
+    operations: Mapping[str, float]
+    """Run key -> floating-point operations of the networks in the run's forward and backward passes, those of
+    its teachers included; in a gang only the first member pays for them."""
 
 
 def estimate_sweep(
@@ -42,8 +46,8 @@ def estimate_sweep(
 
     Runs that a search will still choose count like its example. Earlier runs of the same models and
     data on this device count first, with what they really took. For others, operations are counted
-    and divided by the rate that one measured step reaches here. None when the data are not here, so
-    that nobody knows how many samples there are, or when a model does not fit into memory.
+    and divided by the rate that one measured step reaches here. None when nobody knows how many samples
+    there are, since the data are not here, or when a model does not fit into memory.
     """
     pace = _Pace(workspace)
     try:
@@ -53,10 +57,11 @@ def estimate_sweep(
             for place, run in enumerate(gang)
         )
         if plan.num_later:
-            seconds += plan.num_later * pace.seconds(plan.example, with_teachers=True)
+            seconds += pace.seconds(plan.example, with_teachers=True, times=plan.num_later)
     except (KdctlError, RuntimeError, MemoryError):
         return None
-    return Estimate(seconds=seconds, basis=" and ".join(sorted(pace.bases)) or "nothing to do")
+    basis = " and ".join(sorted(pace.bases)) or "nothing to do"
+    return Estimate(seconds=seconds, basis=basis, operations=pace.operations)
 
 
 class _Pace:
@@ -67,16 +72,20 @@ class _Pace:
         self._earlier = _EarlierRuns(workspace.store.runs(), describe(device))
         self._counted = _CountedOperations(workspace.library, device)
         self.bases: set[str] = set()
+        self.operations: dict[str, float] = {}
 
-    def seconds(self, plan: RunPlan, *, with_teachers: bool) -> float:
-        """Return the time a run still takes; in a gang only one member pays for the teachers."""
+    def seconds(self, plan: RunPlan, *, with_teachers: bool, times: int = 1) -> float:
+        """Return the time a run (or several like it) still takes, and note its operations."""
+        operations = self._counted.per_epoch(plan, with_teachers=with_teachers)
         per_epoch = self._earlier.seconds_per_epoch(plan)
         if per_epoch is None:
-            per_epoch = self._counted.seconds_per_epoch(plan, with_teachers=with_teachers)
+            per_epoch = operations / self._counted.rate(plan)
             self.bases.add("operations, at the rate of one measured step")
         else:
             self.bases.add("earlier runs")
-        return per_epoch * (plan.epochs - self._earlier.epochs_done(plan))
+        epochs = times * (plan.epochs - self._earlier.epochs_done(plan))
+        self.operations[plan.key] = self.operations.get(plan.key, 0.0) + operations * epochs
+        return per_epoch * epochs
 
 
 class _EarlierRuns:
@@ -110,20 +119,28 @@ class _CountedOperations:
         self._rate = 0.0
         self._forward: dict[tuple[str, Sizes], float] = {}
 
-    def seconds_per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
-        """Return the time of an epoch with its evaluation."""
-        with without_network():
-            data = self._library.select(plan.data)
-        sizes = sizes_of(data)
-        num_evaluated = len(data.test) + (len(data.val) if data.val else 0)
+    def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
+        """Return the operations of an epoch with its evaluation."""
+        counts, sizes = self._counts(plan)
         student = self._operations(plan.student.name, sizes)
-        operations = student * (3 * len(data.train) + num_evaluated)
+        operations = student * (3 * counts.num_train + counts.num_val + counts.num_test)
         if with_teachers:
-            operations += len(data.train) * sum(self._operations(t.name, sizes) for t in plan.teachers)
+            operations += counts.num_train * sum(self._operations(t.name, sizes) for t in plan.teachers)
+        return operations
+
+    def rate(self, plan: RunPlan) -> float:
+        """Return the operations a second of a measured step: of the first plan that asks, for all."""
         if not self._rate:
+            _, sizes = self._counts(plan)
             require_memory(plan, sizes, self._device)
-            self._rate = 3 * student * MEASURED_BATCH / self._measured_step(plan.student.name, sizes)
-        return operations / self._rate
+            operations = 3 * self._operations(plan.student.name, sizes) * MEASURED_BATCH
+            self._rate = operations / self._measured_step(plan.student.name, sizes)
+        return self._rate
+
+    def _counts(self, plan: RunPlan) -> tuple[Counts, Sizes]:
+        with without_network():
+            counts = self._library.counts(plan.data)
+        return counts, Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
 
     def _operations(self, model: str, sizes: Sizes) -> float:
         """Return the operations of one image's forward pass."""

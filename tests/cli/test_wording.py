@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.wording import counted, duration, percent
+from kdctl.cli.wording import counted, duration, flop, percent
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,21 @@ from kdctl.cli.wording import counted, duration, percent
 )
 def test_times_are_worded_for_people(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("operations", "words"),
+    [
+        (0, "0 FLOP"),
+        (999, "999 FLOP"),
+        (4.94e11, "494 GFLOP"),
+        (14.23e15, "14.2 PFLOP"),
+        (4.3e18, "4.3 EFLOP"),
+        (2e22, "2e+04 EFLOP"),
+    ],
+)
+def test_operations_have_three_digits_and_a_unit(operations: float, words: str) -> None:
+    assert flop(operations) == words
 
 
 def test_things_are_counted() -> None:

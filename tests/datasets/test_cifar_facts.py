@@ -32,6 +32,7 @@ def test_every_official_file_has_a_checksum(facts: CifarFacts) -> None:
 @BOTH
 def test_the_facts_belong_to_the_data_set_of_their_name(facts: CifarFacts) -> None:
     assert datasets.get(facts.name).item.published_fingerprint == facts.fingerprint
+    assert datasets.get(facts.name).item.published_form == facts.form
 
 
 def test_the_spellings_of_papers_are_understood() -> None:

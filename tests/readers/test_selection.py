@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.protocols.dataset import DatasetOptions, ImageData, Split
-from kdctl.readers.selection import SelectedData, select
+from kdctl.protocols.dataset import BalancedForm, DatasetOptions, ImageData, Split
+from kdctl.readers.selection import SelectedData, counts_of, expected_counts, select
 
 COUNTS = (10, 20, 30)
 
@@ -109,3 +109,27 @@ def test_the_share_is_of_the_samples_that_are_kept(data: ImageData) -> None:
 def test_holding_out_all_images_of_a_class_is_an_error(data: ImageData, options: DatasetOptions) -> None:
     with pytest.raises(KdctlError, match="class 'ant' and leaves none to train on"):
         select(data, options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DatasetOptions(),
+        DatasetOptions(num_classes=2, samples_per_class=5),
+        DatasetOptions(samples_per_class=100, val_fraction=0.25),
+        DatasetOptions(val_fraction=0.01),
+    ],
+)
+def test_what_is_kept_of_a_balanced_data_set_is_known_without_it(options: DatasetOptions) -> None:
+    names = ("ant", "bee", "cat")
+    train, test = split_of((10,) * 3), split_of((2,) * 3)
+    balanced = ImageData(train=train, test=test, class_names=names, mean=(0.1,) * 3, std=(0.2,) * 3)
+    form = BalancedForm(num_classes=3, input_size=1, train_per_class=10, test_per_class=2)
+    assert expected_counts(form, options) == counts_of(select(balanced, options))
+
+
+@pytest.mark.parametrize("options", [DatasetOptions(num_classes=4), DatasetOptions(val_fraction=0.99)])
+def test_too_much_is_asked_of_a_form_as_of_its_data(options: DatasetOptions) -> None:
+    form = BalancedForm(num_classes=3, input_size=1, train_per_class=10, test_per_class=2)
+    with pytest.raises(KdctlError, match=r"\[data\]"):
+        expected_counts(form, options)

@@ -81,9 +81,40 @@ def test_runs_on_another_device_say_nothing(workspace: Workspace, recipe: Recipe
     assert "operations" in seconds(longer, workspace)[1]
 
 
-def test_an_estimate_downloads_nothing(
+def test_data_that_everybody_has_alike_are_neither_read_nor_downloaded(
     workspace: Workspace, recipe: RecipeWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = recipe(GRID, teacher="", data="data = {name = 'cifar100'}")
-    assert workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace) is None
+    estimate = workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace)
+    assert estimate is not None
+    assert estimate.seconds > 0
     assert "downloading" not in caplog.text
+
+
+def operations(path: Path, workspace: Workspace) -> float:
+    estimate = workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace)
+    assert estimate is not None
+    return sum(estimate.operations.values())
+
+
+def test_a_run_is_three_passes_over_its_training_images_and_one_over_those_of_the_test(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    cifar = {"data": "data = {name = 'cifar100', num_classes = 10, samples_per_class = 100}"}
+    student = operations(recipe("method = 'ce'", teacher="", **cifar), workspace)
+    teacher = operations(
+        recipe("method = 'ce'", teacher="", student="student = 'resnet4'", **cifar), workspace
+    )
+    assert operations(recipe("method = 'kd'", **cifar), workspace) == pytest.approx(
+        teacher + student + 1000 * teacher / (3 * 1000 + 1000)
+    )
+
+
+def test_a_gang_pays_for_its_teacher_once(workspace: Workspace, recipe: RecipeWriter) -> None:
+    estimate = workflows.estimate_sweep(
+        workflows.plan_sweep(recipe("method = 'kd'\n[grid]\nmethod.temperature = [1, 2, 4]"), workspace),
+        workspace,
+    )
+    assert estimate is not None
+    _, first, second, third = estimate.operations.values()
+    assert first > second == third
