@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
 
 NUM_CLASSES = 7
@@ -101,6 +104,20 @@ def test_a_gradient_reaches_every_parameter(backbone: Backbone, images: Tensor) 
     backbone.zero_grad()
     backbone.eval()
     assert not missed
+
+
+def test_folding_its_batch_norms_changes_no_tap(backbone: Backbone, images: Tensor) -> None:
+    model = copy.deepcopy(backbone)
+    for norm in [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]:
+        assert norm.running_var is not None
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)  # fresh statistics would fold without a trace
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.3)
+    folded = fold_batch_norms(model, images)
+    assert folded is not None
+    assert largest_error(folded, model, images) < 1e-5
+    left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert left < sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 def test_the_global_seed_decides_the_weights(backbone: Backbone, request: pytest.FixtureRequest) -> None:
