@@ -15,6 +15,7 @@ from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.evaluate import evaluate
+from kdctl.cli.housekeeping import gc, rm
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report
 from kdctl.cli.sweep import sweep
@@ -42,6 +43,8 @@ app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("bench")(bench)
 app.add_typer(listing, name="list")
+browsing.command("rm")(rm)
+browsing.command("gc")(gc)
 app.add_typer(browsing, name="runs")
 
 

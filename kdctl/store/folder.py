@@ -147,5 +147,6 @@ class RunFolder:
 
 
 def run_folders(root: Path) -> list[RunFolder]:
-    """Return the run folders in `root`, by key: those that have a plan."""
-    return [RunFolder(root, path.parent.name) for path in sorted(root.glob("*/plan.json"))]
+    """Return the run folders in `root`, by key: those that have a plan, and are not about to be removed."""
+    plans = sorted(root.glob("*/plan.json"))
+    return [RunFolder(root, path.parent.name) for path in plans if not path.parent.name.startswith(".")]

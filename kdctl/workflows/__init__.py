@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
+    from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import frame, report
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "benchmark",
+    "collect",
     "compare_runs",
     "describe_run",
     "estimate_sweep",
@@ -39,8 +41,11 @@ __all__ = [
     "open_for_planning",
     "open_recipe",
     "open_workspace",
+    "plan_collection",
+    "plan_removal",
     "plan_sweep",
     "plan_training",
+    "remove",
     "report",
     "require_ready",
     "sweep",
@@ -49,6 +54,7 @@ __all__ = [
 
 _MODULES = {
     "benchmark": "benchmarking",
+    "collect": "housekeeping",
     "compare_runs": "differences",
     "describe_run": "browsing",
     "estimate_sweep": "estimate",
@@ -58,8 +64,11 @@ _MODULES = {
     "open_for_planning": "workspace",
     "open_recipe": "recipes",
     "open_workspace": "workspace",
+    "plan_collection": "housekeeping",
+    "plan_removal": "housekeeping",
     "plan_sweep": "sweeping",
     "plan_training": "training",
+    "remove": "housekeeping",
     "report": "reporting",
     "require_ready": "readiness",
     "sweep": "sweeping",

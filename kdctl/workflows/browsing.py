@@ -118,6 +118,11 @@ def moment(text: str) -> str:
     return when.isoformat(timespec="microseconds")
 
 
+def named_runs(keys: Sequence[str]) -> str:
+    """Name one run, or say how many there are and name the first."""
+    return f"run {keys[0]}" if len(keys) == 1 else f"{len(keys)} runs ({keys[0]}, ...)"
+
+
 def _passes(run: RunBrief, chosen: RunFilter) -> bool:
     return (
         (not chosen.states or run.state in chosen.states)

@@ -12,6 +12,7 @@ import torch
 
 from kdctl.errors import KdctlError, Mistake
 from kdctl.records import RunState, StoredRun
+from kdctl.workflows.browsing import named_runs
 
 TRACEBACK = "traceback.txt"
 """In the folder of a run that stopped over something unexpected."""
@@ -73,13 +74,9 @@ def mistakes_of(runs: Iterable[StoredRun], failures: Mapping[str, Failure]) -> t
             hint = failure.hint if failure else "mend it, then start failed runs again with --retry-failed."
             keys.setdefault((run.reason, hint), []).append(run.key)
     return tuple(
-        Mistake(problem=f"{_named(names)} failed: {reason}", hint=hint)
+        Mistake(problem=f"{named_runs(names)} failed: {reason}", hint=hint)
         for (reason, hint), names in keys.items()
     )
-
-
-def _named(keys: list[str]) -> str:
-    return f"run {keys[0]}" if len(keys) == 1 else f"{len(keys)} runs ({keys[0]}, ...)"
 
 
 def _is_memory(error: Exception) -> bool:

@@ -1,0 +1,207 @@
+"""Removing runs, and freeing the checkpoints of runs whose results are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdctl.errors import KdctlError, Mistake
+from kdctl.records import SETTLED, RunBrief, Selection
+from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
+from kdctl.workflows.browsing import named_runs
+from kdctl.workflows.workspace import Workspace
+
+CHECKPOINTS = "*.pt"
+LEFTOVERS = ".*.tmp"
+"""What a writer that was killed leaves behind."""
+
+
+class RefusedRemovalError(KdctlError):
+    """Runs that should not be removed, all reasons at once."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        """Report all of them."""
+        super().__init__(mistakes[0].problem, mistakes[0].hint)
+        self.mistakes = tuple(mistakes)
+        self.args = (self.mistakes,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """Runs that are about to be removed."""
+
+    runs: tuple[RunBrief, ...]
+    num_bytes: int
+    """What their folders hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freed:
+    """Files of one run that are about to be deleted."""
+
+    run: RunBrief
+    files: Mapping[str, int]
+    """Name -> bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Checkpoints of one run that stay, and why."""
+
+    run: RunBrief
+    num_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What freeing checkpoints will do."""
+
+    freed: tuple[Freed, ...]
+    kept: tuple[Kept, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """How much will be free."""
+        return sum(sum(item.files.values()) for item in self.freed)
+
+
+def plan_removal(workspace: Workspace, prefixes: Sequence[str], *, force: bool = False) -> Removal:
+    """Find the runs to be removed.
+
+    Args:
+        workspace: where they are.
+        prefixes: of their keys.
+        force: remove teachers, too, that other runs were or will be taught by.
+
+    Raises:
+        KdctlError: a run does not exist; a living process works on it or on its sweep; other runs
+            need it as a teacher.
+    """
+    store = workspace.store
+    finish_removals(store, workspace.runs)
+    keys = list(dict.fromkeys(store.run(prefix).key for prefix in prefixes))
+    mistakes = [*_in_work(workspace, keys), *([] if force else _needed(workspace, keys))]
+    if mistakes:
+        raise RefusedRemovalError(mistakes)
+    return Removal(
+        runs=tuple(store.briefs(keys=keys)),
+        num_bytes=sum(_size(path) for key in keys for path in workspace.folder(key).path.rglob("*")),
+    )
+
+
+def remove(workspace: Workspace, removal: Removal) -> None:
+    """Remove runs with their folders; killed in between, the next call or a sync finishes it.
+
+    Raises:
+        KdctlError: a process has taken one of them up meanwhile.
+    """
+    for run in removal.runs:
+        remove_run(workspace.store, workspace.runs, run.key)
+
+
+def plan_collection(
+    workspace: Workspace, *, sweep: str | None = None, keep_last: bool = False, teachers: bool = False
+) -> Collection:
+    """Find the checkpoints that results do not need.
+
+    Runs that have not ended keep everything, for they go on from it. A teacher keeps its last model,
+    unless `teachers` says otherwise and no unfinished run is taught by it.
+
+    Args:
+        workspace: where the runs are.
+        sweep: only its runs.
+        keep_last: keep every run's last model, and free the best ones only.
+        teachers: free the last models of teachers, too.
+
+    Raises:
+        KdctlError: there is no such sweep.
+    """
+    store = workspace.store
+    finish_removals(store, workspace.runs)
+    runs = store.briefs(sweep=sweep)
+    held = held_runs(store, [run.key for run in runs if run.state not in SETTLED])
+    pupils = store.pupils([run.key for run in runs])
+    states = store.states({pupil for keys in pupils.values() for pupil in keys})
+    freed: list[Freed] = []
+    kept: list[Kept] = []
+    for run in runs:
+        folder = workspace.folder(run.key).path
+        files = {} if run.key in held else _files(folder, LEFTOVERS)
+        checkpoints = _files(folder, CHECKPOINTS)
+        waiting = sum(states[key] not in SETTLED for key in pupils.get(run.key, ()))
+        reason = _reason(run, is_teacher=run.key in pupils and not teachers, waiting=waiting)
+        if not reason or run.state in SETTLED:
+            spared = {f"{Selection.LAST.value}.pt"} if reason or keep_last else set[str]()
+            files |= {name: size for name, size in checkpoints.items() if name not in spared}
+        if reason and (size := sum(checkpoints[name] for name in checkpoints.keys() - files.keys())):
+            kept.append(Kept(run=run, num_bytes=size, reason=reason))
+        if files:
+            freed.append(Freed(run=run, files=files))
+    return Collection(freed=tuple(freed), kept=tuple(kept))
+
+
+def collect(workspace: Workspace, collection: Collection) -> None:
+    """Delete the files.
+
+    Raises:
+        KdctlError: a process has taken one of the runs up meanwhile.
+    """
+    for item in collection.freed:
+        free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
+
+
+def _in_work(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:
+    """Say which runs a living process works on, or plans to: it would miss them."""
+    store = workspace.store
+    sweeps = {name for names in store.sweeps_of(keys).values() for name in names}
+    members = [member.run_key for name in sorted(sweeps) for member in store.sweep(name).members]
+    held = held_runs(store, dict.fromkeys((*keys, *members)))
+    owners = {owner: key for key, owner in reversed(held.items())}
+    return [
+        Mistake(
+            problem=f"process {owner.pid} on {owner.host} works on run {key}"
+            + ("." if key in keys else ", which is of the same sweep."),
+            hint="stop that process first (Ctrl-C saves its state), or wait for it.",
+        )
+        for owner, key in owners.items()
+    ]
+
+
+def _needed(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:
+    """Say which runs are teachers of others that stay."""
+    store = workspace.store
+    pupils = {
+        teacher: [pupil for pupil in found if pupil not in keys]
+        for teacher, found in store.pupils(keys).items()
+    }
+    states = store.states({pupil for found in pupils.values() for pupil in found})
+    mistakes: list[Mistake] = []
+    for teacher, found in pupils.items():
+        if found:
+            unfinished = sum(states[pupil] not in SETTLED for pupil in found)
+            words = f", of which {unfinished} not finished" if unfinished else ""
+            mistakes.append(
+                Mistake(
+                    problem=f"run {teacher} is the teacher of {named_runs(found)}{words}.",
+                    hint="remove those too, or say --force: the next sweep that needs it trains it again.",
+                )
+            )
+    return mistakes
+
+
+def _reason(run: RunBrief, *, is_teacher: bool, waiting: int) -> str:
+    if run.state not in SETTLED:
+        return f"{run.state.value}: it goes on from them"
+    if waiting:
+        return f"the teacher of {waiting} unfinished " + ("run" if waiting == 1 else "runs")
+    return "a teacher (--teachers)" if is_teacher else ""
+
+
+def _files(folder: Path, pattern: str) -> dict[str, int]:
+    return {path.name: _size(path) for path in sorted(folder.glob(pattern))}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
