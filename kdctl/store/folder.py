@@ -3,7 +3,9 @@
     runs/<key>/plan.json           what runs
                environment.json    where and with what it was computed
                epochs.jsonl        one line for each epoch
+               holder.json         who works on it, and until when; only while somebody does
                result.json         how it ended, and the files it left behind
+               failure.json        what stopped it, if it failed
                evaluations.jsonl   later looks at its model
                *.pt                checkpoints, which the engine writes
 
@@ -18,13 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, Mistake
 from kdctl.records import Artifact, Environment, EpochResult, Evaluation, PlannedRun, RunResult
 from kdctl.store.atomic import write_atomically
+from kdctl.store.clock import utc_now
+from kdctl.store.holding import Holding
 from kdctl.store.json_lines import JsonLines
 from kdctl.store.json_text import from_json, to_json
+from kdctl.store.owner import Owner
 
 Record = TypeVar("Record")
+
+_HOLDER = "holder.json"
+_FAILURE = "failure.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,36 @@ class RunFolder:
     def discard_result(self) -> None:
         """Forget how the run ended: it failed, and is tried again."""
         (self.path / "result.json").unlink(missing_ok=True)
+
+    def hold(self, owner: Owner, *, lease_seconds: float) -> None:
+        """Say that `owner` works here, for so long from now.
+
+        Who claimed the run in the database says so; a claim is decided there, not here.
+        """
+        holding = Holding(owner=owner, expires=utc_now(seconds_ahead=lease_seconds))
+        write_atomically(self.path / _HOLDER, to_json(holding).encode() + b"\n", durable=False)
+
+    def holding(self) -> Holding | None:
+        """Return who works here, or did when they last said so."""
+        return self._read(_HOLDER, Holding)
+
+    def let_go(self, owner: Owner) -> None:
+        """Say that `owner` does not work here any more."""
+        holding = self.holding()
+        if holding is not None and holding.owner == owner:
+            (self.path / _HOLDER).unlink(missing_ok=True)
+
+    def write_failure(self, failure: Mistake) -> None:
+        """Write what stopped the run, and what to do about it."""
+        self._write(_FAILURE, failure)
+
+    def failure(self) -> Mistake | None:
+        """Return what stopped the run, if it failed."""
+        return self._read(_FAILURE, Mistake)
+
+    def discard_failure(self) -> None:
+        """Forget what stopped the run: it is tried again."""
+        (self.path / _FAILURE).unlink(missing_ok=True)
 
     def append_evaluation(self, evaluation: Evaluation) -> None:
         """Add a later look at the run's model."""

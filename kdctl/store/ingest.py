@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from kdctl.errors import Mistake
 from kdctl.records import SETTLED, Artifact, Environment, EpochResult, Evaluation, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
-from kdctl.store.leases import ended, is_held
+from kdctl.store.leases import NOBODY, ended, is_held
 from kdctl.store.measurements import (
     add_artifacts,
     add_epochs,
@@ -23,25 +24,27 @@ from kdctl.store.store import Store
 from kdctl.store.tables import RunRow
 
 
-def ingest(store: Store, folder: RunFolder) -> RunState:
+def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False) -> RunState:
     """Bring one run folder into the database; return where the run then stands.
 
     Doing so again changes nothing. A settled run stays as it is, and one that a living process
-    holds is left to that process: only what was measured is read.
+    holds is left to that process: only what was measured is read. `abandoned` says that the caller
+    has found nobody to hold it, whatever its lease says.
 
     Raises:
         KdctlError: the folder has no plan, or a file in it is damaged.
     """
     plan, environment = folder.plan(), folder.environment()
     epochs, evaluations = folder.epochs(), folder.evaluations()
-    result, artifacts = folder.result(), folder.artifacts()
+    result, artifacts, failure = folder.result(), folder.artifacts(), folder.failure()
     with store.writing() as connection:
         add(connection, [plan])
         _index_environment(connection, plan.key, environment)
         _index_epochs(connection, plan.key, epochs)
         _index_evaluations(connection, plan.key, evaluations)
-        if state_of(connection, plan.key) not in SETTLED and not is_held(connection, plan.key):
-            _index_ending(connection, plan.key, result, artifacts, started=bool(epochs))
+        free = abandoned or not is_held(connection, plan.key)
+        if state_of(connection, plan.key) not in SETTLED and free:
+            _index_ending(connection, plan.key, result, artifacts, failure, started=bool(epochs))
         return state_of(connection, plan.key)
 
 
@@ -69,6 +72,7 @@ def _index_ending(
     key: str,
     result: RunResult | None,
     artifacts: tuple[Artifact, ...],
+    failure: Mistake | None,
     *,
     started: bool,
 ) -> None:
@@ -78,6 +82,8 @@ def _index_ending(
     if result is not None and result != row.result:
         values = ended(result)
         add_artifacts(connection, key, artifacts)
+    elif result is None and failure is not None and row.state is not RunState.FAILED:
+        values = {"state": RunState.FAILED, "reason": failure.problem, "updated": utc_now(), **NOBODY}
     elif result is None and started and row.state is RunState.PLANNED:
         reason = "its folder holds epochs but no result"
         values = {"state": RunState.INTERRUPTED, "reason": reason, "updated": utc_now()}

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 from kdctl.errors import KdctlError
 from kdctl.records import SETTLED, RunResult, RunState
 from kdctl.store.clock import utc_now
+from kdctl.store.holding import Holding
 from kdctl.store.owner import Owner
 from kdctl.store.tables import RunRow
 
@@ -29,13 +30,22 @@ NOBODY: dict[str, Any] = {
 
 
 def claim(
-    connection: Connection, key: str, *, owner: Owner, lease_seconds: float, retry_failed: bool = False
+    connection: Connection,
+    key: str,
+    *,
+    owner: Owner,
+    lease_seconds: float,
+    retry_failed: bool = False,
+    silent: Owner | None = None,
 ) -> bool:
-    """Take a run that is free; return whether it is now the owner's."""
+    """Take a run that is free; return whether it is now the owner's.
+
+    A lease of `silent` does not count: the caller has found that process to be gone.
+    """
     startable = [RunState.PLANNED, RunState.INTERRUPTED, *([RunState.FAILED] if retry_failed else [])]
     abandoned: list[ColumnElement[bool]] = [RunRow.lease_expires.is_(None), RunRow.lease_expires <= utc_now()]
     holder = holder_of(connection, key)
-    if holder is not None and holder.is_gone():
+    if holder is not None and (holder == silent or holder.is_gone()):
         abandoned.append(_held_by(holder))
     free = or_(RunRow.state.in_(startable), and_(RunRow.state == RunState.RUNNING, or_(*abandoned)))
     statement = (
@@ -124,11 +134,18 @@ def is_held(connection: Connection, key: str) -> bool:
 
 def holder_of(connection: Connection, key: str) -> Owner | None:
     """Return the process that holds a run, whether it is alive or not."""
-    statement = select(RunRow.lease_host, RunRow.lease_pid, RunRow.lease_token).where(RunRow.key == key)
-    host, pid, token = connection.execute(statement).one_or_none() or (None, None, None)
+    holding = holding_of(connection, key)
+    return holding.owner if holding else None
+
+
+def holding_of(connection: Connection, key: str) -> Holding | None:
+    """Return who holds a run, and until when."""
+    columns = (RunRow.lease_host, RunRow.lease_pid, RunRow.lease_token, RunRow.lease_expires)
+    row = connection.execute(select(*columns).where(RunRow.key == key)).one_or_none()
+    host, pid, token, expires = row or (None, None, None, None)
     if host is None or pid is None or token is None:
         return None
-    return Owner(host=host, pid=pid, token=token)
+    return Holding(owner=Owner(host=host, pid=pid, token=token), expires=expires or "")
 
 
 def _change(connection: Connection, key: str, owner: Owner, values: dict[str, Any]) -> bool:

@@ -26,6 +26,7 @@ from kdctl.records import (
 )
 from kdctl.store import briefs, leases, measurements, runs, sweeps
 from kdctl.store.database import connect, database_path, reading, writing
+from kdctl.store.holding import Holding
 from kdctl.store.owner import Owner
 
 
@@ -130,16 +131,35 @@ class Store:
 
     # Leases
 
-    def claim(self, key: str, owner: Owner, *, lease_seconds: float, retry_failed: bool = False) -> bool:
+    def claim(
+        self,
+        key: str,
+        owner: Owner,
+        *,
+        lease_seconds: float,
+        retry_failed: bool = False,
+        silent: Owner | None = None,
+    ) -> bool:
         """Take a run to work on it; return whether it is now the owner's.
 
         A run can be had when it is planned or interrupted, failed and to be retried, or held by a
-        process that has ended or let its lease run out.
+        process that has ended or let its lease run out, or by `silent`, which the caller has found
+        to be gone.
         """
         with writing(self._engine) as connection:
             return leases.claim(
-                connection, key, owner=owner, lease_seconds=lease_seconds, retry_failed=retry_failed
+                connection,
+                key,
+                owner=owner,
+                lease_seconds=lease_seconds,
+                retry_failed=retry_failed,
+                silent=silent,
             )
+
+    def holding(self, key: str) -> Holding | None:
+        """Return who holds a run, and until when; None when nobody does."""
+        with reading(self._engine) as connection:
+            return leases.holding_of(connection, key)
 
     def renew(self, key: str, owner: Owner, *, lease_seconds: float) -> bool:
         """Hold a run for `lease_seconds` from now; return whether it is still the owner's."""

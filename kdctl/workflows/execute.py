@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
 from kdctl.store.owner import Owner
+from kdctl.workflows.claims import Claims
+from kdctl.workflows.crew import Crew, CrewPlan, InThisProcess, Return
 from kdctl.workflows.failure import Failure
-from kdctl.workflows.gang_run import GangTrainer
-from kdctl.workflows.journal import FolderJournal, Journal
+from kdctl.workflows.ledger import Ledger
 from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.readiness import require_ready
-from kdctl.workflows.store_journal import LEASE_SECONDS, StoreJournal
+from kdctl.workflows.setbacks import Setbacks
 from kdctl.workflows.workspace import Workspace
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
+LISTEN_SECONDS = 0.5
+"""At most so long a wish to stop goes unnoticed while the crew works."""
+
 
 @dataclass(kw_only=True)
 class Executor:
-    """Trains plans in this process, one gang after the other."""
+    """Hands gangs of planned runs to a crew, and sees to it that each run comes to its end."""
 
     workspace: Workspace
-    progress: Progress = field(default_factory=Silent)
-    stop: Callable[[], bool] = lambda: False
-    gang_size: int = DEFAULT_GANG_SIZE
-    retry_failed: bool = False
-    owner: Owner = field(default_factory=Owner.here)
-    failures: dict[str, Failure] = field(default_factory=dict[str, Failure])
-    """What went wrong here, by run key. A run that failed here is not tried again."""
+    crew: Crew
+    ledger: Ledger
+    claims: Claims
+    stop: Callable[[], bool]
+    gang_size: int
+    retry_failed: bool
+    _queue: list[list[RunPlan]] = field(default_factory=list[list[RunPlan]])
+    """Gangs that nobody trains yet."""
+    _elsewhere: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
+    """Runs that another process holds, or has ended meanwhile."""
+    _taught: set[str] = field(default_factory=set[str])
+    """Teachers that are known to be settled."""
+    _setbacks: Setbacks = field(default_factory=Setbacks)
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """What went wrong here, by run key. A run that failed here is not tried again."""
+        return self.ledger.failures
 
     def complete(self, plans: Sequence[RunPlan], *, later: int = 0) -> None:
         """Train what is not settled yet, teachers first.
 
-        Plans that are known already add nothing. When `stop` says so, the running gang saves its
-        state and the rest stays planned.
+        Plans that are known already add nothing. When `stop` says so, the gangs in training save
+        their state and the rest stays planned.
 
         Args:
             plans: what to train; their teachers need not be among them.
@@ -50,81 +66,159 @@ class Executor:
         """
         teachers = teacher_plans(plans)
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
+        for plan in self._open(everything):
+            self.claims.reconcile(plan.key)
         to_do = self._open(everything)
         require_ready(to_do, self.workspace)
         self.workspace.store.add_runs([plan.planned() for plan in everything])
-        self.progress.planned(to_do, len(everything) - len(to_do), later)
-        self._train(teachers)
-        self._refuse_untaught(plans)
-        self._train(plans)
+        self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
+        size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
+        self._queue = [*form_gangs(self._open(teachers), size), *form_gangs(self._open(plans), size)]
+        self._elsewhere = {}
+        self._work()
 
-    def _train(self, plans: Sequence[RunPlan]) -> None:
-        elsewhere: list[RunPlan] = []
-        for gang in form_gangs(self._open(plans), self.gang_size):
-            if self.stop():
-                return
-            claimed = [plan for plan in gang if self._claim(plan)]
-            elsewhere.extend(plan for plan in gang if plan not in claimed)
+    def _work(self) -> None:
+        """Hand out gangs until all have ended, or until it is time to stop."""
+        looked, told = 0.0, False
+        while not self.stop() and (self._queue or self._elsewhere or self.crew.busy):
+            handed_out = self._hand_out()
+            if self.crew.busy:
+                self._listen()
+            if not handed_out and time.monotonic() - looked > WAIT_SECONDS:
+                if not told and not self.crew.busy and self._elsewhere:
+                    told = True
+                    self.ledger.progress.waiting(list(self._elsewhere.values()))
+                self._look_elsewhere()
+                looked = time.monotonic()
+            elif not handed_out and not self.crew.busy:
+                time.sleep(WAIT_SECONDS / 10)
+        self.crew.stop()
+        while self.crew.busy:
+            self._listen()
+
+    def _hand_out(self) -> bool:
+        """Give gangs to members that are idle; return whether any was given."""
+        given = False
+        for owner in self.crew.idle(len(self._queue)) if self._queue else ():
+            gang = [] if self.stop() else self._claimed_gang(owner)
+            if not gang:
+                break
+            self.crew.train(owner, gang)
+            given = True
+        return given
+
+    def _claimed_gang(self, owner: Owner) -> list[RunPlan]:
+        """Return the next gang that has its teachers, as far as it could be claimed; empty: there is none."""
+        place = 0
+        while place < len(self._queue):
+            gang = self._queue[place]
+            if not self._has_teachers(gang):
+                place += 1
+                continue
+            del self._queue[place]
+            wanted = [plan for plan in gang if plan.key not in self.failures]
+            claimed = [plan for plan in wanted if self._claim(plan, owner)]
+            self._elsewhere |= {plan.key: plan for plan in wanted if plan not in claimed}
             if claimed:
-                self._train_gang(claimed)
-        self._wait_for(elsewhere)
+                return claimed
+        return []
 
-    def _train_gang(self, plans: list[RunPlan]) -> None:
-        trainer = GangTrainer(
-            bench=self.workspace, journal=self._journal, progress=self.progress, stop=self.stop
-        )
-        self.failures |= trainer.train(plans)
+    def _listen(self) -> None:
+        """Hear from the crew, and put runs that came back before their end into the queue again."""
+        returned = self.crew.attend(LISTEN_SECONDS)
+        again = [back.plan for back in returned if self._is_to_go_on(back)]
+        alone = [[plan] for plan in again if self._setbacks.is_suspect(plan.key)]
+        together = [plan for plan in again if not self._setbacks.is_suspect(plan.key)]
+        self._queue = [*form_gangs(together, self.gang_size), *alone, *self._queue]
 
-    @property
-    def _journal(self) -> Journal:
-        folders = FolderJournal(bench=self.workspace)
-        return StoreJournal(folders=folders, store=self.workspace.store, owner=self.owner)
+    def _is_to_go_on(self, back: Return) -> bool:
+        """Write down where a run stands that came back; return whether it is ours to go on with."""
+        plan, folder = back.plan, self.workspace.folder(back.plan.key)
+        if back.blamed and folder.result() is None:
+            verdict = self._setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
+            if verdict is not None:
+                folder.write_failure(verdict.mistake())
+        state = self.ledger.close(plan, back.owner, back.reason)
+        if state is RunState.RUNNING:
+            self._elsewhere[plan.key] = plan
+        return state is RunState.INTERRUPTED
 
-    def _claim(self, plan: RunPlan) -> bool:
-        return self.workspace.store.claim(
-            plan.key, self.owner, lease_seconds=LEASE_SECONDS, retry_failed=self.retry_failed
-        )
+    def _look_elsewhere(self) -> None:
+        """See how runs stand that others hold; queue those that can be had."""
+        waiting = self._open(self._elsewhere.values())
+        self._elsewhere = {}
+        free: list[RunPlan] = []
+        for plan in waiting:
+            state = self.claims.reconcile_if_left(plan.key)
+            if state is not None and state in SETTLED | {RunState.FAILED}:
+                continue
+            if self.claims.is_free(plan.key):
+                free.append(plan)
+            else:
+                self._elsewhere[plan.key] = plan
+        self._queue.extend(form_gangs(free, self.gang_size))
 
-    def _fail(self, plan: RunPlan, failure: Failure) -> None:
-        self.failures[plan.key] = failure
-        self._journal.failed(plan.key, failure)
-        self.progress.ended(plan, RunState.FAILED, None, failure.problem)
+    def _claim(self, plan: RunPlan, owner: Owner) -> bool:
+        return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)
 
-    def _open(self, plans: Sequence[RunPlan]) -> list[RunPlan]:
+    def _open(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
         """Return the plans that may be trained, here or elsewhere."""
+        known = list(plans)
         closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
-        states = self.workspace.store.states([plan.key for plan in plans])
+        states = self.workspace.store.states([plan.key for plan in known])
         return [
-            plan for plan in plans if states.get(plan.key) not in closed and plan.key not in self.failures
+            plan for plan in known if states.get(plan.key) not in closed and plan.key not in self.failures
         ]
 
-    def _refuse_untaught(self, plans: Sequence[RunPlan]) -> None:
-        """Fail the runs whose teacher could not be trained."""
-        keys = [teacher.run for plan in plans for teacher in plan.teachers if teacher.plan]
-        lost = {
-            run.key: run
-            for run in self.workspace.store.runs(keys=keys)
-            if run.state in (RunState.FAILED, RunState.DIVERGED)
-        }
-        for plan in self._open(plans):
-            teacher = next((lost[teacher.run] for teacher in plan.teachers if teacher.run in lost), None)
-            if teacher is not None and self._claim(plan):
-                problem = f"its teacher, run {teacher.key}, {teacher.state.value}: {teacher.reason}"
-                known = self.failures.get(teacher.key)
+    def _has_teachers(self, gang: Sequence[RunPlan]) -> bool:
+        """Return whether the teachers of a gang are trained; a gang whose teacher is lost fails."""
+        needed = {teacher.run for teacher in gang[0].teachers if teacher.plan} - self._taught
+        if not needed:
+            return True
+        for run in self.workspace.store.runs(keys=needed):
+            if run.state is RunState.FINISHED:
+                self._taught.add(run.key)
+            elif run.state is RunState.DIVERGED or (
+                run.state is RunState.FAILED and (run.key in self.failures or not self.retry_failed)
+            ):
+                problem = f"its teacher, run {run.key}, {run.state.value}: {run.reason}"
+                known = self.failures.get(run.key)
                 hint = known.hint if known else "mend the teacher's training first."
-                self._fail(plan, Failure(problem=problem, hint=hint))
+                self._refuse(gang, Failure(problem=problem, hint=hint))
+                return True  # so that it leaves the queue: none of it is left to be claimed
+        return needed <= self._taught
 
-    def _wait_for(self, plans: list[RunPlan]) -> None:
-        """Wait for runs that other processes hold; take over those they leave."""
-        told = False
-        while (waiting := self._open(plans)) and not self.stop():
-            if not told:
-                self.progress.waiting(waiting)
-                told = True
-            time.sleep(WAIT_SECONDS)
-            for plan in waiting:
-                if self._claim(plan):
-                    self._train_gang([plan])
+    def _refuse(self, gang: Sequence[RunPlan], failure: Failure) -> None:
+        owner = Owner.here()
+        for plan in gang:
+            if self._claim(plan, owner):
+                self.workspace.folder(plan.key).write_failure(failure.mistake())
+                self.ledger.close(plan, owner, failure.problem)
+
+
+@contextmanager
+def hired(
+    workspace: Workspace,
+    *,
+    crew: CrewPlan | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    gang_size: int = DEFAULT_GANG_SIZE,
+    retry_failed: bool = False,
+) -> Generator[Executor]:
+    """Return an executor with its crew, which leaves at the end."""
+    plan = crew or InThisProcess()
+    ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=plan.lease)
+    with plan.hire(ledger, stop) as members:
+        yield Executor(
+            workspace=workspace,
+            crew=members,
+            ledger=ledger,
+            claims=Claims(workspace=workspace, lease=plan.lease, lives=members.lives),
+            stop=stop,
+            gang_size=gang_size,
+            retry_failed=retry_failed,
+        )
 
 
 def teacher_plans(plans: Iterable[RunPlan]) -> list[RunPlan]:

@@ -31,6 +31,12 @@ class Failure:
     hint: str
     traceback: str = ""
     """For something that nobody foresaw; else empty."""
+    device_lost: bool = False
+    """Whether the process can compute nothing more: a GPU that failed once refuses it all further work."""
+
+    def mistake(self) -> Mistake:
+        """Return what to write down."""
+        return Mistake(problem=self.problem, hint=self.hint)
 
 
 class RunsFailedError(KdctlError):
@@ -57,6 +63,7 @@ def explain(error: Exception, device: str) -> Failure:
         problem=f"{type(error).__name__}: {first_line} ({_place(error)})",
         hint=f"mend the code it names; {TRACEBACK} in the run's folder says how it came there.",
         traceback="".join(traceback.format_exception(error)),
+        device_lost=isinstance(error, torch.AcceleratorError),
     )
 
 

@@ -26,14 +26,12 @@ from kdctl.workflows.data import sizes_of
 from kdctl.workflows.environment import describe_environment
 from kdctl.workflows.failure import Failure, explain
 from kdctl.workflows.journal import Journal
+from kdctl.workflows.lease import Lease
 from kdctl.workflows.memory import require_memory
 from kdctl.workflows.progress import Progress
 from kdctl.workflows.teachers import LoadedTeacher, load_teacher
 
 _log = logging.getLogger(__name__)
-
-RENEW_SECONDS = 20.0
-"""At most so often leases are renewed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +42,9 @@ class GangTrainer:
     journal: Journal
     progress: Progress
     stop: Callable[[], bool]
+    renew_seconds: float = Lease.renew_seconds
+    on_failure: Callable[[Failure], None] = lambda failure: None
+    """Hears what stops a gang before its members are tried again."""
 
     def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
         """Train runs in lockstep to their end; return what stopped those that failed, by run key.
@@ -54,15 +55,17 @@ class GangTrainer:
         failure = run.run()
         if failure is None:
             return {}
+        self.on_failure(failure)
+        ours = run.still_ours()
         if len(plans) > 1:
             failures: dict[str, Failure] = {}
-            for plan in run.open:
+            for plan in ours:
                 failures |= self.train([plan])
             return failures
-        (plan,) = plans
-        self.journal.failed(plan.key, failure)
-        self.progress.ended(plan, RunState.FAILED, None, failure.problem)
-        return {plan.key: failure}
+        for plan in ours:
+            self.journal.failed(plan.key, failure)
+            self.progress.ended(plan, RunState.FAILED, None, failure.problem)
+        return {plan.key: failure for plan in ours}
 
 
 @dataclass(kw_only=True)
@@ -75,11 +78,19 @@ class GangRun:
     _teacher_top1: float | None = None
     _renewed: float = field(default_factory=time.monotonic)
     _ended: set[str] = field(default_factory=set[str])
+    _members: list[Member] = field(default_factory=list[Member])
 
-    @property
-    def open(self) -> list[RunPlan]:
-        """Runs that are still ours, and have not come to an end."""
-        return [plan for plan in self.plans if plan.key not in self._ended]
+    def still_ours(self) -> list[RunPlan]:
+        """Give a sign of life; return the runs that are still to end, without those that others took over."""
+        self._renewed = time.monotonic()
+        open_keys = {plan.key for plan in self.plans} - self._ended
+        kept = self.trainer.journal.renew(open_keys)
+        for member in self._members:
+            member.left = member.left or member.key in open_keys - kept
+        for key in sorted(open_keys - kept):
+            reason = "another process took it over while this one was silent"
+            self._end(key, RunState.INTERRUPTED, None, reason)
+        return [plan for plan in self.plans if plan.key in kept]
 
     def run(self) -> Failure | None:
         """Train all members to their end; return what went wrong, if the gang could not go on.
@@ -107,10 +118,13 @@ class GangRun:
         num_steps = gang.data.train.num_steps
         for member in gang.active:
             self.trainer.progress.stepped(member.key, member.epoch + member.step / num_steps)
-        self._renew_leases(gang)
+        self._maybe_renew()
 
     def epoch_done(self, member: Member, result: EpochResult) -> None:
-        """Note an epoch's numbers."""
+        """Note an epoch's numbers, unless the run left while it was evaluated."""
+        self._maybe_renew()
+        if member.left:
+            return
         self.trainer.journal.epoch(member.key, result)
         self.trainer.progress.epoch(self._plan(member.key), result)
 
@@ -139,6 +153,7 @@ class GangRun:
             )
             self._facts[plan.key] = model_facts(distiller, backbones)
             member = build_member(plan, distiller, bench)
+            self._members.append(member)
             self._open(plan, member, teachers, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
         return [
@@ -163,7 +178,7 @@ class GangRun:
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
         self.trainer.journal.settled(member.key, result, artifacts)
         discard_state(member)
-        self._end(member, state, result, member.diverged)
+        self._end(member.key, state, result, member.diverged)
 
     def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:
         images = len(data.train) * member.epoch
@@ -181,23 +196,16 @@ class GangRun:
     def _interrupt(self, member: Member) -> None:
         reason = f"stopped in epoch {member.epoch + 1}"
         self.trainer.journal.interrupted(member.key, reason)
-        self._end(member, RunState.INTERRUPTED, None, reason)
+        self._end(member.key, RunState.INTERRUPTED, None, reason)
 
-    def _renew_leases(self, gang: Gang) -> None:
+    def _maybe_renew(self) -> None:
         """Keep the leases alive; a run that another process took over meanwhile leaves the gang."""
-        if time.monotonic() - self._renewed <= RENEW_SECONDS:
-            return
-        self._renewed = time.monotonic()
-        kept = self.trainer.journal.renew([plan.key for plan in self.open])
-        for member in gang.active:
-            if member.key not in kept:
-                member.left = True
-                reason = "another process took it over while this one was silent"
-                self._end(member, RunState.INTERRUPTED, None, reason)
+        if time.monotonic() - self._renewed > self.trainer.renew_seconds:
+            self.still_ours()
 
-    def _end(self, member: Member, state: RunState, result: RunResult | None, reason: str) -> None:
-        self._ended.add(member.key)
-        self.trainer.progress.ended(self._plan(member.key), state, result, reason)
+    def _end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
+        self._ended.add(key)
+        self.trainer.progress.ended(self._plan(key), state, result, reason)
 
     def _plan(self, key: str) -> RunPlan:
         return next(plan for plan in self.plans if plan.key == key)

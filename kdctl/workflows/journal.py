@@ -6,11 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kdctl.errors import KdctlError, Mistake
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult
 from kdctl.store.atomic import write_atomically
+from kdctl.store.owner import Owner
 from kdctl.workflows.bench import Bench
 from kdctl.workflows.failure import TRACEBACK, Failure
+from kdctl.workflows.lease import Lease
 
 
 class Journal(Protocol):
@@ -47,14 +50,17 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderJournal:
-    """Writes run folders, the truth about runs."""
+    """Writes run folders, the truth about runs; all that a process without a database needs."""
 
     bench: Bench
+    owner: Owner
+    lease: Lease
 
     def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
         """Say in the run's folder what runs and where; drop epochs that a resume will repeat."""
         folder = self.bench.folder(plan.key)
         (folder.path / TRACEBACK).unlink(missing_ok=True)
+        folder.discard_failure()
         folder.write_plan(plan.planned())
         folder.write_environment(environment)
         folder.truncate_epochs(epoch)
@@ -64,19 +70,42 @@ class FolderJournal:
         self.bench.folder(key).append_epoch(result)
 
     def settled(self, key: str, result: RunResult, artifacts: Sequence[Artifact]) -> None:
-        """Write the result into the run's folder."""
-        self.bench.folder(key).write_result(result, artifacts)
+        """Write the result into the run's folder, and let go of it.
+
+        Raises:
+            KdctlError: another process works there now.
+        """
+        folder = self.bench.folder(key)
+        if not self.renew([key]):
+            raise KdctlError(
+                f"the result of run {key} was refused: another process works in {folder.path}.",
+                "it ends with the same result there; see how it stands with `kdctl list runs`.",
+            )
+        folder.write_result(result, artifacts)
+        folder.let_go(self.owner)
 
     def interrupted(self, key: str, reason: str) -> None:
-        """Write nothing: the saved state says enough."""
+        """Let go of the run's folder; the saved state says the rest."""
+        self.bench.folder(key).let_go(self.owner)
 
     def failed(self, key: str, failure: Failure) -> None:
-        """Leave the traceback in the run's folder."""
-        path = self.bench.folder(key).path / TRACEBACK
+        """Leave what stopped the run in its folder, and let go of it."""
+        folder = self.bench.folder(key)
+        folder.write_failure(Mistake(problem=failure.problem, hint=failure.hint))
+        path = folder.path / TRACEBACK
         path.unlink(missing_ok=True)
         if failure.traceback:
             write_atomically(path, failure.traceback.encode())
+        folder.let_go(self.owner)
 
     def renew(self, keys: Collection[str]) -> set[str]:
-        """Return all of them: a folder by itself is nobody's."""
-        return set(keys)
+        """Give a sign of life in each folder; return the runs where no other process does."""
+        return {key for key in keys if self._renew(key)}
+
+    def _renew(self, key: str) -> bool:
+        folder = self.bench.folder(key)
+        holding = folder.holding()
+        if holding is None or holding.owner != self.owner:
+            return False
+        folder.hold(self.owner, lease_seconds=self.lease.seconds)
+        return True

@@ -7,25 +7,17 @@ from dataclasses import dataclass
 
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult, RunState
-from kdctl.store.owner import Owner
 from kdctl.store.store import Store
 from kdctl.workflows.failure import Failure
-from kdctl.workflows.journal import Journal
-
-LEASE_SECONDS = 600.0
-"""A run whose process is silent for so long may be taken over: longer than any evaluation takes.
-
-A process that ended on this machine is noticed at once, whatever its lease says.
-"""
+from kdctl.workflows.journal import FolderJournal
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreJournal:
     """Writes folders and database."""
 
-    folders: Journal
+    folders: FolderJournal
     store: Store
-    owner: Owner
 
     def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
         """Keep where the run is computed."""
@@ -44,19 +36,23 @@ class StoreJournal:
             KdctlError: another process holds it.
         """
         self.folders.settled(key, result, artifacts)
-        self.store.settle(key, self.owner, result=result, artifacts=artifacts)
+        self.store.settle(key, self.folders.owner, result=result, artifacts=artifacts)
 
     def interrupted(self, key: str, reason: str) -> None:
         """Release the run as interrupted."""
         self.folders.interrupted(key, reason)
-        self.store.release(key, self.owner, state=RunState.INTERRUPTED, reason=reason)
+        self.store.release(key, self.folders.owner, state=RunState.INTERRUPTED, reason=reason)
 
     def failed(self, key: str, failure: Failure) -> None:
         """Release the run as failed."""
         self.folders.failed(key, failure)
-        self.store.release(key, self.owner, state=RunState.FAILED, reason=failure.problem)
+        self.store.release(key, self.folders.owner, state=RunState.FAILED, reason=failure.problem)
 
     def renew(self, keys: Collection[str]) -> set[str]:
         """Renew the leases; return the runs that no other process took over meanwhile."""
         kept = self.folders.renew(keys)
-        return {key for key in kept if self.store.renew(key, self.owner, lease_seconds=LEASE_SECONDS)}
+        return {
+            key
+            for key in kept
+            if self.store.renew(key, self.folders.owner, lease_seconds=self.folders.lease.seconds)
+        }

@@ -16,10 +16,11 @@ from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState, Selection, StoredRun, SweepMember
 from kdctl.sweep.study import ConfigurationStudy, Proposal, known_points, open_study
-from kdctl.workflows.execute import Executor, teacher_plans
+from kdctl.workflows.crew import CrewPlan
+from kdctl.workflows.execute import Executor, hired, teacher_plans
 from kdctl.workflows.failure import mistakes_of
 from kdctl.workflows.planning import Planner
-from kdctl.workflows.progress import Progress, Silent
+from kdctl.workflows.progress import Progress
 from kdctl.workflows.readiness import require_ready
 from kdctl.workflows.recipes import open_recipe
 from kdctl.workflows.workspace import DATABASE, Workspace
@@ -102,6 +103,7 @@ def sweep(
     recipe: Recipe | Path | str,
     workspace: Workspace,
     *,
+    crew: CrewPlan | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
@@ -111,6 +113,15 @@ def sweep(
 
     Any number of starts, after each other or at once, train every run once.
 
+    Args:
+        recipe: what to run.
+        workspace: where runs and data lie.
+        crew: who trains; this process if not given. Results do not depend on it.
+        progress: hears how it goes.
+        stop: says when to save everything and return.
+        gang_size: runs that train in lockstep, at most.
+        retry_failed: start runs again that failed before.
+
     Raises:
         RecipeError: everything that is wrong with the recipe.
         KdctlError: device or data are missing; then nothing was started.
@@ -118,14 +129,17 @@ def sweep(
     planner = _planner(recipe, workspace)
     plan = _plan(planner, workspace, retry_failed)
     require_ready(plan.ahead, workspace)
-    executor = Executor(
-        workspace=workspace,
-        progress=progress or Silent(),
-        stop=stop,
-        gang_size=gang_size,
-        retry_failed=retry_failed,
-    )
-    with open_study(workspace.runs / DATABASE, plan.study) as study:
+    with (
+        open_study(workspace.runs / DATABASE, plan.study) as study,
+        hired(
+            workspace,
+            crew=crew,
+            progress=progress,
+            stop=stop,
+            gang_size=gang_size,
+            retry_failed=retry_failed,
+        ) as executor,
+    ):
         running = _RunningSweep(planner, study, executor)
         complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
         return running.outcome(complete=complete)

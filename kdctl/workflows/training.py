@@ -10,10 +10,10 @@ from kdctl.errors import UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import SETTLED, RunState, StoredRun
-from kdctl.workflows.execute import Executor, teacher_plans
+from kdctl.workflows.execute import hired, teacher_plans
 from kdctl.workflows.failure import RunsFailedError, mistakes_of
 from kdctl.workflows.planning import NO_POINT, Planner
-from kdctl.workflows.progress import Progress, Silent
+from kdctl.workflows.progress import Progress
 from kdctl.workflows.recipes import open_recipe
 from kdctl.workflows.workspace import Workspace
 
@@ -63,8 +63,8 @@ def train(
         RunsFailedError: what stopped the runs that failed; the others are finished nevertheless.
     """
     plan = plan_training(recipe, workspace)
-    executor = Executor(workspace=workspace, progress=progress or Silent(), stop=stop, retry_failed=True)
-    executor.complete(plan.runs)
+    with hired(workspace, progress=progress, stop=stop, retry_failed=True) as executor:
+        executor.complete(plan.runs)
     runs = workspace.store.runs(keys=[run.key for run in plan.runs])
     if mistakes := mistakes_of(runs, executor.failures):
         raise RunsFailedError(mistakes)

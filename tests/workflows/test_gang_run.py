@@ -8,11 +8,14 @@ from kdctl import workflows
 from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
-from kdctl.workflows import gang_run
+from kdctl.workflows.crew import InThisProcess
+from kdctl.workflows.lease import Lease
 from kdctl.workflows.progress import Silent
 from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
+
+AT_EVERY_STEP = InThisProcess(lease=Lease(renew_seconds=0.0))
 
 
 class Thief(Silent):
@@ -40,14 +43,15 @@ class Thief(Silent):
 
 
 def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_finish(
-    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    recipe: RecipeWriter, workspace: Workspace
 ) -> None:
-    monkeypatch.setattr(gang_run, "RENEW_SECONDS", 0.0)
     thief = Thief(workspace.store.path, "kd")
     path = recipe('[grid]\nmethod = ["kd", "simkd"]', schedule='schedule = {name="constant", epochs=2}')
 
     # the sweep would wait for the other process, which is none: stop it there
-    outcome = workflows.sweep(path, workspace, progress=thief, stop=lambda: len(thief.ends) == 4)
+    outcome = workflows.sweep(
+        path, workspace, crew=AT_EVERY_STEP, progress=thief, stop=lambda: len(thief.ends) == 4
+    )
 
     states = {run.key: run.state for run in outcome.runs}
     assert thief.ends[thief.stolen] is RunState.INTERRUPTED
