@@ -31,6 +31,10 @@ def sweep(
     threads: options.Threads = None,
     gang: options.GangSize = 8,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Scale everything down, teachers too, to try a recipe in minutes."),
+    ] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: options.OutputFormat = options.Format.TEXT,
@@ -44,7 +48,7 @@ def sweep(
     from kdctl.cli.live import display
     from kdctl.cli.signals import StopSignals
 
-    opened = workflows.open_recipe(recipe, override or [], plugin or [])
+    opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(
         runs, data, device=device, num_threads=threads, may_fetch=not dry_run
     ) as workspace:
@@ -72,7 +76,7 @@ def sweep(
 def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
     from kdctl.cli.runs import planned_trees, show_plans, show_summary
-    from kdctl.cli.wording import counted, duration, flop
+    from kdctl.cli.wording import assignments, counted, duration, flop
 
     operations = estimate.operations if estimate else {}
     everything = (*plan.teachers, *plan.runs)
@@ -103,6 +107,7 @@ def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format)
         if estimate
         else "estimated time: unknown, the data are not here",
     ]
+    lines[:0] = [f"{layer.source}: {assignments(layer)}" for layer in plan.recipe.layers if layer.above_grid]
     search = plan.recipe.search
     if search:
         lines.insert(

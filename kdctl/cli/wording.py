@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from kdctl.recipe.layers import flat
 from kdctl.records import RunResult, RunState, Selection
 
 if TYPE_CHECKING:
+    from kdctl.recipe.layers import Layer
     from kdctl.recipe.plan import RunPlan
 
 
@@ -51,6 +53,11 @@ def flop(operations: float) -> str:
     prefixes = ("", "k", "M", "G", "T", "P", "E")
     power = min(int(math.log10(max(operations, 1)) // 3), len(prefixes) - 1)
     return f"{operations / 1000**power:.3g} {prefixes[power]}FLOP"
+
+
+def assignments(layer: Layer) -> str:
+    """Return what a layer of a recipe sets: 'seeds = 1, schedule.epochs = 2'."""
+    return ", ".join(f"{dotted} = {value}" for dotted, value in flat(layer.values).items())
 
 
 def describe(plan: RunPlan) -> str:

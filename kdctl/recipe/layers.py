@@ -1,6 +1,6 @@
 """Layers of a recipe and how they are merged.
 
-    preset < parent recipe < recipe < -o on the command line < a point of the grid
+    preset < parent recipe < recipe < -o on the command line < a point of the grid < --smoke
 
 A later layer wins, table by table. Two rules make that safe:
 
@@ -51,6 +51,8 @@ class Layer:
     whens: tuple[When, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
     """Found while it was read; reported together with all others."""
+    above_grid: bool = False
+    """It wins over points of the grid, and over what teachers say of their own training."""
 
 
 @dataclass(frozen=True, kw_only=True)

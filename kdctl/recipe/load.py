@@ -16,6 +16,9 @@ from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""
 
+SMOKE = "--smoke"
+"""Source of the layer that scales a recipe down."""
+
 _OF_A_FILE = ("schema", "extends", "when")
 """What only a file can say: it is read before the command line's overrides are laid on top."""
 
@@ -76,6 +79,23 @@ def override_layer(overrides: Sequence[str]) -> Layer:
             values.pop(key, None)  # so that the last word of equal ones is last in order, too
             values[key] = toml_value(text)
     return Layer(source=OVERRIDES, values=nested(values), mistakes=tuple(mistakes))
+
+
+def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
+    """Return the layer that scales a recipe down until all its runs take seconds: see `smoke.toml`.
+
+    The recipe's name gets an ending, so that both can be kept and reported.
+
+    Args:
+        layers: of the recipe.
+        overrides: the command line's; what it says of the same fields holds instead, for teachers, too.
+    """
+    small = _parse(files("kdctl.recipe").joinpath("smoke.toml").read_text(encoding="utf-8"), SMOKE)
+    names = [layer.values["name"] for layer in layers if "name" in layer.values]
+    fields = {"name": f"{names[-1] if names else Path(layers[-1].source).stem}-smoke", **flat(small)}
+    said = flat(overrides.values)
+    values = {dotted: said.get(dotted, value) for dotted, value in fields.items() if dotted != "schema"}
+    return Layer(source=SMOKE, values=nested(values), above_grid=True)
 
 
 def toml_value(text: str) -> Any:

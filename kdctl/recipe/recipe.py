@@ -10,8 +10,8 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
-from kdctl.recipe.layers import NAME, Layer, Tree, merge
-from kdctl.recipe.load import OVERRIDES
+from kdctl.recipe.layers import NAME, Layer, Merged, Tree, merge
+from kdctl.recipe.load import OVERRIDES, SMOKE
 from kdctl.recipe.plan import EngineOptions, RunPlan
 from kdctl.recipe.reporting import check_reporting
 from kdctl.recipe.resolve import Resolver
@@ -68,8 +68,7 @@ class Recipe:
         if known not in context.trained_teachers:
             whole = {"student": {NAME: teacher.name}, "method": {NAME: "ce"}}
             top = Layer(source=f"{self.source} [teacher]", values={**whole, **teacher.overlay()})
-            base = [layer for layer in self.layers if layer.source != OVERRIDES]
-            merged = merge([*base, with_canonical_names(top, context.catalog)])
+            merged = self._merged(top, context.catalog, without=OVERRIDES)
             merged.tree.update(whole, data=data.tree())  # no option of the student's own is left
             merged.tree.pop("teacher", None)
             resolver = Resolver(merged, context.catalog, self.source)
@@ -78,8 +77,13 @@ class Recipe:
 
     def _resolver(self, point: Point, catalog: Catalog) -> Resolver:
         where = f"{self.source} [{'search' if self.search else 'grid'}]"
-        top = with_canonical_names(point.layer(where), catalog)
-        return Resolver(merge([*self.layers, top]), catalog, self.source)
+        return Resolver(self._merged(point.layer(where), catalog), catalog, self.source)
+
+    def _merged(self, top: Layer, catalog: Catalog, *, without: str = "") -> Merged:
+        """Merge the recipe's layers with one that lies on top of all but those above the grid."""
+        below = [layer for layer in self.layers if not layer.above_grid and layer.source != without]
+        above = [layer for layer in self.layers if layer.above_grid]
+        return merge([*below, with_canonical_names(top, catalog), *above])
 
     def _resolve(self, resolver: Resolver, seed: int, context: PlanContext) -> RunPlan:
         sections = resolver.sections()
@@ -111,7 +115,7 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     canonical = [with_canonical_names(layer, catalog) for layer in layers]
     merged = merge(canonical)
     tree = merged.tree
-    source = next(layer.source for layer in reversed(layers) if layer.source != OVERRIDES)
+    source = next(layer.source for layer in reversed(layers) if layer.source not in (OVERRIDES, SMOKE))
     resolver = Resolver(merged, catalog, source)
     resolver.mistakes.extend(mistake for layer in layers for mistake in _mistakes_in_layer(layer))
     recipe = Recipe(

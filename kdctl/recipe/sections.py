@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,8 @@ def with_canonical_names(layer: Layer, catalog: Catalog) -> Layer:
     So `student = "ShuffleV1"` meets the `[[when]]` block for `shufflenetv1`, and a layer that says
     the same name in another spelling does not look like another choice.
     """
-    return Layer(
-        source=layer.source,
+    return dataclasses.replace(
+        layer,
         values=_canonical_sections(layer.values, catalog),
         whens=tuple(
             When(
@@ -56,7 +57,6 @@ def with_canonical_names(layer: Layer, catalog: Catalog) -> Layer:
             )
             for when in layer.whens
         ),
-        mistakes=layer.mistakes,
     )
 
 

@@ -7,18 +7,26 @@ from pathlib import Path
 
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.layers import Layer
-from kdctl.recipe.load import override_layer, read_layers
+from kdctl.recipe.load import override_layer, read_layers, smoke_layer
 from kdctl.recipe.recipe import Recipe, make_recipe, plugin_paths
 from kdctl.workflows.catalog import full_catalog
 
 
-def open_recipe(path: Path | str, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Recipe:
-    """Read a recipe file, with `key=value` overrides on top.
+def open_recipe(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
+    *,
+    smoke: bool = False,
+) -> Recipe:
+    """Read a recipe file, with `key=value` overrides on top; with `smoke` in its scaled-down form.
 
     Raises:
         RecipeError: everything that is wrong with its headings, its grid and the overrides.
     """
-    return recipe_from_layers(read_layers(Path(path)), overrides, plugins)
+    layers = read_layers(Path(path))
+    small = [smoke_layer(layers, override_layer(overrides))] if smoke else []
+    return recipe_from_layers([*layers, *small], overrides, plugins)
 
 
 def recipe_from_layers(

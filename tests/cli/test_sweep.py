@@ -65,6 +65,17 @@ def test_many_runs_are_summed_up_by_pair(kdctl: Kdctl, recipe: WriteRecipe) -> N
     assert lines[7].endswith("FLOP")
 
 
+def test_a_smoke_run_says_what_it_scales_down_and_is_kept_apart(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    name = recipe(GRID)
+    planned = kdctl(f"sweep {name} --smoke --dry-run").out
+    assert "--smoke: name = tiny-smoke, protocol = smoke, seeds = 1, data.num_classes = 4" in planned
+    answer = kdctl(f"sweep {name} --smoke --threads 1")
+    assert answer.code == 0
+    assert "tiny-smoke: 4 finished" in answer.err
+    assert "0 done, 4 to do" in kdctl(f"sweep {name} --dry-run").out
+    assert "protocol smoke" in kdctl("report --sweep tiny-smoke").out
+
+
 def test_a_dry_run_of_a_search_counts_what_it_will_choose(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     name = recipe(
         "[method]\nname = 'ce'\n[search]\nmetric = 'test'\ntrials = 5\n"

@@ -22,13 +22,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SweepPlan]:
-    """Plan a recipe by its name, each once."""
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SweepPlan]:
+    """Plan a recipe by its name, each once; also in its scaled-down form."""
     folder = tmp_path_factory.mktemp("workspace")
 
     @functools.cache
-    def planned(name: str) -> SweepPlan:
+    def planned(name: str, *, smoke: bool = False) -> SweepPlan:
+        recipe = workflows.open_recipe(FOLDER / name, ["seeds=1"], smoke=smoke)
         with workflows.open_for_planning(folder / "runs", folder / "data", may_fetch=False) as workspace:
-            return workflows.plan_sweep(workflows.open_recipe(FOLDER / name, ["seeds=1"]), workspace)
+            return workflows.plan_sweep(recipe, workspace)
 
     return planned

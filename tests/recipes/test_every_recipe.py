@@ -11,7 +11,7 @@ from kdctl.report.replicates import group_by_configuration
 from kdctl.report.reported import find_reported, read_reported, without_row
 from kdctl.workflows.sweeping import SweepPlan
 
-Plan = Callable[[str], SweepPlan]
+Plan = Callable[..., SweepPlan]
 
 
 def as_stored(plan: RunPlan) -> StoredRun:
@@ -35,6 +35,15 @@ def test_it_can_be_planned_and_says_what_it_is(recipe: str, plan: Plan) -> None:
     planned = plan(recipe)
     assert planned.runs
     assert planned.recipe.description
+
+
+def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(recipe: str, plan: Plan) -> None:
+    whole, small = plan(recipe), plan(recipe, smoke=True)
+    assert {run.title() for run in small.runs} == {run.title() for run in whole.runs}
+    for run in (*small.teachers, *small.runs):
+        options = run.data.options
+        assert (run.epochs, options.num_classes, options.samples_per_class) == (2, 4, 16)
+    assert not {run.key for run in small.runs} & {run.key for run in whole.runs}
 
 
 def test_every_published_number_has_a_row_and_is_like_for_like(recipe: str, plan: Plan) -> None:

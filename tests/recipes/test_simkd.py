@@ -11,7 +11,7 @@ from kdctl import workflows
 from kdctl.report.reported import read_reported
 from kdctl.workflows.sweeping import SweepPlan
 
-Plan = Callable[[str], SweepPlan]
+Plan = Callable[..., SweepPlan]
 FOLDER = Path(__file__).parents[2] / "recipes"
 
 
