@@ -72,6 +72,8 @@ class EpochResult:
     """Training images of this run per second of wall time."""
     phase: str = ""
     """Name of the phase of training, for a method that has several."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What the method tells besides its losses, by name; means over the training samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,11 +84,23 @@ def test_canonical_json_refuses_what_json_cannot_hold(number: float) -> None:
             val=METRICS,
             seconds=1.0,
             images_per_second=5e4,
+            phase="hint",
+            metrics={"kept_percent": 99.5},
         ),
     ],
 )
 def test_a_record_survives_its_trip_through_json(record: Any) -> None:
     assert from_tree(type(record), json.loads(canonical_json(to_tree(record)))) == record
+
+
+def test_an_epoch_of_an_earlier_version_is_still_read() -> None:
+    tree = {
+        **{"epoch": 1, "learning_rate": 0.05, "train_loss": 4.6, "train_terms": {"task": 4.6}},
+        **{"train_top1": 1.2, "test": to_tree(METRICS), "val": None},
+        **{"seconds": 1.0, "images_per_second": 5e4},
+    }
+    epoch = from_tree(EpochResult, tree)
+    assert (epoch.phase, epoch.metrics) == ("", {})
 
 
 def test_an_evaluation_of_an_earlier_version_is_still_read() -> None:

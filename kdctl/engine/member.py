@@ -109,6 +109,7 @@ class Member:
             train_loss=sum(terms.values()),
             train_terms=terms,
             train_top1=train_top1,
+            metrics=self.sums.metrics(),
             test=test,
             val=val,
             seconds=self.epoch_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +19,18 @@ class EpochSums:
         """Start at zero."""
         self._device = device
         self._terms: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self.images = 0
 
     @torch.no_grad()
     def add(self, losses: Losses, labels: Tensor) -> None:
-        """Add one step with labels [B], its terms weighted by B."""
+        """Add one step with labels [B], its terms and metrics weighted by B."""
         count = len(labels)
-        for name, term in losses.terms().items():
-            step = term.detach().double() * count  # a float32 sum over an epoch loses digits
-            self._terms[name] = self._terms[name] + step if name in self._terms else step
+        for sums, values in ((self._terms, losses.terms()), (self._metrics, losses.metrics)):
+            for name, value in values.items():
+                step = value.detach().double() * count  # a float32 sum over an epoch loses digits
+                sums[name] = sums[name] + step if name in sums else step
         self._hits = self._hits + (losses.logits.argmax(dim=1) == labels).sum()
         self.images += count
 
@@ -36,11 +39,19 @@ class EpochSums:
         terms = {name: float(value) / self.images for name, value in self._terms.items()}
         return terms, 100.0 * int(self._hits) / self.images
 
+    def metrics(self) -> dict[str, float]:
+        """Return the mean of each metric per image; one that is not a number any more is left out."""
+        means = {name: float(value) / self.images for name, value in self._metrics.items()}
+        return {name: mean for name, mean in means.items() if math.isfinite(mean)}
+
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes."""
-        return {"terms": dict(self._terms), "hits": self._hits, "images": self.images}
+        terms, metrics = dict(self._terms), dict(self._metrics)
+        return {"terms": terms, "metrics": metrics, "hits": self._hits, "images": self.images}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         self._terms = {name: value.to(self._device) for name, value in state["terms"].items()}
+        metrics = state.get("metrics", {})  # not in states of versions before there were any
+        self._metrics = {name: value.to(self._device) for name, value in metrics.items()}
         self._hits, self.images = state["hits"].to(self._device), int(state["images"])

@@ -39,7 +39,11 @@ class SimKdConfig(FeatureLoss):
     pair of stages alike. Or pairs of relative depth and weight, such as [[0.5, 1.0], [1.0, 3.0]].
     """
     label_filter: bool = False
-    """Learn features only from the samples whose class the teacher predicts."""
+    """Learn features only from the samples whose class the teacher predicts.
+
+    The metric `kept_percent` of each epoch tells how many these are: with a teacher that knows its
+    training set by heart nearly all, and then the filter does nothing.
+    """
     reuse_from: float | str = 1.0
     """The teacher's stage, by name or relative depth, after which its own layers are reused (SimKD+)."""
     loss_at: Literal["junction", "end", "both"] = "junction"
@@ -121,12 +125,18 @@ class SimKd(Distiller):
             last_map = stages(projected)
         with torch.no_grad():
             logits = classifier(last_map)
-        transfer = _summed(self._distances(step, projected, last_map))
-        if self.config.ce_weight == 0:
-            return Losses(task=None, transfer=transfer, logits=logits)
-        own = step.student.require_logits()
-        task = self.config.ce_weight * functional.cross_entropy(own.float(), step.batch.labels)
-        return Losses(task=task, transfer=transfer, logits=own if self.config.ships == "own" else logits)
+        kept = _teacher_is_right(step) if self.config.label_filter else None
+        task = None
+        if self.config.ce_weight > 0:
+            own = step.student.require_logits()
+            task = self.config.ce_weight * functional.cross_entropy(own.float(), step.batch.labels)
+            logits = own if self.config.ships == "own" else logits
+        return Losses(
+            task=task,
+            transfer=_summed(self._distances(step, projected, last_map, kept)),
+            logits=logits,
+            metrics={} if kept is None else {"kept_percent": 100 * kept.float().mean()},
+        )
 
     def inference_model(self) -> nn.Module:
         """Return student encoder, projector and a copy of the teacher's tail; or the student alone."""
@@ -135,10 +145,11 @@ class SimKd(Distiller):
         tail = copy.deepcopy(self.setup.teacher.tail(self.teacher_tap))
         return ProjectedClassifier(self.student.encoder(self.student_tap), self.projector, tail, self.size)
 
-    def _distances(self, step: Step, projected: Tensor, last_map: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Yield the weighted distances at every place where features are compared."""
+    def _distances(
+        self, step: Step, projected: Tensor, last_map: Tensor, kept: Tensor | None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the weighted distances of the kept samples at every place where features are compared."""
         teacher = step.teachers[0].taps
-        kept = _teacher_is_right(step) if self.config.label_filter else None
         for pair, projector in zip(self._earlier, self.extra_projectors, strict=True):
             features = projector(pool_to(step.student.taps[pair.student], pair.size))
             yield self._compared(features, teacher[pair.teacher], pair.share, kept)

@@ -47,6 +47,8 @@ class Losses:
     """Weighted distillation terms by name, 0-dim each."""
     logits: Tensor
     """[B, K]: predictions on this batch, for the training accuracy only."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What else is worth seeing, by name: means over the batch, 0-dim each; logged, not trained."""
 
     def terms(self) -> dict[str, Tensor]:
         """Return all terms by name, the task's first."""

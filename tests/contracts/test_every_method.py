@@ -66,6 +66,7 @@ def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, 
         assert term.isfinite(), name
         assert term.requires_grad, name
     assert losses.logits.shape == (6, 4)
+    assert all(metric.shape == () for metric in losses.metrics.values())
     trial.train_step()
     assert all(parameter.isfinite().all() for parameter in trial.distiller.parameters())
 

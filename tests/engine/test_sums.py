@@ -56,3 +56,19 @@ def test_many_small_losses_do_not_drown_in_a_large_sum() -> None:
     for _ in range(1000):
         sums.add(losses(1e-3), torch.tensor([0, 1]))
     assert sums.means()[0]["task"] == pytest.approx((1e6 + 1.0) / 1001, rel=1e-9)
+
+
+def test_metrics_are_means_that_count_in_no_loss() -> None:
+    sums, resumed = EpochSums(CPU), EpochSums(CPU)
+    for kept, labels in ((100.0, [0, 0]), (25.0, [0])):
+        told = {"kept_percent": torch.tensor(kept), "broken": torch.tensor(torch.nan)}
+        step = Losses(task=torch.tensor(1.0), logits=torch.eye(2)[: len(labels)], metrics=told)
+        assert list(step.terms()) == ["task"]
+        sums.add(step, torch.tensor(labels))
+    assert sums.metrics() == {"kept_percent": pytest.approx(75.0)}
+    assert list(sums.means()[0]) == ["task"]
+    resumed.restore(sums.state())
+    assert resumed.metrics() == sums.metrics()
+    old = {name: value for name, value in sums.state().items() if name != "metrics"}
+    resumed.restore(old)
+    assert resumed.metrics() == {}

@@ -141,6 +141,19 @@ def test_every_step_trains_in_train_mode_with_frozen_teachers(
     assert_same_bits(before, dict(teacher.state_dict()))
 
 
+def test_an_epoch_reports_what_a_method_tells_besides_its_losses(
+    make_member: MakeMember, make_gang: MakeGang, record: type
+) -> None:
+    member = make_member({"name": "simkd", "label_filter": True})
+    observer = record()
+    fit(make_gang(member), observer)
+    for result in observer.results[member.key]:
+        assert list(result.metrics) == ["kept_percent"]
+        share = result.metrics["kept_percent"] * 40 / 100
+        assert share == pytest.approx(round(share))
+        assert 0 <= share <= 40
+
+
 def test_an_epoch_reports_the_mean_of_what_its_steps_lost(
     make_member: MakeMember, make_gang: MakeGang, record: type
 ) -> None:

@@ -185,6 +185,9 @@ def test_a_label_filter_learns_from_the_samples_that_the_teacher_gets_right(
     first = functional.mse_loss(projected[:1], taps["stage3"][:1])
     torch.testing.assert_close(loss(right), everything)
     torch.testing.assert_close(loss(torch.cat((right[:1], wrong[1:]))), first)
+    third = make_step(LABELS, step.student, Outputs(logits=torch.cat((right[:1], wrong[1:])), taps=taps))
+    assert method.losses(third).metrics["kept_percent"].item() == pytest.approx(100 / 3)
+    assert not make_simkd().losses(third).metrics
     nothing = loss(wrong)
     assert nothing.item() == 0.0
     nothing.backward()
