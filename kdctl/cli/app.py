@@ -14,6 +14,7 @@ import kdctl
 from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.console import ShownWarnings, print_mistakes
+from kdctl.cli.database import database, sync
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.housekeeping import gc, rm
 from kdctl.cli.listing import listing
@@ -42,10 +43,12 @@ app.command("sweep")(sweep)
 app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("bench")(bench)
+app.command("sync")(sync)
 app.add_typer(listing, name="list")
 browsing.command("rm")(rm)
 browsing.command("gc")(gc)
 app.add_typer(browsing, name="runs")
+app.add_typer(database, name="db")
 
 
 def _show_version(wanted: bool) -> None:

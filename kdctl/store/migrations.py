@@ -7,16 +7,13 @@ changed: what comes later is a new step, and additive, because foreign keys stay
 from __future__ import annotations
 
 import logging
-import os
-import sqlite3
-import uuid
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from kdctl.errors import KdctlError
+from kdctl.store.backup import copy_database
 
 Step = Sequence[str]
 """Statements that lead from one version of the schema to the next."""
@@ -161,15 +158,7 @@ def _tables(connection: Connection) -> set[str]:
 
 
 def _back_up(path: Path, version: int) -> Path:
-    """Copy the committed content of the database to a file beside it, whole or not at all."""
+    """Copy the committed content of the database to a file beside it."""
     copy = path.with_name(f"{path.name}.v{version}.backup")
-    temporary = copy.with_name(f".{copy.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(temporary)) as target:
-            source.backup(target)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(copy)
-    finally:
-        temporary.unlink(missing_ok=True)
+    copy_database(path, copy)
     return copy

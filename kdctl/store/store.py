@@ -77,6 +77,10 @@ class Store:
         """Return one transaction for several changes, for the other files of this room."""
         return writing(self._engine)
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return one consistent state for several questions, for the other files of this room."""
+        return reading(self._engine)
+
     # Runs
 
     def add_runs(self, planned: Sequence[PlannedRun]) -> int:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, true
+from sqlalchemy import ColumnElement, Connection, delete, select, true
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.errors import KdctlError, suggestion
@@ -17,9 +17,23 @@ from kdctl.store.tables import SweepRow, SweepRunRow
 
 
 def record(
-    connection: Connection, name: str, *, recipe: Mapping[str, Any], members: Sequence[SweepMember]
+    connection: Connection,
+    name: str,
+    *,
+    recipe: Mapping[str, Any],
+    members: Sequence[SweepMember],
+    replace: bool = False,
+    created: str = "",
 ) -> None:
     """Keep a sweep; a known name gets the new recipe, and keeps its members besides the new ones.
+
+    Args:
+        connection: a transaction that may write.
+        name: of the sweep.
+        recipe: as one merged tree.
+        members: whose runs are known.
+        replace: forget its old members.
+        created: when a new one was made (UTC, ISO 8601); now, if not given.
 
     Raises:
         KdctlError: a member's run is not known.
@@ -28,11 +42,13 @@ def record(
     lost = set(keys) - set(states(connection, keys))
     if lost:
         raise unknown_run(min(lost))
-    statement = insert(SweepRow).values(name=name, recipe=recipe, created=utc_now())
+    statement = insert(SweepRow).values(name=name, recipe=recipe, created=created or utc_now())
     statement = statement.on_conflict_do_update(
         index_elements=[SweepRow.name], set_={"recipe": statement.excluded.recipe}
     )
     connection.execute(statement)
+    if replace:
+        connection.execute(delete(SweepRunRow).where(SweepRunRow.sweep_name == name))
     rows = [{"sweep_name": name, "run_key": member.run_key, "role": member.role} for member in members]
     if rows:
         connection.execute(insert(SweepRunRow).on_conflict_do_nothing(), rows)

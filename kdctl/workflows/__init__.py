@@ -18,24 +18,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
+    from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
+    from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import frame, report
     from kdctl.workflows.sweeping import plan_sweep, sweep
+    from kdctl.workflows.syncing import synchronise
     from kdctl.workflows.training import plan_training, train
     from kdctl.workflows.workspace import open_for_planning, open_workspace
 
 __all__ = [
+    "back_up",
     "benchmark",
+    "check",
     "collect",
     "compare_runs",
     "describe_run",
     "estimate_sweep",
     "evaluate",
+    "export",
     "frame",
     "list_runs",
     "open_for_planning",
@@ -49,16 +55,20 @@ __all__ = [
     "report",
     "require_ready",
     "sweep",
+    "synchronise",
     "train",
 ]
 
 _MODULES = {
+    "back_up": "checking",
     "benchmark": "benchmarking",
+    "check": "checking",
     "collect": "housekeeping",
     "compare_runs": "differences",
     "describe_run": "browsing",
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
+    "export": "exporting",
     "frame": "reporting",
     "list_runs": "browsing",
     "open_for_planning": "workspace",
@@ -72,6 +82,7 @@ _MODULES = {
     "report": "reporting",
     "require_ready": "readiness",
     "sweep": "sweeping",
+    "synchronise": "syncing",
     "train": "training",
 }
 

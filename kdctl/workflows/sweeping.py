@@ -15,6 +15,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState, Selection, StoredRun, SweepMember
+from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, known_points, open_study
 from kdctl.workflows.crew import CrewPlan
 from kdctl.workflows.execute import Executor, hired, teacher_plans
@@ -188,7 +189,7 @@ class _RunningSweep:
         store.add_runs([plan.planned() for plan in (*teachers, *plans)])
         self.roles |= {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
         members = [SweepMember(run_key=key, role=role) for key, role in self.roles.items()]
-        store.record_sweep(recipe.name, recipe.tree, members=members)
+        keep_sweep(store, self.executor.workspace.runs, recipe.name, recipe.tree, members=members)
         self.executor.complete(plans, later=num_later * len(recipe.seeds))
         runs = {run.key: run for run in store.runs(keys=[plan.key for plan in plans])}
         for proposal in proposals:

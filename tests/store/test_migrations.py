@@ -10,13 +10,26 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
+from kdctl.records import RunState, SweepMember
 from kdctl.store.database import connect
 from kdctl.store.migrations import STEPS
+from kdctl.store.store import Store
 from kdctl.store.tables import Table
 
 FIRST = ("CREATE TABLE kdctl_things (name TEXT)", "INSERT INTO kdctl_things VALUES ('old')")
 SECOND = ("ALTER TABLE kdctl_things ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'",)
 THIRD = ("INSERT INTO kdctl_things VALUES ('new', 'red')",)
+
+WRITTEN_BY_THE_FIRST = """
+INSERT INTO kdctl_runs
+    (number, key, configuration, seed, plan, state, epochs, attempts, reason, created, updated)
+VALUES
+    (1, 'aaaaaaaaaaaaaaaa', 'bbbbbbbbbbbbbbbb', 3, '{"seed":3}', 'finished', 2, 1, '', '2026', '2026');
+INSERT INTO kdctl_artifacts VALUES ('aaaaaaaaaaaaaaaa', 'last.pt', 'cc', 12);
+INSERT INTO kdctl_sweeps VALUES (1, 'lr', '{}', '2026');
+INSERT INTO kdctl_sweep_runs VALUES (1, 'lr', 'aaaaaaaaaaaaaaaa', 'student');
+"""
+"""Rows with the columns of schema 1, which later steps only add to."""
 
 
 def _things(path: Path) -> list[Any]:
@@ -108,3 +121,22 @@ def test_a_database_from_the_future_is_refused_and_left_alone(tmp_path: Path) ->
 
     assert caught.value.hint.startswith("update kdctl")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", range(1, len(STEPS) + 1))
+def test_what_an_older_kdctl_stored_is_read_by_this_one(tmp_path: Path, version: int) -> None:
+    path, fresh = tmp_path / "kdctl.db", tmp_path / "fresh.db"
+    connect(path, steps=STEPS[:version]).dispose()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(WRITTEN_BY_THE_FIRST)
+    with Store.open(path) as store:
+        (run,) = store.runs()
+        assert (run.key, run.seed, run.state, run.plan) == ("a" * 16, 3, RunState.FINISHED, {"seed": 3})
+        assert [item.name for item in store.artifacts(run.key)] == ["last.pt"]
+        assert [(sweep.name, sweep.members) for sweep in store.sweeps()] == [
+            ("lr", (SweepMember(run_key=run.key, role="student"),))
+        ]
+    connect(fresh).dispose()
+    assert _schema(path) == _schema(fresh)
+    assert _version(path) == len(STEPS)
+    assert (tmp_path / f"kdctl.db.v{version}.backup").exists() == (version < len(STEPS))

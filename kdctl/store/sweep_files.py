@@ -1,0 +1,104 @@
+"""Sweeps as files, so that a lost database can be rebuilt with them.
+
+runs/sweeps/<name>.json    recipe and members, in the order in which they were planned
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kdctl.errors import KdctlError
+from kdctl.records import StoredSweep, SweepMember
+from kdctl.store import sweeps
+from kdctl.store.atomic import write_atomically
+from kdctl.store.json_text import from_json, to_json
+from kdctl.store.runs import states
+from kdctl.store.store import Store
+
+FOLDER = "sweeps"
+
+_LONGEST_NAME = 120
+"""Letters of a file name; a longer sweep's name is cut and told apart by its hash."""
+
+
+def keep_sweep(
+    store: Store,
+    root: Path,
+    name: str,
+    recipe: Mapping[str, Any],
+    *,
+    members: Sequence[SweepMember],
+    replace: bool = False,
+) -> None:
+    """Keep a sweep in the database and in its file below `root`.
+
+    A known name gets the new recipe, and the new members besides its old ones, or instead of them.
+    The file is written inside the transaction: it is never older than the database.
+
+    Raises:
+        KdctlError: a member's run is not known.
+    """
+    with store.writing() as connection:
+        sweeps.record(connection, name, recipe=recipe, members=members, replace=replace)
+        content = _text(sweeps.find(connection, name))
+        path = sweep_path(root, name)
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content)
+
+
+def sweep_files(root: Path) -> list[Path]:
+    """Return the files of all sweeps below `root`."""
+    return sorted((root / FOLDER).glob("[!.]*.json"))
+
+
+def read_sweep(path: Path) -> StoredSweep:
+    """Read the file of a sweep.
+
+    Raises:
+        KdctlError: it is damaged.
+    """
+    try:
+        return from_json(StoredSweep, path.read_bytes())
+    except ValueError as error:
+        raise KdctlError(
+            f"{path} is damaged: it is not one of kdctl's records.",
+            "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again.",
+        ) from error
+
+
+def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
+    """Bring a sweep into the database as its file has it; return whether that changed anything.
+
+    Members that never started have no folder, and may be unknown: the next start adds them again.
+    """
+    with store.writing() as connection:
+        known = states(connection, [member.run_key for member in sweep.members])
+        members = tuple(member for member in sweep.members if member.run_key in known)
+        before = [item for item in sweeps.all_sweeps(connection) if item.name == sweep.name]
+        if before and (before[0].recipe, before[0].members) == (sweep.recipe, members):
+            return False
+        sweeps.record(
+            connection,
+            sweep.name,
+            recipe=sweep.recipe,
+            members=members,
+            replace=True,
+            created=sweep.created,
+        )
+        return True
+
+
+def sweep_path(root: Path, name: str) -> Path:
+    """Return where the file of a sweep lies; any name, also one with slashes, has a place."""
+    safe = quote(name, safe="")
+    if len(safe) > _LONGEST_NAME:
+        safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return root / FOLDER / f"{safe}.json"
+
+
+def _text(sweep: StoredSweep) -> bytes:
+    return to_json(sweep).encode() + b"\n"

@@ -1,0 +1,158 @@
+"""Whether database and folders are sound, and agree; and a copy of the database for when they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdctl.errors import KdctlError, Mistake
+from kdctl.records import RunBrief, RunState
+from kdctl.store.backup import complaints, copy_database
+from kdctl.store.clock import utc_now
+from kdctl.store.folder import RunFolder, run_folders
+from kdctl.store.json_text import to_json
+from kdctl.store.removal import held_runs
+from kdctl.store.sweep_files import read_sweep, sweep_files
+from kdctl.workflows.workspace import Workspace
+
+_READ = "read the folders into the database: `kdctl sync`."
+_ENDED = (RunState.FINISHED, RunState.DIVERGED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """What a check found."""
+
+    num_runs: int
+    num_folders: int
+    num_sweeps: int
+    findings: tuple[Mistake, ...]
+    """What is wrong, each with what to do about it; none, if all is well."""
+
+
+def check(workspace: Workspace, *, hashes: bool = False) -> Health:
+    """Look for damage in the database, in run folders and in sweep files, and for contradictions.
+
+    Runs in work are not compared: their folder is always a little ahead.
+
+    Args:
+        workspace: where they are.
+        hashes: read every checkpoint, too, and compare its SHA-256 with the one on record.
+    """
+    store = workspace.store
+    folders = {folder.key: folder for folder in run_folders(workspace.runs)}
+    briefs = {brief.key: brief for brief in store.briefs()}
+    held = held_runs(store, [key for key, brief in briefs.items() if brief.state is RunState.RUNNING])
+    findings = [
+        Mistake(
+            problem=f"{store.path}: {line}.",
+            hint="move it away, and rebuild it from the run folders: `kdctl sync`.",
+        )
+        for line in complaints(store.path)
+    ]
+    findings.extend(_unknown(folders, briefs))
+    for key, brief in briefs.items():
+        if key not in held:
+            try:
+                findings.extend(_contradictions(workspace, brief, folders.get(key), hashes=hashes))
+            except KdctlError as error:
+                findings.extend(error.mistakes)
+    findings.extend(_sweeps(workspace))
+    return Health(
+        num_runs=len(briefs),
+        num_folders=len(folders),
+        num_sweeps=len(store.sweeps()),
+        findings=tuple(findings),
+    )
+
+
+def _unknown(folders: dict[str, RunFolder], briefs: dict[str, RunBrief]) -> Iterator[Mistake]:
+    for key in folders.keys() - briefs.keys():
+        yield Mistake(problem=f"the database does not know the run folder {key}.", hint=_READ)
+
+
+def _contradictions(
+    workspace: Workspace, brief: RunBrief, folder: RunFolder | None, *, hashes: bool
+) -> Iterator[Mistake]:
+    """Compare what the database says of a run with its folder."""
+    if folder is None:
+        if brief.epochs or brief.state in _ENDED:
+            yield Mistake(
+                problem=f"run {brief.key} ({brief.state.value}) has no folder any more.",
+                hint=f"restore it from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
+            )
+        return
+    folder.plan()
+    result, num_epochs = folder.result(), len(folder.epochs())
+    if result is not None and result.state is not brief.state:
+        yield Mistake(
+            problem=f"run {brief.key} is {brief.state.value}, but its folder says {result.state.value}.",
+            hint=_READ,
+        )
+    elif result is None and brief.state in _ENDED:
+        yield Mistake(
+            problem=f"run {brief.key} is {brief.state.value}, but its folder holds no result.json.",
+            hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
+        )
+    elif result is not None and to_json(result) != to_json(workspace.store.run(brief.key).result):
+        yield Mistake(problem=f"run {brief.key} has another result in its folder.", hint=_READ)
+    if brief.state in _ENDED and num_epochs != brief.epochs:
+        problem = f"run {brief.key} has {brief.epochs} epochs, its folder {num_epochs}."
+        yield Mistake(problem=problem, hint=_READ)
+    yield from _files(folder, hashes=hashes)
+
+
+def _files(folder: RunFolder, *, hashes: bool) -> Iterator[Mistake]:
+    """Look for the files that the run left behind."""
+    for artifact in folder.artifacts():
+        path = folder.path / artifact.name
+        hint = "restore it from a copy; the numbers of the run stand without it."
+        if not path.is_file():
+            yield Mistake(problem=f"{path} is missing.", hint=hint)
+        elif path.stat().st_size != artifact.num_bytes or (
+            hashes and folder.artifact(artifact.name) != artifact
+        ):
+            yield Mistake(problem=f"{path} is not the file that the run left behind.", hint=hint)
+
+
+def _sweeps(workspace: Workspace) -> Iterator[Mistake]:
+    known = {sweep.name for sweep in workspace.store.sweeps()}
+    for path in sweep_files(workspace.runs):
+        try:
+            name = read_sweep(path).name
+        except KdctlError as error:
+            yield from error.mistakes
+            continue
+        if name not in known:
+            yield Mistake(problem=f"the database does not know the sweep in {path}.", hint=_READ)
+
+
+def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = False) -> Path:
+    """Copy the database, also while others write to it, and check the copy.
+
+    Args:
+        workspace: whose database it is.
+        target: the copy; `backups/kdctl-<time>.db` beside it, if not given.
+        force: overwrite the file.
+
+    Raises:
+        KdctlError: the file is there already, or the copy is not sound.
+    """
+    stamp = utc_now()[:19].replace(":", "").replace("-", "")
+    copy = target or workspace.runs / "backups" / f"kdctl-{stamp}Z.db"
+    if copy.is_dir():
+        copy = copy / workspace.store.path.name
+    itself = copy.exists() and copy.samefile(workspace.store.path)
+    if itself or (copy.exists() and not force):
+        raise KdctlError(
+            f"{copy} is there already.",
+            "name another file." if itself else "name another file, or say --force to overwrite it.",
+        )
+    try:
+        copy_database(workspace.store.path, copy)
+    except OSError as error:
+        raise KdctlError(f"{copy} cannot be written: {error.strerror}.", "name another file.") from error
+    if found := complaints(copy):
+        raise KdctlError(f"the copy {copy} is not sound: {found[0]}.", "check the disk; `kdctl db check`.")
+    return copy

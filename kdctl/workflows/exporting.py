@@ -1,0 +1,119 @@
+"""The whole store as plain tables, for other programs."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdctl.errors import KdctlError, UsageError, suggestion
+from kdctl.records import StoredRun, to_tree
+from kdctl.report.fields import flatten
+from kdctl.store.atomic import write_atomically
+from kdctl.workflows.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "json", "parquet")
+
+Row = dict[str, Any]
+
+
+def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool = False) -> list[Path]:
+    """Write the tables runs, epochs, evaluations, artifacts, sweeps and members into a folder.
+
+    Columns are named like fields of a plan: 'plan.optimizer.learning_rate'. Lists are JSON text.
+
+    Args:
+        workspace: whose store it is.
+        folder: made if need be.
+        form: 'csv', 'json' (a list of objects) or 'parquet'.
+        force: overwrite files of an earlier export.
+
+    Returns:
+        The files.
+
+    Raises:
+        KdctlError: a file is there already, the format does not exist, or the package for it is missing.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"there is no export format '{form}'.", suggestion(form, FORMATS, "Formats"))
+    if form == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise KdctlError(
+            "Parquet needs the package pyarrow, which is not installed.",
+            "pip install 'kdctl[parquet]', or export as csv.",
+        )
+    tables = _tables(workspace)
+    paths = {name: folder / f"{name}.{form}" for name in tables}
+    taken = [path for path in paths.values() if path.exists()]
+    if taken and not force:
+        raise KdctlError(f"{taken[0]} is there already.", "name another folder, or say --force to overwrite.")
+    for name, rows in tables.items():
+        write_atomically(paths[name], _written(list(rows), form))
+    return list(paths.values())
+
+
+def _tables(workspace: Workspace) -> dict[str, Iterator[Row]]:
+    store, runs, sweeps = workspace.store, workspace.store.runs(), workspace.store.sweeps()
+    return {
+        "runs": (_run(run) for run in runs),
+        "epochs": ({"run": run.key, **_flat(epoch)} for run in runs for epoch in store.epochs(run.key)),
+        "evaluations": (_flat(item) for run in runs for item in store.evaluations(run.key)),
+        "artifacts": ({"run": run.key, **_flat(item)} for run in runs for item in store.artifacts(run.key)),
+        "sweeps": (
+            {"name": sweep.name, "created": sweep.created, "recipe": json.dumps(to_tree(sweep.recipe))}
+            for sweep in sweeps
+        ),
+        "members": (
+            {"sweep": sweep.name, "run": member.run_key, "role": member.role}
+            for sweep in sweeps
+            for member in sweep.members
+        ),
+    }
+
+
+def _run(run: StoredRun) -> Row:
+    tree = to_tree(run)
+    nested = {name: tree.pop(name) or {} for name in ("plan", "environment", "result")}
+    return {
+        **tree,
+        **{f"{name}.{field}": value for name in nested for field, value in _flat(nested[name]).items()},
+    }
+
+
+def _flat(record: Any) -> Row:
+    """Return a record's leaves by dotted name."""
+    tree: Mapping[str, Any] = to_tree(record)
+    return {
+        field: json.dumps(value) if isinstance(value, tuple) else value
+        for field, value in flatten(tree).items()
+    }
+
+
+def _written(rows: list[Row], form: str) -> bytes:
+    import pandas as pd  # noqa: PLC0415 - it takes half a second, and only exports need it
+
+    table = pd.DataFrame(rows)
+    if form == "csv":
+        return table.to_csv(index=False).encode()
+    if form == "json":
+        return table.to_json(orient="records", indent=1).encode() + b"\n"
+    target = io.BytesIO()
+    _uniform(table).to_parquet(target, index=False)
+    return target.getvalue()
+
+
+def _uniform(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of mixed types, which Parquet does not have, into text."""
+    for name in table.columns:
+        values = table[name].dropna()
+        kinds = {
+            bool if isinstance(v, bool) else float if isinstance(v, (int, float)) else type(v) for v in values
+        }
+        if len(kinds) > 1:
+            table[name] = table[name].map(str, na_action="ignore")
+    return table

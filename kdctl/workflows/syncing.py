@@ -1,0 +1,85 @@
+"""Reading run folders and sweep files into the database, which is only their index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kdctl.errors import KdctlError, Mistake
+from kdctl.records import RunState, StoredSweep
+from kdctl.store.folder import RunFolder, run_folders
+from kdctl.store.ingest import ingest
+from kdctl.store.removal import finish_removals
+from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
+from kdctl.workflows.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncReport:
+    """What a synchronisation changed in the database."""
+
+    added: Mapping[str, RunState]
+    """Runs that it did not know, by key."""
+    changed: Mapping[str, RunState]
+    """Runs of which it knew less, or something else."""
+    num_unchanged: int
+    sweeps: tuple[str, ...]
+    """Names of sweeps that are new or changed."""
+    removed: tuple[str, ...]
+    """Keys of runs whose removal had been killed half-way, and is finished now."""
+    damaged: tuple[Mistake, ...]
+    """Folders and files that could not be read."""
+
+
+def synchronise(
+    workspace: Workspace, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> SyncReport:
+    """Bring every run folder and sweep file into the database; doing so again changes nothing.
+
+    Nothing is ever deleted from the database, but what a killed `runs rm` had left.
+
+    Args:
+        workspace: the folders, and a database that may be empty.
+        progress: hears how many folders of how many are read.
+    """
+    store, damaged = workspace.store, list[Mistake]()
+    removed = finish_removals(store, workspace.runs)
+    before = {brief.key: brief for brief in store.briefs()}
+    sweeps = _read_sweeps(workspace, damaged)
+    folders = _in_order(run_folders(workspace.runs), sweeps)
+    seen: set[str] = set()
+    for number, folder in enumerate(folders, start=1):
+        try:
+            ingest(store, folder)
+            seen.add(folder.key)
+        except KdctlError as error:
+            damaged.extend(error.mistakes)
+        progress(number, len(folders))
+    after = {brief.key: brief for brief in store.briefs(keys=seen)}
+    different = {key: brief.state for key, brief in after.items() if before.get(key) != brief}
+    return SyncReport(
+        added={key: state for key, state in different.items() if key not in before},
+        changed={key: state for key, state in different.items() if key in before},
+        num_unchanged=len(after) - len(different),
+        sweeps=tuple(sweep.name for sweep in sweeps if ingest_sweep(store, sweep)),
+        removed=tuple(removed),
+        damaged=tuple(damaged),
+    )
+
+
+def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> list[StoredSweep]:
+    """Return the sweeps that have a file, oldest first."""
+    found: list[StoredSweep] = []
+    for path in sweep_files(workspace.runs):
+        try:
+            found.append(read_sweep(path))
+        except KdctlError as error:
+            damaged.extend(error.mistakes)
+    return sorted(found, key=lambda sweep: sweep.created)
+
+
+def _in_order(folders: list[RunFolder], sweeps: list[StoredSweep]) -> list[RunFolder]:
+    """Return folders in the order in which their sweeps planned them, as reports show them; others last."""
+    keys = [member.run_key for sweep in sweeps for member in sweep.members]
+    places = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return sorted(folders, key=lambda folder: places.get(folder.key, len(places)))

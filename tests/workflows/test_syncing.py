@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.errors import KdctlError
+from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
+from kdctl.workflows.workspace import Workspace
+
+RecipeWriter = Callable[..., Path]
+
+GRID = """
+[[grid]]
+method = ["ce"]
+[[grid]]
+method = ["kd"]
+optimizer.learning_rate = [0.1, 0.05]
+"""
+
+SEARCH = """
+method = "ce"
+[search]
+sampler = "tpe"
+metric = "test"
+trials = 12
+[search.space]
+optimizer.learning_rate = {}
+"""
+
+
+def rebuilt(old: Path, new: Path) -> Path:
+    """Copy what a lost database leaves: folders and sweep files."""
+    shutil.copytree(old, new, ignore=shutil.ignore_patterns("kdctl.db*"))
+    return new
+
+
+def test_a_lost_database_is_rebuilt_with_its_sweeps_and_nothing_trains_again(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    path = recipe(GRID)
+    before = workflows.sweep(path, workspace)
+    table = workflows.report(workspace)
+    with workflows.open_workspace(rebuilt(workspace.runs, tmp_path / "again"), num_threads=1) as again:
+        report = workflows.synchronise(again)
+        assert list(report.added) == [run.key for run in before.runs]
+        assert (report.sweeps, report.damaged, report.num_unchanged) == (("tiny",), (), 0)
+        assert workflows.report(again) == table
+        assert again.store.sweep("tiny") == workspace.store.sweep("tiny")
+        after = workflows.sweep(path, again)
+        assert [run.result for run in after.runs] == [run.result for run in before.runs]
+        assert {run.attempts for run in after.runs} == {1}
+        second = workflows.synchronise(again)
+        assert (second.added, second.changed, second.sweeps) == ({}, {}, ())
+        assert second.num_unchanged == len(before.runs)
+
+
+def test_a_search_whose_study_was_lost_chooses_the_same_again(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    path = recipe(SEARCH)
+    before = {run.key for run in workflows.sweep(path, workspace).runs}
+    with workflows.open_workspace(rebuilt(workspace.runs, tmp_path / "again"), num_threads=1) as again:
+        workflows.synchronise(again)
+        after = workflows.sweep(path, again)
+        assert {run.key for run in after.runs} == before
+        assert {run.attempts for run in after.runs} == {1}
+
+
+def test_only_what_changed_is_reported(workspace: Workspace, recipe: RecipeWriter) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'"), workspace)
+    evaluation = workflows.evaluate(run.key, workspace)
+    with workspace.store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM kdctl_evaluations")
+    report = workflows.synchronise(workspace)
+    assert list(report.changed) == [run.key]
+    assert workspace.store.evaluations(run.key) == [evaluation]
+
+
+def test_a_damaged_folder_does_not_keep_the_others_out(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    runs = workflows.sweep(recipe(GRID), workspace).runs
+    copy = rebuilt(workspace.runs, tmp_path / "again")
+    (copy / runs[1].key / "result.json").write_text("{")
+    (copy / "sweeps" / "tiny.json").write_text("nonsense")
+    with workflows.open_workspace(copy, num_threads=1) as again:
+        report = workflows.synchronise(again)
+        assert len(report.added) == len(runs) - 1
+        assert len(report.damaged) == 2
+        assert all("is damaged" in mistake.problem for mistake in report.damaged)
+
+
+def test_a_sweep_of_any_name_has_a_file_of_its_own(tmp_path: Path) -> None:
+    names = ["lr", "a/b", "..", "x" * 300, "x" * 301, "größer", "lr.json", ""]
+    paths = [sweep_path(tmp_path, name) for name in names]
+    assert len(set(paths)) == len(names)
+    assert {path.parent for path in paths} == {tmp_path / "sweeps"}
+    assert all(len(path.name.encode()) < 200 for path in paths)
+
+
+def test_members_without_a_folder_wait_for_the_next_start(workspace: Workspace, recipe: RecipeWriter) -> None:
+    workflows.sweep(recipe("[grid]\nmethod = ['ce']"), workspace)
+    (path,) = sweep_files(workspace.runs)
+    tree = json.loads(path.read_text())
+    tree["members"].append({"run_key": "f" * 16, "role": "student"})
+    path.write_text(json.dumps(tree))
+    assert not ingest_sweep(workspace.store, read_sweep(path))
+    assert len(workspace.store.sweep("tiny").members) == 1
+
+
+def test_a_sound_store_passes_its_check(workspace: Workspace, recipe: RecipeWriter) -> None:
+    workflows.sweep(recipe(GRID), workspace)
+    health = workflows.check(workspace, hashes=True)
+    assert (health.num_runs, health.num_folders, health.num_sweeps, health.findings) == (4, 4, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (shutil.rmtree, "has no folder any more"),
+        (lambda folder: (folder / "result.json").unlink(), "holds no result.json"),
+        (lambda folder: (folder / "result.json").write_text("x"), "is damaged"),
+        (lambda folder: (folder / "plan.json").write_text("x"), "is damaged"),
+        (lambda folder: (folder / "epochs.jsonl").write_text(""), "has 1 epochs, its folder 0"),
+        (lambda folder: (folder / "last.pt").unlink(), "last.pt is missing"),
+        (lambda folder: (folder / "last.pt").write_bytes(b"short"), "is not the file"),
+    ],
+)
+def test_a_check_finds_what_folder_and_database_disagree_about(
+    workspace: Workspace, recipe: RecipeWriter, break_it: Callable[[Path], object], complaint: str
+) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'"), workspace)
+    break_it(workspace.folder(run.key).path)
+    (finding,) = workflows.check(workspace).findings
+    assert complaint in finding.problem
+    assert finding.hint
+
+
+def test_a_flipped_bit_is_found_when_hashes_are_compared(workspace: Workspace, recipe: RecipeWriter) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'"), workspace)
+    model = workspace.folder(run.key).path / "last.pt"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    assert workflows.check(workspace).findings == ()
+    (finding,) = workflows.check(workspace, hashes=True).findings
+    assert "last.pt is not the file" in finding.problem
+
+
+def test_a_folder_that_the_database_does_not_know_is_found(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.sweep(recipe("[grid]\nmethod = ['ce']"), workspace)
+    with workspace.store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM kdctl_runs")
+        connection.exec_driver_sql("DELETE FROM kdctl_sweeps")
+    problems = [finding.problem for finding in workflows.check(workspace).findings]
+    assert len(problems) == 2
+    assert "does not know the run folder" in problems[0]
+    assert "does not know the sweep" in problems[1]
+    workflows.synchronise(workspace)
+    assert workflows.check(workspace).findings == ()
+
+
+def test_a_backup_can_take_the_place_of_the_database(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    runs = workflows.sweep(recipe(GRID), workspace).runs
+    copy = workflows.back_up(workspace)
+    assert copy.parent == workspace.runs / "backups"
+    other = rebuilt(workspace.runs, tmp_path / "other")
+    shutil.copy(copy, other / "kdctl.db")
+    with workflows.open_workspace(other) as again:
+        assert tuple(again.store.runs()) == runs
+        assert workflows.check(again).findings == ()
+
+
+def test_a_backup_overwrites_only_by_force_and_never_the_database_itself(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    target = tmp_path / "copy.db"
+    assert workflows.back_up(workspace, target) == target
+    with pytest.raises(KdctlError, match="is there already"):
+        workflows.back_up(workspace, target)
+    assert workflows.back_up(workspace, target, force=True) == target
+    for force in (False, True):
+        with pytest.raises(KdctlError, match="is there already"):
+            workflows.back_up(workspace, workspace.store.path, force=force)
