@@ -122,7 +122,7 @@ def build(pair: str, device: torch.device, arguments: argparse.Namespace) -> lis
 
 def variants(gang: int) -> list[tuple[str, list[str], int]]:
     """Return our contenders: name, what the recipe says, and members."""
-    fast = ["engine.precision='bf16'"]
+    fast = ["engine.student_precision='bf16'", "engine.teacher_precision='bf16'"]
     return [
         ("kdctl, fp32, alone", [], 1),
         ("kdctl, bf16, alone", fast, 1),

@@ -37,7 +37,7 @@ def show_plans(
                 describe(plan),
                 str(plan.epochs),
                 str(plan.data.options.batch_size),
-                plan.engine.precision,
+                plan.precision(),
                 f"{state}, a teacher: trained first" if first else state,
             ]
         )

@@ -12,6 +12,9 @@ import torch
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
 
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+"""What a CPU with arithmetic for bf16 has, on x86 and on ARM; others convert around each product."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
@@ -22,8 +25,8 @@ class Compute:
 
     @contextlib.contextmanager
     def arithmetic(self) -> Generator[None]:
-        """Run what is inside in the chosen precision."""
-        if self.options.precision == "fp32":
+        """Run what is inside in the students' precision."""
+        if self.options.student_precision == "fp32":
             yield
             return
         # The cache would keep casts of weights alive from one step to the next.
@@ -62,6 +65,15 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     torch.backends.cudnn.deterministic = compute.options.deterministic
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+
+
+def has_fast_bf16(device: torch.device) -> bool | None:
+    """Whether the device computes in bf16 faster than in fp32; None where torch does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    known = [bool(capabilities[name]) for name in _BF16_INSTRUCTIONS if name in capabilities]
+    return any(known) if known else None
 
 
 def describe(device: torch.device) -> str:

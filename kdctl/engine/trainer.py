@@ -55,6 +55,7 @@ class Gang:
 
     members: list[Member]
     teachers: Sequence[Backbone]
+    """As the engine runs them (`engine/frozen.py`)."""
     data: TrainingData
     compute: Compute
     save_state_seconds: float = SAVE_STATE_SECONDS
@@ -78,8 +79,10 @@ class Gang:
             distillers = [member.distiller for member in self.active]
             taps = {tap for distiller in distillers for tap in distiller.teacher_taps[place]}
             with_logits = any(distiller.reads_teacher_logits for distiller in distillers)
-            with self.compute.arithmetic():
-                outputs.append(teacher.observe(images, sorted(taps), with_logits=with_logits))
+            seen = teacher.observe(images, sorted(taps), with_logits=with_logits)
+            # In whatever precision a teacher computes, methods compare in fp32.
+            widened = {tap: features.float() for tap, features in seen.taps.items()}
+            outputs.append(Outputs(logits=seen.logits, taps=widened))
         return tuple(outputs)
 
 

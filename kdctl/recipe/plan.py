@@ -16,7 +16,7 @@ from kdctl.records import PlannedRun, canonical_json, to_tree
 SCHEMA = 1
 """Version of the recipe and plan format."""
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised when a change of kdctl alters the numbers of existing plans: old results are then not reused."""
 
 KEY_LENGTH = 16
@@ -27,10 +27,19 @@ KEY_LENGTH = 16
 class EngineOptions:
     """How the arithmetic is done."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """'bf16' runs convolutions and matrix products under autocast; weights and losses stay fp32."""
+    student_precision: Literal["fp32", "bf16"] = "fp32"
+    """'bf16' runs convolutions and matrix products under autocast; weights, their updates, the statistics of
+    batch norm and losses stay fp32."""
+    teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of a frozen teacher's maps and convolutions; vectors and logits are fp32. 'fp16' needs a GPU."""
+    fold_teacher: bool = True
+    """Frozen teachers run with their batch norms folded into convolutions: the same but for rounding."""
     deterministic: bool = True
     """Only algorithms that give the same bits every time."""
+
+    def without_teacher(self) -> EngineOptions:
+        """Return the options of a run that has no teacher: what they say of one does not part its key."""
+        return EngineOptions(student_precision=self.student_precision, deterministic=self.deterministic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +124,11 @@ class RunPlan:
         """Return who is taught by whom: 'resnet8 <- resnet20'; a student alone is just named."""
         teachers = " + ".join(teacher.name for teacher in self.teachers)
         return f"{self.student.name} <- {teachers}" if teachers else self.student.name
+
+    def precision(self) -> str:
+        """Return the student's precision, and that of the teachers where it is another."""
+        student, teacher = self.engine.student_precision, self.engine.teacher_precision
+        return student if not self.teachers or teacher == student else f"{student}, teacher {teacher}"
 
     def _table(self, table: Callable[[Spec], dict[str, Any]]) -> dict[str, Any]:
         return {

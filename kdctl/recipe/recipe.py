@@ -95,11 +95,12 @@ class Recipe:
         teachers = finder.find(resolver, sections["data"], sections["method"])
         resolver.finish()
         parts = cast(dict[str, Spec], sections)
+        options = cast(EngineOptions, engine)
         return RunPlan(
             protocol=self.protocol,
             data_fingerprint=context.fingerprint(parts["data"]),
             teachers=teachers,
-            engine=cast(EngineOptions, engine),
+            engine=options if teachers else options.without_teacher(),
             seed=seed,
             **parts,
         )

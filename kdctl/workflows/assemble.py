@@ -11,6 +11,7 @@ from torch import nn
 
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
+from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
 from kdctl.engine.resume import load_state
@@ -30,6 +31,8 @@ from kdctl.workflows.data import Sizes
 
 Built = TypeVar("Built")
 CPU = torch.device("cpu")
+NUM_TRIED = 8
+"""Images on which a teacher's copy is held against the teacher."""
 
 
 def build_data(data: SelectedData, options: DatasetOptions, device: torch.device) -> TrainingData:
@@ -81,6 +84,16 @@ def build_distiller(
     distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
     distiller.begin(distiller.phases()[-1])
     return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def freeze_teachers(plan: RunPlan, teachers: Sequence[Backbone], data: TrainingData) -> list[Backbone]:
+    """Return the teachers as the engine runs them; methods and what is shipped keep the originals.
+
+    Raises:
+        KdctlError: a teacher's numbers overflow in the precision that the plan asks for.
+    """
+    images = next(data.test.images())[:NUM_TRIED]
+    return [frozen_copy(teacher, plan.engine, images) for teacher in teachers]
 
 
 def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:

@@ -25,7 +25,13 @@ from kdctl.protocols.distiller import Step
 from kdctl.recipe.gangs import form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
-from kdctl.workflows.assemble import build_compute, build_data, build_distiller, build_student
+from kdctl.workflows.assemble import (
+    build_compute,
+    build_data,
+    build_distiller,
+    build_student,
+    freeze_teachers,
+)
 from kdctl.workflows.data import sizes_of
 from kdctl.workflows.planning import Planner
 from kdctl.workflows.workspace import Workspace
@@ -111,14 +117,14 @@ def benchmark(
         for _ in range(num_rounds):
             for subject in subjects:
                 subject.take(num_steps)
-        peak = peak_flops(device, first.engine.precision)
+        peak = peak_flops(device, first.engine.student_precision)
         paces = tuple(subject.pace(num_steps, peak) for subject in subjects)
     return BenchResult(
         run=first.title(),
         device=describe(device),
         torch=torch.__version__,
         num_threads=torch.get_num_threads(),
-        precision=first.engine.precision,
+        precision=first.precision(),
         deterministic=first.engine.deterministic,
         batch_size=first.data.options.batch_size,
         steps=num_steps,
@@ -187,6 +193,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         models.get(teacher.name).item(*sizes).eval().requires_grad_(False) for teacher in first.teachers
     ]
     teachers = [teacher.to(device) for teacher in teachers]
+    data = build_data(selected, first.data.options, device)
     members: list[Member] = []
     for place, plan in enumerate(plans):
         student = build_student(plan, sizes)
@@ -205,8 +212,8 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         )
     return Gang(
         members=members,
-        teachers=teachers,
-        data=build_data(selected, first.data.options, device),
+        teachers=freeze_teachers(first, teachers, data),
+        data=data,
         compute=build_compute(first, device),
     )
 

@@ -27,7 +27,7 @@ def describe_environment(
         cuda=str(torch.version.cuda or ""),
         device=describe(compute.device),
         num_threads=torch.get_num_threads(),
-        precision=compute.options.precision,
+        precision=compute.options.student_precision,
         deterministic=compute.options.deterministic,
         host=socket.gethostname(),
         data_fingerprint=data_fingerprint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from kdctl.engine.evaluate import (
     predict,
     split_metrics,
 )
+from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Evaluation, Selection, pruning_percent
 from kdctl.workflows.assemble import count_parameters
 from kdctl.workflows.subjects import Subject, open_subject
@@ -51,7 +53,9 @@ def _evaluation(subject: Subject, split: str) -> Evaluation:
     images = subject.images(split)
     logits = predict(subject.model, images, subject.compute)
     teacher = subject.teacher()
-    taught: Tensor | None = None if teacher is None else predict(teacher, images, subject.compute)
+    # The teacher itself, not the faster copy of it that the student learned from.
+    exact = dataclasses.replace(subject.compute, options=EngineOptions())
+    taught: Tensor | None = None if teacher is None else predict(teacher, images, exact)
     parameters = count_parameters(subject.model)
     input_size = subject.sizes.input_size
     return Evaluation(

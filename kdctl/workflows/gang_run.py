@@ -19,6 +19,7 @@ from kdctl.workflows.assemble import (
     build_distiller,
     build_member,
     build_student,
+    freeze_teachers,
     model_facts,
 )
 from kdctl.workflows.bench import Bench
@@ -145,6 +146,7 @@ class GangRun:
                 _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)
         backbones = [teacher.backbone.to(device) for teacher in teachers]
         self._teacher_top1 = max((t.test_top1 for t in teachers if t.test_top1 is not None), default=None)
+        frozen = freeze_teachers(first, backbones, data)
         places: dict[tuple[int, int], list[Member]] = {}
         for plan in self.plans:
             student = build_student(plan, sizes)
@@ -157,8 +159,7 @@ class GangRun:
             self._open(plan, member, teachers, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
         return [
-            Gang(members=members, teachers=backbones, data=data, compute=compute)
-            for members in places.values()
+            Gang(members=members, teachers=frozen, data=data, compute=compute) for members in places.values()
         ]
 
     def _open(self, plan: RunPlan, member: Member, teachers: list[LoadedTeacher], compute: Compute) -> None:

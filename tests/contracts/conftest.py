@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdctl.engine.device import Compute
+from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
 from kdctl.engine.trainer import Gang
@@ -167,8 +168,10 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             plan=plan.tree(),
         )
         compute = Compute(device=CPU, options=EngineOptions(**engine))
-        gang = Gang(members=[member], teachers=teachers, data=None, compute=compute)  # type: ignore[arg-type]
-        return Trial(distiller=distiller, teachers=teachers, member=member, gang=gang, batch=draw_batch())
+        batch = draw_batch()
+        frozen = [frozen_copy(teacher, compute.options, batch.images) for teacher in teachers]
+        gang = Gang(members=[member], teachers=frozen, data=None, compute=compute)  # type: ignore[arg-type]
+        return Trial(distiller=distiller, teachers=teachers, member=member, gang=gang, batch=batch)
 
     return build
 

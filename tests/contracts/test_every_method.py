@@ -56,7 +56,7 @@ def test_the_catalogue_can_describe_it(method: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, precision: str) -> None:
-    trial = try_method(method, precision=precision)
+    trial = try_method(method, student_precision=precision, teacher_precision=precision)
     losses = trial.losses(trial.look())
     assert losses.terms()
     assert "task" not in losses.transfer
@@ -82,7 +82,7 @@ def test_it_takes_any_pair_of_models(try_method: TryMethod, method: str, student
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_leaves_teachers_alone(try_method: TryMethod, method: str, precision: str) -> None:
-    trial = try_method(method, precision=precision)
+    trial = try_method(method, student_precision=precision, teacher_precision=precision)
     before = [copied(teacher.state_dict()) for teacher in trial.teachers]
     for _ in range(2):
         trial.train_step()
@@ -162,7 +162,7 @@ def test_its_losses_read_nothing_back_from_the_device(
     method: str,
     precision: str,
 ) -> None:
-    trial = try_method(method, "wrn_16_2", "vgg8", precision=precision)
+    trial = try_method(method, "wrn_16_2", "vgg8", student_precision=precision, teacher_precision=precision)
     step = trial.look()
     trial.losses(step)  # what is set up once may read
     with no_host_reads():

@@ -103,7 +103,12 @@ class TestPhase:
         place: int,
         precision: str,
     ) -> None:
-        trial = in_phase(try_method(table, "mobilenetv2", "vgg8", precision=precision), place)
+        trial = in_phase(
+            try_method(
+                table, "mobilenetv2", "vgg8", student_precision=precision, teacher_precision=precision
+            ),
+            place,
+        )
         step = trial.look()
         with no_host_reads():
             losses = trial.losses(step)

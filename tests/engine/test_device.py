@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from kdctl.engine.device import Compute, choose_device, describe, prepare
+from kdctl.engine.device import Compute, choose_device, describe, has_fast_bf16, prepare
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
 
@@ -57,10 +59,32 @@ def test_preparing_sets_every_switch(deterministic: bool) -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_arithmetic_runs_in_the_chosen_precision(precision: str, dtype: torch.dtype) -> None:
-    compute = Compute(device=CPU, options=EngineOptions(precision=precision))  # type: ignore[arg-type]
+    compute = Compute(device=CPU, options=EngineOptions(student_precision=precision))  # type: ignore[arg-type]
     with compute.arithmetic():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_batch_norm_keeps_its_statistics_in_fp32_and_as_exact() -> None:
+    """Over 4,096 values around 300, where bf16 has steps of 2."""
+    images = (300 + torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))).bfloat16()
+    norm = torch.nn.BatchNorm2d(4, momentum=1.0)
+    compute = Compute(device=CPU, options=EngineOptions(student_precision="bf16"))
+    with compute.arithmetic():
+        assert norm(images).dtype is torch.bfloat16
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    exact = images.double().transpose(0, 1).flatten(1)
+    assert norm.running_mean.dtype is torch.float32
+    torch.testing.assert_close(norm.running_mean.double(), exact.mean(1), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(norm.running_var.double(), exact.var(1), rtol=1e-4, atol=0.0)
+
+
+def test_torch_knows_whether_this_cpu_computes_in_bf16() -> None:
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file() or platform.machine() != "x86_64":
+        pytest.skip("only Linux on x86 lists what its CPU can")
+    assert has_fast_bf16(CPU) is ("avx512_bf16" in flags.read_text() or "amx_bf16" in flags.read_text())
 
 
 def test_a_cpu_is_called_cpu() -> None:

@@ -139,7 +139,7 @@ def test_prediction_in_bf16_gives_fp32_logits_that_are_nearly_the_same(
 ) -> None:
     images = EvaluationSet(split(20, 0), normalise, CPU)
     exact = predict(teacher, images, Compute(device=CPU, options=EngineOptions()))
-    rounded = predict(teacher, images, Compute(device=CPU, options=EngineOptions(precision="bf16")))
+    rounded = predict(teacher, images, Compute(device=CPU, options=EngineOptions(student_precision="bf16")))
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, rtol=0.05, atol=0.05 * exact.abs().max().item())

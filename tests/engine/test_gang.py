@@ -32,7 +32,7 @@ def test_a_gang_gives_every_member_what_it_gets_alone(
     without_times: DropTimes,
 ) -> None:
     together, alone = record(), record()
-    compute = Compute(device=torch.device("cpu"), options=EngineOptions(precision=precision))
+    compute = Compute(device=torch.device("cpu"), options=EngineOptions(student_precision=precision))
     gang = make_gang(*(make_member(method, folder="gang") for method in METHODS), compute=compute)
     assert fit(gang, together)
     for member, method in zip(gang.members, METHODS, strict=True):

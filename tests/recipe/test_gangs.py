@@ -28,7 +28,7 @@ def test_what_can_share_batches_and_teacher_trains_together(bench) -> None:
     [
         "data.batch_size = [32, 64]",
         "schedule.epochs = [2, 4]",
-        "engine.precision = ['bf16', 'fp32']",
+        "engine.student_precision = ['bf16', 'fp32']",
         "teacher = ['resnet110', 'resnet32x4']",
         "method = ['ce', 'simkd']",
     ],

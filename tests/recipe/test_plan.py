@@ -54,7 +54,14 @@ def test_a_whole_number_is_the_same_as_its_float(bench) -> None:
         *("method.projector.reduction=4", "optimizer.learning_rate=0.1", "optimizer.momentum=0.8"),
         *("optimizer.weight_decay=0", "optimizer.nesterov=true", "optimizer=adamw", "schedule=cosine"),
         *("schedule.epochs=2", "schedule.milestones=[150, 180]", "schedule.gamma=0.2"),
-        *("schedule.warmup_epochs=1", "engine.precision=bf16", "engine.deterministic=false", "seeds=[1]"),
+        *(
+            "schedule.warmup_epochs=1",
+            "engine.student_precision=bf16",
+            "engine.deterministic=false",
+            "seeds=[1]",
+            "engine.teacher_precision=bf16",
+            "engine.fold_teacher=false",
+        ),
     ],
 )
 def test_everything_that_can_change_the_numbers_changes_the_key(bench, override: str) -> None:
@@ -73,6 +80,14 @@ def test_every_option_of_every_section_is_part_of_the_key(bench) -> None:
     for item in dataclasses.fields(EngineOptions):
         engine = dataclasses.replace(plan.engine, **{item.name: "another value"})
         assert dataclasses.replace(plan, engine=engine).key != plan.key
+
+
+def test_how_a_teacher_would_run_is_no_content_of_a_run_without_one(bench) -> None:
+    text = f"{BASE}method = 'ce'"
+    words = ("engine.teacher_precision=bf16", "engine.fold_teacher=false")
+    assert bench.plan(text, *words) == bench.plan(text)
+    assert key(bench, text, *words) == key(bench, text)
+    assert key(bench, text, "engine.student_precision=bf16") != key(bench, text)
 
 
 def test_the_content_of_the_data_is_part_of_the_key(bench) -> None:
@@ -144,8 +159,8 @@ def test_keys_are_made_as_ever() -> None:
         engine=EngineOptions(),
         seed=3,
     )
-    assert plan.configuration == "f2dae752ff8fbb2d"
-    assert plan.key == "d09887bca0051033"
+    assert plan.configuration == "e3eac5c81bd21e03"
+    assert plan.key == "5bd416ad3ae616ad"
 
 
 def test_a_plan_is_stored_with_every_value_explicit(bench) -> None:
@@ -158,13 +173,32 @@ def test_a_plan_is_stored_with_every_value_explicit(bench) -> None:
     canonical_json(planned.plan)
 
 
+@pytest.mark.parametrize(
+    ("method", "student", "teacher", "words"),
+    [
+        ("kd", "fp32", "fp32", "fp32"),
+        ("kd", "bf16", "bf16", "bf16"),
+        ("kd", "fp32", "fp16", "fp32, teacher fp16"),
+        ("ce", "bf16", "fp32", "bf16"),
+    ],
+)
+def test_a_plan_says_its_precision_in_words(
+    bench, method: str, student: str, teacher: str, words: str
+) -> None:
+    engine = f"engine = {{ student_precision = '{student}', teacher_precision = '{teacher}' }}"
+    assert bench.plan(f"{BASE}method = '{method}'\n{engine}").precision() == words
+
+
 def test_a_title_says_who_learns_from_whom(bench) -> None:
     assert bench.plan(BASE).title() == "resnet8x4 <- resnet32x4 · simkd · seed 0"
     assert bench.plan(f"{BASE}method = 'ce'").title() == "resnet8x4 · ce · seed 0"
 
 
 def test_a_plan_with_another_seed_is_the_plan_that_the_recipe_gives_for_it(bench) -> None:
-    first, second = bench.plan(BASE, "seeds=[0]"), bench.plan(BASE, "seeds=[1]")
+    first, second = (
+        bench.plan(BASE, "seeds=[0]"),
+        bench.plan(BASE, "seeds=[1]"),
+    )
     twin = first.with_seed(1)
     assert twin == second
     assert (twin.key, twin.configuration, twin.tree()) == (second.key, second.configuration, second.tree())

@@ -24,7 +24,7 @@ def test_all_mistakes_of_all_sections_are_told_at_once(bench) -> None:
         method = { name = "simkd", projector = { name = "botleneck" }, temprature = 3 }
         optimizer = { name = "sgd", learning_rate = -1, momentun = 0.9 }
         schedule = { name = "step", epochs = 2.5 }
-        engine = { precision = "fp16", determinstic = true }
+        engine = { student_precision = "fp16", determinstic = true }
         """
     )
     wanted = [
@@ -37,7 +37,10 @@ def test_all_mistakes_of_all_sections_are_told_at_once(bench) -> None:
         ("[optimizer] learning_rate = -1: should be greater than 0.", "change optimizer.learning_rate."),
         ("[schedule] epochs = 2.5: should be a valid integer", "change schedule.epochs."),
         ("[engine] has no option 'determinstic'.", "did you mean 'deterministic'?"),
-        ("[engine] precision = \"fp16\": should be 'fp32' or 'bf16'.", "change engine.precision."),
+        (
+            "[engine] student_precision = \"fp16\": should be 'fp32' or 'bf16'.",
+            "change engine.student_precision.",
+        ),
         ("[teacher] has no option 'seeed'.", "did you mean 'seed'?"),
         ("[teacher] there is no model 'resnet32x5'.", "did you mean 'resnet32x4'?"),
     ]

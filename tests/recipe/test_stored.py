@@ -20,7 +20,7 @@ def read_back(bench, plan: RunPlan) -> RunPlan:
     [
         f'{BASE}teacher = "resnet32x4"',
         f'{BASE}teacher.run = "0123"\nmethod = "kd"\nseeds = [3]',
-        f'{BASE}teacher.checkpoint = "a.pt"\nengine.precision = "bf16"\nschedule = "cosine"',
+        f'{BASE}teacher.checkpoint = "a.pt"\nengine.student_precision = "bf16"\nschedule = "cosine"',
         f'{BASE}method = "ce"\noptimizer = "adamw"\nprotocol = "mine"',
         'student = "vgg8"\ndata = { name = "imagefolder", path = "photos", num_classes = 3 }',
     ],
@@ -35,7 +35,7 @@ def test_a_plan_survives_its_trip_through_json(bench, text: str) -> None:
 @pytest.mark.parametrize("change", [{"schema": 2}, {"numerics": 0}, {"schema": None}])
 def test_a_plan_of_another_version_is_refused(bench, change: dict[str, int]) -> None:
     tree = {**bench.plan(f'{BASE}method = "ce"').tree(), **change}
-    with pytest.raises(UsageError, match=r"the plan has format .*, this kdctl reads 1\.1\."):
+    with pytest.raises(UsageError, match=r"the plan has format .*, this kdctl reads 1\.2\."):
         read_plan(tree, bench.context.catalog)
 
 

@@ -24,13 +24,13 @@ def test_a_teachers_table_overlays_its_own_training(bench) -> None:
         seed = 5
         schedule = {{ name = "cosine", epochs = 3 }}
         optimizer.learning_rate = 0.7
-        engine.precision = "bf16"
+        engine.student_precision = "bf16"
     """
     plan = bench.plan(text)
     training = plan.teachers[0].plan
     assert (training.seed, training.schedule.name, training.epochs) == (5, "cosine", 3)
     assert (training.optimizer.options.learning_rate, training.optimizer.options.momentum) == (0.7, 0.9)
-    assert (training.engine.precision, plan.engine.precision) == ("bf16", "fp32")
+    assert (training.engine.student_precision, plan.engine.student_precision) == ("bf16", "fp32")
     assert (plan.epochs, plan.optimizer.options.learning_rate) == (240, 0.05)
 
 
@@ -43,7 +43,7 @@ def test_neither_grid_nor_overrides_reach_the_teacher(bench) -> None:
         method = ["kd", "simkd"]
         schedule.epochs = [2, 4]
     """
-    words = ("engine.precision=bf16", "optimizer.momentum=0.1", "schedule.gamma=0.5", "student=vgg8")
+    words = ("engine.student_precision=bf16", "optimizer.momentum=0.1", "schedule.gamma=0.5", "student=vgg8")
     plans = bench.plans(text + grid.replace("optimizer = [", "optimizer = ["), *words[:1], words[3])
     assert len({plan.key for plan in plans}) == 8
     assert {plan.teachers for plan in plans} == {(alone,)}

@@ -103,7 +103,7 @@ def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
         "method": {"name": method, **options},
         "optimizer": {"name": "sgd", "learning_rate": 0.05, "nesterov": True},
         "schedule": {"name": "step", "epochs": 240, "milestones": [150, 180, 210]},
-        "engine": {"precision": "fp32", "deterministic": True},
+        "engine": {"student_precision": "fp32", "deterministic": True},
     }
     for field, value in settings.items():
         *tables, leaf = field.split(".")

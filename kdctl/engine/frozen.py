@@ -1,0 +1,90 @@
+"""The copy of a frozen teacher that the engine runs: folded, laid out and in the precision it was asked for.
+
+Methods keep the teacher as it was loaded; so does whatever is shipped.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.engine.fold import fold_batch_norms, largest_error
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import Backbone
+from kdctl.recipe.plan import EngineOptions
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_log = logging.getLogger(__name__)
+
+
+def frozen_copy(teacher: Backbone, options: EngineOptions, images: Tensor) -> Backbone:
+    """Return a teacher as the engine runs it: its maps in `options.teacher_precision`, the rest in fp32.
+
+    Vectors and logits are always computed in fp32: they cost next to nothing, and three digits are too
+    few for softened predictions.
+
+    Args:
+        teacher: frozen, in eval mode; left as it is.
+        options: whether batch norms are folded, and the precision of the maps.
+        images: [B, 3, H, W], normalised, on the teacher's device: a small batch to hold the copy against it.
+
+    Raises:
+        KdctlError: numbers overflow in this precision.
+    """
+    made = fold_batch_norms(teacher, images) if options.fold_teacher else copy.deepcopy(teacher)
+    if made is None:
+        _log.warning("the teacher's batch norms are not folded: its outputs would not stay the same")
+        made = copy.deepcopy(teacher)
+    made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.teacher_precision == "fp32":
+        return made
+    _lower(made, PRECISIONS[options.teacher_precision])
+    error = largest_error(made, teacher, images)
+    if error == math.inf:
+        raise KdctlError(
+            f"the teacher's features overflow in {options.teacher_precision}.",
+            "set engine.teacher_precision to 'bf16' or 'fp32'.",
+        )
+    _log.info("in %s the teacher is off by %.2g at most", options.teacher_precision, error)
+    return made
+
+
+class _Lowered(nn.Module):
+    """A link that computes its map in a lower precision."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype)  # once and for all; autocast would do it at every step
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the map; batch norms that are left compute in fp32 and round."""
+        with torch.autocast(features.device.type, dtype=self.dtype, cache_enabled=False):
+            return self.module(features)
+
+
+class _Widened(nn.Module):
+    """A link that computes in fp32 whatever it is given."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the vector."""
+        return self.module(features.float())
+
+
+def _lower(model: Backbone, dtype: torch.dtype) -> None:
+    """Let all links that give maps compute in `dtype`."""
+    for name, module in list(model.links.items()):
+        gives_map = len(model.tap_shapes[name]) == 3
+        model.links[name] = _Lowered(module, dtype) if gives_map else _Widened(module)
