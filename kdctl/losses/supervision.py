@@ -28,6 +28,19 @@ class Supervision:
     temperature: Annotated[float, Gt(0)] = 4.0
     """T of that divergence."""
 
+    def __post_init__(self) -> None:
+        """Refuse weights that leave the student's classifier, which is shipped, as it was drawn."""
+        if not self.trains_classifier:
+            raise ValueError(
+                "ce_weight = 0 and kd_weight = 0: a loss on features alone does not train the student's "
+                "classifier, which is shipped"
+            )
+
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether a term reaches the student's predictions."""
+        return self.ce_weight > 0 or self.kd_weight > 0
+
 
 def task_term(weights: Supervision, step: Step) -> Tensor | None:
     """Return the weighted cross-entropy, 0-dim; None with weight 0."""

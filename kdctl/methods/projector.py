@@ -48,6 +48,11 @@ class ProjectorConfig(Supervision):
     dkd_warmup_share: Annotated[float, Ge(0), Le(1)] = 20 / 240
     """Share of training over which DKD's terms grow to full weight. DKD's own."""
 
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether a term reaches the student's predictions; DKD's do."""
+        return super().trains_classifier or self.dkd_weight > 0
+
 
 def standardise(features: Tensor) -> Tensor:
     """Return features [B, D] with mean 0 and variance 1 over the batch, in fp32; B is at least 2."""

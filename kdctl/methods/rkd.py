@@ -30,6 +30,7 @@ class RelationalConfig(Supervision):
 
     def __post_init__(self) -> None:
         """Refuse weights with which nothing is distilled."""
+        super().__post_init__()
         if self.distance_weight == self.angle_weight == 0:
             raise ValueError("distance_weight = 0 and angle_weight = 0 leave nothing to distil")
 

@@ -26,7 +26,7 @@ def make_cc(make_setup: Callable[..., Setup]) -> MakeCc:
     """Build the method around ResNet-8 (64 features) and ResNet-8x4 (256)."""
 
     def build(**options: Any) -> CorrelationCongruence:
-        config = CorrelationCongruenceConfig(ce_weight=0.0, kd_weight=0.0, **options)
+        config = CorrelationCongruenceConfig(kd_weight=0.0, **options)
         return CorrelationCongruence(config, make_setup("resnet8", "resnet8x4"))
 
     return build
@@ -85,22 +85,22 @@ def test_value_and_gradient_are_those_of_the_formula(
     expected = 2 * plain(
         plain_embedding(again, method.student_embedding), plain_embedding(theirs, method.teacher_embedding)
     )
-    losses.total().backward()
+    losses.transfer["cc"].backward()
     expected.backward()
-    assert list(losses.terms()) == ["cc"]
-    assert losses.total().item() == pytest.approx(expected.item(), rel=1e-5)
+    assert list(losses.terms()) == ["task", "cc"]
+    assert losses.transfer["cc"].item() == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(ours.grad, again.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_by_default_it_is_the_form_of_published_tables(make_cc: MakeCc, step: Step) -> None:
     explicit = make_cc(form="embedding", cc_weight=0.02, embedding_width=128)
-    assert make_cc().losses(step).total() == explicit.losses(step).total()
+    assert make_cc().losses(step).transfer["cc"] == explicit.losses(step).transfer["cc"]
 
 
 @pytest.mark.parametrize("form", ["embedding", "kernel"])
 def test_the_teachers_embedding_is_trained_as_well(make_cc: MakeCc, step: Step, form: str) -> None:
     method = make_cc(form=form)
-    method.losses(step).total().backward()
+    method.losses(step).transfer["cc"].backward()
     for layer in (method.student_embedding, method.teacher_embedding):
         assert layer.weight.grad is not None
         assert layer.weight.grad.abs().sum() > 0

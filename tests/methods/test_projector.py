@@ -26,7 +26,7 @@ def make_method(make_setup: Callable[..., Setup]) -> MakeMethod:
     """Build the method around ResNet-8 (64 features) and ResNet-8x4 (256)."""
 
     def build(**options: Any) -> ProjectorDistillation:
-        config = ProjectorConfig(**{"projector": LINEAR, "ce_weight": 0.0, "kd_weight": 0.0} | options)
+        config = ProjectorConfig(**{"projector": LINEAR, "kd_weight": 0.0} | options)
         return ProjectorDistillation(config, make_setup("resnet8", "resnet8x4"))
 
     return build
@@ -73,10 +73,10 @@ def test_value_and_gradient_are_those_of_the_formula(
     again = ours.detach().clone().requires_grad_()
     losses = method.losses(step)
     expected = 2 * plain_distance(again, theirs, method.projector, norm, power)
-    losses.total().backward()
+    losses.transfer["projector"].backward()
     expected.backward()
-    assert list(losses.terms()) == ["projector"]
-    assert losses.total().item() == pytest.approx(expected.item(), rel=1e-4)
+    assert list(losses.terms()) == ["task", "projector"]
+    assert losses.transfer["projector"].item() == pytest.approx(expected.item(), rel=1e-4)
     torch.testing.assert_close(ours.grad, again.grad, rtol=1e-3, atol=1e-6)
 
 
@@ -91,10 +91,10 @@ def test_scale_and_shift_of_the_teachers_features_do_not_matter(make_method: Mak
     method = make_method()
     theirs = step.teachers[0].taps["pooled"]
     moved = Outputs(logits=None, taps={"pooled": 50 * theirs - 7})
-    expected = method.losses(step).total()
-    assert method.losses(dataclasses.replace(step, teachers=(moved,))).total().item() == pytest.approx(
-        expected.item(), rel=1e-3
-    )
+    expected = method.losses(step).transfer["projector"]
+    assert method.losses(dataclasses.replace(step, teachers=(moved,))).transfer[
+        "projector"
+    ].item() == pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_a_perfect_student_gets_a_finite_gradient(make_method: MakeMethod, step: Step) -> None:
@@ -104,7 +104,7 @@ def test_a_perfect_student_gets_a_finite_gradient(make_method: MakeMethod, step:
         perfect = method.projector(student[:, :, None, None]).flatten(1)
     total = method.losses(
         dataclasses.replace(step, teachers=(Outputs(logits=None, taps={"pooled": perfect}),))
-    ).total()
+    ).transfer["projector"]
     total.backward()
     assert total.item() == pytest.approx(2 * torch.tensor(1e-5).log().item(), rel=1e-3)
     assert student.grad is not None

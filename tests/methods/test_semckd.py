@@ -158,7 +158,7 @@ def test_the_scale_of_features_does_not_sway_the_attention(
 def test_attention_turns_to_the_teacher_stage_that_is_matched_best(
     make_semckd: MakeSemckd, look: Look
 ) -> None:
-    method = make_semckd("resnet6", "resnet14", num_anchors=8, ce_weight=0.0, kd_weight=0.0)
+    method = make_semckd("resnet6", "resnet14", num_anchors=8, kd_weight=0.0)
     step = look(method, batch=8)
     teacher = step.teachers[0].taps
     teacher.update({tap: factor * teacher[tap].detach() for tap, factor in (("stage1", 0), ("stage2", 5))})
@@ -167,7 +167,7 @@ def test_attention_turns_to_the_teacher_stage_that_is_matched_best(
     values: list[float] = []
     for _ in range(20):
         optimizer.zero_grad()
-        loss = method.losses(step).total()
+        loss = method.losses(step).transfer["semckd"]
         torch.autograd.backward(loss)
         optimizer.step()
         values.append(loss.item())
