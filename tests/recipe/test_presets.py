@@ -72,6 +72,29 @@ def test_plain_distillation_is_weighted_by_the_protocol(
     )
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "beta", "review_weight"),
+    [
+        ("resnet32x4", "resnet8x4", 8.0, 5.0),
+        ("resnet32x4", "ShuffleV1", 8.0, 5.0),
+        ("resnet32x4", "ShuffleV2", 8.0, 8.0),
+        ("wrn_40_2", "wrn_16_2", 6.0, 5.0),
+        ("wrn_40_2", "ShuffleV1", 8.0, 5.0),
+        ("vgg13", "mobilenetv2", 6.0, 5.0),
+        ("resnet50", "MobileNetV2", 8.0, 30.0),
+        ("resnet56", "resnet20", 2.0, 0.6),
+        ("resnet110", "resnet32", 2.0, 1.0),
+    ],
+)
+def test_dkd_and_reviewkd_are_weighted_by_the_pair(
+    bench, teacher: str, student: str, beta: float, review_weight: float
+) -> None:
+    pair = f'extends = "crd"\nteacher = "{teacher}"\nstudent = "{student}"\n'
+    assert bench.plan(f'{pair}method = "dkd"').method.options.beta == beta
+    assert bench.plan(f'{pair}method = "reviewkd"').method.options.review_weight == review_weight
+    assert bench.plan(f'{pair}method = {{ name = "dkd", beta = 3 }}').method.options.beta == 3.0
+
+
 def test_the_weights_of_kd_do_not_reach_another_method(bench) -> None:
     plan = bench.plan(f'extends = "crd"\n{PAIR}method = "simkd"')
     assert plan.method == bench.plan(f'extends = "simkd"\n{PAIR}').method
