@@ -23,10 +23,10 @@ _STRIDES = (1, 2, 2)
 
 
 class PaddedShortcut(nn.Module):
-    """Every so many-th pixel, with channels of zeros appended."""
+    """Every so many-th pixel, between channels of zeros."""
 
     def __init__(self, extra_channels: int, stride: int) -> None:
-        """Append `extra_channels` to every `stride`-th pixel."""
+        """Add `extra_channels` (an even number) to every `stride`-th pixel, half of them on each side."""
         super().__init__()
         self.extra_channels = extra_channels
         self.stride = stride
@@ -34,8 +34,10 @@ class PaddedShortcut(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return [B, C + extra, H / stride, W / stride] for [B, C, H, W], sizes rounded up."""
         thinned = features[:, :, :: self.stride, :: self.stride]
-        # The paper does not say where the zeros go; all orders of channels are alike to what follows.
-        return functional.pad(thinned, (0, 0, 0, 0, 0, self.extra_channels))
+        # The paper does not say where the zeros go. All orders of channels are alike to a network that
+        # is trained from scratch; weights from elsewhere need the order of the code that trained them.
+        side = self.extra_channels // 2
+        return functional.pad(thinned, (0, 0, 0, 0, side, side))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from kdctl.models.option_a_resnet import PaddedShortcut
 from kdctl.protocols.backbone import models
 
 
-def test_the_shortcut_thins_out_pixels_and_appends_zeros() -> None:
+def test_the_shortcut_thins_out_pixels_and_puts_zeros_on_both_sides() -> None:
     features = torch.arange(2 * 5 * 5.0).reshape(1, 2, 5, 5)
     widened = PaddedShortcut(2, 2)(features)
     assert widened.shape == (1, 4, 3, 3)
-    assert torch.equal(widened[:, :2], features[:, :, ::2, ::2])
-    assert widened[:, 2:].abs().max() == 0
+    assert torch.equal(widened[:, 1:3], features[:, :, ::2, ::2])
+    assert widened[:, [0, 3]].abs().max() == 0
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
@@ -33,5 +33,10 @@ def test_without_weights_in_its_branches_only_the_shortcuts_carry_on() -> None:
             if isinstance(module, nn.Conv2d):
                 nn.init.zeros_(module.weight)
     taps = backbone.observe(torch.randn(2, 3, 16, 16), ["stem", "stage3"]).taps
-    assert torch.equal(taps["stage3"][:, :16], taps["stem"][:, :, ::4, ::4])
-    assert taps["stage3"][:, 16:].abs().max() == 0
+    before, after = (
+        8 + 16,
+        64 - 8 - 16,
+    )  # 16 channels of zeros to 32 channels, then 32 to 64, half on each side
+    assert torch.equal(taps["stage3"][:, before:after], taps["stem"][:, :, ::4, ::4])
+    assert taps["stage3"][:, :before].abs().max() == 0
+    assert taps["stage3"][:, after:].abs().max() == 0
