@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from kdctl import plugins
+from kdctl.protocols.backbone import Backbone, models
 from kdctl.workflows.catalog import full_catalog
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
@@ -30,6 +32,20 @@ def forget_plugins() -> Iterator[Callable[[], None]]:
 
     yield forget
     forget()
+
+
+@pytest.fixture
+def publish() -> Callable[[str, Backbone], dict[str, Tensor]]:
+    """Return a model's tensors under the names that they have in public repositories."""
+
+    def rename(name: str, backbone: Backbone) -> dict[str, Tensor]:
+        return {
+            f"{spellings.partition('|')[0]}.{tensor}": value
+            for spellings, piece in models.get(name).item.public_names(backbone)  # type: ignore[attr-defined]
+            for tensor, value in piece.state_dict().items()
+        }
+
+    return rename
 
 
 @pytest.fixture

@@ -121,15 +121,36 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         KdctlError: the file is missing or may not be read.
         DamagedCheckpointError: it is not what was written, or holds anything else.
     """
+    data = read_bytes(path)
+    verify_checksums(path, data)
+    content = unpickled(path, data)
+    if not isinstance(content, dict):
+        raise _foreign(path)
+    return content, hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a checkpoint file.
+
+    Raises:
+        KdctlError: it is missing or may not be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise KdctlError(
             f"the checkpoint {path} cannot be read ({error.strerror}).", "check the path."
         ) from error
-    _verify_checksums(path, data)
+
+
+def unpickled(path: Path, data: bytes) -> Any:
+    """Return what torch saved to a file, without running code.
+
+    Raises:
+        DamagedCheckpointError: it is no such file, or holds more than tensors and plain values.
+    """
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
             f"{path} was refused: it holds something other than tensors and plain values.",
@@ -137,13 +158,14 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         ) from error
     except _LOADING_FAILS as error:
         raise _damaged(path) from error
-    if not isinstance(content, dict):
-        raise _foreign(path)
-    return content, hashlib.sha256(data).hexdigest()
 
 
-def _verify_checksums(path: Path, data: bytes) -> None:
-    """Hold every part of the archive against its CRC: torch does not, and would load flipped bits."""
+def verify_checksums(path: Path, data: bytes) -> None:
+    """Hold every part of the archive against its CRC: torch does not, and would load flipped bits.
+
+    Raises:
+        DamagedCheckpointError: a part is not what was written.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             intact = archive.testzip() is None

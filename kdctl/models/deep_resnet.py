@@ -15,6 +15,7 @@ from kdctl.layers.branches import Residual
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
+from kdctl.layers.public_names import Names, rectified_resnet
 from kdctl.layers.residual_blocks import basic_block, projection_shortcut
 from kdctl.protocols.backbone import Backbone, models
 
@@ -45,6 +46,10 @@ class DeepResNet:
         backbone = chain.close(num_classes)
         draw_convolutions(backbone)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of torchvision, timm, RepDistiller and mdistiller."""
+        return rectified_resnet(backbone)
 
 
 def _bottleneck_block(in_channels: int, out_channels: int, *, stride: int = 1) -> Residual:

@@ -21,6 +21,7 @@ from kdctl.layers.branches import Residual
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn, conv_bn_relu, depthwise3x3
 from kdctl.layers.initialise import draw_classifier, draw_convolutions
+from kdctl.layers.public_names import Names
 from kdctl.protocols.backbone import Backbone, models
 
 _STEM = 32
@@ -73,6 +74,20 @@ class MobileNetV2:
         draw_convolutions(backbone)
         draw_classifier(backbone.classifier)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of tonylins/pytorch-mobilenet-v2, RepDistiller, SimKD and mdistiller."""
+        blocks = [block for tap in backbone.stage_taps for block in backbone.links[tap].children()]
+        groups = [group for stage in _STAGES for group in stage.groups]
+        places = [(number, place) for number, group in enumerate(groups) for place in range(group.num_blocks)]
+        yield from zip(("conv1.0", "conv1.1"), backbone.links["stem"].children(), strict=False)
+        for (number, place), block in zip(places, blocks, strict=True):
+            branch = block.branch if isinstance(block, Residual) else block
+            for piece, (conv, norm, *_) in enumerate(pair.children() for pair in branch.children()):
+                yield f"blocks.{number}.{place}.conv.{3 * piece}", conv
+                yield f"blocks.{number}.{place}.conv.{3 * piece + 1}", norm
+        yield from zip(("conv2.0", "conv2.1"), backbone.links["head"].children(), strict=False)
+        yield "classifier.0|classifier|classifier.1", backbone.classifier
 
     def _scaled(self, width: int) -> int:
         return int(width * self.width)

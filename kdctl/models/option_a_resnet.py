@@ -15,6 +15,7 @@ from kdctl.layers.branches import Residual
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv3x3, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
+from kdctl.layers.public_names import Names, rectified_resnet
 from kdctl.layers.residual_blocks import basic_block, basic_branch
 from kdctl.protocols.backbone import Backbone, models
 
@@ -59,6 +60,10 @@ class OptionAResNet:
         backbone = chain.close(num_classes)
         draw_convolutions(backbone)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of He et al.'s followers: akamaster/pytorch_resnet_cifar10 and its forks."""
+        return rectified_resnet(backbone)
 
 
 def _first_block(in_channels: int, width: int, *, stride: int) -> Residual:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv3x3, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
+from kdctl.layers.public_names import Names, rectified_resnet
 from kdctl.layers.residual_blocks import basic_block
 from kdctl.protocols.backbone import Backbone, models
 
@@ -45,6 +46,10 @@ class ResNet:
         backbone = chain.close(num_classes)
         draw_convolutions(backbone)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of RepDistiller, SimKD and mdistiller."""
+        return rectified_resnet(backbone)
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110, 116):

@@ -15,7 +15,8 @@ from torch import nn
 from kdctl.layers.branches import ChannelShuffle, Concatenation, Residual
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv1x1, conv_bn, conv_bn_relu, depthwise3x3
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.layers.public_names import CLASSIFIER, Names, numbered, rectified_units
+from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
 
 _STEM = 24
 _BOTTLENECK = 4
@@ -42,6 +43,14 @@ class ShuffleNetV1:
             chain.add_rectified_stage(units, channels=width, stride=2)
         return chain.close(num_classes)
 
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of kuangliu/pytorch-cifar, RepDistiller, SimKD and mdistiller."""
+        yield from numbered("", [backbone.links["stem"]])
+        for stage, tap in enumerate(backbone.stage_taps, start=1):
+            for place, unit in enumerate(rectified_units(backbone.links[tap + PREACTIVATION])):
+                yield from numbered(f"layer{stage}.{place}.", _convolutions(unit))
+        yield CLASSIFIER, backbone.classifier
+
     def _halving_unit(self, in_channels: int, width: int) -> nn.Module:
         """Return the unit whose branch gives only the channels that the pooled input leaves open."""
         return Concatenation(
@@ -59,6 +68,12 @@ class ShuffleNetV1:
             conv_bn_relu(depthwise3x3(hidden, stride=stride)),
             conv_bn(conv1x1(hidden, out_channels, groups=self.groups)),
         )
+
+
+def _convolutions(unit: nn.Module) -> list[nn.Module]:
+    """Return the convolutions of a unit, each with its norm."""
+    branch = next(unit.children())
+    return [piece for piece in branch.children() if isinstance(piece, nn.Sequential)]
 
 
 models.register("shufflenetv1", label="ShuffleNetV1", aliases=("ShuffleV1",))(

@@ -17,7 +17,8 @@ from torch import nn
 from kdctl.layers.branches import ChannelShuffle, Concatenation, HalfThrough
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv1x1, conv_bn, conv_bn_relu, depthwise3x3
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.layers.public_names import CLASSIFIER, Names, numbered, rectified_units
+from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
 
 _STEM = 24
 _HEAD = 1024
@@ -41,6 +42,15 @@ class ShuffleNetV2:
             chain.add_rectified_stage(units, channels=width, stride=2)
         chain.add("head", conv_bn_relu(conv1x1(chain.channels, _HEAD)), channels=_HEAD)
         return chain.close(num_classes)
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of kuangliu/pytorch-cifar, RepDistiller, SimKD and mdistiller."""
+        yield from numbered("", [backbone.links["stem"]])
+        for stage, tap in enumerate(backbone.stage_taps, start=1):
+            for place, unit in enumerate(rectified_units(backbone.links[tap + PREACTIVATION])):
+                yield from numbered(f"layer{stage}.{place}.", _convolutions(unit))
+        yield from zip(("conv2", "bn2"), backbone.links["head"].children(), strict=False)
+        yield CLASSIFIER, backbone.classifier
 
 
 def _unit(width: int) -> nn.Module:
@@ -66,6 +76,12 @@ def _bottleneck(in_channels: int, half: int, *, stride: int) -> nn.Module:
         conv_bn(depthwise3x3(half, stride=stride)),
         conv_bn(conv1x1(half, half)),
     )
+
+
+def _convolutions(unit: nn.Module) -> list[nn.Module]:
+    """Return the convolutions of a unit, each with its norm, those of the short way first."""
+    ways = next(unit.children()).children()
+    return [piece for way in ways for piece in way.children()]
 
 
 models.register("shufflenetv2", label="ShuffleNetV2", aliases=("ShuffleV2",))(

@@ -18,7 +18,8 @@ from torch import nn
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv_bn, conv_bn_relu
 from kdctl.layers.initialise import draw_classifier, draw_convolutions
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.layers.public_names import CLASSIFIER, Names, rectified_units
+from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _SMALLEST_HALVED_FOUR_TIMES = 64
@@ -47,6 +48,16 @@ class Vgg:
         draw_convolutions(backbone)
         draw_classifier(backbone.classifier)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of RepDistiller, SimKD and mdistiller."""
+        stages = [rectified_units(backbone.links[tap + PREACTIVATION])[0] for tap in backbone.stage_taps]
+        for number, group in enumerate([backbone.links["stem"], *stages]):
+            pairs = [piece for piece in group.children() if isinstance(piece, nn.Sequential)]
+            for place, (conv, norm, *_) in enumerate(pairs):
+                yield f"block{number}.{3 * place}", conv
+                yield f"block{number}.{3 * place + 1}", norm
+        yield CLASSIFIER, backbone.classifier
 
 
 def _convolutions(in_channels: int, width: int, *, depth: int) -> list[nn.Module]:

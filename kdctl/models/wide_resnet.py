@@ -20,6 +20,7 @@ from kdctl.layers.branches import Residual
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import bn_relu, conv1x1, conv3x3, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
+from kdctl.layers.public_names import CLASSIFIER, Names
 from kdctl.protocols.backbone import Backbone, models
 
 _STEM = 16
@@ -50,6 +51,20 @@ class WideResNet:
         backbone = chain.close(num_classes)
         draw_convolutions(backbone)
         return backbone
+
+    def public_names(self, backbone: Backbone) -> Names:
+        """Yield the names of xternalz/WideResNet-pytorch, RepDistiller and mdistiller."""
+        pieces = [piece for piece in backbone.modules() if isinstance(piece, nn.Conv2d | nn.BatchNorm2d)]
+        names = ["conv1"]
+        for stage in range(1, len(_STRIDES) + 1):
+            for place in range((self.depth - 4) // 6):
+                # The norm that we count to the end of a stage begins the next one's first block there.
+                block = f"block{stage}.layer.{place}."
+                names += [f"{block}{piece}" for piece in ("bn1", "conv1", "bn2", "conv2")]
+                if place == 0 and (stage > 1 or self.widening > 1):
+                    names.append(f"{block}convShortcut")
+        yield from zip([*names, "bn1"], pieces, strict=True)
+        yield CLASSIFIER, backbone.classifier
 
 
 def _stage(in_channels: int, width: int, *, stride: int, num_blocks: int) -> list[nn.Module]:

@@ -9,15 +9,20 @@ tap on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from kdctl.registry import Registry
 
 Shape = tuple[int, ...]
 """Shape of one sample: (channels, height, width) of a map, (features,) of a vector."""
+
+INPUT = "input"
+"""Name of the link before the first, where a model's images are not the data's."""
 
 PREACTIVATION = "_pre"
 """Suffix of the tap before a stage's last activation."""
@@ -104,6 +109,13 @@ class Backbone(nn.Module):
                 seen[name] = features
         return Outputs(logits=self.classifier(features) if with_logits else None, taps=seen)
 
+    def adapt_input(self, scale: Sequence[float], shift: Sequence[float]) -> None:
+        """Multiply and shift the channels of all images from now on, before the first link.
+
+        For a model whose images were normalised in another way. Taps, and what is saved, stay as they are.
+        """
+        self.links = nn.ModuleDict({INPUT: ScaledChannels(scale, shift), **self.links})
+
     def encoder(self, tap: str) -> nn.Sequential:
         """Return the chain from the images to `tap`, sharing this model's modules."""
         names = list(self.links)
@@ -122,12 +134,45 @@ class Backbone(nn.Module):
         return {**{name: self.links[name] for name in rest}, "classifier": self.classifier}
 
 
+class ScaledChannels(nn.Module):
+    """Each channel times a number, plus another: [B, C, H, W] -> [B, C, H, W]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Sequence[float], shift: Sequence[float]) -> None:
+        """`scale` and `shift` have one number for each channel; neither is trained or saved."""
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return scale * features + shift."""
+        return features * self.scale + self.shift
+
+
 class GlobalAveragePool(nn.Module):
     """Mean over all positions: [B, C, H, W] -> [B, C]."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean of each channel."""
         return features.mean(dim=(2, 3))
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A builder that knows how public repositories name the pieces of its model."""
+
+    def __call__(self, num_classes: int, input_size: int, /) -> Backbone:
+        """Build it with freshly drawn weights."""
+        ...
+
+    def public_names(self, backbone: Backbone) -> Iterable[tuple[str, nn.Module]]:
+        """Yield each piece that has weights, with the name that its tensors begin with elsewhere.
+
+        Where repositories differ, all their names for it, parted by '|'.
+        """
+        ...
 
 
 BackboneBuilder = Callable[[int, int], Backbone]

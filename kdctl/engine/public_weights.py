@@ -1,0 +1,205 @@
+"""Weights as public repositories publish them: found in their files, given to a model of ours piece by piece.
+
+A file may be what torch saved (`.pth`, `.pt`, `.th`) or `.safetensors`. The tensors may lie in it bare
+or in a dictionary (`model`, `state_dict`, ...) beside an optimizer and an epoch, and all their names may
+begin with `module.`. No code in a file is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kdctl.engine.checkpoint import (
+    DamagedCheckpointError,
+    MisfitCheckpointError,
+    read_bytes,
+    unpickled,
+    verify_checksums,
+)
+from kdctl.errors import UsageError
+from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published
+
+CONTAINERS = ("model", "state_dict", "net", "model_state_dict")
+"""Where the tensors of a model lie in a file, the likeliest first."""
+
+SAFETENSORS = ".safetensors"
+
+COUNTER = "num_batches_tracked"
+"""A batch norm's buffer that older versions of torch did not save, and no prediction needs."""
+
+_NUMPY_SCALAR = np.float64().__reduce__()[0]
+_HARMLESS: list[Any] = [
+    _NUMPY_SCALAR,
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+]
+"""What a best accuracy beside the weights is often made of: numbers of numpy, no code."""
+
+_NUM_SHOWN = 8
+_ANY_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicWeights:
+    """The tensors of a model from elsewhere."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    """By their public name, without a prefix that all of them share."""
+    sha256: str
+    """Of the file."""
+
+
+def read_public_weights(path: Path) -> PublicWeights:
+    """Read the tensors of a model from a file.
+
+    Raises:
+        KdctlError: the file is missing, damaged, holds pickled code, or no tensors with names.
+    """
+    data = read_bytes(path)
+    tensors = _tensors(path, data)
+    return PublicWeights(path=path, tensors=_without_prefix(tensors), sha256=hashlib.sha256(data).hexdigest())
+
+
+def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> Backbone:
+    """Build a model with weights from elsewhere, for as many classes as they tell apart.
+
+    Raises:
+        UsageError: nobody said what this model's pieces are called elsewhere.
+        MisfitCheckpointError: tensors are missing, left over, or of another shape; the first are listed.
+    """
+    if not isinstance(builder, Published):
+        raise UsageError(
+            f"{weights.path} cannot be matched: what this model's pieces are called elsewhere is not known.",
+            "give the model's class a method public_names: see kdctl/models/resnet.py.",
+        )
+    match = _Match.of(builder, weights, input_size)
+    if match.differences:
+        num_more = len(match.differences) - _NUM_SHOWN
+        shown = [*match.differences[:_NUM_SHOWN], *([f"and {num_more} more"] if num_more > 0 else [])]
+        raise MisfitCheckpointError(
+            f"{weights.path} holds the weights of another architecture: {'; '.join(shown)}.",
+            "choose the model that they were trained with.",
+        )
+    backbone = builder(match.num_classes, input_size)
+    held = {
+        ours: weights.tensors[theirs] for ours, theirs in match.names.items() if theirs in weights.tensors
+    }
+    backbone.load_state_dict({**backbone.state_dict(), **held})
+    return backbone
+
+
+def fits(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> bool:
+    """Whether a model can have these weights."""
+    return isinstance(builder, Published) and not _Match.of(builder, weights, input_size).differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Match:
+    """A model's tensors beside those of a file."""
+
+    names: Mapping[str, str]
+    """Of every tensor: ours -> theirs."""
+    num_classes: int
+    differences: list[str]
+    """What does not fit, in words; empty if all does."""
+
+    @classmethod
+    def of(cls, builder: Published, weights: PublicWeights, input_size: int) -> _Match:
+        with torch.device("meta"):  # only names and shapes count here
+            backbone = builder(_ANY_CLASSES, input_size)
+            names = dict(_names(builder, backbone, weights.tensors))
+            rows = weights.tensors.get(names["classifier.weight"])
+            num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
+            own = builder(num_classes, input_size).state_dict()
+        return cls(
+            names=names,
+            num_classes=num_classes,
+            differences=list(_differences(own, names, weights.tensors)),
+        )
+
+
+def _names(
+    builder: Published, backbone: Backbone, tensors: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str]]:
+    """Yield our name and theirs of every tensor of a model; of several spellings the one in the file."""
+    ours = {id(module): name for name, module in backbone.named_modules()}
+    known = {name.rpartition(".")[0] for name in tensors}
+    for spellings, piece in builder.public_names(backbone):
+        candidates = spellings.split("|")
+        theirs = next((spelling for spelling in candidates if spelling in known), candidates[0])
+        for tensor in piece.state_dict():
+            yield f"{ours[id(piece)]}.{tensor}", f"{theirs}.{tensor}"
+
+
+def _differences(
+    own: Mapping[str, Tensor], names: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    for ours, theirs in names.items():
+        if theirs not in tensors:
+            if not theirs.endswith(COUNTER):
+                yield f"{theirs} is missing"
+        elif tensors[theirs].shape != own[ours].shape:
+            yield f"{theirs} is {_shape(tensors[theirs])}, not {_shape(own[ours])}"
+    for unknown in own.keys() - names.keys():
+        yield f"{unknown} has no public name"
+    for surplus in tensors.keys() - set(names.values()):
+        yield f"{surplus} is left over"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    if path.suffix == SAFETENSORS:
+        try:
+            return safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise DamagedCheckpointError(
+                f"{path} is damaged, or no safetensors file.", "use another copy."
+            ) from error
+    if zipfile.is_zipfile(io.BytesIO(data)):  # torch before 1.6 wrote no archives
+        verify_checksums(path, data)
+    with torch.serialization.safe_globals(_HARMLESS):
+        content = unpickled(path, data)
+    found = content if _is_state_dict(content) else None
+    if isinstance(content, Mapping) and found is None:
+        found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
+    if found is None:
+        inside = f" It holds: {', '.join(map(str, content))}." if isinstance(content, Mapping) else ""
+        raise DamagedCheckpointError(
+            f"{path} holds no weights by name, bare or under {', '.join(CONTAINERS)}.{inside}",
+            "save the model's state dict to a file of its own: torch.save(model.state_dict(), ...).",
+        )
+    return dict(found)
+
+
+def _is_state_dict(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take away what all names begin with: `module.` of DataParallel, `model.` of a wrapper."""
+    kept = dict(tensors)
+    while len({name.partition(".")[0] for name in kept}) == 1 and all(name.count(".") > 1 for name in kept):
+        kept = {name.partition(".")[2]: value for name, value in kept.items()}
+    return kept

@@ -1,0 +1,42 @@
+"""What public repositories call the convolutions, norms and classifiers of their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from kdctl.layers.branches import Residual
+from kdctl.protocols.backbone import PREACTIVATION, Backbone
+
+CLASSIFIER = "fc|linear|classifier"
+
+Names = Iterator[tuple[str, nn.Module]]
+
+
+def rectified_units(stage: nn.Module) -> list[nn.Module]:
+    """Return the units of a rectified stage, without the ReLUs between them."""
+    return [piece for piece in stage.children() if not isinstance(piece, nn.ReLU)]
+
+
+def numbered(prefix: str, pairs: Iterable[nn.Module]) -> Names:
+    """Yield the convolution and the batch norm that each of `pairs` begins with: conv1, bn1, conv2, ..."""
+    for number, (conv, norm, *_) in enumerate((list(pair.children()) for pair in pairs), start=1):
+        yield f"{prefix}conv{number}", conv
+        yield f"{prefix}bn{number}", norm
+
+
+def rectified_resnet(backbone: Backbone) -> Names:
+    """Yield the names of a post-activation ResNet, whatever its blocks are made of."""
+    yield from numbered("", [backbone.links["stem"]])
+    for stage, tap in enumerate(backbone.stage_taps, start=1):
+        for place, block in enumerate(rectified_units(backbone.links[tap + PREACTIVATION])):
+            if not isinstance(block, Residual):
+                raise TypeError(f"stage {stage} holds a {type(block).__name__}, not a residual block")
+            prefix = f"layer{stage}.{place}."
+            yield from numbered(prefix, block.branch.children())
+            # A shortcut with weights is a convolution and its norm.
+            if any(True for _ in block.shortcut.parameters()):
+                for piece, module in enumerate(block.shortcut.children()):
+                    yield f"{prefix}downsample.{piece}|{prefix}shortcut.{piece}", module
+    yield CLASSIFIER, backbone.classifier
