@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kdctl import plugins
 from kdctl.protocols.backbone import Backbone, models
@@ -55,3 +58,106 @@ def torch_settings() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(mode)
+
+
+class RecordingRefusedError(RuntimeError):
+    """The work reads something back, as CUDA would find while it captures."""
+
+
+class Tape(TorchDispatchMode):
+    """Writes down every operation with the very tensors it read and wrote; can do them again.
+
+    That is what a CUDA graph is: no Python runs in a replay, numbers stay what they were, results go
+    where the first ones went. And as CUDA executes nothing while it captures, what was there before is
+    left as it was, and what the record will write holds garbage until it is replayed.
+    """
+
+    HOST_READS = ("aten::_local_scalar_dense", "aten::equal", "aten::nonzero", "aten::masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._written: dict[int, torch.Tensor] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.name().partition(".")[0] in self.HOST_READS:
+            raise RecordingRefusedError(f"{func.name()} is not permitted when stream is capturing")
+        for tensor in tensors_in((args, kwargs)):
+            place = tensor.untyped_storage().data_ptr()
+            if place not in self._before and place not in self._written:
+                self._before[place] = (tensor, tensor.detach().clone())
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            place = tensor.untyped_storage().data_ptr()
+            if place not in self._before:
+                self._written[place] = tensor
+        self.operations.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def end(self) -> None:
+        for tensor, value in self._before.values():
+            tensor.copy_(value)
+        for tensor in self._written.values():
+            tensor.fill_(float("nan") if tensor.is_floating_point() else True)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, written in self.operations:
+            result = func(*args, **kwargs)
+            for old, new in zip(tensors_in(written), tensors_in(result), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class TapeLane:
+    """A lane on the CPU, whose records are tapes."""
+
+    def __init__(self) -> None:
+        self.num_records = 0
+
+    def run(self, work: Callable[[], None]) -> None:
+        work()
+
+    def record(
+        self, work: Callable[[], None], *, rehearse: Callable[[], None], randomness: object = None
+    ) -> Callable[[], None]:
+        rehearse()
+        self.num_records += 1
+        tape = Tape()
+        try:
+            with tape:
+                work()
+        finally:
+            tape.end()
+        return tape.replay
+
+    def wait_for(self, other: object) -> None:
+        pass
+
+
+class TapeLanes:
+    """Stands in for a GPU's streams."""
+
+    def __init__(self) -> None:
+        self.lanes: list[TapeLane] = []
+
+    def open(self) -> TapeLane:
+        self.lanes.append(TapeLane())
+        return self.lanes[-1]
+
+    def current(self) -> TapeLane:
+        return TapeLane()
+
+
+@pytest.fixture
+def tape_lanes() -> type[TapeLanes]:
+    """Lanes that record and replay on a CPU as CUDA graphs do on a GPU."""
+    return TapeLanes

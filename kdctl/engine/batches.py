@@ -64,6 +64,12 @@ class EpochOrder:
     flips: Tensor
     """[N] bool: which samples are mirrored."""
 
+    def take_over(self, other: EpochOrder) -> None:
+        """Hold the choices of another epoch, in the same memory: recorded steps read it there."""
+        self.rows.copy_(other.rows)
+        self.offsets.copy_(other.offsets)
+        self.flips.copy_(other.flips)
+
 
 class TrainingSet:
     """The training split on the device, padded once, cropped and flipped by one gather per batch."""
@@ -103,6 +109,10 @@ class TrainingSet:
         whole, rest = divmod(len(self), self.batch_size)
         return whole + (rest > 1)
 
+    def size(self, step: int) -> int:
+        """Return how many images the batch of a step (counted from 0) has."""
+        return min(self.batch_size, len(self) - step * self.batch_size)
+
     def order(self, seed: int, epoch: int) -> EpochOrder:
         """Draw the random choices of an epoch (counted from 0) of the run with `seed`."""
         random = generator(seed, "data", epoch)
@@ -116,9 +126,12 @@ class TrainingSet:
 
     def batch(self, order: EpochOrder, step: int) -> Batch:
         """Return the batch of a step (counted from 0)."""
-        here = slice(step * self.batch_size, (step + 1) * self.batch_size)
-        rows, offsets = order.rows[here], order.offsets[here]
-        columns = torch.where(order.flips[here, None], self._size - 1 - self._range, self._range)
+        return self.gather(order, slice(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def gather(self, order: EpochOrder, places: slice | Tensor) -> Batch:
+        """Return the samples at `places` of the epoch: a slice, or [B] int64 on the device."""
+        rows, offsets = order.rows[places], order.offsets[places]
+        columns = torch.where(order.flips[places, None], self._size - 1 - self._range, self._range)
         pixels = self._pixels[
             rows[:, None, None],
             (offsets[:, :1] + self._range)[:, :, None],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdctl.engine.device import Compute
 from kdctl.engine.optim import set_learning_rate
@@ -63,7 +63,6 @@ class Member:
         """Start the first phase, and the sums on the device the weights are on."""
         self.spans = divide(self.distiller.phases(), self.schedule.epochs)
         self._begin_phase()
-        self.sums = self._zero_sums()
 
     @property
     def span(self) -> Span:
@@ -79,17 +78,31 @@ class Member:
 
     def update(self, batch: Batch, teachers: tuple[Outputs, ...], num_steps: int, compute: Compute) -> None:
         """Train on one batch of an epoch of `num_steps`."""
+        rate, share = self.pace(self.step, num_steps)
+        set_learning_rate(self.optimizer, rate)
+        self.reseed()
+        # Filled on the device: a copy from the host would wait for it.
+        progress = torch.full((), share, device=batch.labels.device)
+        self.learn(batch, teachers, progress, compute)
+        self.advance(len(batch.labels))
+
+    def pace(self, step: int, num_steps: int) -> tuple[float, float]:
+        """Return learning rate and progress at a step of the running epoch."""
+        position = self.epoch + step / num_steps
+        rate = self.learning_rate * self.span.rate_factor(self.schedule, position)
+        return rate, self.span.share_done(position)
+
+    def reseed(self) -> None:
+        """Set the method's random numbers for the next step."""
+        self.distiller.setup.rng.manual_seed(derive(self.seed, "method", self.epoch, self.step))
+
+    def learn(self, batch: Batch, teachers: tuple[Outputs, ...], progress: Tensor, compute: Compute) -> None:
+        """Do the work of one step on the device; the same work each time, so that it can be recorded."""
         distiller = self.distiller
-        span, position = self.span, self.epoch + self.step / num_steps
-        factor = span.rate_factor(self.schedule, position)
-        set_learning_rate(self.optimizer, self.learning_rate * factor)
-        distiller.setup.rng.manual_seed(derive(self.seed, "method", self.epoch, self.step))
         with compute.arithmetic():
             student = distiller.student.observe(
                 batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
-            # Filled on the device: a copy from the host would wait for it.
-            progress = torch.full((), span.share_done(position), device=batch.labels.device)
             step = Step(batch=batch, student=student, teachers=teachers, progress=progress)
             losses = distiller.losses(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,7 +110,21 @@ class Member:
         self.optimizer.step()
         distiller.after_update(step)
         self.sums.add(losses, batch.labels)
+
+    def advance(self, num_images: int) -> None:
+        """Count a step over `num_images` as complete."""
+        self.sums.images += num_images
         self.step += 1
+
+    def changing(self) -> list[Tensor]:
+        """Return all tensors that a step changes in place, as far as they exist yet."""
+        states = self.optimizer.state.values()
+        return [
+            *self.distiller.parameters(),
+            *self.distiller.buffers(),
+            *(value for state in states for value in state.values()),
+            *self.sums.tensors(),
+        ]
 
     def result(self, test: SplitMetrics, val: SplitMetrics | None) -> EpochResult:
         """Return the numbers of the running epoch, which has had its last step and its evaluation."""
@@ -127,13 +154,11 @@ class Member:
         self.stand_at(result.epoch, 0)
         self.train_seconds += result.seconds
         self.epoch_seconds = 0.0
-        self.sums = self._zero_sums()
+        self.sums.reset()
         return rules
 
     def _begin_phase(self) -> None:
         self.distiller.begin(self.span.phase)
         trained = [parameter for parameter in self.distiller.parameters() if parameter.requires_grad]
         self.optimizer = self.make_optimizer(trained)
-
-    def _zero_sums(self) -> EpochSums:
-        return EpochSums(next(self.distiller.parameters()).device)
+        self.sums = EpochSums(next(self.distiller.parameters()).device)

@@ -49,6 +49,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
             group["lr"] = learning_rate
 
 
+@torch.no_grad()
+def copy_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: Tensor) -> None:
+    """Use a 0-dim `learning_rate` on the device from the next step on, without looking at it.
+
+    Raises:
+        ValueError: the optimizer is not recordable.
+    """
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            raise ValueError("only a recordable optimizer reads its learning rate from a tensor")
+        group["lr"].copy_(learning_rate)
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Go on from the `state_dict` of an optimizer of the same plan, on whatever device it ran.
 

@@ -7,7 +7,7 @@ import time
 import torch
 
 from kdctl.engine.member import Member
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import Gang, choose_steps, fit
 from kdctl.records import EpochResult
 
 
@@ -21,6 +21,7 @@ class Stopwatch:
     def __init__(self, gang: Gang) -> None:
         """Measure `gang`, whose members' folders must exist: each stop saves their states there."""
         self._gang = gang
+        self._steps = choose_steps(gang)
         self._left = 0
         self._began = self._ended = 0.0
 
@@ -40,7 +41,7 @@ class Stopwatch:
         for member in self._gang.active:  # always the same part of the epoch, without evaluation
             member.epoch, member.step = 0, 0
         self._left, self._began = num_steps, 0.0
-        fit(self._gang, self, stop=self._stop)
+        fit(self._gang, self, stop=self._stop, steps=self._steps)
         return self._ended - self._began
 
     def step_done(self, gang: Gang) -> None:

@@ -13,7 +13,10 @@ from kdctl.protocols.distiller import Losses
 
 
 class EpochSums:
-    """Sums over the steps of an epoch; adding to them never waits for the device."""
+    """Sums over the steps of an epoch; adding to them never waits for the device.
+
+    They grow in place, so that a recorded step adds to the same sums each time it is replayed.
+    """
 
     def __init__(self, device: torch.device) -> None:
         """Start at zero."""
@@ -22,17 +25,22 @@ class EpochSums:
         self._metrics: dict[str, Tensor] = {}
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self.images = 0
+        """Counted on the host, by whoever takes the steps."""
 
     @torch.no_grad()
     def add(self, losses: Losses, labels: Tensor) -> None:
         """Add one step with labels [B], its terms and metrics weighted by B."""
-        count = len(labels)
         for sums, values in ((self._terms, losses.terms()), (self._metrics, losses.metrics)):
             for name, value in values.items():
-                step = value.detach().double() * count  # a float32 sum over an epoch loses digits
-                sums[name] = sums[name] + step if name in sums else step
-        self._hits = self._hits + (losses.logits.argmax(dim=1) == labels).sum()
-        self.images += count
+                if name not in sums:
+                    sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+                # In double precision: a float32 sum over an epoch loses digits.
+                sums[name].add_(value.detach(), alpha=len(labels))
+        self._hits.add_((losses.logits.argmax(dim=1) == labels).sum())
+
+    def tensors(self) -> list[Tensor]:
+        """Return what `add` changes, as far as it exists yet."""
+        return [*self._terms.values(), *self._metrics.values(), self._hits]
 
     def means(self) -> tuple[dict[str, float], float]:
         """Return the mean of each term per image, and the accuracy in percent."""
@@ -43,6 +51,12 @@ class EpochSums:
         """Return the mean of each metric per image; one that is not a number any more is left out."""
         means = {name: float(value) / self.images for name, value in self._metrics.items()}
         return {name: mean for name, mean in means.items() if math.isfinite(mean)}
+
+    def reset(self) -> None:
+        """Start the next epoch at zero."""
+        for tensor in self.tensors():
+            tensor.zero_()
+        self.images = 0
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,21 @@ from torch import Tensor, nn
 from kdctl.engine.batches import EvaluationSet, TrainingSet
 from kdctl.engine.checkpoint import write_model
 from kdctl.engine.device import Compute
-from kdctl.engine.evaluate import predict, split_metrics
+from kdctl.engine.evaluate import split_metrics
+from kdctl.engine.graphs import CannotRecordError, GraphedSteps
+from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.member import Member
 from kdctl.engine.resume import save_state
+from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.protocols.distiller import Batch
 from kdctl.records import EpochResult, Selection, SplitMetrics
 
 SAVE_STATE_SECONDS = 60.0
 """At most so much work is lost when a process is killed (a signal loses none)."""
+
+
+Graphs = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,8 @@ class Gang:
     compute: Compute
     save_state_seconds: float = SAVE_STATE_SECONDS
     """Between two savings of the members' states."""
+    graphs: Graphs = "auto"
+    """Whether steps are recorded as CUDA graphs: 'on' stops with an error where they cannot be."""
 
     @property
     def active(self) -> list[Member]:
@@ -86,19 +94,46 @@ class Gang:
         return tuple(outputs)
 
 
-def fit(gang: Gang, observer: Observer, *, stop: Callable[[], bool] = lambda: False) -> bool:
+def choose_steps(gang: Gang) -> Steps:
+    """Return the fastest way that a gang can take its steps on its device.
+
+    Raises:
+        KdctlError: CUDA graphs are required on a device that has none.
+    """
+    device = gang.compute.device
+    if device.type == "cuda" and gang.graphs != "off":
+        return GraphedSteps(gang, CudaLanes(device), required=gang.graphs == "on")
+    if gang.graphs == "on":
+        raise KdctlError(f"--graphs on needs a GPU, and the device is {device}.", "use --graphs auto.")
+    return EagerSteps(gang)
+
+
+def fit(
+    gang: Gang,
+    observer: Observer,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    steps: Steps | None = None,
+) -> bool:
     """Train every member to its last epoch; return False when `stop` ended it early.
 
     All members stand at the same step. At an early end each has saved its state, so that training
     goes on bit for bit from there; so it does after a crash, from up to `save_state_seconds` earlier.
     A state saved on the way stays until the caller discards it, once the results are safe.
 
+    Args:
+        gang: the runs.
+        observer: hears how they go.
+        stop: asked before every step.
+        steps: how steps are taken; None: as `choose_steps` says.
+
     Raises:
         ValueError: the members differ in place, seed or length.
+        KdctlError: the steps cannot be taken as required, or a checkpoint cannot be written.
     """
     if len({(member.epoch, member.step, member.seed, member.schedule.epochs) for member in gang.members}) > 1:
         raise ValueError("the members of a gang must stand at the same step and share seed and length")
-    training = _Training(gang, observer)
+    training = _Training(gang, observer, steps or choose_steps(gang))
     while gang.active and gang.active[0].epoch < gang.num_epochs:
         if not training.train_epoch(stop):
             training.save_states()
@@ -110,31 +145,35 @@ def fit(gang: Gang, observer: Observer, *, stop: Callable[[], bool] = lambda: Fa
 class _Training:
     """A gang on its way, with its clocks."""
 
-    def __init__(self, gang: Gang, observer: Observer) -> None:
+    def __init__(self, gang: Gang, observer: Observer, steps: Steps) -> None:
         self.gang = gang
         self.observer = observer
+        self.steps = steps
         self._lap_began = self._saved_at = time.perf_counter()
 
     def train_epoch(self, stop: Callable[[], bool]) -> bool:
         """Take the steps that are left of the running epoch; False when `stop` said so."""
-        first, train = self.gang.active[0], self.gang.data.train
-        order = train.order(first.seed, first.epoch)
-        for member in self.gang.active:
+        gang = self.gang
+        for member in gang.active:
             member.distiller.train()  # an evaluation left parts of it in eval mode
-        for step in range(first.step, train.num_steps):
+        self._begin_epoch()
+        for _ in range(gang.active[0].step, gang.data.train.num_steps):
             if stop():
                 return False
-            self._train_step(train.batch(order, step))
-            if time.perf_counter() - self._saved_at > self.gang.save_state_seconds:
+            self.steps.take()
+            self.observer.step_done(gang)
+            if time.perf_counter() - self._saved_at > gang.save_state_seconds:
                 self.save_states()
         return True
 
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
-        gang = self.gang
-        members = gang.active
+        members, data = self.gang.active, self.gang.data
+        self.steps.settle()
         models = [member.distiller.inference_model() for member in members]
-        scores = [_evaluate(model, gang) for model in models]
+        answers = [self._answers(member, model) for member, model in zip(members, models, strict=True)]
+        self.steps.settle()
+        scores = [_scores(logits, data) for logits in answers]
         self._lap()
         for member, model, (test, val) in zip(members, models, scores, strict=True):
             result = member.result(test, val)
@@ -149,12 +188,18 @@ class _Training:
             save_state(member)
         self._saved_at = time.perf_counter()
 
-    def _train_step(self, batch: Batch) -> None:
-        gang = self.gang
-        teachers = gang.watch_teachers(batch.images)
-        for member in gang.active:
-            member.update(batch, teachers, gang.data.train.num_steps, gang.compute)
-        self.observer.step_done(gang)
+    def _begin_epoch(self) -> None:
+        try:
+            self.steps.begin_epoch()
+        except CannotRecordError as error:
+            self.steps = EagerSteps(self.gang, str(error))
+            self.steps.begin_epoch()
+
+    def _answers(self, member: Member, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Return where a model's logits on test and validation split will lie."""
+        test, val = self.gang.data.test, self.gang.data.val
+        predict = self.steps.predict
+        return predict(member, model, test), None if val is None else predict(member, model, val)
 
     def _record(self, member: Member, result: EpochResult, model: nn.Module) -> None:
         for rule in member.close_epoch(result):
@@ -170,13 +215,15 @@ class _Training:
         self._lap_began = now
 
 
-def _evaluate(model: nn.Module, gang: Gang) -> tuple[SplitMetrics, SplitMetrics | None]:
-    """Return how a model does on test and validation split."""
-    test, val = gang.data.test, gang.data.val
-    return (
-        split_metrics(predict(model, test, gang.compute), test.labels),
-        None if val is None else split_metrics(predict(model, val, gang.compute), val.labels),
-    )
+def _scores(
+    logits: tuple[Tensor, Tensor | None], data: TrainingData
+) -> tuple[SplitMetrics, SplitMetrics | None]:
+    """Return what logits on test and validation split say."""
+    test, val = logits
+    test_metrics = split_metrics(test, data.test.labels)
+    if data.val is None or val is None:
+        return test_metrics, None
+    return test_metrics, split_metrics(val, data.val.labels)
 
 
 def _divergence(result: EpochResult) -> str:

@@ -105,6 +105,12 @@ class Distiller(nn.Module):
     Config: ClassVar[type] = NoOptions
     num_teachers: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most teachers the method takes; None: no limit."""
+    graph_safe: ClassVar[bool] = True
+    """False: the engine may not record a step and replay it, and calls `losses` and `after_update` anew.
+
+    A replay repeats operations on tensors, not Python: what a method keeps from step to step must be
+    in buffers that it changes in place.
+    """
 
     def __init__(self, config: Any, setup: Setup) -> None:
         """Keep the student as a submodule; the teachers stay outside."""

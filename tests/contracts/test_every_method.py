@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -167,6 +168,38 @@ def test_its_losses_read_nothing_back_from_the_device(
     trial.losses(step)  # what is set up once may read
     with no_host_reads():
         trial.losses(step).total()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_its_whole_steps_can_be_recorded_and_replayed(
+    try_method: TryMethod,
+    no_host_reads: Callable[[], AbstractContextManager[Any]],
+    tape_lanes: type,
+    method: str,
+    precision: str,
+) -> None:
+    """Losses, backward pass, optimizer, what follows the update, and sums: all of it, bit for bit."""
+    if not methods.get(method).item.graph_safe:
+        pytest.skip("the method says that it cannot")
+    plain, replayed = try_method(method, precision=precision), try_method(method, precision=precision)
+    works: list[Callable[[], None]] = []
+    for trial in (plain, replayed):
+        teachers = trial.gang.watch_teachers(trial.batch.images)
+        learn = functools.partial(
+            trial.member.learn, trial.batch, teachers, torch.tensor(0.5), trial.gang.compute
+        )
+        learn()  # what is set up once may read
+        works.append(learn)
+    works[1] = tape_lanes().open().record(works[1], rehearse=lambda: None)
+    for step in range(3):
+        plain.distiller.setup.rng.manual_seed(step)
+        with no_host_reads():  # torch sums some gradients in another order where it is watched
+            works[0]()
+        replayed.distiller.setup.rng.manual_seed(step)
+        works[1]()
+    assert not differing(plain.distiller.state_dict(), replayed.distiller.state_dict())
+    for left, right in zip(plain.member.changing(), replayed.member.changing(), strict=True):
+        assert torch.equal(left, right)
 
 
 def test_its_inference_model_is_trained_along(try_method: TryMethod, method: str) -> None:

@@ -17,12 +17,18 @@ def losses(task: float | None, **transfer: float) -> Losses:
     )
 
 
+def add(sums: EpochSums, step: Losses, labels: list[int]) -> None:
+    sums.add(step, torch.tensor(labels))
+    sums.images += len(labels)
+
+
 def test_means_weigh_each_step_by_its_images() -> None:
     sums = EpochSums(CPU)
-    sums.add(losses(1.0, kd=10.0), torch.tensor([0, 0]))
-    sums.add(
+    add(sums, losses(1.0, kd=10.0), [0, 0])
+    add(
+        sums,
         Losses(task=torch.tensor(4.0), transfer={"kd": torch.tensor(40.0)}, logits=torch.tensor([[1.0, 0]])),
-        torch.tensor([0]),
+        [0],
     )
     terms, top1 = sums.means()
     assert terms == {"task": pytest.approx(2.0), "kd": pytest.approx(20.0)}
@@ -31,7 +37,7 @@ def test_means_weigh_each_step_by_its_images() -> None:
 
 def test_sums_keep_no_graph_and_no_task_where_there_is_none() -> None:
     sums = EpochSums(CPU)
-    sums.add(losses(None, simkd=0.5), torch.tensor([0, 1]))
+    add(sums, losses(None, simkd=0.5), [0, 1])
     assert sums.means() == ({"simkd": 0.5}, 100.0)
     assert not any(value.requires_grad for value in sums.state()["terms"].values())
 
@@ -40,21 +46,21 @@ def test_a_saved_state_goes_on_exactly() -> None:
     whole, first, second = EpochSums(CPU), EpochSums(CPU), EpochSums(CPU)
     values = [0.1 * number for number in range(10)]
     for value in values:
-        whole.add(losses(value), torch.tensor([0, 1]))
+        add(whole, losses(value), [0, 1])
     for value in values[:5]:
-        first.add(losses(value), torch.tensor([0, 1]))
+        add(first, losses(value), [0, 1])
     second.restore(first.state())
     for value in values[5:]:
-        second.add(losses(value), torch.tensor([0, 1]))
+        add(second, losses(value), [0, 1])
     assert second.means() == whole.means()
     assert second.images == whole.images == 20
 
 
 def test_many_small_losses_do_not_drown_in_a_large_sum() -> None:
     sums = EpochSums(CPU)
-    sums.add(losses(1e6), torch.tensor([0, 1]))
+    add(sums, losses(1e6), [0, 1])
     for _ in range(1000):
-        sums.add(losses(1e-3), torch.tensor([0, 1]))
+        add(sums, losses(1e-3), [0, 1])
     assert sums.means()[0]["task"] == pytest.approx((1e6 + 1.0) / 1001, rel=1e-9)
 
 
@@ -64,7 +70,7 @@ def test_metrics_are_means_that_count_in_no_loss() -> None:
         told = {"kept_percent": torch.tensor(kept), "broken": torch.tensor(torch.nan)}
         step = Losses(task=torch.tensor(1.0), logits=torch.eye(2)[: len(labels)], metrics=told)
         assert list(step.terms()) == ["task"]
-        sums.add(step, torch.tensor(labels))
+        add(sums, step, labels)
     assert sums.metrics() == {"kept_percent": pytest.approx(75.0)}
     assert list(sums.means()[0]) == ["task"]
     resumed.restore(sums.state())
@@ -72,3 +78,15 @@ def test_metrics_are_means_that_count_in_no_loss() -> None:
     old = {name: value for name, value in sums.state().items() if name != "metrics"}
     resumed.restore(old)
     assert resumed.metrics() == {}
+
+
+def test_sums_grow_and_start_over_where_they_are() -> None:
+    sums = EpochSums(CPU)
+    add(sums, losses(1.0, kd=2.0), [0, 1])
+    places = [tensor.data_ptr() for tensor in sums.tensors()]
+    add(sums, losses(3.0, kd=4.0), [0, 1])
+    assert sums.means()[0] == {"task": 2.0, "kd": 3.0}
+    sums.reset()
+    add(sums, losses(5.0, kd=6.0), [0, 1])
+    assert sums.means() == ({"task": 5.0, "kd": 6.0}, 100.0)
+    assert [tensor.data_ptr() for tensor in sums.tensors()] == places

@@ -1,0 +1,137 @@
+"""Queues of work on a device, and records of work that a queue can repeat."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+import torch
+
+Work = Callable[[], None]
+
+MOST_LANES = 16
+"""More streams bring nothing, and torch hands out the same 32 in turn."""
+
+
+class Lane(Protocol):
+    """A queue of work on the device. Work on different lanes may overlap."""
+
+    def run(self, work: Work) -> None:
+        """Queue work: a record, or plain code."""
+        ...
+
+    def record(self, work: Work, *, rehearse: Work, randomness: torch.Generator | None = None) -> Work:
+        """Return a record of `work`, which reads and writes the same memory each time it is run.
+
+        Args:
+            work: what to record.
+            rehearse: does the same for real a few times before it is recorded, and leaves no trace.
+            randomness: what `work` draws random numbers from; it is set anew before every run.
+
+        Raises:
+            RuntimeError: the work cannot be recorded; it reads something back, for example.
+        """
+        ...
+
+    def wait_for(self, other: Lane) -> None:
+        """Let what is queued here from now on wait for what is queued there by now."""
+        ...
+
+
+class Lanes(Protocol):
+    """Where lanes come from."""
+
+    def open(self) -> Lane:
+        """Return a lane: one of its own, while there are some left."""
+        ...
+
+    def current(self) -> Lane:
+        """Return the lane of code that knows no lanes."""
+        ...
+
+
+class CudaLane:
+    """A CUDA stream; its records are CUDA graphs that share a pool of memory.
+
+    They can, because they run one after the other and nothing that a later one leaves in the pool is read
+    after an earlier one has run again.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        """Queue on `stream`."""
+        self.stream = stream
+        self._done = torch.cuda.Event()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def run(self, work: Work) -> None:
+        """Queue work on the stream."""
+        with torch.cuda.stream(self.stream):
+            work()
+
+    def record(self, work: Work, *, rehearse: Work, randomness: torch.Generator | None = None) -> Work:
+        """Capture `work` as a CUDA graph.
+
+        The rehearsal is on the same stream: autograd remembers where it first met a parameter.
+
+        Raises:
+            RuntimeError: CUDA cannot capture it.
+        """
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        self.run(rehearse)
+        self.stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        if randomness is not None:
+            graph.register_generator_state(randomness)
+        # What other threads do, such as write a checkpoint, must not break the capture.
+        mode = "thread_local"
+        with (
+            _no_garbage_collection(),
+            torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode=mode),
+        ):
+            work()
+        return graph.replay
+
+    def wait_for(self, other: Lane) -> None:
+        """Let the stream wait for an event on the other."""
+        if not isinstance(other, CudaLane):
+            raise ValueError("lanes of different kinds cannot wait for each other")
+        if other.stream != self.stream:
+            other._done.record(other.stream)
+            self.stream.wait_event(other._done)
+
+
+class CudaLanes:
+    """Streams of one GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Open streams on `device`."""
+        self._device = device
+        self._lanes: list[CudaLane] = []
+        self._num_opened = 0
+
+    def open(self) -> CudaLane:
+        """Return a lane; after `MOST_LANES` they are given out again."""
+        if len(self._lanes) < MOST_LANES:
+            self._lanes.append(CudaLane(torch.cuda.Stream(self._device)))
+        lane = self._lanes[self._num_opened % MOST_LANES]
+        self._num_opened += 1
+        return lane
+
+    def current(self) -> CudaLane:
+        """Return the current stream."""
+        return CudaLane(torch.cuda.current_stream(self._device))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Generator[None]:
+    """Collect now and not inside: freeing the graphs of an earlier gang would break a capture."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,75 @@
+"""Taking the steps of a gang, one after the other, as plain code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.evaluate import predict
+
+if TYPE_CHECKING:
+    from kdctl.engine.member import Member
+    from kdctl.engine.trainer import Gang
+
+
+class Steps(Protocol):
+    """How a gang takes its steps. Every way gives the same bits."""
+
+    def begin_epoch(self) -> None:
+        """Make ready for the running epoch of the active members, from the step they stand at."""
+        ...
+
+    def take(self) -> None:
+        """Queue the next step of every active member; the device may still work on it afterwards."""
+        ...
+
+    def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
+        """Queue the evaluation of what a member would ship; return where its logits [N, K] will lie."""
+        ...
+
+    def settle(self) -> None:
+        """Let whatever comes next on the device wait until all that was queued here is done."""
+        ...
+
+    def executed_as(self, member: Member) -> str:
+        """Say how the steps of a member are executed, for its record."""
+        ...
+
+
+class EagerSteps:
+    """Runs every operation as it comes: the only way on a CPU."""
+
+    def __init__(self, gang: Gang, reason: str = "") -> None:
+        """`reason` says why there is no faster way, where one was looked for."""
+        self._gang = gang
+        self._reason = reason
+        self._order: EpochOrder | None = None
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the epoch."""
+        first = self._gang.active[0]
+        self._order = self._gang.data.train.order(first.seed, first.epoch)
+
+    def take(self) -> None:
+        """Take a step: one batch, one forward pass of each teacher, an update of every member."""
+        gang, train = self._gang, self._gang.data.train
+        if self._order is None:
+            raise ValueError("begin_epoch comes before the first step")
+        members = gang.active
+        batch = train.batch(self._order, members[0].step)
+        teachers = gang.watch_teachers(batch.images)
+        for member in members:
+            member.update(batch, teachers, train.num_steps, gang.compute)
+
+    def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
+        """Return the logits [N, K]."""
+        return predict(model, images, self._gang.compute)
+
+    def settle(self) -> None:
+        """Nothing is queued apart."""
+
+    def executed_as(self, member: Member) -> str:
+        """Return 'eager', with the reason if there is one."""
+        return f"eager: {self._reason}" if self._reason else "eager"

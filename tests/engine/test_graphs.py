@@ -1,0 +1,272 @@
+"""Replayed steps against plain ones, bit for bit, on tapes that repeat operations as CUDA graphs do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kdctl.engine.graphs import RECORDED, GraphedSteps
+from kdctl.engine.member import Member
+from kdctl.engine.resume import load_state
+from kdctl.engine.steps import EagerSteps
+from kdctl.engine.trainer import Gang, choose_steps, fit
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.distiller import Distiller, Losses, Step
+from kdctl.records import EpochResult
+
+METHODS = ("ce", {"name": "kd", "temperature": 3.0}, "simkd")
+SGD = {"name": "sgd", "learning_rate": 0.05}
+ADAMW = {"name": "adamw", "learning_rate": 0.003}
+
+MakeMember = Callable[..., Member]
+MakeGang = Callable[..., Gang]
+Check = Callable[[Any, Any], None]
+DropTimes = Callable[[list[EpochResult]], list[EpochResult]]
+
+
+def recordable(member: Member) -> Member:
+    """Give a member on the CPU the optimizer that it would have on a GPU."""
+    make = functools.partial(member.make_optimizer, recordable=True)
+    again = dataclasses.replace(member, make_optimizer=make, epoch=0, step=0)
+    load_state(again)
+    return again
+
+
+def odd(member: Member, method: type[Distiller]) -> Member:
+    return dataclasses.replace(member, distiller=method(None, member.distiller.setup))
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_replayed_steps_give_the_bits_of_plain_ones(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    tape_lanes: type,
+    optimizer: dict[str, Any],
+    assert_same_end: Check,
+    without_times: DropTimes,
+) -> None:
+    plain, replayed = record(), record()
+    gangs = [
+        make_gang(
+            *(recordable(make_member(method, folder=folder, optimizer=optimizer)) for method in METHODS)
+        )
+        for folder in ("plain", "replayed")
+    ]
+    assert fit(gangs[0], plain)
+    steps = GraphedSteps(gangs[1], tape_lanes(), required=True)
+    assert fit(gangs[1], replayed, steps=steps)
+    for left, right in zip(gangs[0].members, gangs[1].members, strict=True):
+        assert_same_end(left, right)
+        assert without_times(plain.results[left.key]) == without_times(replayed.results[right.key])
+        assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
+        assert steps.executed_as(right) == RECORDED
+
+
+def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+) -> None:
+    gang = make_gang(*(recordable(make_member(method, folder="gang")) for method in METHODS))
+    fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+    for member, method in zip(gang.members, METHODS, strict=True):
+        solo = make_gang(recordable(make_member(method, folder="solo")))
+        fit(solo, record(), steps=GraphedSteps(solo, tape_lanes()))
+        assert_same_end(member, solo.members[0])
+
+
+@pytest.mark.parametrize("at_step", [0, 2, 3, 5])
+def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    tape_lanes: type,
+    assert_same_end: Check,
+    at_step: int,
+) -> None:
+    whole = make_gang(recordable(make_member("kd", folder="whole")))
+    fit(whole, record())
+    for ends_replayed in (False, True):
+        parts, folder = record(), f"parts{ends_replayed}"
+        first = make_gang(recordable(make_member("kd", folder=folder)))
+        stop = lambda: parts.num_steps == at_step  # noqa: B023, E731 - used within the turn
+        assert not fit(first, parts, stop=stop, steps=GraphedSteps(first, tape_lanes()))
+        second = make_gang(recordable(make_member("kd", folder=folder)))
+        ways = GraphedSteps(second, tape_lanes()) if ends_replayed else EagerSteps(second)
+        assert fit(second, parts, steps=ways)
+        assert_same_end(whole.members[0], second.members[0])
+
+
+class Drawing(Distiller):
+    """A method that draws random targets, and keeps a moving average in a buffer."""
+
+    def __init__(self, config: Any, setup: Any) -> None:
+        super().__init__(config, setup)
+        self.register_buffer("mean", torch.zeros(setup.num_classes))
+
+    def losses(self, step: Step) -> Losses:
+        logits = step.student.require_logits()
+        target = torch.rand(logits.shape, generator=self.setup.rng) + step.progress
+        return Losses(task=None, transfer={"odd": functional.mse_loss(logits, target)}, logits=logits)
+
+    @torch.no_grad()
+    def after_update(self, step: Step) -> None:
+        self.mean.lerp_(step.student.require_logits().mean(dim=0), 0.1 * step.progress + 0.1)
+
+
+class Counting(Drawing):
+    """A method that counts in Python, which a replay does not run."""
+
+    graph_safe = False
+
+    def __init__(self, config: Any, setup: Any) -> None:
+        super().__init__(config, setup)
+        self.calls = 0
+
+    def after_update(self, step: Step) -> None:
+        self.calls += 1
+        super().after_update(step)
+
+
+class Reading(Drawing):
+    """A method that reads its losses back, although it should not."""
+
+    def losses(self, step: Step) -> Losses:
+        losses = super().losses(step)
+        assert losses.total().item() == losses.total().item()
+        return losses
+
+
+def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+) -> None:
+    gangs = [make_gang(recordable(odd(make_member("ce", folder=name), Drawing))) for name in ("a", "b")]
+    fit(gangs[0], record())
+    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], tape_lanes(), required=True))
+    assert gangs[0].members[0].distiller.mean.any()
+    assert_same_end(gangs[0].members[0], gangs[1].members[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [(Counting, "the method says that its steps cannot be recorded"), (Reading, "a step cannot be recorded")],
+)
+def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    tape_lanes: type,
+    assert_same_end: Check,
+    caplog: pytest.LogCaptureFixture,
+    method: type[Distiller],
+    reason: str,
+) -> None:
+    plain, mixed = (
+        make_gang(
+            recordable(odd(make_member("ce", folder=folder), method)),
+            recordable(make_member("kd", folder=folder)),
+        )
+        for folder in ("plain", "mixed")
+    )
+    fit(plain, record())
+    steps = GraphedSteps(mixed, tape_lanes())
+    with caplog.at_level(logging.WARNING):
+        fit(mixed, record(), steps=steps)
+    for left, right in zip(plain.members, mixed.members, strict=True):
+        assert_same_end(left, right)
+    assert steps.executed_as(mixed.members[0]).startswith(f"eager: {reason}")
+    assert steps.executed_as(mixed.members[1]) == RECORDED
+    assert len([message for message in caplog.messages if reason in message]) == 1
+
+
+def test_where_records_are_required_a_member_without_is_an_error(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type
+) -> None:
+    gang = make_gang(recordable(odd(make_member("ce"), Reading)))
+    with pytest.raises(KdctlError, match=r"a step cannot be recorded \(aten::_local_scalar_dense"):
+        fit(gang, record(), steps=GraphedSteps(gang, tape_lanes(), required=True))
+
+
+def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    tape_lanes: type,
+    teacher: Backbone,
+    assert_same_end: Check,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = make_gang(recordable(make_member("kd", folder="plain")))
+    fit(plain, record())
+    teacher.links["stem"].register_forward_hook(lambda _module, _inputs, output: output.sum().item() and None)
+    gang = make_gang(recordable(make_member("kd", folder="gang")))
+    with caplog.at_level(logging.WARNING):
+        assert fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+    assert_same_end(plain.members[0], gang.members[0])
+    assert sum("batch and teachers cannot be recorded" in message for message in caplog.messages) == 1
+
+
+def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+) -> None:
+    solo = make_gang(recordable(make_member("kd", folder="solo")))
+    fit(solo, record())
+    hopeless = recordable(make_member("ce", optimizer={"name": "sgd", "learning_rate": 1e30}))
+    taken = recordable(make_member("simkd"))
+    good = recordable(make_member("kd"))
+
+    def take_over(gang: Gang) -> None:
+        taken.left = observer.num_steps >= 4
+
+    observer = record(at_step=take_over)
+    gang = make_gang(hopeless, taken, good)
+    assert fit(gang, observer, steps=GraphedSteps(gang, tape_lanes()))
+    assert hopeless.diverged
+    assert (taken.epoch, taken.step) == (1, 1)
+    assert_same_end(solo.members[0], good)
+
+
+def test_each_phase_is_recorded_anew(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+) -> None:
+    method = {"name": "fitnet", "hint_share": 0.5}
+    length = {"schedule": {"name": "cosine", "epochs": 4}}
+    plain, replayed = (
+        make_gang(
+            recordable(make_member(method, folder=folder, **length)),
+            recordable(make_member("kd", folder=folder, **length)),
+        )
+        for folder in ("plain", "replayed")
+    )
+    fit(plain, record())
+    lanes = tape_lanes()
+    fit(replayed, record(), steps=GraphedSteps(replayed, lanes, required=True))
+    for left, right in zip(plain.members, replayed.members, strict=True):
+        assert_same_end(left, right)
+    # Batch and teachers, FitNet, KD: two sizes of batch in two phases, and in each phase two exams.
+    assert [lane.num_records for lane in lanes.lanes] == [4, 8, 8]
+
+
+def test_the_members_of_a_benchmark_may_be_the_same_run(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+) -> None:
+    twins = [recordable(make_member("kd")) for _ in range(2)]
+    gang = make_gang(*twins)
+    fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+    assert_same_end(*twins)
+
+
+def test_a_cpu_has_no_graphs(make_member: MakeMember, make_gang: MakeGang) -> None:
+    gang = make_gang(make_member("ce"))
+    assert isinstance(choose_steps(gang), EagerSteps)
+    assert choose_steps(gang).executed_as(gang.members[0]) == "eager"
+    gang.graphs = "on"
+    with pytest.raises(KdctlError, match="--graphs on needs a GPU, and the device is cpu"):
+        choose_steps(gang)
