@@ -47,8 +47,37 @@ class ModelCheckpoint:
 
 def write_model(path: Path, model: nn.Module, plan: Mapping[str, Any]) -> str:
     """Write the weights of `model` and the plan that made it; return the file's SHA-256."""
-    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    return write(path, {"format": FORMAT, "plan": canonical_json(plan), "weights": weights})
+    return write(path, model_content(model, plan))
+
+
+def model_content(model: nn.Module, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `write` makes a checkpoint of `model` from: its weights as they are now."""
+    weights = host_copy(dict(model.state_dict()))
+    return {"format": FORMAT, "plan": canonical_json(plan), "weights": weights}
+
+
+def host_copy(tree: Any) -> Any:
+    """Return dicts, lists and plain values as they are, and their tensors copied to the host.
+
+    A GPU copies all of them into pinned memory before the host waits for it, once.
+    """
+    devices: set[torch.device] = set()
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if not value.is_cuda:
+                return value.detach().clone()
+            devices.add(value.device)
+            pinned = torch.empty_like(value, device="cpu", pin_memory=True, requires_grad=False)
+            return pinned.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        return [copied(item) for item in value] if isinstance(value, list) else value
+
+    result = copied(tree)
+    for device in devices:
+        torch.cuda.current_stream(device).synchronize()
+    return result
 
 
 def read_model(path: Path) -> ModelCheckpoint:
@@ -86,8 +115,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     model.load_state_dict(dict(weights))
 
 
-def write(path: Path, content: Mapping[str, Any]) -> str:
+def write(path: Path, content: Mapping[str, Any], *, previous: Path | None = None) -> str:
     """Write tensors and plain values to `path` atomically; return the SHA-256 of the file.
+
+    Args:
+        path: the file; one that is there is replaced.
+        content: what to write.
+        previous: where to keep the file that is there; None: nowhere.
 
     Raises:
         KdctlError: there is no room, or no permission.
@@ -102,6 +136,8 @@ def write(path: Path, content: Mapping[str, Any]) -> str:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

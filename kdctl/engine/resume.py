@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from kdctl.engine.checkpoint import DamagedCheckpointError, MisfitCheckpointError, load_weights, read, write
+from kdctl.engine.checkpoint import (
+    DamagedCheckpointError,
+    MisfitCheckpointError,
+    host_copy,
+    load_weights,
+    read,
+    write,
+)
 from kdctl.engine.member import Member
 from kdctl.engine.optim import restore_optimizer
 from kdctl.records import Selected, from_tree, to_tree
@@ -13,37 +22,70 @@ from kdctl.records import Selected, from_tree, to_tree
 RESUME_FILE = "resume.pt"
 """In the run's folder, until the run ends."""
 
+PREVIOUS_FILE = "resume.prev.pt"
+"""The state that was saved before it, should it turn out to be damaged."""
+
 FORMAT = "kdctl-state-1"
+
+_log = logging.getLogger(__name__)
 
 
 def save_state(member: Member) -> None:
     """Write everything that is needed to go on from here."""
-    content = {
-        "format": FORMAT,
-        "epoch": member.epoch,
-        "step": member.step,
-        "distiller": member.distiller.state_dict(),
-        "optimizer": member.optimizer.state_dict(),
-        "sums": member.sums.state(),
-        "epoch_seconds": member.epoch_seconds,
-        "train_seconds": member.train_seconds,
-        "selected": to_tree(member.selected),
-    }
-    write(member.folder / RESUME_FILE, content)
+    write_state(member.folder, state_of(member))
+
+
+def state_of(member: Member) -> dict[str, Any]:
+    """Return a copy of everything that is needed to go on from here, for `write_state`."""
+    return host_copy(
+        {
+            "format": FORMAT,
+            "epoch": member.epoch,
+            "step": member.step,
+            "distiller": dict(member.distiller.state_dict()),
+            "optimizer": member.optimizer.state_dict(),
+            "sums": member.sums.state(),
+            "epoch_seconds": member.epoch_seconds,
+            "train_seconds": member.train_seconds,
+            "selected": to_tree(member.selected),
+        }
+    )
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a state into the folder of its run; the one before it is kept.
+
+    Raises:
+        KdctlError: there is no room, or no permission.
+    """
+    write(folder / RESUME_FILE, state, previous=folder / PREVIOUS_FILE)
 
 
 def load_state(member: Member) -> bool:
     """Put a new member where its saved state left it; False when there is none that can be used.
 
     A state that is torn, or that another version of kdctl wrote in another form, is as good as none:
-    the run starts over rather than fail for ever.
+    the run goes on from the state before it, or starts over, rather than fail for ever.
 
     Raises:
         KdctlError: the file is there but may not be read.
     """
-    path = member.folder / RESUME_FILE
-    if not path.is_file():
-        return False
+    for name in (RESUME_FILE, PREVIOUS_FILE):
+        path = member.folder / name
+        if path.is_file():
+            if _load(member, path):
+                return True
+            _log.warning("%s is damaged or of another version: it is not used", path)
+    return False
+
+
+def discard_state(member: Member) -> None:
+    """Remove the saved states of a run that has come to its end."""
+    for name in (RESUME_FILE, PREVIOUS_FILE):
+        (member.folder / name).unlink(missing_ok=True)
+
+
+def _load(member: Member, path: Path) -> bool:
     try:
         state, _ = read(path)
         if state.get("format") != FORMAT:
@@ -53,11 +95,6 @@ def load_state(member: Member) -> bool:
         return False
     _restore(member, state)
     return True
-
-
-def discard_state(member: Member) -> None:
-    """Remove the saved state of a run that has come to its end."""
-    (member.folder / RESUME_FILE).unlink(missing_ok=True)
 
 
 def _restore(member: Member, state: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ A run on its own is a gang of one, on the same code.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.engine.batches import EvaluationSet, TrainingSet
-from kdctl.engine.checkpoint import write_model
+from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import split_metrics
 from kdctl.engine.graphs import CannotRecordError, GraphedSteps
 from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.member import Member
-from kdctl.engine.resume import save_state
+from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.engine.writer import BackgroundWriter
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.records import EpochResult, Selection, SplitMetrics
@@ -133,22 +135,24 @@ def fit(
     """
     if len({(member.epoch, member.step, member.seed, member.schedule.epochs) for member in gang.members}) > 1:
         raise ValueError("the members of a gang must stand at the same step and share seed and length")
-    training = _Training(gang, observer, steps or choose_steps(gang))
-    while gang.active and gang.active[0].epoch < gang.num_epochs:
-        if not training.train_epoch(stop):
-            training.save_states()
-            return False
-        training.close_epoch()
+    with BackgroundWriter() as writer:
+        training = _Training(gang, observer, steps or choose_steps(gang), writer)
+        while gang.active and gang.active[0].epoch < gang.num_epochs:
+            if not training.train_epoch(stop):
+                training.save_states()
+                return False
+            training.close_epoch()
     return True
 
 
 class _Training:
     """A gang on its way, with its clocks."""
 
-    def __init__(self, gang: Gang, observer: Observer, steps: Steps) -> None:
+    def __init__(self, gang: Gang, observer: Observer, steps: Steps, writer: BackgroundWriter) -> None:
         self.gang = gang
         self.observer = observer
         self.steps = steps
+        self.writer = writer
         self._lap_began = self._saved_at = time.perf_counter()
 
     def train_epoch(self, stop: Callable[[], bool]) -> bool:
@@ -182,10 +186,11 @@ class _Training:
                 self._record(member, result, model)
 
     def save_states(self) -> None:
-        """Save where every member stands."""
+        """Save where every member stands; the files are written after those handed in before."""
+        self.steps.settle()
         self._lap()
         for member in self.gang.active:
-            save_state(member)
+            self.writer.write(functools.partial(write_state, member.folder, state_of(member)))
         self._saved_at = time.perf_counter()
 
     def _begin_epoch(self) -> None:
@@ -202,9 +207,14 @@ class _Training:
         return predict(member, model, test), None if val is None else predict(member, model, val)
 
     def _record(self, member: Member, result: EpochResult, model: nn.Module) -> None:
-        for rule in member.close_epoch(result):
-            if rule is not Selection.LAST or member.epoch == self.gang.num_epochs:
-                write_model(member.folder / f"{rule.value}.pt", model, member.plan)
+        rules = member.close_epoch(result)
+        is_last = member.epoch == self.gang.num_epochs
+        kept = [rule for rule in rules if is_last or rule is not Selection.LAST]
+        if kept:
+            content = model_content(model, member.plan)
+            for rule in kept:
+                path = member.folder / f"{rule.value}.pt"
+                self.writer.write(functools.partial(write, path, content))
         self.observer.epoch_done(member, result)
 
     def _lap(self) -> None:

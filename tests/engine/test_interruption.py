@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdctl.engine.member import Member
 from kdctl.engine.trainer import Gang, fit
+from kdctl.errors import KdctlError
 from kdctl.records import EpochResult
 
 SGD = {"name": "sgd", "learning_rate": 0.05}
@@ -113,6 +115,47 @@ def test_a_damaged_state_starts_the_run_over(
     assert (again.epoch, again.step) == (0, 0)
     assert_same_bits(fresh.distiller.state_dict(), again.distiller.state_dict())
     assert fit(make_gang(again), parts)
+
+
+@pytest.mark.parametrize("damage", ["0.0", "0.3", "0.99", "flipped", "gone"])
+def test_where_the_last_state_is_damaged_the_run_goes_on_from_the_one_before(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    damage: str,
+    assert_same_end: Check,
+) -> None:
+    whole = make_member("kd", folder="whole")
+    fit(make_gang(whole), record())
+
+    parts = record()
+    for at_step in (2, 4):
+        fit(make_gang(make_member("kd", folder="parts")), parts, stop=lambda: parts.num_steps == at_step)  # noqa: B023
+    path = whole.folder.parents[1] / "parts" / whole.key / "resume.pt"
+    content = path.read_bytes()
+    if damage == "gone":  # the machine stopped between two renamings
+        path.unlink()
+    elif damage == "flipped":
+        path.write_bytes(content.replace(b"distiller", b"distillep", 1))
+    else:
+        path.write_bytes(content[: int(float(damage) * len(content))])
+    resumed = make_member("kd", folder="parts")
+    assert (resumed.epoch, resumed.step) == (0, 2)
+    assert fit(make_gang(resumed), parts)
+    assert_same_end(whole, resumed)
+
+
+def test_states_are_written_in_their_order_after_the_checkpoints_they_rest_on(
+    make_member: MakeMember, make_gang: MakeGang, record: type, tmp_path: Path
+) -> None:
+    """A state of epoch 2 without the best model of epoch 1 would lose it."""
+    member = make_member("kd")
+    (member.folder / "best-test.pt").mkdir(parents=True)  # cannot be replaced by a file
+    observer = record(at_step=lambda gang: setattr(gang, "save_state_seconds", 0.0))
+    with pytest.raises(KdctlError, match=r"best-test.pt cannot be written"):
+        fit(make_gang(member), observer)
+    again = make_member("kd")
+    assert (again.epoch, again.step) == (0, 3)  # nothing of epoch 2 was saved
 
 
 def test_times_of_an_epoch_outlive_a_stop(make_member: MakeMember, make_gang: MakeGang, record: type) -> None:
