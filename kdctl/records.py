@@ -151,6 +151,8 @@ class Environment:
     """SHA-256 of each teacher's checkpoint file."""
     gang: str = ""
     """Names the runs that shared this run's batches and teacher; empty for a run on its own."""
+    execution: str = "eager"
+    """How steps were executed: 'graphs' (recorded as CUDA graphs), 'eager', or 'eager: <why not>'."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ Data = Annotated[Path, typer.Option("--data", help="Folder below which data sets
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of torch; its own default if not given.")
+]
+Graphs = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option("--graphs", help="Record steps as CUDA graphs: where it can be, always (or fail), never."),
 ]
 Overrides = Annotated[
     list[str] | None,

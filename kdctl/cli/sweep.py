@@ -29,6 +29,7 @@ def sweep(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    graphs: options.Graphs = "auto",
     gang: options.GangSize = 8,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
     smoke: Annotated[
@@ -50,7 +51,7 @@ def sweep(
 
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(
-        runs, data, device=device, num_threads=threads, may_fetch=not dry_run
+        runs, data, device=device, num_threads=threads, graphs=graphs, may_fetch=not dry_run
     ) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed)
         if dry_run:
@@ -58,7 +59,9 @@ def sweep(
             return
         workflows.require_ready(plan.ahead, workspace)
     with (
-        workflows.open_workspace(runs, workspace.library, device=device, num_threads=threads) as workspace,
+        workflows.open_workspace(
+            runs, workspace.library, device=device, num_threads=threads, graphs=graphs
+        ) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,
     ):

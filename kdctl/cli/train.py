@@ -29,6 +29,7 @@ def train(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    graphs: options.Graphs = "auto",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: options.OutputFormat = options.Format.TEXT,
@@ -47,7 +48,9 @@ def train(
 
     values = words.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    with workflows.open_for_planning(runs, data, device=device, may_fetch=not dry_run) as workspace:
+    with workflows.open_for_planning(
+        runs, data, device=device, graphs=graphs, may_fetch=not dry_run
+    ) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
@@ -57,7 +60,9 @@ def train(
             show_plans(plan.teachers, plan.runs, plan.states, to=messages())
         workflows.require_ready(plan.to_do, workspace)
     with (
-        workflows.open_workspace(runs, workspace.library, device=device, num_threads=threads) as workspace,
+        workflows.open_workspace(
+            runs, workspace.library, device=device, num_threads=threads, graphs=graphs
+        ) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,
     ):

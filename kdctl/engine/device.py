@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -14,6 +15,10 @@ from kdctl.recipe.plan import EngineOptions
 
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 """What a CPU with arithmetic for bf16 has, on x86 and on ARM; others convert around each product."""
+
+
+Graphs = Literal["auto", "on", "off"]
+"""Whether steps are recorded as CUDA graphs: where it can be, always (or an error), never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,16 @@ def has_fast_bf16(device: torch.device) -> bool | None:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     known = [bool(capabilities[name]) for name in _BF16_INSTRUCTIONS if name in capabilities]
     return any(known) if known else None
+
+
+def require_graphs(graphs: Graphs, device: torch.device) -> None:
+    """Raise if CUDA graphs are asked for on a device that has none.
+
+    Raises:
+        UsageError: they are.
+    """
+    if graphs == "on" and device.type != "cuda":
+        raise UsageError(f"--graphs on needs a GPU, and the device is {device}.", "use --graphs auto.")
 
 
 def describe(device: torch.device) -> str:

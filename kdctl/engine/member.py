@@ -56,6 +56,8 @@ class Member:
     """By selection rule, of the epochs that are complete."""
     diverged: str = ""
     """Why the run cannot go on; empty while it can."""
+    execution: str = "eager"
+    """How its steps are executed, for the record."""
     left: bool = False
     """Whether the run was taken out of its gang: someone else trains it now."""
 

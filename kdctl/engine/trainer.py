@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kdctl.engine.batches import EvaluationSet, TrainingSet
 from kdctl.engine.checkpoint import model_content, write
-from kdctl.engine.device import Compute
+from kdctl.engine.device import Compute, Graphs, require_graphs
 from kdctl.engine.evaluate import split_metrics
 from kdctl.engine.graphs import CannotRecordError, GraphedSteps
 from kdctl.engine.lanes import CudaLanes
@@ -25,15 +25,11 @@ from kdctl.engine.member import Member
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.writer import BackgroundWriter
-from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.records import EpochResult, Selection, SplitMetrics
 
 SAVE_STATE_SECONDS = 60.0
 """At most so much work is lost when a process is killed (a signal loses none)."""
-
-
-Graphs = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +96,12 @@ def choose_steps(gang: Gang) -> Steps:
     """Return the fastest way that a gang can take its steps on its device.
 
     Raises:
-        KdctlError: CUDA graphs are required on a device that has none.
+        UsageError: CUDA graphs are required on a device that has none.
     """
     device = gang.compute.device
     if device.type == "cuda" and gang.graphs != "off":
         return GraphedSteps(gang, CudaLanes(device), required=gang.graphs == "on")
-    if gang.graphs == "on":
-        raise KdctlError(f"--graphs on needs a GPU, and the device is {device}.", "use --graphs auto.")
+    require_graphs(gang.graphs, device)
     return EagerSteps(gang)
 
 
@@ -199,6 +194,8 @@ class _Training:
         except CannotRecordError as error:
             self.steps = EagerSteps(self.gang, str(error))
             self.steps.begin_epoch()
+        for member in self.gang.active:
+            member.execution = self.steps.executed_as(member)
 
     def _answers(self, member: Member, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return where a model's logits on test and validation split will lie."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kdctl.store.folder import RunFolder
 from kdctl.workflows.data import DataLibrary
@@ -21,6 +22,8 @@ class Bench:
     """'auto', 'cpu', 'cuda' or 'cuda:N'."""
     num_threads: int | None = None
     """CPU threads of torch; None: its default."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Whether steps are recorded as CUDA graphs; 'on' stops with an error where they cannot be."""
 
     def folder(self, key: str) -> RunFolder:
         """Return the folder of a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from kdctl.engine.member import Member
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import Gang, TrainingData, fit
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import EpochResult, ModelFacts, RunResult, RunState, Selection
+from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
 from kdctl.workflows.assemble import (
     build_compute,
     build_data,
@@ -76,6 +77,7 @@ class GangRun:
     trainer: GangTrainer
     plans: list[RunPlan]
     _facts: dict[str, ModelFacts] = field(default_factory=dict[str, ModelFacts])
+    _environments: dict[str, Environment] = field(default_factory=dict[str, Environment])
     _teacher_top1: float | None = None
     _renewed: float = field(default_factory=time.monotonic)
     _ended: set[str] = field(default_factory=set[str])
@@ -118,6 +120,7 @@ class GangRun:
         """Pass on where the members stand, and keep their leases alive."""
         num_steps = gang.data.train.num_steps
         for member in gang.active:
+            self._note_execution(member)
             self.trainer.progress.stepped(member.key, member.epoch + member.step / num_steps)
         self._maybe_renew()
 
@@ -159,7 +162,8 @@ class GangRun:
             self._open(plan, member, teachers, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
         return [
-            Gang(members=members, teachers=frozen, data=data, compute=compute) for members in places.values()
+            Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=bench.graphs)
+            for members in places.values()
         ]
 
     def _open(self, plan: RunPlan, member: Member, teachers: list[LoadedTeacher], compute: Compute) -> None:
@@ -169,7 +173,16 @@ class GangRun:
             teacher_checkpoints=tuple(teacher.checkpoint_sha256 for teacher in teachers),
             gang=tuple(other.key for other in self.plans),
         )
+        self._environments[plan.key] = environment
         self.trainer.journal.opened(plan, environment, epoch=member.epoch)
+
+    def _note_execution(self, member: Member) -> None:
+        """Keep how a member's steps are executed, which is known once they are taken."""
+        environment = self._environments[member.key]
+        if environment.execution != member.execution:
+            environment = dataclasses.replace(environment, execution=member.execution)
+            self._environments[member.key] = environment
+            self.trainer.journal.opened(self._plan(member.key), environment, epoch=member.epoch)
 
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kdctl.engine.device import choose_device, has_fast_bf16
+from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
@@ -21,11 +21,14 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     """Look for the device, the teachers' models, and read all data that the plans name.
 
     Raises:
-        KdctlError: there is no such device, or it cannot compute in a precision that is asked for; the
-            model of a finished teacher is gone; data are missing or corrupt, or smaller than asked for.
+        KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
+            in a precision that is; the model of a finished teacher is gone; data are missing or corrupt, or
+            smaller than asked for.
     """
     wanted = list(plans)
-    _require_precision(wanted, choose_device(workspace.device))
+    device = choose_device(workspace.device)
+    require_graphs(workspace.graphs, device)
+    _require_precision(wanted, device)
     _require_teachers(wanted, workspace)
     workspace.library.require(plan.data for plan in wanted)
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kdctl.store.store import Store
 from kdctl.workflows.bench import Bench
@@ -29,6 +30,7 @@ def open_workspace(
     *,
     device: str = "auto",
     num_threads: int | None = None,
+    graphs: Literal["auto", "on", "off"] = "auto",
     create: bool = True,
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
@@ -38,6 +40,7 @@ def open_workspace(
         data: folder below which data sets are looked for, or a library that has read some already.
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
         num_threads: CPU threads of torch; None: its default.
+        graphs: whether steps are recorded as CUDA graphs: where it can be, always (or an error), never.
         create: False: the database must be there.
 
     Raises:
@@ -46,7 +49,14 @@ def open_workspace(
     folder = Path(runs)
     with Store.open(folder / DATABASE, create=create) as store:
         library = data if isinstance(data, DataLibrary) else DataLibrary(Path(data))
-        yield Workspace(runs=folder, store=store, library=library, device=device, num_threads=num_threads)
+        yield Workspace(
+            runs=folder,
+            store=store,
+            library=library,
+            device=device,
+            num_threads=num_threads,
+            graphs=graphs,
+        )
 
 
 @contextmanager
@@ -56,6 +66,7 @@ def open_for_planning(
     *,
     device: str = "auto",
     num_threads: int | None = None,
+    graphs: Literal["auto", "on", "off"] = "auto",
     may_fetch: bool = True,
 ) -> Generator[Workspace]:
     """Open a workspace to plan or to look at checkpoint files: nothing is made that is not there.
@@ -73,4 +84,11 @@ def open_for_planning(
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
         store = stack.enter_context(Store.open(path))
-        yield Workspace(runs=folder, store=store, library=library, device=device, num_threads=num_threads)
+        yield Workspace(
+            runs=folder,
+            store=store,
+            library=library,
+            device=device,
+            num_threads=num_threads,
+            graphs=graphs,
+        )

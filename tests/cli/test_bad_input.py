@@ -35,6 +35,7 @@ Kdctl = Callable[..., Any]
         (f"train --student resnet3 --teacher gone.pt {TINY}", ("gone.pt", "cannot be read"), 2),
         (f"train --student resnet3 --teacher abcdef12 {TINY}", ("no run 'abcdef12'",), 2),
         (f"train --student resnet3 {TINY} --device tpu", ("'tpu' is not a device",), 2),
+        (f"train --student resnet3 {TINY} --device cpu --graphs on", ("--graphs on needs a GPU",), 2),
         (f"train --student resnet3 {TINY} --plugin gone.py", ("no plug-in file", "gone.py"), 2),
         ("train gone.toml", ("gone.toml cannot be read",), 2),
         ("sweep gone.toml", ("gone.toml cannot be read",), 2),

@@ -1,3 +1,4 @@
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -5,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.engine import trainer
+from kdctl.engine.steps import EagerSteps
 from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
@@ -68,6 +71,21 @@ def test_a_finished_run_keeps_no_state_to_resume_from(recipe: RecipeWriter, work
     (run,) = workflows.train(path, workspace)
     assert run.state is RunState.FINISHED
     assert not (workspace.folder(run.key).path / "resume.pt").exists()
+
+
+def test_the_environment_says_how_steps_were_executed(
+    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = {"teacher": "", "method": 'method = "ce"', "student": 'student = "resnet3"'}
+    (run,) = workflows.train(recipe(**alone), workspace)
+    assert run.environment is not None
+    assert run.environment.execution == "eager"
+    monkeypatch.setattr(trainer, "choose_steps", lambda gang: EagerSteps(gang, "a reason"))
+    (run,) = workflows.train(recipe(**alone, seeds="seeds = [7]"), workspace)
+    assert run.environment is not None
+    assert run.environment.execution == "eager: a reason"
+    written = json.loads((workspace.folder(run.key).path / "environment.json").read_text())
+    assert written["execution"] == "eager: a reason"
 
 
 def test_a_teacher_whose_file_changed_since_its_run_ended_is_refused(
