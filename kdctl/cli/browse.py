@@ -113,7 +113,7 @@ def _planned(
 
     opened = workflows.open_recipe(recipe, override or [], plugin or [])
     with workflows.open_for_planning(runs, data) as workspace:
-        plan = workflows.plan_sweep(opened, workspace)
+        plan = workflows.plan_sweep(opened, workspace, replace=True)  # it is not going to run
     return (*plan.runs, *plan.teachers)
 
 

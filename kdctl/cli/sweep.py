@@ -36,6 +36,10 @@ def sweep(
         bool,
         typer.Option("--smoke", help="Scale everything down, teachers too, to try a recipe in minutes."),
     ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Let the name of a known sweep mean this recipe from now on."),
+    ] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: options.OutputFormat = options.Format.TEXT,
@@ -53,7 +57,7 @@ def sweep(
     with workflows.open_for_planning(
         runs, data, device=device, num_threads=threads, graphs=graphs, may_fetch=not dry_run
     ) as workspace:
-        plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed)
+        plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
         if dry_run:
             _show_plan(plan, workflows.estimate_sweep(plan, workspace, gang_size=gang), form)
             return
@@ -66,7 +70,13 @@ def sweep(
         display(quiet=quiet) as progress,
     ):
         outcome = workflows.sweep(
-            opened, workspace, progress=progress, stop=stop, gang_size=gang, retry_failed=retry_failed
+            opened,
+            workspace,
+            progress=progress,
+            stop=stop,
+            gang_size=gang,
+            retry_failed=retry_failed,
+            replace=replace,
         )
     _show_outcome(outcome, form, quiet=quiet)
     if not outcome.complete:

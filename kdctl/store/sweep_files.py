@@ -32,18 +32,18 @@ def keep_sweep(
     recipe: Mapping[str, Any],
     *,
     members: Sequence[SweepMember],
-    replace: bool = False,
+    leaving: Sequence[str] = (),
 ) -> None:
     """Keep a sweep in the database and in its file below `root`.
 
-    A known name gets the new recipe, and the new members besides its old ones, or instead of them.
+    A known name gets the new recipe, and the new members besides its old ones, less those leaving.
     The file is written inside the transaction: it is never older than the database.
 
     Raises:
         KdctlError: a member's run is not known.
     """
     with store.writing() as connection:
-        sweeps.record(connection, name, recipe=recipe, members=members, replace=replace)
+        sweeps.record(connection, name, recipe=recipe, members=members, leaving=leaving)
         content = _text(sweeps.find(connection, name))
         path = sweep_path(root, name)
         if not path.is_file() or path.read_bytes() != content:
@@ -81,12 +81,13 @@ def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
         before = [item for item in sweeps.all_sweeps(connection) if item.name == sweep.name]
         if before and (before[0].recipe, before[0].members) == (sweep.recipe, members):
             return False
+        old = [member.run_key for item in before for member in item.members]
         sweeps.record(
             connection,
             sweep.name,
             recipe=sweep.recipe,
             members=members,
-            replace=True,
+            leaving=old,
             created=sweep.created,
         )
         return True

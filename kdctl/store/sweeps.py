@@ -22,7 +22,7 @@ def record(
     *,
     recipe: Mapping[str, Any],
     members: Sequence[SweepMember],
-    replace: bool = False,
+    leaving: Sequence[str] = (),
     created: str = "",
 ) -> None:
     """Keep a sweep; a known name gets the new recipe, and keeps its members besides the new ones.
@@ -32,7 +32,7 @@ def record(
         name: of the sweep.
         recipe: as one merged tree.
         members: whose runs are known.
-        replace: forget its old members.
+        leaving: keys of runs that are its members no more, in any role.
         created: when a new one was made (UTC, ISO 8601); now, if not given.
 
     Raises:
@@ -47,8 +47,9 @@ def record(
         index_elements=[SweepRow.name], set_={"recipe": statement.excluded.recipe}
     )
     connection.execute(statement)
-    if replace:
-        connection.execute(delete(SweepRunRow).where(SweepRunRow.sweep_name == name))
+    if leaving:
+        gone = (SweepRunRow.sweep_name == name, SweepRunRow.run_key.in_(listed(leaving)))
+        connection.execute(delete(SweepRunRow).where(*gone))
     rows = [{"sweep_name": name, "run_key": member.run_key, "role": member.role} for member in members]
     if rows:
         connection.execute(insert(SweepRunRow).on_conflict_do_nothing(), rows)

@@ -20,6 +20,7 @@ from kdctl.sweep.study import ConfigurationStudy, Proposal, known_points, open_s
 from kdctl.workflows.crew import CrewPlan
 from kdctl.workflows.execute import Executor, hired, teacher_plans
 from kdctl.workflows.failure import mistakes_of
+from kdctl.workflows.identity import lost_members
 from kdctl.workflows.planning import Planner
 from kdctl.workflows.progress import Progress
 from kdctl.workflows.readiness import require_ready
@@ -48,6 +49,8 @@ class SweepPlan:
     """Of the runs that the store knows already."""
     retry_failed: bool = False
     """True: runs that failed before are to be done."""
+    leaving: tuple[str, ...] = ()
+    """Keys of runs that belong to the sweep of this name now, and will not any more."""
 
     @property
     def num_configurations(self) -> int:
@@ -91,13 +94,17 @@ class SweepOutcome:
     """What is to be mended for the runs that failed."""
 
 
-def plan_sweep(recipe: Recipe | Path | str, workspace: Workspace, *, retry_failed: bool = False) -> SweepPlan:
+def plan_sweep(
+    recipe: Recipe | Path | str, workspace: Workspace, *, retry_failed: bool = False, replace: bool = False
+) -> SweepPlan:
     """Resolve every configuration of a recipe with every seed.
 
     Raises:
         RecipeError: everything that is wrong with the recipe, over all its configurations.
+        UsageError: there is a sweep of this name with other content, and `replace` does not say to
+            forget that.
     """
-    return _plan(_planner(recipe, workspace), workspace, retry_failed)
+    return _plan(_planner(recipe, workspace), workspace, retry_failed=retry_failed, replace=replace)
 
 
 def sweep(
@@ -109,6 +116,7 @@ def sweep(
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
     retry_failed: bool = False,
+    replace: bool = False,
 ) -> SweepOutcome:
     """Run what the recipe asks for and the store does not have yet.
 
@@ -122,13 +130,15 @@ def sweep(
         stop: says when to save everything and return.
         gang_size: runs that train in lockstep, at most.
         retry_failed: start runs again that failed before.
+        replace: let the name of the recipe mean this content from now on.
 
     Raises:
         RecipeError: everything that is wrong with the recipe.
+        UsageError: there is a sweep of this name with other content.
         KdctlError: device or data are missing; then nothing was started.
     """
     planner = _planner(recipe, workspace)
-    plan = _plan(planner, workspace, retry_failed)
+    plan = _plan(planner, workspace, retry_failed=retry_failed, replace=replace)
     require_ready(plan.ahead, workspace)
     with (
         open_study(workspace.runs / DATABASE, plan.study) as study,
@@ -141,7 +151,7 @@ def sweep(
             retry_failed=retry_failed,
         ) as executor,
     ):
-        running = _RunningSweep(planner, study, executor)
+        running = _RunningSweep(planner, study, executor, plan.leaving)
         complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
         return running.outcome(complete=complete)
 
@@ -153,6 +163,8 @@ class _RunningSweep:
     planner: Planner
     study: ConfigurationStudy
     executor: Executor
+    leaving: Sequence[str]
+    """Keys of runs that belong to this sweep no more."""
     roles: dict[str, str] = field(default_factory=dict[str, str])
     """By run key: 'student' or 'teacher'."""
 
@@ -189,7 +201,11 @@ class _RunningSweep:
         store.add_runs([plan.planned() for plan in (*teachers, *plans)])
         self.roles |= {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
         members = [SweepMember(run_key=key, role=role) for key, role in self.roles.items()]
-        keep_sweep(store, self.executor.workspace.runs, recipe.name, recipe.tree, members=members)
+        keep_sweep(
+            *(store, self.executor.workspace.runs, recipe.name, recipe.tree),
+            members=members,
+            leaving=self.leaving,
+        )
         self.executor.complete(plans, later=num_later * len(recipe.seeds))
         runs = {run.key: run for run in store.runs(keys=[plan.key for plan in plans])}
         for proposal in proposals:
@@ -209,7 +225,7 @@ def _planner(recipe: Recipe | Path | str, workspace: Workspace) -> Planner:
     return Planner(opened, workspace)
 
 
-def _plan(planner: Planner, workspace: Workspace, retry_failed: bool) -> SweepPlan:
+def _plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, replace: bool) -> SweepPlan:
     recipe, search = planner.recipe, planner.recipe.search
     if search is None:
         runs = planner.runs(recipe.points)
@@ -231,6 +247,7 @@ def _plan(planner: Planner, workspace: Workspace, retry_failed: bool) -> SweepPl
         example=example,
         states=workspace.store.states([plan.key for plan in (*teachers, *runs)]),
         retry_failed=retry_failed,
+        leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
     )
 
 
@@ -264,5 +281,5 @@ def _study_name(recipe: Recipe, plans: Sequence[RunPlan]) -> str:
     """
     search = recipe.search
     wishes = [repr(recipe.seeds)] if search is None else [repr(dict(search.space)), search.metric]
-    text = "/".join([*wishes, *(plan.configuration for plan in plans)])
+    text = "/".join([*wishes, *dict.fromkeys(plan.configuration for plan in plans)])
     return f"{recipe.name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"

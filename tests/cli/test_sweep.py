@@ -160,3 +160,15 @@ def test_a_dry_run_downloads_nothing(kdctl: Kdctl, recipe: WriteRecipe, tmp_path
     if name == "cifar100":  # known well enough to be planned without it
         assert (answer.code, answer.err) == (0, "")
         assert "estimated time: about" in answer.out
+
+
+def test_a_recipe_that_drops_points_is_refused_with_what_differs_until_told_to(
+    kdctl: Kdctl, recipe: WriteRecipe
+) -> None:
+    name = recipe("[grid]\nmethod = ['ce', 'kd']\n")
+    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
+    smaller = recipe("[grid]\nmethod = ['kd']\n", "smaller.toml")
+    for words in (f"sweep {smaller} --threads 1", f"sweep {smaller} --dry-run"):
+        kdctl(words).refused("1 of its 2 runs", "grid.method: [ce, kd] → [kd]", "--replace", code=2)
+    assert kdctl(f"sweep {smaller} --threads 1 --quiet --replace").code == 0
+    assert len(json.loads(kdctl("runs list --sweep tiny --format json").out)["rows"]) == 2

@@ -69,10 +69,10 @@ class Positions(Silent):
         self.seen.append(position)
 
 
-def started(path: Path, workspace: Workspace) -> list[str]:
+def started(path: Path, workspace: Workspace, *, replace: bool = False) -> list[str]:
     """Sweep, and return the keys of the runs that were trained."""
     seen = Keys()
-    workflows.sweep(path, workspace, progress=seen)
+    workflows.sweep(path, workspace, progress=seen, replace=replace)
     return seen.keys
 
 
@@ -181,7 +181,7 @@ def test_a_changed_recipe_starts_another_search(workspace: Workspace, recipe: Re
     body = SEARCH.format(sampler="random", trials=2)
     workflows.sweep(recipe(body, teacher=""), workspace)
     longer = recipe(body, teacher="", schedule="schedule = {name = 'constant', epochs = 2}")
-    assert len(started(longer, workspace)) == 2
+    assert len(started(longer, workspace, replace=True)) == 2
 
 
 def test_a_search_on_validation_needs_a_split(workspace: Workspace, recipe: RecipeWriter) -> None:
