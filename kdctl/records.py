@@ -251,30 +251,6 @@ class StoredRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunBrief:
-    """A run in one line: what a list of ten thousand shows."""
-
-    key: str
-    student: str
-    teachers: tuple[str, ...]
-    """Their architectures."""
-    method: str
-    learning_rate: float | None
-    seed: int
-    state: RunState
-    epochs: int
-    """Epochs recorded so far."""
-    planned_epochs: int | None
-    top1: float | None
-    """Test accuracy of the last epoch in percent, once the run has ended."""
-    reason: str
-    created: str
-    """UTC, ISO 8601."""
-    updated: str
-    """UTC, ISO 8601."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class SweepMember:
     """A run's place in a sweep."""
 

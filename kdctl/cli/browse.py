@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdctl.cli import options
-from kdctl.records import RunBrief, RunState
+from kdctl.records import RunState
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan
+    from kdctl.store.briefs import RunBrief
     from kdctl.workflows.differences import RunDifference
 
 RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Run key, or its first digits.")]

@@ -11,7 +11,7 @@ import typer
 from kdctl.cli import options
 
 if TYPE_CHECKING:
-    from kdctl.records import RunBrief
+    from kdctl.store.briefs import RunBrief
     from kdctl.workflows.housekeeping import Collection
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from kdctl.records import RunBrief
+from kdctl.records import RunState
 from kdctl.store.runs import listed
 from kdctl.store.tables import RunRow, SweepRunRow
 
@@ -18,6 +19,30 @@ _PLAN_FIELDS = (
     "$.schedule.epochs",
     "$.teachers",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunBrief:
+    """A run in one line: what a list of ten thousand shows."""
+
+    key: str
+    student: str
+    teachers: tuple[str, ...]
+    """Their architectures."""
+    method: str
+    learning_rate: float | None
+    seed: int
+    state: RunState
+    epochs: int
+    """Epochs recorded so far."""
+    planned_epochs: int | None
+    top1: float | None
+    """Test accuracy of the last epoch in percent, once the run has ended."""
+    reason: str
+    created: str
+    """UTC, ISO 8601."""
+    updated: str
+    """UTC, ISO 8601."""
 
 
 def briefs(

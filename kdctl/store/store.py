@@ -17,7 +17,6 @@ from kdctl.records import (
     EpochResult,
     Evaluation,
     PlannedRun,
-    RunBrief,
     RunResult,
     RunState,
     StoredRun,
@@ -25,6 +24,7 @@ from kdctl.records import (
     SweepMember,
 )
 from kdctl.store import briefs, leases, measurements, runs, sweeps
+from kdctl.store.briefs import RunBrief
 from kdctl.store.database import connect, database_path, reading, writing
 from kdctl.store.holding import Holding
 from kdctl.store.owner import Owner

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.records import Artifact, EpochResult, Evaluation, RunBrief, RunState, StoredRun
+from kdctl.records import Artifact, EpochResult, Evaluation, RunState, StoredRun
 from kdctl.registry import folded
+from kdctl.store.briefs import RunBrief
 from kdctl.workflows.workspace import Workspace
 
 _PERIODS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

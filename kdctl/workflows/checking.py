@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
-from kdctl.records import RunBrief, RunState
+from kdctl.records import RunState
 from kdctl.store.backup import complaints, copy_database
+from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.json_text import to_json

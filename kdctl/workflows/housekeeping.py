@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
-from kdctl.records import SETTLED, RunBrief, Selection
+from kdctl.records import SETTLED, Selection
+from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
 from kdctl.workflows.browsing import named_runs
 from kdctl.workflows.workspace import Workspace
