@@ -12,7 +12,8 @@ from kdctl.cli import options
 
 if TYPE_CHECKING:
     from kdctl.workflows.estimate import Estimate
-    from kdctl.workflows.sweeping import SweepOutcome, SweepPlan
+    from kdctl.workflows.sweep_plan import SweepPlan
+    from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""

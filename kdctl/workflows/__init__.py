@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import frame, report
-    from kdctl.workflows.sweeping import plan_sweep, sweep
+    from kdctl.workflows.sweep_plan import plan_sweep
+    from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
     from kdctl.workflows.training import plan_training, train
     from kdctl.workflows.workspace import open_for_planning, open_workspace
@@ -76,7 +77,7 @@ _MODULES = {
     "open_workspace": "workspace",
     "plan_collection": "housekeeping",
     "plan_removal": "housekeeping",
-    "plan_sweep": "sweeping",
+    "plan_sweep": "sweep_plan",
     "plan_training": "training",
     "remove": "housekeeping",
     "report": "reporting",

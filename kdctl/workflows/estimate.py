@@ -21,7 +21,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun, canonical_json
 from kdctl.workflows.data import DataLibrary, Sizes
 from kdctl.workflows.memory import require_memory
-from kdctl.workflows.sweeping import SweepPlan
+from kdctl.workflows.sweep_plan import SweepPlan
 from kdctl.workflows.workspace import Workspace
 
 MEASURED_BATCH = 32

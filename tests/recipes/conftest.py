@@ -11,7 +11,7 @@ import pytest
 from kdctl import workflows
 from kdctl.recipe.component import Spec
 from kdctl.workflows.data import DataLibrary
-from kdctl.workflows.sweeping import SweepPlan
+from kdctl.workflows.sweep_plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("**/*.toml"))

@@ -9,7 +9,7 @@ from kdctl.records import RunState, Selection, StoredRun
 from kdctl.report.fields import known_fields
 from kdctl.report.replicates import group_by_configuration
 from kdctl.report.reported import find_reported, read_reported, without_row
-from kdctl.workflows.sweeping import SweepPlan
+from kdctl.workflows.sweep_plan import SweepPlan
 
 Plan = Callable[..., SweepPlan]
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.report.reported import read_reported
-from kdctl.workflows.sweeping import SweepPlan
+from kdctl.workflows.sweep_plan import SweepPlan
 
 Plan = Callable[..., SweepPlan]
 FOLDER = Path(__file__).parents[2] / "recipes"
