@@ -17,6 +17,7 @@ from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.database import database, sync
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.housekeeping import gc, rm
+from kdctl.cli.import_weights import import_weights
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report
 from kdctl.cli.sweep import sweep
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("sweep")(sweep)
 app.command("eval")(evaluate)
+app.command("import-weights")(import_weights)
 app.command("report")(report)
 app.command("bench")(bench)
 app.command("sync")(sync)

@@ -41,12 +41,13 @@ def evaluate(
     )
     with opened as workspace:
         evaluation = workflows.evaluate(subject, workspace, split=split, selection=select)
-    _show(evaluation, form)
+    show_evaluation(evaluation, form)
     if per_class and form is options.Format.TEXT:
         _show_classes(evaluation)
 
 
-def _show(evaluation: Evaluation, form: options.Format) -> None:
+def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
+    """Print the figures of a model on stdout."""
     from kdctl.cli.console import print_json, print_table
     from kdctl.cli.wording import measured, percent
     from kdctl.records import to_tree

@@ -28,8 +28,8 @@ from kdctl.engine.checkpoint import (
     unpickled,
     verify_checksums,
 )
-from kdctl.errors import UsageError
-from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published
+from kdctl.errors import KdctlError, UsageError
+from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published, models
 
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict")
 """Where the tensors of a model lie in a file, the likeliest first."""
@@ -103,9 +103,18 @@ def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
     return backbone
 
 
-def fits(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> bool:
-    """Whether a model can have these weights."""
-    return isinstance(builder, Published) and not _Match.of(builder, weights, input_size).differences
+def fitting_models(weights: PublicWeights, input_size: int) -> list[str]:
+    """Return the models for images of this size that have just these tensors."""
+    return [entry.name for entry in models.entries() if _fits(entry.item, weights, input_size)]
+
+
+def _fits(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> bool:
+    if not isinstance(builder, Published):
+        return False
+    try:
+        return not _Match.of(builder, weights, input_size).differences
+    except KdctlError:  # it does not take such small images
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +134,12 @@ class _Match:
             names = dict(_names(builder, backbone, weights.tensors))
             rows = weights.tensors.get(names["classifier.weight"])
             num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
-            own = builder(num_classes, input_size).state_dict()
+            if num_classes != backbone.num_classes:
+                backbone = builder(num_classes, input_size)
         return cls(
             names=names,
             num_classes=num_classes,
-            differences=list(_differences(own, names, weights.tensors)),
+            differences=list(_differences(backbone.state_dict(), names, weights.tensors)),
         )
 
 

@@ -99,12 +99,12 @@ class RunPlan:
     @functools.cached_property
     def configuration(self) -> str:
         """Hash of everything that can change the run's numbers, except the seed."""
-        return _hash({"numerics": NUMERICS, **self._table(Spec.content)})
+        return content_key({"numerics": NUMERICS, **self._table(Spec.content)})
 
     @functools.cached_property
     def key(self) -> str:
         """Hash of everything that can change the run's numbers, and of nothing else."""
-        return _hash({"configuration": self.configuration, "seed": self.seed})
+        return content_key({"configuration": self.configuration, "seed": self.seed})
 
     def planned(self) -> PlannedRun:
         """Return the record by which the store gets to know the run."""
@@ -143,5 +143,6 @@ class RunPlan:
         }
 
 
-def _hash(tree: Mapping[str, Any]) -> str:
+def content_key(tree: Mapping[str, Any]) -> str:
+    """Return the key of a run, or of a configuration, with this content."""
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()[:KEY_LENGTH]

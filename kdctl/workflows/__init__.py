@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
+    from kdctl.workflows.importing import import_weights
     from kdctl.workflows.readiness import require_ready
     from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import frame, report
@@ -44,6 +45,7 @@ __all__ = [
     "evaluate",
     "export",
     "frame",
+    "import_weights",
     "list_runs",
     "open_for_planning",
     "open_recipe",
@@ -71,6 +73,7 @@ _MODULES = {
     "evaluate": "evaluation",
     "export": "exporting",
     "frame": "reporting",
+    "import_weights": "importing",
     "list_runs": "browsing",
     "open_for_planning": "workspace",
     "open_recipe": "recipes",

@@ -96,6 +96,8 @@ class _EarlierRuns:
         for run in runs:
             if run.result is None or run.environment is None or run.environment.device != device:
                 continue
+            if not run.result.epochs:  # imported, not trained
+                continue
             if run.state is RunState.FINISHED:
                 members = max(len(run.environment.gang.split()), 1)  # a gang shares its wall time
                 spent = run.result.train_seconds / run.result.epochs / members

@@ -42,14 +42,19 @@ def evaluate(
         KdctlError: no such run or file, a damaged or foreign checkpoint, missing data, no such split.
     """
     opened = open_subject(subject, workspace, selection)
-    evaluation = _evaluation(opened, split)
+    evaluation = evaluate_subject(opened, split)
     if opened.rule is not None:
         workspace.folder(opened.plan.key).append_evaluation(evaluation)
         workspace.store.record_evaluation(evaluation)
     return evaluation
 
 
-def _evaluation(subject: Subject, split: str) -> Evaluation:
+def evaluate_subject(subject: Subject, split: str) -> Evaluation:
+    """Measure a model on 'test' or 'val', without storing anything.
+
+    Raises:
+        UsageError: no such split.
+    """
     images = subject.images(split)
     logits = predict(subject.model, images, subject.compute)
     teacher = subject.teacher()

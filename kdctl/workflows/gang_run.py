@@ -143,7 +143,7 @@ class GangRun:
         sizes = sizes_of(selected)
         for plan in self.plans:
             require_memory(plan, sizes, device)
-        teachers = [load_teacher(teacher, sizes, bench) for teacher in first.teachers]
+        teachers = [load_teacher(teacher, selected, bench) for teacher in first.teachers]
         for teacher, loaded in zip(first.teachers, teachers, strict=True):
             if loaded.data_fingerprint != first.data_fingerprint:
                 _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)

@@ -16,13 +16,14 @@ from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import PLUGIN_SHA256
+from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import Selection, canonical_json
 from kdctl.workflows.assemble import build_distiller, build_student, count_parameters
 from kdctl.workflows.catalog import full_catalog
 from kdctl.workflows.data import DataLibrary, Sizes, sizes_of
-from kdctl.workflows.teachers import load_teacher
+from kdctl.workflows.teachers import load_teacher, show_images_as_trained
 from kdctl.workflows.workspace import Workspace
 
 SPLITS = ("test", "val")
@@ -32,7 +33,7 @@ SPLITS = ("test", "val")
 class Subject:
     """A model that would be shipped, on its device, with all that it takes to look at it."""
 
-    plan: RunPlan
+    plan: RunPlan | ImportedPlan
     path: Path
     """The checkpoint it was read from."""
     sha256: str
@@ -75,7 +76,7 @@ class Subject:
         if not self.plan.teachers:
             return None
         try:
-            loaded = load_teacher(self.plan.teachers[0], self.sizes, self.workspace)
+            loaded = load_teacher(self.plan.teachers[0], self.data, self.workspace)
         except KdctlError:  # the student can be evaluated all the same
             return None
         return loaded.backbone.to(self.compute.device)
@@ -115,10 +116,10 @@ def open_subject(subject: str | Path, workspace: Workspace, selection: Selection
     )
 
 
-def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan:
+def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan | ImportedPlan:
     """Read the plan in a checkpoint; say how to bring the plug-ins it was made with."""
     try:
-        return read_plan(tree, full_catalog())
+        return (read_imported if is_imported(tree) else read_plan)(tree, full_catalog())
     except RecipeError as error:
         if PLUGIN_SHA256 not in canonical_json(tree):
             raise
@@ -128,7 +129,7 @@ def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan:
         ) from error
 
 
-def _require_same_data(plan: RunPlan, library: DataLibrary) -> None:
+def _require_same_data(plan: RunPlan | ImportedPlan, library: DataLibrary) -> None:
     if library.fingerprint(plan.data) != plan.data_fingerprint:
         raise KdctlError(
             f"the data '{plan.data.name}' below {library.root} are not those that the run was trained on.",
@@ -157,9 +158,16 @@ def _checkpoint(subject: str, workspace: Workspace, selection: Selection) -> Pat
     return path
 
 
-def _shipped_model(plan: RunPlan, content: ModelCheckpoint, path: Path, data: SelectedData) -> nn.Module:
+def _shipped_model(
+    plan: RunPlan | ImportedPlan, content: ModelCheckpoint, path: Path, data: SelectedData
+) -> nn.Module:
     """Rebuild the shipped model; the teachers' weights are not needed, only their structure."""
     sizes = sizes_of(data)
+    if isinstance(plan, ImportedPlan):
+        backbone = models.get(plan.model.name).item(*sizes)
+        load_weights(backbone, content.weights, path)
+        show_images_as_trained(backbone, plan.normalisation, data)
+        return backbone
     student = build_student(plan, sizes)
     distiller = build_distiller(plan, student, _structures(plan, sizes), num_samples=len(data.train))
     model = distiller.inference_model()
@@ -167,6 +175,6 @@ def _shipped_model(plan: RunPlan, content: ModelCheckpoint, path: Path, data: Se
     return model
 
 
-def _structures(plan: RunPlan, sizes: Sizes) -> list[Backbone]:
+def _structures(plan: RunPlan | ImportedPlan, sizes: Sizes) -> list[Backbone]:
     """Return the teachers with weights of no meaning."""
     return [models.get(teacher.name).item(*sizes) for teacher in plan.teachers]

@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdctl.engine.checkpoint import load_weights, read_model
+from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights, read_model
+from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
+from kdctl.readers.selection import SelectedData
+from kdctl.recipe.imported import InputNormalisation, is_imported, trained_normalisation
 from kdctl.recipe.plan import TeacherRef
 from kdctl.recipe.stored import read_component
 from kdctl.records import RunState, Selection
 from kdctl.store.folder import RunFolder
 from kdctl.workflows.bench import Bench
 from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import Sizes
+from kdctl.workflows.data import sizes_of
 
 if TYPE_CHECKING:
     from kdctl.workflows.workspace import Workspace
+
+_USUAL_SIZE = 32
+"""Images that most public weights are for; no tensor's shape depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +68,18 @@ class TeacherLibrary:
         Raises:
             KdctlError: the file is missing, damaged, unsafe, or ships no plain backbone.
         """
-        content = read_model(path)
+        try:
+            content = read_model(path)
+        except DamagedCheckpointError as error:
+            raise _from_elsewhere(path) or error from error
         name = _backbone_name(content.plan, str(path))
         return TeacherRef(name=name, checkpoint_sha256=content.sha256, checkpoint=str(path))
 
 
-def load_teacher(teacher: TeacherRef, sizes: Sizes, bench: Bench) -> LoadedTeacher:
-    """Build a teacher, give it its weights, and freeze it in eval mode.
+def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> LoadedTeacher:
+    """Build a teacher for these data, give it its weights, and freeze it in eval mode.
 
+    One that was trained on images of another normalisation gets them so.
     What is known of a teacher's run is read from its folder, so that this works without a database.
 
     Raises:
@@ -84,9 +94,11 @@ def load_teacher(teacher: TeacherRef, sizes: Sizes, bench: Bench) -> LoadedTeach
             f"{path} is not the file it was: its SHA-256 differs from the one on record.",
             "restore it from a copy, or train or name the teacher anew.",
         )
+    sizes = sizes_of(data)
     num_classes = len(content.weights.get("classifier.weight", range(sizes.num_classes)))
     backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
     load_weights(backbone, content.weights, path)
+    show_images_as_trained(backbone, trained_normalisation(content.plan), data)
     backbone.eval().requires_grad_(requires_grad=False)
     result = folder.result() if folder else None
     return LoadedTeacher(
@@ -102,10 +114,46 @@ def _recorded_sha256(folder: RunFolder, name: str) -> str:
     return next((artifact.sha256 for artifact in folder.artifacts() if artifact.name == name), "")
 
 
+def show_images_as_trained(
+    backbone: Backbone, trained: InputNormalisation | None, data: SelectedData
+) -> None:
+    """Give a model the images of `data`, which the engine normalises, in the normalisation it knows.
+
+    Args:
+        backbone: a model; its taps and the names of its weights stay as they are.
+        trained: what the model's images were normalised by; None: as the data are.
+        data: what it will see.
+    """
+    if trained is None or (trained.mean, trained.std) == (data.mean, data.std):
+        return
+    channels = zip(trained.mean, trained.std, data.mean, data.std, strict=True)
+    steps = [(std / own_std, (mean - own_mean) / own_std) for own_mean, own_std, mean, std in channels]
+    scale, shift = zip(*steps, strict=True)
+    backbone.adapt_input(scale, shift)
+
+
+def _from_elsewhere(path: Path) -> KdctlError | None:
+    """Say how the weights of a public repository become a teacher; None if there are none in the file."""
+    try:
+        weights = read_public_weights(path)
+    except KdctlError:
+        return None
+    names = fitting_models(weights, _USUAL_SIZE)
+    model = names[0] if len(names) == 1 else "NAME"
+    kind = f" of {' or '.join(names)}" if names else ""
+    return KdctlError(
+        f"{path} holds weights{kind} that kdctl did not train.",
+        f"store and evaluate them first (see its --mean): kdctl import-weights {path} --model {model}; "
+        "then name the run as the teacher.",
+    )
+
+
 def _backbone_name(plan: Mapping[str, Any], what: str) -> str:
     """Return the architecture of a model that is a plain backbone."""
-    method = read_component("method", plan["method"], full_catalog())
     student = str(plan["student"]["name"])
+    if is_imported(plan):
+        return student
+    method = read_component("method", plan["method"], full_catalog())
     if not methods.get(method.name).item.ships_student(method.options):
         raise KdctlError(
             f"{what} was trained by '{method.name}', which ships more than a plain {student}.",

@@ -1,0 +1,95 @@
+"""`kdctl import-weights`: a model that was trained elsewhere becomes a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdctl.cli import options
+from kdctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdctl.recipe.imported import InputNormalisation
+
+IMAGENET = "imagenet"
+
+
+def import_weights(
+    file: Annotated[
+        Path, typer.Argument(help="State dict of a public repository: .pth, .pt, .th, .safetensors.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Data set it was trained for; evaluated on its test set.")
+    ] = "cifar100",
+    mean: Annotated[
+        str | None,
+        typer.Option(help="What its images were normalised by, three numbers R,G,B; or imagenet, for both."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Three numbers R,G,B that go with --mean.")] = None,
+    source: Annotated[str, typer.Option(help="Where the file is from, for the record; else its name.")] = "",
+    override: options.Overrides = None,
+    plugin: options.Plugins = None,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    data: options.Data = options.DEFAULT_DATA,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    form: options.OutputFormat = options.Format.TEXT,
+) -> None:
+    """Store weights from elsewhere as a finished run that can teach, and evaluate it.
+
+    For example: kdctl import-weights resnet56.th --model resnet56_a --dataset cifar10 --mean imagenet
+    """
+    from kdctl import workflows
+    from kdctl.cli.evaluate import show_evaluation
+    from kdctl.plugins import load_plugin_file
+    from kdctl.workflows.importing import WeightsFile
+
+    for path in plugin or []:
+        load_plugin_file(path)
+    weights = WeightsFile(
+        path=file,
+        model=model,
+        dataset=dataset,
+        overrides=override or [],
+        normalisation=read_normalisation(mean, std),
+        source=source,
+    )
+    with workflows.open_workspace(runs, data, device=device, num_threads=threads) as workspace:
+        _, evaluation = workflows.import_weights(weights, workspace)
+    show_evaluation(evaluation, form)
+
+
+def read_normalisation(mean: str | None, std: str | None) -> InputNormalisation | None:
+    """Turn the words of --mean and --std into numbers; None without them.
+
+    Raises:
+        UsageError: they are not three numbers each, or one is missing.
+    """
+    from kdctl.recipe.imported import IMAGENET as OF_IMAGENET
+    from kdctl.recipe.imported import InputNormalisation
+
+    if mean is None and std is None:
+        return None
+    if mean == IMAGENET and std in (None, IMAGENET):
+        return OF_IMAGENET
+    means, stds = _triple("--mean", mean), _triple("--std", std)
+    if min(stds) <= 0:
+        raise UsageError(f"--std {std}: a standard deviation is above 0.", "write --std 0.2675,0.2565,0.2761")
+    return InputNormalisation(mean=means, std=stds)
+
+
+def _triple(option: str, text: str | None) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(number) for number in (text or "").split(","))
+    except ValueError as error:
+        said = "is missing" if text is None else f"{text} is not three numbers"
+        raise UsageError(
+            f"{option} {said}.",
+            f"write {option} 0.5071,0.4867,0.4408 (of pixels from 0 to 1), or --mean imagenet.",
+        ) from error
+    return first, second, third

@@ -1,0 +1,182 @@
+"""Weights from elsewhere become a run of the store, which can teach and be evaluated like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
+from kdctl.engine.public_weights import PublicWeights, adopt, fitting_models, read_public_weights
+from kdctl.errors import KdctlError, UsageError
+from kdctl.protocols.backbone import Backbone, models
+from kdctl.recipe.component import Spec
+from kdctl.recipe.imported import ImportedPlan, InputNormalisation
+from kdctl.recipe.layers import NAME, Layer, merge
+from kdctl.recipe.load import override_layer
+from kdctl.recipe.resolve import Resolver
+from kdctl.records import (
+    Evaluation,
+    ModelFacts,
+    RunResult,
+    RunState,
+    Selected,
+    Selection,
+    StoredRun,
+)
+from kdctl.store.store import Owner
+from kdctl.workflows.catalog import full_catalog
+from kdctl.workflows.data import Sizes, sizes_of
+from kdctl.workflows.environment import describe_environment
+from kdctl.workflows.evaluation import evaluate_subject
+from kdctl.workflows.subjects import Subject, open_subject
+from kdctl.workflows.workspace import Workspace
+
+COMMAND_LINE = "command line"
+LEASE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A file of weights, with what its maker knows about it and the file does not say."""
+
+    path: Path
+    model: str | None = None
+    """Architecture; None: the one that fits, if only one does."""
+    dataset: str = "cifar100"
+    """What it was trained for, and is evaluated on."""
+    overrides: Sequence[str] = ()
+    """`data.option=value`."""
+    normalisation: InputNormalisation | None = None
+    """Of the images it was trained on; None: that of the data set."""
+    source: str = ""
+    """Where the file came from; its name if empty."""
+
+
+def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, Evaluation]:
+    """Match the weights of a file with a model, evaluate it, and store it as a finished run.
+
+    Importing the same weights again gives the same run.
+
+    Raises:
+        KdctlError: the file or the data cannot be read, or weights, model and data do not fit together.
+    """
+    weights = read_public_weights(file.path)
+    data_spec = _data_spec(file)
+    sizes = sizes_of(workspace.library.select(data_spec))
+    name = models.get(file.model).name if file.model else recognised(weights, sizes.input_size)
+    model = Resolver(merge([]), full_catalog(), COMMAND_LINE).component("model", name, "model")
+    backbone = _adopted(name, weights, sizes)
+    _require_same_classes(backbone, sizes, file)
+    plan = ImportedPlan(
+        model=cast(Spec, model),
+        data=data_spec,
+        data_fingerprint=workspace.library.fingerprint(data_spec),
+        weights_sha256=weights.sha256,
+        source=file.source or file.path.name,
+        normalisation=file.normalisation,
+    )
+    evaluation = _stored(plan, backbone, workspace)
+    return workspace.store.run(plan.key), evaluation
+
+
+def recognised(weights: PublicWeights, input_size: int) -> str:
+    """Return the one model that has tensors of these names and shapes.
+
+    Raises:
+        KdctlError: none has, or several have.
+    """
+    names = fitting_models(weights, input_size)
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise UsageError(f"{weights.path} fits {' and '.join(names)}.", "say which one with --model.")
+    raise KdctlError(
+        f"{weights.path} fits no model that kdctl knows by its public names.",
+        "name the architecture with --model to see what does not fit.",
+    )
+
+
+def _adopted(name: str, weights: PublicWeights, sizes: Sizes) -> Backbone:
+    try:
+        return adopt(models.get(name).item, weights, sizes.input_size)
+    except MisfitCheckpointError as error:
+        fitting = fitting_models(weights, sizes.input_size)
+        if not fitting:
+            raise
+        raise MisfitCheckpointError(error.problem, f"it fits --model {' and '.join(fitting)}.") from error
+
+
+def _data_spec(file: WeightsFile) -> Spec:
+    top = override_layer(file.overrides)
+    base = Layer(source=COMMAND_LINE, values={"data": {NAME: file.dataset}})
+    merged = merge([base, top])
+    resolver = Resolver(merged, full_catalog(), COMMAND_LINE)
+    resolver.mistakes.extend(top.mistakes)
+    for section in merged.tree.keys() - {"data"}:
+        resolver.wrong(section, f"{section} has no part in an import.", "set options of data only.")
+    spec = resolver.component("dataset", merged.tree["data"], "data")
+    resolver.finish()
+    return cast(Spec, spec)
+
+
+def _require_same_classes(backbone: Backbone, sizes: Sizes, file: WeightsFile) -> None:
+    if backbone.num_classes != sizes.num_classes:
+        raise KdctlError(
+            f"the weights in {file.path} tell {backbone.num_classes} classes apart, "
+            f"the data '{file.dataset}' have {sizes.num_classes}.",
+            "name the data they were trained on: --dataset, -o data.num_classes=...",
+        )
+
+
+def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Evaluation:
+    """Write the run's folder, evaluate what lies there, and only then tell the store that it is finished."""
+    folder = workspace.folder(plan.key)
+    path = folder.path / f"{Selection.LAST.value}.pt"
+    if not path.is_file():
+        folder.write_plan(plan.planned())
+        write_model(path, backbone, plan.tree())
+    subject = open_subject(path, workspace)
+    evaluation = evaluate_subject(subject, "test")
+    if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
+        _settle(subject, evaluation)
+    folder.append_evaluation(evaluation)
+    workspace.store.record_evaluation(evaluation)
+    return evaluation
+
+
+def _settle(subject: Subject, evaluation: Evaluation) -> None:
+    """Write down the run as one that came to its end without an epoch."""
+    key, store = subject.plan.key, subject.workspace.store
+    folder, owner = subject.workspace.folder(key), Owner.here()
+    environment = describe_environment(
+        subject.compute, data_fingerprint=subject.plan.data_fingerprint, teacher_checkpoints=(), gang=()
+    )
+    result = _result(evaluation)
+    artifact = folder.artifact(subject.path.name)
+    folder.write_environment(environment)
+    folder.write_result(result, [artifact])
+    store.add_runs([subject.plan.planned()])
+    store.claim(key, owner, lease_seconds=LEASE_SECONDS, retry_failed=True)
+    store.record_environment(key, environment)
+    store.settle(key, owner, result=result, artifacts=[artifact])
+
+
+def _result(evaluation: Evaluation) -> RunResult:
+    selected = Selected(epoch=0, test=evaluation.metrics, val=None)
+    return RunResult(
+        state=RunState.FINISHED,
+        epochs=0,
+        selected={rule.value: selected for rule in (Selection.LAST, Selection.BEST_TEST)},
+        facts=ModelFacts(
+            student_parameters=evaluation.parameters,
+            shipped_parameters=evaluation.parameters,
+            teacher_parameters=None,
+            projector_parameters=0,
+            untrained=(),
+        ),
+        teacher_test_top1=None,
+        train_seconds=0.0,
+        images_per_second=0.0,
+    )

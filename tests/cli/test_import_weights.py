@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdctl.cli.import_weights import read_normalisation
+from kdctl.errors import UsageError
+from kdctl.protocols.backbone import models
+from kdctl.recipe.imported import IMAGENET
+
+DIGITS = "--dataset digits -o data.size=8 --threads 1"
+
+Kdctl = Callable[..., Any]
+
+
+@pytest.fixture
+def file(tmp_path: Path, publish: Callable[..., dict[str, Tensor]]) -> str:
+    torch.manual_seed(0)
+    weights = publish("resnet8", models.get("resnet8").item(10, 8))
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "r8.th"
+    )
+    return "r8.th"
+
+
+def test_weights_are_imported_listed_evaluated_and_teach(kdctl: Kdctl, file: str) -> None:
+    answer = kdctl(f"import-weights {file} --model resnet8 --mean imagenet {DIGITS}")
+    assert (answer.code, answer.err) == (0, "")
+    assert "top-1" in answer.out
+    (row,) = json.loads(kdctl("list runs --format json").out)["rows"]
+    assert (row["student"], row["method"], row["state"]) == ("resnet8", "imported", "finished")
+    assert kdctl(f"eval {row['run']} --threads 1").code == 0
+    taught = kdctl(
+        f"train --teacher {row['run']} --student resnet3 --dataset digits -o data.size=8 "
+        "-o data.samples_per_class=8 -o schedule.epochs=1 --threads 1 --quiet --format json"
+    )
+    (run,) = json.loads(taught.out)["runs"]
+    assert run["result"]["teacher_test_top1"] == row["top1"]
+
+
+def test_a_file_that_does_not_fit_is_refused_with_the_differences(kdctl: Kdctl, file: str) -> None:
+    answer = kdctl(f"import-weights {file} --model resnet14 {DIGITS}")
+    answer.refused("layer1.1.conv1.weight is missing", "it fits --model resnet8", code=1)
+    kdctl(f"import-weights gone.pth {DIGITS}").refused("gone.pth cannot be read", code=1)
+    kdctl(f"import-weights {file} --model resnet9 {DIGITS}").refused("no model 'resnet9'", code=2)
+
+
+def test_imagenet_stands_for_both_numbers() -> None:
+    assert read_normalisation("imagenet", None) == IMAGENET
+    assert read_normalisation(None, None) is None
+    read = read_normalisation("0.5, 0.4,0.3", "0.2,0.2,0.1")
+    assert read is not None
+    assert (read.mean, read.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "complaint"),
+    [
+        ("0.5,0.5", "1,1,1", "--mean 0.5,0.5 is not three numbers"),
+        ("0.5,0.5,0.5", None, "--std is missing"),
+        (None, "1,1,1", "--mean is missing"),
+        ("0.5,0.5,0.5", "1,0,1", "above 0"),
+        ("imagenet", "1,1,1", "--mean imagenet is not three numbers"),
+    ],
+)
+def test_numbers_that_are_no_normalisation_are_refused(
+    mean: str | None, std: str | None, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        read_normalisation(mean, std)
