@@ -51,6 +51,11 @@ def load_plugin_file(path: Path) -> None:
     _import_once(origin, run, f"the plug-in {path}", "mend the file.")
 
 
+def loaded_plugin_files() -> tuple[Path, ...]:
+    """Return the plug-in files that are in force, for a worker that is to know the same."""
+    return tuple(path for source in _loaded if (path := Path(source)).is_absolute())
+
+
 def load_installed_plugins() -> None:
     """Import every installed package that offers the entry point `kdctl.plugins`.
 

@@ -33,6 +33,13 @@ GangSize = Annotated[
     typer.Option("--gang", min=1, max=32, help="Runs that train in lockstep and share the teacher, at most."),
 ]
 
+Slots = Annotated[
+    int,
+    typer.Option(
+        "--slots", min=1, max=64, help="Worker processes: one for each GPU, or for each share of the CPU."
+    ),
+]
+
 
 class Format(enum.StrEnum):
     """How a result is printed."""

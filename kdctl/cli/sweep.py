@@ -32,6 +32,7 @@ def sweep(
     threads: options.Threads = None,
     graphs: options.Graphs = "auto",
     gang: options.GangSize = 8,
+    slots: options.Slots = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
     smoke: Annotated[
         bool,
@@ -73,6 +74,7 @@ def sweep(
         outcome = workflows.sweep(
             opened,
             workspace,
+            crew=workflows.choose_crew(slots=slots),
             progress=progress,
             stop=stop,
             gang_size=gang,

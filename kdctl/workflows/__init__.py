@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
+    from kdctl.workflows.crews import choose_crew
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
@@ -38,6 +39,7 @@ __all__ = [
     "back_up",
     "benchmark",
     "check",
+    "choose_crew",
     "collect",
     "compare_runs",
     "describe_run",
@@ -66,6 +68,7 @@ _MODULES = {
     "back_up": "checking",
     "benchmark": "benchmarking",
     "check": "checking",
+    "choose_crew": "crews",
     "collect": "housekeeping",
     "compare_runs": "differences",
     "describe_run": "browsing",

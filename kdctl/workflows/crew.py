@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class _ThisProcess:
         self.ledger.failures.update(trainer.train(plans))
 
     def attend(self, seconds: float) -> list[Return]:
-        del seconds  # `train` comes back when everything is done
+        time.sleep(seconds)  # `train` came back when everything was done: others are waited for
         return []
 
     def lives(self, owner: Owner) -> bool | None:

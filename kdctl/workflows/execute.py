@@ -23,7 +23,7 @@ from kdctl.workflows.workspace import Workspace
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
-LISTEN_SECONDS = 0.5
+LISTEN_SECONDS = 0.2
 """At most so long a wish to stop goes unnoticed while the crew works."""
 
 
@@ -81,20 +81,19 @@ class Executor:
         """Hand out gangs until all have ended, or until it is time to stop."""
         looked, told = 0.0, False
         while not self.stop() and (self._queue or self._elsewhere or self.crew.busy):
-            handed_out = self._hand_out()
-            if self.crew.busy:
-                self._listen()
-            if not handed_out and time.monotonic() - looked > WAIT_SECONDS:
-                if not told and not self.crew.busy and self._elsewhere:
-                    told = True
-                    self.ledger.progress.waiting(list(self._elsewhere.values()))
+            if self._hand_out() and not self.crew.busy:
+                continue
+            if self._elsewhere and not told and not self.crew.busy:
+                told = True
+                self.ledger.progress.waiting(list(self._elsewhere.values()))
+            self._listen(LISTEN_SECONDS)
+            if self._elsewhere and time.monotonic() - looked > WAIT_SECONDS:
                 self._look_elsewhere()
                 looked = time.monotonic()
-            elif not handed_out and not self.crew.busy:
-                time.sleep(WAIT_SECONDS / 10)
-        self.crew.stop()
+        if self.crew.busy:  # it is time to stop
+            self.crew.stop()
         while self.crew.busy:
-            self._listen()
+            self._listen(LISTEN_SECONDS)
 
     def _hand_out(self) -> bool:
         """Give gangs to members that are idle; return whether any was given."""
@@ -123,9 +122,9 @@ class Executor:
                 return claimed
         return []
 
-    def _listen(self) -> None:
+    def _listen(self, seconds: float) -> None:
         """Hear from the crew, and put runs that came back before their end into the queue again."""
-        returned = self.crew.attend(LISTEN_SECONDS)
+        returned = self.crew.attend(seconds)
         again = [back.plan for back in returned if self._is_to_go_on(back)]
         alone = [[plan] for plan in again if self._setbacks.is_suspect(plan.key)]
         together = [plan for plan in again if not self._setbacks.is_suspect(plan.key)]
