@@ -124,6 +124,21 @@ class TrainingSet:
             rows=rows.to(self._device), offsets=offsets.to(self._device), flips=flips.to(self._device)
         )
 
+    @property
+    def num_views(self) -> int:
+        """Return how many images crop and flip can make of the whole set."""
+        return len(self) * self._views_per_image
+
+    @property
+    def _views_per_image(self) -> int:
+        return (2 * self._padding + 1) ** 2 * (2 if self._flips else 1)
+
+    def views(self, order: EpochOrder) -> Tensor:
+        """Return which view stands at each place of an epoch: [N] int64, below `num_views`."""
+        across = 2 * self._padding + 1
+        crops = order.offsets[:, 0] * across + order.offsets[:, 1]
+        return order.rows * self._views_per_image + (crops * 2 + order.flips if self._flips else crops)
+
     def batch(self, order: EpochOrder, step: int) -> Batch:
         """Return the batch of a step (counted from 0)."""
         return self.gather(order, slice(step * self.batch_size, (step + 1) * self.batch_size))

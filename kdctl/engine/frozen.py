@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.errors import KdctlError
-from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,6 +53,14 @@ def frozen_copy(teacher: Backbone, options: EngineOptions, images: Tensor) -> Ba
         )
     _log.info("in %s the teacher is off by %.2g at most", options.teacher_precision, error)
     return made
+
+
+def widened(outputs: Sequence[Outputs]) -> tuple[Outputs, ...]:
+    """Return teachers' outputs in fp32: in whatever precision they compute, methods compare in that."""
+    return tuple(
+        Outputs(logits=seen.logits, taps={tap: features.float() for tap, features in seen.taps.items()})
+        for seen in outputs
+    )
 
 
 class _Lowered(nn.Module):

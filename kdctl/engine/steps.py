@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.evaluate import predict
+from kdctl.engine.frozen import widened
+from kdctl.engine.teacher_table import TableReader
 
 if TYPE_CHECKING:
     from kdctl.engine.member import Member
@@ -46,11 +48,13 @@ class EagerSteps:
         self._gang = gang
         self._reason = reason
         self._order: EpochOrder | None = None
+        self._reader: TableReader | None = None
 
     def begin_epoch(self) -> None:
         """Draw the order of the epoch."""
         first = self._gang.active[0]
         self._order = self._gang.data.train.order(first.seed, first.epoch)
+        self._reader = self._gang.read_ahead(self._order, first.step)
 
     def take(self) -> None:
         """Take a step: one batch, one forward pass of each teacher, an update of every member."""
@@ -59,7 +63,8 @@ class EagerSteps:
             raise ValueError("begin_epoch comes before the first step")
         members = gang.active
         batch = train.batch(self._order, members[0].step)
-        teachers = gang.watch_teachers(batch.images)
+        known = self._reader.outputs(members[0].step) if self._reader else None
+        teachers = gang.watch_teachers(batch.images) if known is None else widened(known)
         for member in members:
             member.update(batch, teachers, train.num_steps, gang.compute)
 

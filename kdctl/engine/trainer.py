@@ -15,15 +15,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.batches import EvaluationSet, TrainingSet
+from kdctl.engine.batches import EpochOrder, EvaluationSet, TrainingSet
 from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import Compute, Graphs, require_graphs
 from kdctl.engine.evaluate import split_metrics
+from kdctl.engine.frozen import widened
 from kdctl.engine.graphs import CannotRecordError, GraphedSteps
 from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.member import Member
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.engine.teacher_table import TableReader, TeacherTable, Wish
 from kdctl.engine.writer import BackgroundWriter
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.records import EpochResult, Selection, SplitMetrics
@@ -62,6 +64,8 @@ class Gang:
     """As the engine runs them (`engine/frozen.py`)."""
     data: TrainingData
     compute: Compute
+    table: TeacherTable | None = None
+    """Where teacher outputs are kept that come again; steps that are recorded run the teachers all the same."""
     save_state_seconds: float = SAVE_STATE_SECONDS
     """Between two savings of the members' states."""
     graphs: Graphs = "auto"
@@ -77,19 +81,38 @@ class Gang:
         """Length of the runs."""
         return self.members[0].schedule.epochs
 
+    def wishes(self) -> tuple[Wish, ...]:
+        """Return what the active members read of each teacher."""
+        distillers = [member.distiller for member in self.active]
+        return tuple(
+            Wish(
+                taps=tuple(
+                    sorted({tap for distiller in distillers for tap in distiller.teacher_taps[place]})
+                ),
+                logits=any(distiller.reads_teacher_logits for distiller in distillers),
+            )
+            for place in range(len(self.teachers))
+        )
+
     @torch.no_grad()
+    def ask_teachers(self, images: Tensor, wishes: Sequence[Wish]) -> tuple[Outputs, ...]:
+        """Run each teacher once, as far as the wishes go; maps come in the teacher's precision."""
+        return tuple(
+            teacher.observe(images, wish.taps, with_logits=wish.logits)
+            for teacher, wish in zip(self.teachers, wishes, strict=True)
+        )
+
     def watch_teachers(self, images: Tensor) -> tuple[Outputs, ...]:
-        """Run each teacher once, as far as any member needs."""
-        outputs: list[Outputs] = []
-        for place, teacher in enumerate(self.teachers):
-            distillers = [member.distiller for member in self.active]
-            taps = {tap for distiller in distillers for tap in distiller.teacher_taps[place]}
-            with_logits = any(distiller.reads_teacher_logits for distiller in distillers)
-            seen = teacher.observe(images, sorted(taps), with_logits=with_logits)
-            # In whatever precision a teacher computes, methods compare in fp32.
-            widened = {tap: features.float() for tap, features in seen.taps.items()}
-            outputs.append(Outputs(logits=seen.logits, taps=widened))
-        return tuple(outputs)
+        """Return what each teacher says to images, as far as any member reads it, in fp32."""
+        return widened(self.ask_teachers(images, self.wishes()))
+
+    def read_ahead(self, order: EpochOrder, first_step: int) -> TableReader | None:
+        """Return what serves an epoch's steps from the table; None without a table."""
+        if self.table is None:
+            return None
+        wishes = self.wishes()
+        ask = functools.partial(self.ask_teachers, wishes=wishes)
+        return TableReader(self.table, self.data.train, order, first_step=first_step, wishes=wishes, ask=ask)
 
 
 def choose_steps(gang: Gang) -> Steps:

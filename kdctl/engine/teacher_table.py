@@ -1,0 +1,246 @@
+"""What frozen teachers say to the views of each image, kept: crop and flip give 162 of them, and no more.
+
+A view that was seen before is read from memory instead of running the teachers again. The numbers are
+the same bit for bit: outputs are kept in the precision and layout they were computed in, unknown views run
+in batches of exactly the size they would have come in, and `rows_are_independent` tries on the device at
+hand that an image's outputs do not depend on its neighbours in the batch. A last, shorter batch is not
+served: another size may take another algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdctl.engine.batches import EpochOrder, TrainingSet
+from kdctl.protocols.backbone import Outputs
+
+Ask = Callable[[Tensor], tuple[Outputs, ...]]
+"""Runs all teachers on images [B, 3, H, W], as far as the wishes go."""
+
+_LOGITS = ""
+"""Stands for the logits among the names of taps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is read of one teacher."""
+
+    taps: tuple[str, ...]
+    logits: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the taps, and that of the logits if they are read."""
+        return (*self.taps, _LOGITS) if self.logits else self.taps
+
+
+class TeacherTable:
+    """Outputs of the same teachers on the same training set; shared by all gangs that read them."""
+
+    def __init__(self, num_views: int, num_bytes: int) -> None:
+        """Keep outputs of at most `num_bytes`; the index takes 4 bytes for each view on top."""
+        self._num_views = num_views
+        self._num_bytes = num_bytes
+        self._columns: dict[tuple[int, str], _Column] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory the outputs take that are kept."""
+        return sum(column.num_bytes for column in self._columns.values())
+
+    def unknown(self, wishes: Sequence[Wish], views: Tensor) -> Tensor:
+        """Return for each of `views` [B] whether something that is wished for is missing: [B], bool."""
+        columns = [self._columns.get(name) for name in _names(wishes)]
+        missing = torch.zeros_like(views, dtype=torch.bool)
+        for column in columns:
+            missing |= True if column is None else column.unknown(views)
+        return missing
+
+    def write(self, wishes: Sequence[Wish], views: Tensor, outputs: Sequence[Outputs]) -> bool:
+        """Keep what the teachers said to `views` [B]; False if there is no room."""
+        found = {name: _pick(outputs, name) for name in _names(wishes)}
+        self._make_columns({name: values for name, values in found.items() if name not in self._columns})
+        fresh = {name: self._columns[name].unknown(views) for name in found}
+        if any(int(rows.sum()) > self._columns[name].room for name, rows in fresh.items()):
+            return False
+        for name, rows in fresh.items():
+            self._columns[name].write(views[rows], found[name][rows])
+        return True
+
+    def read(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Outputs, ...]:
+        """Return what is wished for of known `views` [B]."""
+        return tuple(
+            Outputs(
+                logits=self._columns[place, _LOGITS].read(views) if wish.logits else None,
+                taps={tap: self._columns[place, tap].read(views) for tap in wish.taps},
+            )
+            for place, wish in enumerate(wishes)
+        )
+
+    def _make_columns(self, examples: Mapping[tuple[int, str], Tensor]) -> None:
+        """Share the memory that is left among new columns, the same number of rows for each."""
+        reserved = sum(column.reserved_bytes for column in self._columns.values())
+        row_bytes = sum(example[0].numel() * example.element_size() for example in examples.values())
+        capacity = min(self._num_views, (self._num_bytes - reserved) // max(row_bytes, 1))
+        for name, example in examples.items():
+            self._columns[name] = _Column(example, self._num_views, capacity)
+
+
+class TableReader:
+    """Serves the steps of one epoch from a table, and fills it ahead of them."""
+
+    def __init__(
+        self,
+        table: TeacherTable,
+        train: TrainingSet,
+        order: EpochOrder,
+        *,
+        first_step: int,
+        wishes: Sequence[Wish],
+        ask: Ask,
+    ) -> None:
+        """Find which views are unknown from `first_step` on."""
+        self._table, self._train, self._order = table, train, order
+        self._wishes, self._ask = wishes, ask
+        self._views = train.views(order)
+        self._served = len(train) - len(train) % train.batch_size
+        places = torch.arange(first_step * train.batch_size, self._served, device=self._views.device)
+        self._missing = places[table.unknown(wishes, self._views[places])]
+        self._filled = 0
+
+    def outputs(self, step: int) -> tuple[Outputs, ...] | None:
+        """Return what the teachers say to the batch of a step; None if it cannot be served.
+
+        Unknown views are run first: those of this step, and of coming ones to make a whole batch.
+        """
+        size = self._train.batch_size
+        end = (step + 1) * size
+        if end > self._served:
+            return None
+        needed = int(torch.searchsorted(self._missing, end))
+        while self._filled < needed:
+            if not self._fill(size):
+                return None
+        return self._table.read(self._wishes, self._views[end - size : end])
+
+    def _fill(self, size: int) -> bool:
+        """Run the teachers on the next `size` unknown views; False if there is no room for them."""
+        places = self._missing[self._filled : self._filled + size]
+        count = len(places)
+        whole = torch.cat([places, places.new_zeros(size - count)])  # always the same shape
+        outputs = self._ask(self._train.gather(self._order, whole).images)
+        heads = [_head(seen, count) for seen in outputs]
+        done = self._table.write(self._wishes, self._views[places], heads)
+        self._filled += count if done else 0
+        return done
+
+
+@torch.no_grad()
+def rows_are_independent(train: TrainingSet, wishes: Sequence[Wish], ask: Ask) -> bool:
+    """Try whether an image gets the same bits, in the same layout, at another place among others.
+
+    Where it does not, or where there is no whole batch, a table must not be used.
+    """
+    size = train.batch_size
+    if len(train) < size:
+        return False
+    order = train.order(0, 0)
+    places = torch.arange(size, device=order.rows.device)
+    others = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:size].to(places.device)
+    kept = places % 2 == 0
+    alone = ask(train.gather(order, places).images)
+    among = ask(train.gather(order, torch.where(kept, places.roll(2), others)).images)
+    for name in _names(wishes):
+        here, there = _pick(alone, name), _pick(among, name)
+        copy = _Column(here, size, size)
+        copy.write(places, here)
+        if not (torch.equal(here.roll(2, 0)[kept], there[kept]) and _same_layout(copy.read(places), here)):
+            return False
+    return True
+
+
+class _Column:
+    """One output of one teacher, for the views that were seen."""
+
+    def __init__(self, example: Tensor, num_views: int, capacity: int) -> None:
+        """Make room for `capacity` rows like those of `example` [B, ...]."""
+        self._last = _is_channels_last(example)
+        row = example[0].permute(1, 2, 0) if self._last else example[0]
+        self._slots = torch.full((num_views,), -1, dtype=torch.int32, device=example.device)
+        with _memory_as_it_comes():  # a CPU's system gives it when it is written to
+            self._values = torch.empty((capacity, *row.shape), dtype=row.dtype, device=row.device)
+        self._row_bytes = row.numel() * row.element_size()
+        self._used = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return self._used * self._row_bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        return len(self._values) * self._row_bytes
+
+    @property
+    def room(self) -> int:
+        """Return how many rows more there is room for."""
+        return len(self._values) - self._used
+
+    def unknown(self, views: Tensor) -> Tensor:
+        return self._slots[views] < 0
+
+    def write(self, views: Tensor, rows: Tensor) -> None:
+        slots = torch.arange(self._used, self._used + len(views), device=views.device)
+        self._slots[views] = slots.int()
+        self._values[self._used : self._used + len(views)] = rows.permute(0, 2, 3, 1) if self._last else rows
+        self._used += len(views)
+
+    def read(self, views: Tensor) -> Tensor:
+        rows = self._values[self._slots[views].long()]
+        return rows.permute(0, 3, 1, 2) if self._last else rows
+
+
+def _names(wishes: Sequence[Wish]) -> Iterator[tuple[int, str]]:
+    return ((place, name) for place, wish in enumerate(wishes) for name in wish.names)
+
+
+def _pick(outputs: Sequence[Outputs], name: tuple[int, str]) -> Tensor:
+    place, tap = name
+    return outputs[place].taps[tap] if tap else outputs[place].require_logits()
+
+
+def _head(outputs: Outputs, count: int) -> Outputs:
+    logits = outputs.logits
+    return Outputs(
+        logits=None if logits is None else logits[:count],
+        taps={tap: features[:count] for tap, features in outputs.taps.items()},
+    )
+
+
+def _is_channels_last(features: Tensor) -> bool:
+    return (
+        features.dim() == 4 and not features.is_contiguous() and features.permute(0, 2, 3, 1).is_contiguous()
+    )
+
+
+def _same_layout(left: Tensor, right: Tensor) -> bool:
+    """Compare strides; where a dimension has one entry, its stride means nothing."""
+    pairs = zip(left.stride(), right.stride(), right.shape, strict=True)
+    return all(one == other for one, other, size in pairs if size > 1)
+
+
+@contextmanager
+def _memory_as_it_comes() -> Generator[None]:
+    """Let `torch.empty` leave memory alone, which the deterministic mode fills."""
+    switches: Any = torch.utils.deterministic
+    before = switches.fill_uninitialized_memory
+    switches.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        switches.fill_uninitialized_memory = before
