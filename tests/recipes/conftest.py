@@ -32,14 +32,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SweepPlan]:
+def library(tmp_path_factory: pytest.TempPathFactory) -> DataLibrary:
+    """Return what plans ask for the data sets' fingerprints and sizes."""
+    return UnreadLibrary(tmp_path_factory.mktemp("data"), may_fetch=False)
+
+
+@pytest.fixture(scope="session")
+def plan(library: DataLibrary, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SweepPlan]:
     """Plan a recipe by its name, each once; also in its scaled-down form."""
-    folder = tmp_path_factory.mktemp("workspace")
+    folder = tmp_path_factory.mktemp("runs")
 
     @functools.cache
     def planned(name: str, *, smoke: bool = False) -> SweepPlan:
         recipe = workflows.open_recipe(FOLDER / name, ["seeds=1"], smoke=smoke)
-        with workflows.open_workspace(folder / "runs", UnreadLibrary(folder / "data")) as workspace:
+        with workflows.open_workspace(folder, library) as workspace:
             return workflows.plan_sweep(recipe, workspace)
 
     return planned

@@ -1,0 +1,56 @@
+"""The table of all recipes in `recipes/README.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.cli.wording import flop
+from kdctl.report.reported import read_reported
+from kdctl.workflows.data import DataLibrary
+from kdctl.workflows.sweeping import SweepPlan
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+ROWS = {
+    cells[0]: cells[1:]
+    for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| [")
+    for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
+}
+
+
+def link(recipe: str) -> str:
+    return f"[{recipe.removesuffix('.toml')}]({recipe})"
+
+
+def sources(plan: SweepPlan) -> str:
+    return "; ".join(dict.fromkeys(number.source for number in read_reported(plan.recipe.tree))) or "—"
+
+
+@pytest.fixture
+def whole(recipe: str, library: DataLibrary, tmp_path: Path) -> SweepPlan:
+    with workflows.open_workspace(tmp_path / "runs", library) as workspace:
+        return workflows.plan_sweep(FOLDER / recipe, workspace)
+
+
+def test_it_has_every_recipe_as_it_is(recipe: str, whole: SweepPlan) -> None:
+    what, runs, _, source = ROWS[link(recipe)]
+    assert what == whole.recipe.description
+    assert runs == f"{len(whole.teachers)} + {len(whole.runs)}"
+    assert source == sources(whole)
+
+
+@pytest.mark.slow
+def test_it_has_the_cost_that_a_dry_run_prints(
+    recipe: str, whole: SweepPlan, library: DataLibrary, tmp_path: Path
+) -> None:
+    with workflows.open_workspace(tmp_path / "runs", library, num_threads=1) as workspace:
+        estimate = workflows.estimate_sweep(whole, workspace)
+    assert estimate is not None
+    assert ROWS[link(recipe)][2] == flop(sum(estimate.operations.values()))
+
+
+def test_it_has_nothing_else() -> None:
+    assert list(ROWS) == [link(str(path.relative_to(FOLDER))) for path in sorted(FOLDER.glob("**/*.toml"))]
