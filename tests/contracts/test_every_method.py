@@ -181,7 +181,7 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
     """Losses, backward pass, optimizer, what follows the update, and sums: all of it, bit for bit."""
     if not methods.get(method).item.graph_safe:
         pytest.skip("the method says that it cannot")
-    plain, replayed = try_method(method, student_precision=precision), try_method(method, student_precision=precision)
+    plain, replayed = (try_method(method, student_precision=precision) for _ in range(2))
     works: list[Callable[[], None]] = []
     for trial in (plain, replayed):
         teachers = trial.gang.watch_teachers(trial.batch.images)
