@@ -32,6 +32,10 @@ GangSize = Annotated[
     int,
     typer.Option("--gang", min=1, max=32, help="Runs that train in lockstep and share the teacher, at most."),
 ]
+TeacherCache = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Keep teacher outputs in memory that come again; changes no number."),
+]
 
 Slots = Annotated[
     int,

@@ -31,6 +31,7 @@ def sweep(
     device: options.Device = "auto",
     threads: options.Threads = None,
     graphs: options.Graphs = "auto",
+    teacher_cache: options.TeacherCache = "auto",
     gang: options.GangSize = 8,
     slots: options.Slots = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
@@ -66,7 +67,12 @@ def sweep(
         workflows.require_ready(plan.ahead, workspace)
     with (
         workflows.open_workspace(
-            runs, workspace.library, device=device, num_threads=threads, graphs=graphs
+            runs,
+            workspace.library,
+            device=device,
+            num_threads=threads,
+            graphs=graphs,
+            teacher_cache=teacher_cache,
         ) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,

@@ -30,6 +30,7 @@ def train(
     device: options.Device = "auto",
     threads: options.Threads = None,
     graphs: options.Graphs = "auto",
+    teacher_cache: options.TeacherCache = "auto",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: options.OutputFormat = options.Format.TEXT,
@@ -61,7 +62,12 @@ def train(
         workflows.require_ready(plan.to_do, workspace)
     with (
         workflows.open_workspace(
-            runs, workspace.library, device=device, num_threads=threads, graphs=graphs
+            runs,
+            workspace.library,
+            device=device,
+            num_threads=threads,
+            graphs=graphs,
+            teacher_cache=teacher_cache,
         ) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,

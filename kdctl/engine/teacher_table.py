@@ -86,8 +86,8 @@ class TeacherTable:
     def _make_columns(self, examples: Mapping[tuple[int, str], Tensor]) -> None:
         """Share the memory that is left among new columns, the same number of rows for each."""
         reserved = sum(column.reserved_bytes for column in self._columns.values())
-        row_bytes = sum(example[0].numel() * example.element_size() for example in examples.values())
-        capacity = min(self._num_views, (self._num_bytes - reserved) // max(row_bytes, 1))
+        wanted = sum(example[0].numel() * example.element_size() for example in examples.values())
+        capacity = min(self._num_views, (self._num_bytes - reserved) // max(wanted, 1))
         for name, example in examples.items():
             self._columns[name] = _Column(example, self._num_views, capacity)
 
@@ -139,6 +139,12 @@ class TableReader:
         done = self._table.write(self._wishes, self._views[places], heads)
         self._filled += count if done else 0
         return done
+
+
+def row_bytes(wishes: Sequence[Wish], outputs: Sequence[Outputs]) -> int:
+    """Return the bytes that what is wished for takes for one view."""
+    rows = (_pick(outputs, name)[0] for name in _names(wishes))
+    return sum(row.numel() * row.element_size() for row in rows)
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from kdctl.store.folder import RunFolder
 from kdctl.workflows.data import DataLibrary
+from kdctl.workflows.teacher_cache import TeacherCache, TeacherTables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,10 @@ class Bench:
     """CPU threads of torch; None: its default."""
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whether steps are recorded as CUDA graphs; 'on' stops with an error where they cannot be."""
+    teacher_cache: TeacherCache = "auto"
+    """Whether teacher outputs are kept that come again; it changes no number."""
+    tables: TeacherTables = field(default_factory=TeacherTables, compare=False)
+    """The outputs that are kept, for all gangs of this process."""
 
     def folder(self, key: str) -> RunFolder:
         """Return the folder of a run."""

@@ -31,7 +31,7 @@ from kdctl.workflows.journal import Journal
 from kdctl.workflows.lease import Lease
 from kdctl.workflows.memory import require_memory
 from kdctl.workflows.progress import Progress
-from kdctl.workflows.teachers import LoadedTeacher, load_teacher
+from kdctl.workflows.teachers import load_teacher
 
 _log = logging.getLogger(__name__)
 
@@ -150,6 +150,7 @@ class GangRun:
         backbones = [teacher.backbone.to(device) for teacher in teachers]
         self._teacher_top1 = max((t.test_top1 for t in teachers if t.test_top1 is not None), default=None)
         frozen = freeze_teachers(first, backbones, data)
+        checkpoints = tuple(teacher.checkpoint_sha256 for teacher in teachers)
         places: dict[tuple[int, int], list[Member]] = {}
         for plan in self.plans:
             student = build_student(plan, sizes)
@@ -159,18 +160,21 @@ class GangRun:
             self._facts[plan.key] = model_facts(distiller, backbones)
             member = build_member(plan, distiller, bench)
             self._members.append(member)
-            self._open(plan, member, teachers, compute)
+            self._open(plan, member, checkpoints, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
-        return [
+        gangs = [
             Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=bench.graphs)
             for members in places.values()
         ]
+        for gang in gangs:
+            gang.table = bench.tables.find(gang, first, checkpoints, bench.teacher_cache)
+        return gangs
 
-    def _open(self, plan: RunPlan, member: Member, teachers: list[LoadedTeacher], compute: Compute) -> None:
+    def _open(self, plan: RunPlan, member: Member, checkpoints: tuple[str, ...], compute: Compute) -> None:
         environment = describe_environment(
             compute,
             data_fingerprint=plan.data_fingerprint,
-            teacher_checkpoints=tuple(teacher.checkpoint_sha256 for teacher in teachers),
+            teacher_checkpoints=checkpoints,
             gang=tuple(other.key for other in self.plans),
         )
         self._environments[plan.key] = environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -34,6 +35,33 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
             f"{device} has {available / 2**30:,.1f} GiB.",
             "choose smaller models, or a larger device with --device.",
         )
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Return how much memory is free; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [_available_to_system(), _available_to_container()]
+    return min((number for number in free if number is not None), default=_total_bytes(device))
+
+
+def _available_to_system() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _available_to_container() -> int | None:
+    """Return what is left of the limit of this process's control group (version 2)."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(int(limit) - used, 0)
 
 
 def _num_bytes(modules: Sequence[nn.Module]) -> int:

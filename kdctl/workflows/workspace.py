@@ -12,6 +12,7 @@ from typing import Literal
 from kdctl.store.store import Store
 from kdctl.workflows.bench import Bench
 from kdctl.workflows.data import DataLibrary
+from kdctl.workflows.teacher_cache import TeacherCache
 
 DATABASE = "kdctl.db"
 
@@ -31,6 +32,7 @@ def open_workspace(
     device: str = "auto",
     num_threads: int | None = None,
     graphs: Literal["auto", "on", "off"] = "auto",
+    teacher_cache: TeacherCache = "auto",
     create: bool = True,
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
@@ -41,6 +43,7 @@ def open_workspace(
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
         num_threads: CPU threads of torch; None: its default.
         graphs: whether steps are recorded as CUDA graphs: where it can be, always (or an error), never.
+        teacher_cache: whether teacher outputs are kept that come again: 'auto', 'on' or 'off'.
         create: False: the database must be there.
 
     Raises:
@@ -56,6 +59,7 @@ def open_workspace(
             device=device,
             num_threads=num_threads,
             graphs=graphs,
+            teacher_cache=teacher_cache,
         )
 
 

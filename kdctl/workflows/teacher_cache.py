@@ -1,0 +1,120 @@
+"""Whether teacher outputs are kept in memory, in tables that all gangs of this process share."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
+from kdctl.engine.trainer import Gang
+from kdctl.errors import KdctlError
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import canonical_json
+from kdctl.workflows.memory import available_bytes
+
+TeacherCache = Literal["auto", "on", "off"]
+
+SHARE_OF_MEMORY = 0.25
+"""Of the memory that is free when a table is made: at most so much for it."""
+
+LEAST_SAVING = 0.1
+"""Of the teachers' work: a table that would save less is not made."""
+
+_log = logging.getLogger(__name__)
+
+
+class TeacherTables:
+    """The tables of one process, by what decides their content."""
+
+    def __init__(self) -> None:
+        """There are none yet."""
+        self._tables: dict[str, TeacherTable] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory all outputs take that are kept."""
+        return sum(table.num_bytes for table in self._tables.values())
+
+    def clear(self) -> None:
+        """Give the memory back; a gang that reads a table keeps that one until it ends."""
+        self._tables.clear()
+
+    def find(
+        self, gang: Gang, plan: RunPlan, checkpoints: Sequence[str], choice: TeacherCache
+    ) -> TeacherTable | None:
+        """Return the table that a gang shall use; None where teachers run at every step.
+
+        'auto' makes one where it saves work, fits into memory, and changes no bit. It holds for CPUs: on a
+        GPU steps are recorded with the teachers in them.
+
+        Args:
+            gang: members and teachers.
+            plan: of any member.
+            checkpoints: SHA-256 of each teacher's weights.
+            choice: what was asked for.
+
+        Raises:
+            KdctlError: a table is asked for and cannot be had.
+        """
+        if not gang.teachers or choice == "off":
+            return None
+        name = canonical_json(
+            [list(checkpoints), plan.data.content(), plan.data_fingerprint, plan.engine.teacher_precision,
+             plan.engine.fold_teacher, str(gang.compute.device), torch.get_num_threads()]
+        )  # fmt: skip
+        known = self._tables.get(name)
+        epochs = gang.num_epochs - gang.active[0].epoch
+        if choice == "auto" and known is None and saving(gang, epochs) < LEAST_SAVING:
+            return None
+        refusal = _unproven(gang) if known else _unproven(gang) or _too_large(gang, epochs)
+        if refusal and choice == "on":
+            raise KdctlError(f"--teacher-cache on: {refusal}.", "use --teacher-cache auto.")
+        if refusal:
+            _log.info("teacher outputs are not kept: %s", refusal)
+            return None
+        return self._tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
+
+
+def saving(gang: Gang, epochs: int) -> float:
+    """Return the share of the teachers' work that views drawn before would save in so many epochs."""
+    return 1.0 - _distinct(gang, epochs) / (len(gang.data.train) * max(epochs, 1))
+
+
+def _distinct(gang: Gang, epochs: int) -> float:
+    """Return how many different views are drawn in so many epochs, on average."""
+    train = gang.data.train
+    of_image = train.num_views / len(train)
+    return train.num_views * (1.0 - (1.0 - 1.0 / of_image) ** epochs)
+
+
+def _unproven(gang: Gang) -> str:
+    """Say why a table might change numbers; empty if it does not."""
+    device = gang.compute.device
+    if device.type != "cpu":
+        return f"steps on {device} are recorded with the teachers in them"
+    wishes = gang.wishes()
+    if rows_are_independent(gang.data.train, wishes, functools.partial(gang.ask_teachers, wishes=wishes)):
+        return ""
+    return "here an image's outputs depend on the batch it comes in, or a batch is larger than the data"
+
+
+def _too_large(gang: Gang, epochs: int) -> str:
+    """Say how much memory a new table lacks; empty if it fits."""
+    train, wishes, budget = gang.data.train, gang.wishes(), _budget(gang)
+    example = gang.ask_teachers(train.batch(train.order(0, 0), 0).images, wishes)
+    needed = _distinct(gang, epochs) * row_bytes(wishes, example)
+    if needed <= budget:
+        return ""
+    return (
+        f"they would take {needed / 2**30:,.1f} GiB, more than {budget / 2**30:,.1f} GiB, "
+        f"which is {SHARE_OF_MEMORY:.0%} of the free memory"
+    )
+
+
+def _budget(gang: Gang) -> int:
+    available = available_bytes(gang.compute.device)
+    return 0 if available is None else int(SHARE_OF_MEMORY * available)
