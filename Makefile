@@ -12,5 +12,6 @@ format:  # rewrite files as ruff wants them
 test:
 	pytest
 
-readme:  # the outputs README.md shows, from the runs in this folder
+readme:  # the outputs README.md shows, from the runs in this folder, and the page of commands
 	python docs/refresh.py .
+	python docs/commands.py
