@@ -19,6 +19,12 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     select: Annotated[Selection, typer.Option(help="Which epoch's model of a run.")] = Selection.LAST,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write the model to FILE.onnx or FILE.pt2, checked.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Also write pooled features of model and teacher to FILE.npz.")
+    ] = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
@@ -28,6 +34,7 @@ def evaluate(
 ) -> None:
     """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers."""
     from kdctl import workflows
+    from kdctl.cli.console import say
     from kdctl.plugins import load_plugin_file
 
     for path in plugin or []:
@@ -40,6 +47,12 @@ def evaluate(
         else workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False)
     )
     with opened as workspace:
+        if export is not None:
+            workflows.export_model(subject, export, workspace, selection=select)
+            say(f"wrote {export}")
+        if features is not None:
+            workflows.save_features(subject, features, workspace, split=split, selection=select)
+            say(f"wrote {features}")
         evaluation = workflows.evaluate(subject, workspace, split=split, selection=select)
     show_evaluation(evaluation, form)
     if per_class and form is options.Format.TEXT:

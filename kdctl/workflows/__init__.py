@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
@@ -46,6 +47,7 @@ __all__ = [
     "estimate_sweep",
     "evaluate",
     "export",
+    "export_model",
     "frame",
     "import_weights",
     "list_runs",
@@ -59,6 +61,7 @@ __all__ = [
     "remove",
     "report",
     "require_ready",
+    "save_features",
     "sweep",
     "synchronise",
     "train",
@@ -75,6 +78,7 @@ _MODULES = {
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
     "export": "exporting",
+    "export_model": "artifacts",
     "frame": "reporting",
     "import_weights": "importing",
     "list_runs": "browsing",
@@ -88,6 +92,7 @@ _MODULES = {
     "remove": "housekeeping",
     "report": "reporting",
     "require_ready": "readiness",
+    "save_features": "artifacts",
     "sweep": "sweeping",
     "synchronise": "syncing",
     "train": "training",

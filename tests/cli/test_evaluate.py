@@ -58,3 +58,14 @@ def test_what_cannot_be_evaluated_is_refused(kdctl: Kdctl, tmp_path: Path) -> No
     kdctl("eval code.pt").refused("code.pt was refused", code=1)
     (tmp_path / "text.pt").write_text("hello")
     kdctl("eval text.pt").refused("text.pt is damaged", code=1)
+
+
+def test_the_model_and_its_features_are_written_on_request(kdctl: Kdctl, tmp_path: Path) -> None:
+    key = only_run(kdctl)
+    answer = kdctl(f"eval {key} --export model.pt2 --features features.npz --threads 1")
+    assert answer.code == 0
+    assert answer.err.splitlines() == ["wrote model.pt2", "wrote features.npz"]
+    assert (tmp_path / "model.pt2").stat().st_size > 0
+    assert (tmp_path / "features.npz").stat().st_size > 0
+    kdctl(f"eval {key} --export model.tflite").refused("model.tflite", "*.onnx or *.pt2", code=2)
+    kdctl(f"eval {key} --features features.csv").refused("features.csv", "*.npz", code=2)

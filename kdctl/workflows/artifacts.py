@@ -1,0 +1,87 @@
+"""Files made of the model that a run would ship: for deployment, and for figures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdctl.engine.export import check_target, exported
+from kdctl.engine.features import pooled_features
+from kdctl.errors import KdctlError, UsageError
+from kdctl.records import Selection
+from kdctl.store.atomic import write_atomically
+from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.workspace import Workspace
+
+FEATURES = ".npz"
+
+
+def export_model(
+    subject: str | Path, target: Path, workspace: Workspace, *, selection: Selection = Selection.LAST
+) -> None:
+    """Write the model that a run or a checkpoint would ship as ONNX (`.onnx`) or a torch program (`.pt2`).
+
+    The file takes normalised images [B, 3, H, W], any B, and gives logits [B, K]. It is read back and
+    must predict the same before it is kept.
+
+    Raises:
+        KdctlError: no such run or format, missing packages, or the file predicts otherwise.
+    """
+    check_target(target)
+    opened = open_subject(subject, workspace, selection)
+    facts = {
+        "run": opened.plan.key,
+        "model": opened.name,
+        "checkpoint_sha256": opened.sha256,
+        "classes": opened.data.class_names,
+        "input_size": opened.sizes.input_size,
+        "mean": opened.data.mean,
+        "std": opened.data.std,
+    }
+    _write(target, exported(opened.model, opened.sizes.input_size, target, facts))
+
+
+def save_features(
+    subject: str | Path,
+    target: Path,
+    workspace: Workspace,
+    *,
+    split: str = "test",
+    selection: Selection = Selection.LAST,
+) -> None:
+    """Write the pooled features of a split, of the shipped model and of its first teacher, to an `.npz` file.
+
+    Arrays: `student` [N, D] (after the projector, where one is shipped), `teacher` [N, D'] unless there is
+    none, `labels` [N], `index` [N] (places in the canonical order of the split) and `classes`.
+
+    Raises:
+        KdctlError: no such run or split, or another suffix.
+    """
+    if target.suffix != FEATURES:
+        raise UsageError(f"{target}: features are written to {FEATURES} files.", f"name it *{FEATURES}.")
+    opened = open_subject(subject, workspace, selection)
+    images = opened.images(split)
+    teacher = opened.teacher()
+    arrays: dict[str, Any] = {
+        "labels": images.labels.cpu().numpy(),
+        "index": np.arange(len(images)),
+        "classes": np.array(opened.data.class_names),
+        "student": pooled_features(opened.model, images, opened.compute).numpy(),
+    }
+    if teacher is not None:
+        arrays["teacher"] = pooled_features(teacher, images, opened.compute).numpy()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    _write(target, buffer.getvalue())
+
+
+def _write(target: Path, content: bytes) -> None:
+    try:
+        write_atomically(target, content)
+    except OSError as error:
+        raise KdctlError(
+            f"{target} cannot be written ({error.strerror}).", "free disk space or mend permissions."
+        ) from error

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdctl import workflows
+from kdctl.errors import KdctlError, UsageError
+from kdctl.records import StoredRun
+from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.workspace import Workspace
+
+RecipeWriter = Callable[..., Path]
+
+
+@pytest.fixture
+def taught(workspace: Workspace, recipe: RecipeWriter) -> StoredRun:
+    """A student of SimKD: it ships with a projector and its teacher's classifier."""
+    (run,) = workflows.train(recipe(), workspace)
+    return run
+
+
+def test_what_is_exported_is_what_would_be_shipped(
+    workspace: Workspace, taught: StoredRun, tmp_path: Path
+) -> None:
+    workflows.export_model(taught.key, tmp_path / "model.pt2", workspace)
+    program = torch.export.load(BytesIO((tmp_path / "model.pt2").read_bytes())).module()
+    subject = open_subject(taught.key, workspace)
+    images = next(subject.images("test").images())
+    with torch.no_grad():
+        torch.testing.assert_close(program(images), subject.model.eval()(images))
+
+
+def test_a_file_of_another_format_is_refused_before_anything_is_read(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="format's suffix"):
+        workflows.export_model("no such run", tmp_path / "model.pb", workspace)
+    with pytest.raises(UsageError, match=r"written to \.npz files"):
+        workflows.save_features("no such run", tmp_path / "features.csv", workspace)
+    assert not list(tmp_path.glob("*.*b*"))
+
+
+def test_features_of_model_and_teacher_lead_to_their_logits(
+    workspace: Workspace, taught: StoredRun, tmp_path: Path
+) -> None:
+    workflows.save_features(taught.key, tmp_path / "features.npz", workspace)
+    stored = np.load(tmp_path / "features.npz")
+    subject = open_subject(taught.key, workspace)
+    images = subject.images("test")
+    teacher = subject.teacher()
+    assert teacher is not None
+    assert stored["student"].shape == stored["teacher"].shape == (len(images), teacher.classifier.in_features)
+    assert stored["labels"].tolist() == images.labels.tolist()
+    assert stored["index"].tolist() == list(range(len(images)))
+    assert stored["classes"].tolist() == list("0123456789")
+    batch = next(images.images())
+    with torch.no_grad():
+        for name, model in (("student", subject.model.eval()), ("teacher", teacher)):
+            logits = teacher.classifier(torch.from_numpy(stored[name][: len(batch)]))
+            torch.testing.assert_close(logits, model(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_student_without_a_teacher_has_features_of_its_own(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    workflows.save_features(run.key, tmp_path / "features.npz", workspace)
+    assert set(np.load(tmp_path / "features.npz")) == {"student", "labels", "index", "classes"}
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    workspace: Workspace, taught: StoredRun, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(KdctlError, match=r"features\.npz cannot be written"):
+        workflows.save_features(taught.key, tmp_path / "file" / "features.npz", workspace)
