@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.utils.deterministic
 
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
@@ -63,9 +64,12 @@ def choose_device(name: str) -> torch.device:
 
 def prepare(compute: Compute, num_threads: int | None) -> None:
     """Set torch's global switches, once per process, before any work."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # else streams wait for each other
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
     # Says the same as use_deterministic_algorithms(), which imports torch's compiler: a second and more.
     torch.set_deterministic_debug_mode("error" if compute.options.deterministic else "default")
+    # Deterministic torch also fills every new tensor, hundreds a step, lest somebody reads it unwritten.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
     if num_threads is not None:

@@ -144,6 +144,11 @@ class Subject:
         self._seconds: list[float] = []
         self._memory_mib = 0.0
 
+    @property
+    def gang(self) -> Gang:
+        """What is measured."""
+        return self._gang
+
     def warm_up(self, num_steps: int) -> None:
         """Take the first steps, which are slower."""
         available = self._gang.data.train.num_steps - 1
@@ -215,6 +220,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         teachers=freeze_teachers(first, teachers, data),
         data=data,
         compute=build_compute(first, device),
+        graphs=workspace.graphs,
     )
 
 

@@ -1,0 +1,348 @@
+"""What to measure first on a GPU, in order, with one command.
+
+    python benchmarks/gpu_first_measurements.py
+    python benchmarks/gpu_first_measurements.py --device cpu --quick     (tries the script itself)
+
+Facts of the machine; the tests that need a GPU; a step alone, plain and replayed from CUDA graphs, with its
+kernels; gangs of 1 to 16; precisions; evaluation. SimKD with batch 64 on noise in the form of CIFAR-100:
+speed does not depend on the images. Writes Markdown and JSON after each part, so that a machine that is
+taken away leaves what was measured. A part that fails says so, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from against_public import PAIRS, cpu_name, run_git
+from torch.profiler import ProfilerActivity, profile
+
+from kdctl import workflows
+from kdctl.cli.words import layer, open_recipe
+from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.engine.throughput import count_launches
+from kdctl.engine.trainer import choose_steps
+from kdctl.workflows.assemble import build_compute
+from kdctl.workflows.benchmarking import Subject
+from kdctl.workflows.planning import Planner
+
+HERE = Path(__file__).parent
+GANGS = (1, 2, 4, 8, 16)
+PRECISIONS = (("fp32", "fp32"), ("fp32", "fp16"), ("bf16", "bf16"), ("bf16", "fp16"))
+FAST = ("bf16", "fp16")
+TOP_KERNELS = 20
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What was measured so far."""
+
+    folder: Path
+    facts: Row
+    parts: dict[str, list[Row]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def run(self, title: str, part: Callable[[], list[Row]]) -> None:
+        """Measure one part and write everything down."""
+        print(f"== {title}", flush=True)
+        began = time.perf_counter()
+        try:
+            self.parts[title] = part()
+            print(markdown_table(self.parts[title]))
+        except Exception:  # noqa: BLE001 - the next part may work, and GPU time is short
+            self.failures[title] = traceback.format_exc()
+            print(self.failures[title])
+        print(f"({time.perf_counter() - began:.0f} s)", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """Write Markdown and JSON, over those of the part before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = f"first_measurements_{self.facts['device'].replace(' ', '_').lower()}"
+        lines = [
+            "# First measurements",
+            "",
+            *(f"- {name}: {value}" for name, value in self.facts.items()),
+            "",
+        ]
+        for title, rows in self.parts.items():
+            lines += [f"## {title}", "", markdown_table(rows), ""]
+        for title, trace in self.failures.items():
+            lines += [f"## {title}: failed", "", "```", trace.rstrip(), "```", ""]
+        (self.folder / f"{stem}.md").write_text("\n".join(lines))
+        content = {"facts": self.facts, "parts": self.parts, "failures": self.failures}
+        (self.folder / f"{stem}.json").write_text(json.dumps(content, indent=1))
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Builds gangs to measure."""
+
+    arguments: argparse.Namespace
+    device: torch.device
+    folder: Path
+
+    def subject(
+        self, pair: str, precision: tuple[str, str], members: int = 1, *, graphs: str = "auto"
+    ) -> Subject:
+        """Build a gang of equal members, its state warmed up."""
+        teacher, student = pair.split(":")
+        overrides = [
+            f"engine.{who}_precision='{name}'"
+            for who, name in zip(("student", "teacher"), precision, strict=True)
+        ]
+        words = layer(student, [teacher], method="simkd", data="noise")
+        recipe = open_recipe(None, "simkd", words, overrides, [HERE / "synthetic.py"])
+        opened = workflows.open_for_planning(
+            self.folder / "runs",
+            self.folder,
+            device=str(self.device),
+            num_threads=self.arguments.threads,
+            graphs=graphs,
+        )
+        with opened as workspace:
+            plan = Planner(recipe, workspace).runs(recipe.points)[0]
+            prepare(build_compute(plan, self.device), self.arguments.threads)
+            subject = Subject([plan] * members, workspace, self.folder)
+        subject.warm_up(self.arguments.steps)
+        return subject
+
+    def precision(self) -> tuple[str, str]:
+        """Return the precisions that are meant for this device."""
+        return FAST if self.device.type == "cuda" else ("fp32", "fp32")
+
+    def measured(self, subject: Subject) -> Row:
+        """Return what a step of a gang takes."""
+        steps, rounds = self.arguments.steps, self.arguments.rounds
+        seconds = sorted(subject.take(steps) / steps for _ in range(rounds))
+        members = len(subject.gang.members)
+        step = median(seconds)
+        return {
+            "step ms": 1e3 * step,
+            "fastest to slowest": f"{1e3 * seconds[0]:.3f} to {1e3 * seconds[-1]:.3f}",
+            "ms per member": 1e3 * step / members,
+            "h per 240 epochs of CIFAR-100": 240 * 782 * step / 3600,
+            "memory MiB": self.memory_mib(),
+        }
+
+    def memory_mib(self) -> float:
+        """Return the peak of the GPU's memory that torch took."""
+        return torch.cuda.max_memory_reserved(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def main() -> None:
+    """Measure everything."""
+    arguments = parse()
+    device = choose_device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    lab = Lab(arguments, device, Path(tempfile.mkdtemp(prefix="kdctl-gpu-")))
+    report = Report(arguments.out, facts(device, arguments))
+    pairs = arguments.pair or PAIRS
+    report.run("Tests that need a GPU", gpu_tests)
+    for pair in pairs:
+        report.run(f"{pair}, alone: plain and replayed", lambda pair=pair: alone(lab, pair))
+        report.run(f"{pair}, alone: kernels of a replayed step", lambda pair=pair: kernels(lab, pair))
+        report.run(f"{pair}, gangs", lambda pair=pair: gangs(lab, pair))
+        report.run(f"{pair}, precisions (student, teacher)", lambda pair=pair: precisions(lab, pair))
+        report.run(f"{pair}, evaluation", lambda pair=pair: evaluation(lab, pair))
+    if arguments.official:
+        report.run("Against public code", lambda: against_public(arguments))
+    print(f"written to {arguments.out}")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pair", action="append", metavar="TEACHER:STUDENT")
+    parser.add_argument("--official", type=Path, help="a checkout of the official SimKD code, to run beside")
+    parser.add_argument("--steps", type=int, default=50, help="steps of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gang", type=int, action="append", help=f"sizes of gangs; {GANGS} if not given")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--quick", action="store_true", help="tiny models, few steps: to try the script")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.pair = arguments.pair or ["resnet14:resnet8"]
+        arguments.steps, arguments.rounds, arguments.gang = 2, 2, [1, 2]
+    return arguments
+
+
+def facts(device: torch.device, arguments: argparse.Namespace) -> Row:
+    """Say what was measured where."""
+    driver = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader"]
+    on_gpu = device.type == "cuda"
+    return {
+        "device": describe(device),
+        "driver, clock, power": read(driver) if on_gpu else "none",
+        "CPU": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)",
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}",
+        "commit": run_git("describe", "--always", "--dirty"),
+        "steps per round, rounds": f"{arguments.steps}, {arguments.rounds} (medians)",
+        "arithmetic": "deterministic; batch 64; SimKD, reduction 2",
+    }
+
+
+def gpu_tests() -> list[Row]:
+    """Run the tests that compare plain, replayed, ganged and resumed runs bit for bit."""
+    words = ["-m", "pytest", "-n", "0", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
+    print(done.stdout[-6000:])
+    return [{"exit": done.returncode, "last line": done.stdout.strip().rpartition("\n")[2]}]
+
+
+def alone(lab: Lab, pair: str) -> list[Row]:
+    """Measure a step alone, plain and replayed, in turns of whole subjects; and what the host does of it."""
+    rows: list[Row] = []
+    for graphs in ("off", "auto"):
+        for precision in dict.fromkeys((("fp32", "fp32"), lab.precision())):
+            subject = lab.subject(pair, precision, graphs=graphs)
+            launches = count_launches(lambda: subject.take(1), lab.device)  # noqa: B023 - used at once
+            row = {"graphs": graphs, "precision": "/".join(precision), **lab.measured(subject)}
+            executed = ", ".join({member.execution for member in subject.gang.members})
+            rows.append({**row, "host us": host_us(lab, subject), "launches": launches, "executed": executed})
+    return rows
+
+
+def host_us(lab: Lab, subject: Subject) -> float:
+    """Return what a step takes of the host's time, which does not wait for the device meanwhile."""
+    gang, steps = subject.gang, choose_steps(subject.gang)
+    for member in gang.active:
+        member.epoch, member.step = 0, 0
+        member.distiller.train()
+    steps.begin_epoch()
+    count = min(lab.arguments.steps, gang.data.train.num_steps - 1)
+    lab.synchronise()
+    began = time.perf_counter()
+    for _ in range(count):
+        steps.take()
+    ended = time.perf_counter()
+    lab.synchronise()
+    return 1e6 * (ended - began) / count
+
+
+def kernels(lab: Lab, pair: str) -> list[Row]:
+    """Return the kernels that take the most time of a replayed step, by name."""
+    subject = lab.subject(pair, lab.precision())
+    on_gpu = lab.device.type == "cuda"
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    steps = min(10, lab.arguments.steps)
+    with profile(activities=[activity]) as profiler:
+        subject.take(steps)
+        lab.synchronise()
+    times = {
+        event.key: ((event.self_device_time_total if on_gpu else event.self_cpu_time_total), event.count)
+        for event in profiler.key_averages()
+    }
+    total = sum(spent for spent, _ in times.values()) or 1.0
+    ranked = sorted(times.items(), key=lambda item: item[1][0], reverse=True)[:TOP_KERNELS]
+    return [
+        {
+            "kernel": name.replace("|", "/")[:110],
+            "us per step": spent / steps,
+            "share %": 100 * spent / total,
+            "calls per step": calls / steps,
+        }
+        for name, (spent, calls) in ranked
+    ]
+
+
+def gangs(lab: Lab, pair: str) -> list[Row]:
+    """Measure gangs of growing size."""
+    rows: list[Row] = []
+    for size in lab.arguments.gang or GANGS:
+        subject = lab.subject(pair, lab.precision(), size)
+        rows.append({"members": size, **lab.measured(subject), "host us": host_us(lab, subject)})
+    return rows
+
+
+def precisions(lab: Lab, pair: str) -> list[Row]:
+    """Measure what each precision brings."""
+    choices = PRECISIONS if lab.device.type == "cuda" else PRECISIONS[:1]
+    return [{"precision": "/".join(p), **lab.measured(lab.subject(pair, p))} for p in choices]
+
+
+def evaluation(lab: Lab, pair: str) -> list[Row]:
+    """Measure the evaluation of the test split, the first time (recorded) and then."""
+    rows: list[Row] = []
+    for graphs in ("off", "auto"):
+        gang = lab.subject(pair, lab.precision(), graphs=graphs).gang
+        steps, member = choose_steps(gang), gang.members[0]
+        member.epoch, member.step = 0, 0
+        steps.begin_epoch()
+        seconds: list[float] = []
+        for _ in range(4):
+            lab.synchronise()
+            began = time.perf_counter()
+            steps.predict(member, member.distiller.inference_model(), gang.data.test)
+            steps.settle()
+            lab.synchronise()
+            seconds.append(time.perf_counter() - began)
+        images = len(gang.data.test)
+        rows.append(
+            {"graphs": graphs, "images": images, "first ms": 1e3 * seconds[0], "then ms": 1e3 * min(seconds)}
+        )
+    return rows
+
+
+def against_public(arguments: argparse.Namespace) -> list[Row]:
+    """Run the comparison with public loops, official code included, as a script of its own."""
+    words = ["--device", arguments.device, "--out", arguments.out, "--official", arguments.official]
+    script = HERE / "against_public.py"
+    done = subprocess.run(
+        [sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    print(done.stdout, done.stderr[-3000:])
+    return [{"exit": done.returncode, "written to": "against_public.md"}]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Write rows with the same names as a table."""
+    if not rows:
+        return "(nothing)"
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(shown(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def shown(value: object) -> str:
+    """Write numbers with a few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def read(command: list[str]) -> str:
+    """Return what a command prints; 'unknown' where there is none."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+if __name__ == "__main__":
+    main()

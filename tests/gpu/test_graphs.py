@@ -1,0 +1,137 @@
+"""Recorded steps on a real GPU, against plain ones and against each other, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdctl.engine.lanes import MOST_LANES, CudaLanes
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+BF16 = "engine = {student_precision = 'bf16', teacher_precision = 'fp16'}"
+ADAMW = "optimizer = {name = 'adamw', learning_rate = 0.003}"
+
+READS_BACK = """
+from kdctl.methods.kd import KdConfig, KnowledgeDistillation
+from kdctl.protocols.distiller import methods
+
+@methods.register("curious", label="Curious")
+class Curious(KnowledgeDistillation):
+    \"\"\"Looks at its losses, as it should not.\"\"\"
+    Config = KdConfig
+
+    def losses(self, step):
+        losses = super().losses(step)
+        assert losses.total().item() > 0
+        return losses
+"""
+
+Train = Callable[..., Any]
+Check = Callable[[Any, Any], None]
+
+
+@pytest.mark.parametrize("lines", ["", BF16, ADAMW], ids=["fp32", "bf16", "adamw"])
+def test_replayed_runs_end_like_plain_ones(train: Train, assert_same: Check, lines: str) -> None:
+    plain = train("plain", graphs="off", lines=lines)
+    replayed = train("replayed", graphs="on", lines=lines)
+    assert plain.executions == {"eager"}
+    assert replayed.executions == {"graphs"}
+    assert_same(plain, replayed)
+
+
+@pytest.mark.parametrize("lines", ["", BF16], ids=["fp32", "bf16"])
+def test_a_gang_of_streams_gives_each_run_what_it_gets_alone(
+    train: Train, assert_same: Check, lines: str
+) -> None:
+    together = train("gang", graphs="on", lines=lines)
+    alone = train("alone", graphs="on", gang_size=1, lines=lines)
+    assert_same(together, alone)
+
+
+def test_the_same_sweep_twice_gives_the_same_bits(train: Train, assert_same: Check) -> None:
+    assert_same(train("first", graphs="on"), train("second", graphs="on"))
+
+
+@pytest.mark.parametrize("stop_after", [3, 14, 21])
+def test_a_sweep_that_was_stopped_ends_like_one_that_was_not(
+    train: Train, assert_same: Check, stop_after: int
+) -> None:
+    whole = train("whole", graphs="on")
+    train("parts", graphs="on", stop_after=stop_after)
+    assert_same(whole, train("parts", graphs="on"))
+
+
+def test_a_method_that_reads_back_steps_plainly_beside_recorded_ones(
+    train: Train, assert_same: Check, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "curious.py").write_text(READS_BACK)
+    lines = 'plugins = ["curious.py"]'
+    methods = ('"curious"', '"simkd"')
+    plain = train("plain", graphs="off", methods=methods, lines=lines)
+    with caplog.at_level(logging.WARNING):
+        mixed = train("mixed", graphs="auto", methods=methods, lines=lines)
+    assert_same(plain, mixed)
+    assert len(mixed.executions) == 2
+    assert "graphs" in mixed.executions
+    assert any("cannot be recorded" in message for message in caplog.messages)
+
+
+def test_a_lane_replays_random_numbers_that_are_set_anew() -> None:
+    device = torch.device("cuda")
+    random, drawn = torch.Generator(device), torch.zeros(4, 1000, device=device)
+
+    def work() -> None:
+        for row in drawn:
+            row.copy_(torch.rand(1000, device=device, generator=random))
+
+    lane = CudaLanes(device).open()
+    replay = lane.record(work, rehearse=work, randomness=random)
+    for seed in (1, 2**62 + 5, 1):
+        random.manual_seed(seed)
+        work()
+        plain = drawn.clone()
+        drawn.zero_()
+        torch.cuda.synchronize()
+        random.manual_seed(seed)
+        lane.run(replay)
+        torch.cuda.synchronize()
+        assert torch.equal(plain, drawn)
+
+
+def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
+    device = torch.device("cuda")
+    value = torch.ones(3, device=device)
+    lane = CudaLanes(device).open()
+    with pytest.raises(RuntimeError):
+        lane.record(lambda: print(value.sum().item()), rehearse=lambda: None)
+    replay = lane.record(lambda: value.add_(1), rehearse=lambda: None)  # type: ignore[arg-type, return-value]
+    for _ in range(3):
+        lane.run(replay)
+    torch.cuda.synchronize()
+    assert value.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_lanes_wait_for_each_other_and_are_given_out_again() -> None:
+    device = torch.device("cuda")
+    lanes = CudaLanes(device)
+    first, second = lanes.open(), lanes.open()
+    value = torch.zeros(1 << 24, device=device)
+    first.wait_for(lanes.current())
+    for _ in range(50):
+        first.run(lambda: value.add_(1))  # type: ignore[arg-type, return-value]
+        second.wait_for(first)
+        second.run(lambda: value.mul_(1.0))  # type: ignore[arg-type, return-value]
+        first.wait_for(second)
+    lanes.current().wait_for(first)
+    assert (value == 50).all()
+    more = [lanes.open() for _ in range(MOST_LANES)]
+    assert more[-1] is second
