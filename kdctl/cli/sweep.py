@@ -52,7 +52,7 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import print_mistakes
+    from kdctl.cli.console import print_mistakes, say
     from kdctl.cli.live import display
     from kdctl.cli.signals import StopSignals
 
@@ -90,6 +90,8 @@ def sweep(
     _show_outcome(outcome, form, quiet=quiet)
     if not outcome.complete:
         stop.exit_if_heard()
+    if outcome.budget and not quiet:
+        say(f"budget: {outcome.budget}; with a larger [budget], the same command goes on")
     if outcome.failures:
         print_mistakes(outcome.failures)
         raise typer.Exit(FAILED_RUNS)

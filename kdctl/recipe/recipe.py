@@ -11,6 +11,7 @@ from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, merge
+from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE
 from kdctl.recipe.plan import EngineOptions, RunPlan
 from kdctl.recipe.reporting import check_reporting
@@ -36,6 +37,8 @@ class Recipe:
     points: tuple[Point, ...]
     """Of the grid, in order; a single empty point without a grid, none for a search."""
     search: Search | None
+    limits: Limits
+    """What ends it before all of its runs are done."""
     tree: Tree
     """All layers merged, for the record."""
 
@@ -119,6 +122,7 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     source = next(layer.source for layer in reversed(layers) if layer.source not in (OVERRIDES, SMOKE))
     resolver = Resolver(merged, catalog, source)
     resolver.mistakes.extend(mistake for layer in layers for mistake in _mistakes_in_layer(layer))
+    seeds, points = _seeds(resolver), _points(resolver)
     recipe = Recipe(
         source=source,
         name=_text(resolver, "name", Path(source).stem),
@@ -126,9 +130,10 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
         protocol=_text(resolver, "protocol", "custom"),
         layers=tuple(canonical),
         plugins=plugin_paths(layers),
-        seeds=_seeds(resolver),
-        points=_points(resolver),
+        seeds=seeds,
+        points=points,
         search=search_space(tree["search"], resolver) if "search" in tree else None,
+        limits=read_limits(resolver, seeds=seeds, num_points=len(points)),
         tree=tree,
     )
     check_reporting(resolver)

@@ -30,6 +30,11 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     missing = [f"{layout.label(group)}: {words}" for group in groups if (words := _missing(group, layout))]
     if missing:
         yield f"Still missing: {'; '.join(missing)}."
+    if any(RunState.PRUNED in group.lost for group in groups):
+        yield (
+            "Some configurations were dropped before all of their seeds had run (pruned): their n is "
+            "smaller, and the rows left were chosen by seeds that are part of their means."
+        )
     protocols = list(dict.fromkeys(str(run.plan.get("protocol")) for group in groups for run in group.runs))
     if len(protocols) > 1:
         yield (

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, update
 
 from kdctl.errors import KdctlError
 from kdctl.records import SETTLED, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.holding import Holding
 from kdctl.store.owner import Owner
+from kdctl.store.runs import listed
 from kdctl.store.tables import RunRow
 
 RELEASED = frozenset({RunState.PLANNED, RunState.INTERRUPTED, RunState.FAILED})
@@ -106,6 +107,14 @@ def prune(connection: Connection, keys: Sequence[str], *, reason: str) -> int:
         statement = update(RunRow).where(RunRow.key == key, idle).values(values)
         pruned += connection.execute(statement).rowcount
     return pruned
+
+
+def revive(connection: Connection, keys: Sequence[str]) -> int:
+    """Let pruned runs be started after all; return how many it were."""
+    begun = case((RunRow.epochs > 0, RunState.INTERRUPTED.value), else_=RunState.PLANNED.value)
+    pruned = (RunRow.state == RunState.PRUNED, RunRow.key.in_(listed(keys)))
+    statement = update(RunRow).where(*pruned).values(state=begun, reason="", updated=utc_now())
+    return connection.execute(statement.execution_options(synchronize_session=False)).rowcount
 
 
 def ended(result: RunResult) -> dict[str, Any]:

@@ -197,6 +197,11 @@ class Store:
         with writing(self._engine) as connection:
             return leases.prune(connection, keys, reason=reason)
 
+    def revive(self, keys: Sequence[str]) -> int:
+        """Let pruned runs be started after all; return how many it were."""
+        with writing(self._engine) as connection:
+            return leases.revive(connection, keys)
+
     # Measurements
 
     def record_environment(self, key: str, environment: Environment) -> None:

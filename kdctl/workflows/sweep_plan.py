@@ -104,6 +104,8 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         runs = planner.runs(chosen)
         num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds)
     teachers = teacher_plans((*runs, example))
+    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
+    _require_racing_split(recipe, example)
     return SweepPlan(
         recipe=recipe,
         study=study,
@@ -111,7 +113,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         runs=runs,
         num_later=num_later,
         example=example,
-        states=workspace.store.states([plan.key for plan in (*teachers, *runs)]),
+        states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
         retry_failed=retry_failed,
         leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
     )
@@ -119,6 +121,15 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
 
 def _corners(choice: Choice) -> tuple[object, ...]:
     return (choice.low, choice.high) if isinstance(choice, Range) else choice
+
+
+def _require_racing_split(recipe: Recipe, example: RunPlan) -> None:
+    racing = recipe.limits.racing
+    if racing and racing.metric == "val" and example.data.options.val_fraction == 0:
+        raise UsageError(
+            f"{recipe.source}: [racing] metric = 'val', but no validation split is held out.",
+            "set data.val_fraction = 0.1, or racing.metric = 'test' (which selects on the test set).",
+        )
 
 
 def _require_split(recipe: Recipe, search: Search, example: RunPlan) -> None:

@@ -9,22 +9,31 @@ from statistics import fmean
 
 from kdctl.errors import Mistake
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
+from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search
-from kdctl.records import RunState, Selection, StoredRun, SweepMember
+from kdctl.records import RunState, StoredRun, SweepMember
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.crew import CrewPlan
 from kdctl.workflows.execute import Executor, hired, teacher_plans
 from kdctl.workflows.failure import mistakes_of
+from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.planning import Planner
-from kdctl.workflows.progress import Progress
+from kdctl.workflows.progress import Progress, Silent
+from kdctl.workflows.racing import accuracy, dropped_after
 from kdctl.workflows.readiness import require_ready
 from kdctl.workflows.sweep_plan import planner_of, settled_plan
 from kdctl.workflows.workspace import DATABASE, Workspace
 
-OPEN = frozenset({RunState.PLANNED, RunState.INTERRUPTED, RunState.RUNNING})
+IDLE = frozenset({RunState.PLANNED, RunState.INTERRUPTED})
+"""States of runs that wait for somebody to train them."""
+
+OPEN = IDLE | {RunState.RUNNING}
 """States of runs that are still to come to an end."""
+
+NOT_STARTED = frozenset({RunState.PLANNED, RunState.PRUNED})
+"""States of runs that no budget has paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,8 @@ class SweepOutcome:
     """False: it was stopped, and the same command goes on."""
     failures: tuple[Mistake, ...]
     """What is to be mended for the runs that failed."""
+    budget: str = ""
+    """Which part of the budget ended it, in words; empty if none did."""
 
 
 def sweep(
@@ -73,18 +84,23 @@ def sweep(
     planner = planner_of(recipe, workspace)
     plan = settled_plan(planner, workspace, retry_failed=retry_failed, replace=replace)
     require_ready(plan.ahead, workspace)
+    meter = Meter(
+        inner=progress or Silent(),
+        budget=planner.recipe.limits.budget,
+        spent_seconds=spent_seconds(plan, workspace),
+    )
     with (
         open_study(workspace.runs / DATABASE, plan.study) as study,
         hired(
             workspace,
             crew=crew,
-            progress=progress,
-            stop=stop,
+            progress=meter,
+            stop=lambda: stop() or bool(meter.used_up()),
             gang_size=gang_size,
             retry_failed=retry_failed,
         ) as executor,
     ):
-        running = _RunningSweep(planner, study, executor, plan.leaving)
+        running = _RunningSweep(planner, study, executor, meter, plan.leaving)
         complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
         return running.outcome(complete=complete)
 
@@ -96,10 +112,13 @@ class _RunningSweep:
     planner: Planner
     study: ConfigurationStudy
     executor: Executor
+    meter: Meter
     leaving: Sequence[str]
     """Keys of runs that belong to this sweep no more."""
     roles: dict[str, str] = field(default_factory=dict[str, str])
     """By run key: 'student' or 'teacher'."""
+    cut_off: bool = False
+    """Whether some runs were not started because enough others were."""
 
     def grid(self) -> bool:
         """Run all points; gangs form over everything that shares a seed and a teacher."""
@@ -124,7 +143,12 @@ class _RunningSweep:
             runs=tuple(runs),
             complete=complete,
             failures=mistakes_of(runs, self.executor.failures),
+            budget="" if complete else self._ended_by_budget(),
         )
+
+    def _ended_by_budget(self) -> str:
+        limit = self.planner.recipe.limits.budget.max_runs
+        return self.meter.used_up() or (f"max_runs = {limit} were started" if self.cut_off else "")
 
     def _complete(self, proposals: Sequence[Proposal], metric: str, num_later: int = 0) -> bool:
         """Run configurations and tell Optuna their means; False while some of their runs are open."""
@@ -139,24 +163,56 @@ class _RunningSweep:
             members=members,
             leaving=self.leaving,
         )
-        self.executor.complete(plans, later=num_later * len(recipe.seeds))
+        later = num_later * len(recipe.seeds)
+        if recipe.limits.drops:
+            replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
+            self._race(list({plans[0].configuration: plans for plans in replicates}.values()))
+        else:
+            self._train(plans, later)
         runs = {run.key: run for run in store.runs(keys=[plan.key for plan in plans])}
         for proposal in proposals:
             self._tell(proposal, [runs[plan.key] for plan in self.planner.replicates(proposal.point)], metric)
         return not any(run.state in OPEN for run in runs.values())
 
+    def _race(self, racing: list[tuple[RunPlan, ...]]) -> None:
+        """Train one seed after the other; configurations that a round drops get no further seeds."""
+        num_seeds = len(self.planner.recipe.seeds)
+        for place in range(num_seeds):
+            here = [plans[place] for plans in racing]
+            self._train(here, later=len(racing) * (num_seeds - place - 1))
+            states = self.executor.workspace.store.states([plan.key for plan in here])
+            if any(state in OPEN for state in states.values()):
+                return
+            racing = self._after_round(racing, place + 1)
+
+    def _after_round(self, racing: list[tuple[RunPlan, ...]], num_seeds: int) -> list[tuple[RunPlan, ...]]:
+        """Drop configurations after their first `num_seeds` seeds; return those that go on."""
+        store = self.executor.workspace.store
+        reasons = dropped_after(store, self.planner.recipe.limits, racing, num_seeds)
+        for plans in racing:
+            reason = reasons.get(plans[0].configuration, "")
+            states = store.states([plan.key for plan in plans[num_seeds:]]) if reason else {}
+            for plan in plans[num_seeds:]:
+                if states.get(plan.key) in IDLE and store.prune([plan.key], reason=reason):
+                    self.meter.ended(plan, RunState.PRUNED, None, reason)
+        return [plans for plans in racing if plans[0].configuration not in reasons]
+
+    def _train(self, plans: Sequence[RunPlan], later: int) -> None:
+        """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
+        store, limit = self.executor.workspace.store, self.planner.recipe.limits.budget.max_runs
+        store.revive([plan.key for plan in plans])
+        if limit is not None:
+            students = [key for key, role in self.roles.items() if role == "student"]
+            started = {key for key, state in store.states(students).items() if state not in NOT_STARTED}
+            new = [plan.key for plan in plans if plan.key not in started]
+            allowed = started | set(new[: max(limit - len(started), 0)])
+            self.cut_off = self.cut_off or len(new) > limit - len(started)
+            plans = [plan for plan in plans if plan.key in allowed]
+        self.executor.complete(plans, later=later)
+
     def _tell(self, proposal: Proposal, runs: Sequence[StoredRun], metric: str) -> None:
         """Tell Optuna the mean over seeds, once all of them have ended."""
         if any(run.state in OPEN for run in runs):
             return
-        values = [value for run in runs if (value := _accuracy(run, metric)) is not None]
+        values = [value for run in runs if (value := accuracy(run, metric)) is not None]
         self.study.tell(proposal, fmean(values) if values else None)
-
-
-def _accuracy(run: StoredRun, metric: str) -> float | None:
-    if run.state is not RunState.FINISHED or run.result is None:
-        return None
-    last = run.result.selected[Selection.LAST.value]
-    if metric == "val" and last.val is not None:
-        return last.val.top1
-    return last.test.top1

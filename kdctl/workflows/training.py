@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import UsageError
+from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import SETTLED, RunState, StoredRun
@@ -63,6 +64,7 @@ def train(
         RunsFailedError: what stopped the runs that failed; the others are finished nevertheless.
     """
     plan = plan_training(recipe, workspace)
+    workspace.store.revive([run.key for run in plan.runs])  # a sweep dropped them, and this asks for them
     with hired(workspace, progress=progress, stop=stop, retry_failed=True) as executor:
         executor.complete(plan.runs)
     runs = workspace.store.runs(keys=[run.key for run in plan.runs])
@@ -76,9 +78,15 @@ def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
         raise UsageError(
             f"recipe '{recipe.name}' has a search space.", f"run it with: kdctl sweep {recipe.source}"
         )
+    if recipe.limits != Limits():
+        raise UsageError(
+            f"{recipe.source}: [budget] and [racing] hold for sweeps, not for a single training.",
+            f"run it with: kdctl sweep {recipe.source}",
+        )
     runs = Planner(recipe, workspace).replicates(NO_POINT)
     teachers = tuple(teacher_plans(runs))
-    states = workspace.store.states([run.key for run in (*teachers, *runs)])
+    known = workspace.store.states([run.key for run in (*teachers, *runs)])
+    states = {key: state for key, state in known.items() if state is not RunState.PRUNED}
     return TrainPlan(runs=runs, teachers=teachers, states=states)
 
 
