@@ -69,7 +69,7 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     # Says the same as use_deterministic_algorithms(), which imports torch's compiler: a second and more.
     torch.set_deterministic_debug_mode("error" if compute.options.deterministic else "default")
     # Deterministic torch also fills every new tensor, hundreds a step, lest somebody reads it unwritten.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
     if num_threads is not None:

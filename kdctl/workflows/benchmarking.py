@@ -139,19 +139,14 @@ class Subject:
 
     def __init__(self, plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> None:
         """Build the plans, of which one may come several times; states are saved below `folder`."""
-        self._gang = _build_gang(plans, workspace, folder)
-        self._watch = Stopwatch(self._gang)
+        self.gang = _build_gang(plans, workspace, folder)
+        self._watch = Stopwatch(self.gang)
         self._seconds: list[float] = []
         self._memory_mib = 0.0
 
-    @property
-    def gang(self) -> Gang:
-        """What is measured."""
-        return self._gang
-
     def warm_up(self, num_steps: int) -> None:
         """Take the first steps, which are slower."""
-        available = self._gang.data.train.num_steps - 1
+        available = self.gang.data.train.num_steps - 1
         if max(num_steps, WARMUP_STEPS) > available:
             raise UsageError(
                 f"an epoch of these data has {available + 1} step(s): too few to measure {num_steps}.",
@@ -161,7 +156,7 @@ class Subject:
 
     def take(self, num_steps: int) -> float:
         """Measure one round; return its wall time in seconds."""
-        device = self._gang.compute.device
+        device = self.gang.compute.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         seconds = self._watch.take(num_steps)
@@ -173,8 +168,8 @@ class Subject:
         """Sum up the rounds."""
         steps = sorted(seconds / num_steps for seconds in self._seconds)
         step = median(steps)
-        members = len(self._gang.members)
-        flops = _step_flops(self._gang)
+        members = len(self.gang.members)
+        flops = _step_flops(self.gang)
         return Pace(
             members=members,
             step_ms=1e3 * step,
@@ -184,7 +179,7 @@ class Subject:
             step_gflop=flops / 1e9,
             gflop_per_second=flops / step / 1e9,
             share_of_peak=flops / step / peak,
-            launches=count_launches(lambda: self._watch.take(1), self._gang.compute.device),
+            launches=count_launches(lambda: self._watch.take(1), self.gang.compute.device),
             memory_mib=self._memory_mib,
         )
 
