@@ -62,6 +62,9 @@ class ListFormat(enum.StrEnum):
 
 OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 OutputListFormat = Annotated[ListFormat, typer.Option("--format", help="How the list is printed.")]
+JsonEvents = Annotated[
+    bool, typer.Option("--json", help="Say what happens as JSON lines on stdout, instead of progress.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")

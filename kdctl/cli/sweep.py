@@ -45,6 +45,7 @@ def sweep(
     ] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
+    json: options.JsonEvents = False,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Run what a recipe asks for and the store does not have yet.
@@ -53,9 +54,10 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import print_mistakes, say
-    from kdctl.cli.live import display
+    from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
 
+    progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(
         runs, data, device=device, num_threads=threads, graphs=graphs, may_fetch=not dry_run
@@ -75,7 +77,7 @@ def sweep(
             teacher_cache=teacher_cache,
         ) as workspace,
         StopSignals() as stop,
-        display(quiet=quiet) as progress,
+        progress,
     ):
         outcome = workflows.sweep(
             opened,
@@ -87,7 +89,10 @@ def sweep(
             retry_failed=retry_failed,
             replace=replace,
         )
-    _show_outcome(outcome, form, quiet=quiet)
+    if isinstance(progress, Events):
+        progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget)
+    else:
+        _show_outcome(outcome, form, quiet=quiet)
     if not outcome.complete:
         stop.exit_if_heard()
     if outcome.budget and not quiet:

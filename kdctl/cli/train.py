@@ -33,6 +33,7 @@ def train(
     teacher_cache: options.TeacherCache = "auto",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
+    json: options.JsonEvents = False,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Train a student, and first the teachers it needs.
@@ -43,10 +44,11 @@ def train(
     """
     from kdctl import workflows
     from kdctl.cli.console import messages
-    from kdctl.cli.live import display
+    from kdctl.cli.events import Events, listener
     from kdctl.cli.runs import show_plans, show_results
     from kdctl.cli.signals import StopSignals
 
+    progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     values = words.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
     with workflows.open_for_planning(
@@ -57,7 +59,7 @@ def train(
         if dry_run:
             _show_plan(plan, form)
             return
-        if not quiet:
+        if not quiet and not json:
             show_plans(plan.teachers, plan.runs, plan.states, to=messages())
         workflows.require_ready(plan.to_do, workspace)
     with (
@@ -70,10 +72,13 @@ def train(
             teacher_cache=teacher_cache,
         ) as workspace,
         StopSignals() as stop,
-        display(quiet=quiet) as progress,
+        progress,
     ):
         trained = workflows.train(opened, workspace, progress=progress, stop=stop)
-    show_results(trained, form)
+    if isinstance(progress, Events):
+        progress.finished(trained, complete=all(run.result for run in trained))
+    else:
+        show_results(trained, form)
     if not all(run.result for run in trained):
         stop.exit_if_heard()
     _exit_if_diverged(trained)
