@@ -26,15 +26,14 @@ def list_models(
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """List models with their parameter counts (batch norm statistics not counted)."""
-    import torch
-
+    from kdctl.engine.shapes import shapes_only
     from kdctl.protocols.backbone import models
     from kdctl.workflows.assemble import count_parameters
 
     _load(plugin)
     rows: list[dict[str, Any]] = []
     for entry in models.entries():
-        with torch.device("meta"):
+        with shapes_only():
             backbone = entry.item(num_classes, 32)
         rows.append(
             {

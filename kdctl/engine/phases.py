@@ -41,8 +41,8 @@ def divide(phases: Sequence[Phase], epochs: int) -> tuple[Span, ...]:
     if epochs < len(phases):
         names = ", ".join(phase.name for phase in phases)
         raise KdctlError(
-            f"{epochs} epochs are too few for the phases {names}.",
-            f"set schedule.epochs to {len(phases)} or more.",
+            f"schedule.epochs = {epochs} is too short for the phases {names}.",
+            f"set it to {len(phases)} or more.",
         )
     spans: list[Span] = []
     first, share = 0, 0.0

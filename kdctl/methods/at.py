@@ -15,7 +15,7 @@ from kdctl.losses.attention import attention_map
 from kdctl.losses.stages import pair_stages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -54,6 +54,10 @@ class AttentionTransfer(Distiller):
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the pairs of stages; all count alike."""
+        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.pairs)
 
     def losses(self, step: Step) -> Losses:
         """Return the sum of the distances beside the predictions' terms."""

@@ -13,7 +13,7 @@ from kdctl.losses.alignment import paired_maps
 from kdctl.losses.stages import pair_stages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -51,6 +51,12 @@ class NeuronSelectivityTransfer(Distiller):
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the pairs of stages; the term is their mean."""
+        return tuple(
+            Match(student=own, teacher=other, weight=1 / len(self.pairs)) for own, other in self.pairs
+        )
 
     def losses(self, step: Step) -> Losses:
         """Return the mean discrepancy beside the predictions' terms."""

@@ -18,7 +18,7 @@ from kdctl.losses.margin_relu import expected_negative, measured_negative, parti
 from kdctl.losses.stages import pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Backbone
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -75,10 +75,17 @@ class OverhaulOfFeatureDistillation(Distiller):
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0
 
+    def matches(self) -> tuple[Match, ...]:
+        """Return the pairs of stages, each with half the weight of the next deeper one."""
+        return tuple(
+            Match(student=own, teacher=other, weight=weight)
+            for (own, other), weight in zip(self.pairs, self._weights, strict=True)
+        )
+
     def losses(self, step: Step) -> Losses:
         """Return the sum of the stages' distances beside the predictions' terms."""
-        deepest = len(self.pairs) - 1
-        distances = [d / 2 ** (deepest - place) for place, d in enumerate(self._distances(step))]
+        weighted = zip(self._weights, self._distances(step), strict=True)
+        distances = [weight * distance for weight, distance in weighted]
         return Losses(
             task=task_term(self.config, step),
             transfer={
@@ -87,6 +94,10 @@ class OverhaulOfFeatureDistillation(Distiller):
             },
             logits=step.student.require_logits(),
         )
+
+    @property
+    def _weights(self) -> list[float]:
+        return [2.0 ** -(len(self.pairs) - place) for place in range(1, len(self.pairs) + 1)]
 
     def _distances(self, step: Step) -> Iterator[Tensor]:
         """Yield the distance of each pair of stages, shallow to deep."""

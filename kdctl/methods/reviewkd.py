@@ -19,7 +19,7 @@ from kdctl.losses.stages import pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.backbone import Backbone
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -103,6 +103,10 @@ class ReviewKd(Distiller):
         self.student_taps = tuple(dict.fromkeys(own for own, _ in self.levels))
         self.teacher_taps = (tuple(dict.fromkeys(other for _, other in self.levels)),)
         self.reads_teacher_logits = config.kd_weight > 0
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the levels, the deepest first; all count alike."""
+        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.levels)
 
     def losses(self, step: Step) -> Losses:
         """Return the sum of the levels' distances beside the predictions' terms."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -16,7 +17,7 @@ from kdctl.losses.similarity import similarity_rows
 from kdctl.losses.spatial import shared_size
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -89,6 +90,11 @@ class SemanticCalibration(Distiller):
             nn.ModuleList(self._projector(own, other) for other in self.teacher_taps[0])
             for own in self.student_taps
         )
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return all pairs of stages; their weights are learned."""
+        pairs = itertools.product(self.student_taps, self.teacher_taps[0])
+        return tuple(Match(student=own, teacher=other) for own, other in pairs)
 
     def losses(self, step: Step) -> Losses:
         """Return the attended distances beside the predictions' terms."""

@@ -17,7 +17,7 @@ from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
 from kdctl.losses.projected_classifier import ProjectedClassifier
 from kdctl.losses.spatial import pool_to
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 _PARTS = {"junction": (1.0, 0.0), "end": (0.0, 1.0), "both": (0.5, 0.5)}
@@ -116,6 +116,17 @@ class SimKd(Distiller):
     def ships_student(cls, config: SimKdConfig) -> bool:
         """Whether the student's own classifier is shipped."""
         return config.ships == "own"
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the stages that are aligned, each with its share of the loss."""
+        shares = [(pair.student, pair.teacher, pair.share) for pair in self._earlier]
+        shares.append((self.student_tap, self.teacher_tap, self._share_at_junction))
+        shares.append((self.student_tap, self.setup.teacher.final_tap, self._share_at_end))
+        return tuple(
+            Match(student=student, teacher=teacher, weight=share)
+            for student, teacher, share in shares
+            if share > 0
+        )
 
     def losses(self, step: Step) -> Losses:
         """Return the distances of the aligned maps, and the cross-entropy in joint training."""

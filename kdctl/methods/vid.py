@@ -16,7 +16,7 @@ from kdctl.losses.spatial import shared_size
 from kdctl.losses.stages import pair_stages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 _LEAST_VARIANCE = 1e-5
@@ -79,6 +79,10 @@ class VariationalInformationDistillation(Distiller):
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0
         self.predictions = nn.ModuleList(self._prediction(own, other) for own, other in self.pairs)
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the pairs of stages; all count alike."""
+        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.pairs)
 
     def losses(self, step: Step) -> Losses:
         """Return the sum of the stages' negative log-likelihoods beside the predictions' terms."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -94,6 +95,16 @@ class Phase:
     """Of the run's epochs; those of all phases sum to 1."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A tap of the student that is held against one of the first teacher; for plans, not for training."""
+
+    student: str
+    teacher: str
+    weight: float | None = None
+    """What the distance is multiplied by within the method's own term; None: not told, or learned."""
+
+
 class Distiller(nn.Module):
     """How a student is distilled; subclass it in `methods/<name>.py`.
 
@@ -140,6 +151,16 @@ class Distiller(nn.Module):
 
     def arrange(self) -> None:
         """Set what is read in `self.phase`: taps and logits. Only methods with several phases need it."""
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return which taps are held against each other in `self.phase`.
+
+        By default the taps as they stand in line, where there are as many on both sides; else each of
+        the student with each of the first teacher.
+        """
+        own, other = self.student_taps, self.teacher_taps[0] if self.teacher_taps else ()
+        pairs = zip(own, other, strict=True) if len(own) == len(other) else itertools.product(own, other)
+        return tuple(Match(student=student, teacher=teacher) for student, teacher in pairs)
 
     def begin(self, phase: Phase) -> None:
         """Make ready to train in `phase`; what it does not train is frozen from here on.

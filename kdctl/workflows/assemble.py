@@ -66,6 +66,25 @@ def build_distiller(
     Raises:
         KdctlError: student, teachers and method do not fit together.
     """
+    rng = torch.Generator(device)
+    distiller = join(plan, student, teachers, num_samples=num_samples, rng=rng, projector=make_projector)
+    return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def join(
+    plan: RunPlan,
+    student: Backbone,
+    teachers: Sequence[Backbone],
+    *,
+    num_samples: int,
+    rng: torch.Generator,
+    projector: Callable[[Spec, Shape, Shape], nn.Module],
+) -> Distiller:
+    """Build the method around student and teachers where torch puts new weights, in its last phase.
+
+    Raises:
+        KdctlError: student, teachers and method do not fit together.
+    """
     for teacher in teachers:
         if teacher.num_classes != student.num_classes:
             raise KdctlError(
@@ -75,15 +94,15 @@ def build_distiller(
     setup = Setup(
         student=student,
         teachers=tuple(teachers),
-        make_projector=make_projector,
+        make_projector=projector,
         num_classes=student.num_classes,
         num_samples=num_samples,
-        rng=torch.Generator(device),
+        rng=rng,
     )
     method = methods.get(plan.method.name).item
     distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
     distiller.begin(distiller.phases()[-1])
-    return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return distiller
 
 
 def freeze_teachers(plan: RunPlan, teachers: Sequence[Backbone], data: TrainingData) -> list[Backbone]:

@@ -12,6 +12,7 @@ import torch
 
 from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
+from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
@@ -147,7 +148,7 @@ class _CountedOperations:
     def _operations(self, model: str, sizes: Sizes) -> float:
         """Return the operations of one image's forward pass."""
         if (model, sizes) not in self._forward:
-            with torch.device("meta"):
+            with shapes_only():
                 backbone = models.get(model).item(*sizes)
             self._forward[model, sizes] = 2.0 * count_multiply_adds(backbone, sizes.input_size)
         return self._forward[model, sizes]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
 from kdctl.recipe.plan import RunPlan
@@ -26,7 +27,7 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
     """
     available = _total_bytes(device)
     names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
-    with torch.device("meta"):
+    with shapes_only():
         student, *teachers = (models.get(name).item(*sizes) for name in names)
     needed = COPIES * _num_bytes([student]) + _num_bytes(teachers)
     if available is not None and needed > available:

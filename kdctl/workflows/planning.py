@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
 
-from kdctl.errors import Mistake, RecipeError
+from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Point
 from kdctl.workflows.catalog import full_catalog
+from kdctl.workflows.structure import Structure, Structures
 from kdctl.workflows.teachers import TeacherLibrary
 from kdctl.workflows.workspace import Workspace
 
@@ -28,6 +30,7 @@ class Planner:
             fingerprint=workspace.library.fingerprint,
             teachers=TeacherLibrary(workspace),
         )
+        self._structures = Structures(workspace.library)
         self._known: dict[str, tuple[RunPlan, ...]] = {}
 
     def replicates(self, point: Point) -> tuple[RunPlan, ...]:
@@ -40,8 +43,25 @@ class Planner:
         if name not in self._known:
             first, *others = self.recipe.seeds
             plan = self.recipe.plan(point, first, self._context)
+            self.structure(plan)
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in others))
         return self._known[name]
+
+    def structure(self, plan: RunPlan) -> Structure | None:
+        """Return how a run is built; None where a plug-in fails at it: then the run will say why.
+
+        Raises:
+            RecipeError: models, projector and method do not fit together.
+        """
+        with self._mistakes_in(""):
+            counts = self._structures.counts(plan.data)
+        with self._mistakes_in(f"{plan.pair()} · {plan.method.name}: "):
+            try:
+                return self._structures.of(plan, counts)
+            except KdctlError:
+                raise
+            except Exception:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
+                return None
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
         """Return all runs, each once, seed-outermost: all configurations with the first seed come first.
@@ -74,3 +94,14 @@ class Planner:
             for value in values[1:]
         ]
         return self.runs([Point(values=first), *others])
+
+    @contextlib.contextmanager
+    def _mistakes_in(self, what: str) -> Generator[None]:
+        """Turn what does not fit into mistakes of the recipe."""
+        try:
+            yield
+        except KdctlError as error:
+            where = f"{self.recipe.source}: {what}"
+            raise RecipeError(
+                [Mistake(problem=where + mistake.problem, hint=mistake.hint) for mistake in error.mistakes]
+            ) from error

@@ -16,6 +16,7 @@ from kdctl.workflows.failure import RunsFailedError, mistakes_of
 from kdctl.workflows.planning import NO_POINT, Planner
 from kdctl.workflows.progress import Progress
 from kdctl.workflows.recipes import open_recipe
+from kdctl.workflows.structure import Structure
 from kdctl.workflows.workspace import Workspace
 
 
@@ -29,6 +30,8 @@ class TrainPlan:
     """Trained first, unless they are finished."""
     states: dict[str, RunState]
     """Of the runs that the store knows already."""
+    structure: Structure | None
+    """How the method joins student and teachers, the same for each seed; None where that is not known."""
 
     @property
     def to_do(self) -> list[RunPlan]:
@@ -83,11 +86,12 @@ def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
             f"{recipe.source}: [budget] and [racing] hold for sweeps, not for a single training.",
             f"run it with: kdctl sweep {recipe.source}",
         )
-    runs = Planner(recipe, workspace).replicates(NO_POINT)
+    planner = Planner(recipe, workspace)
+    runs = planner.replicates(NO_POINT)
     teachers = tuple(teacher_plans(runs))
     known = workspace.store.states([run.key for run in (*teachers, *runs)])
     states = {key: state for key, state in known.items() if state is not RunState.PRUNED}
-    return TrainPlan(runs=runs, teachers=teachers, states=states)
+    return TrainPlan(runs=runs, teachers=teachers, states=states, structure=planner.structure(runs[0]))
 
 
 def _opened(recipe: Recipe | Path | str) -> Recipe:

@@ -37,6 +37,17 @@ Kdctl = Callable[..., Any]
         (f"train --student resnet3 {TINY} --device tpu", ("'tpu' is not a device",), 2),
         (f"train --student resnet3 {TINY} --device cpu --graphs on", ("--graphs on needs a GPU",), 2),
         (f"train --student resnet3 {TINY} --plugin gone.py", ("no plug-in file", "gone.py"), 2),
+        (
+            f"train --student resnet3 --teacher resnet4 {TINY} -o method.reuse_from=stage7",
+            ("resnet3 <- resnet4 · simkd: the teacher has no stage 'stage7'", "did you mean 'stage"),
+            2,
+        ),
+        (
+            f"train --student resnet3 --teacher resnet4 --method sp {TINY} -o method.ce_weight=0 "
+            "-o method.kd_weight=0",
+            ("ce_weight = 0 and kd_weight = 0", "does not train the student's classifier"),
+            2,
+        ),
         ("train gone.toml", ("gone.toml cannot be read",), 2),
         ("sweep gone.toml", ("gone.toml cannot be read",), 2),
         ("list models --plugin gone.py", ("no plug-in file",), 2),

@@ -22,7 +22,7 @@ from kdctl.engine.optim import build_optimizer
 from kdctl.engine.trainer import Gang
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
-from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions
+from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.workflows.assemble import build_distiller, build_student
 from kdctl.workflows.catalog import full_catalog
@@ -90,6 +90,7 @@ def no_host_reads_inside() -> Iterator[None]:
 class Trial:
     """A method at work: what it was built into, and a batch to try it on."""
 
+    plan: RunPlan
     distiller: Distiller
     teachers: Sequence[Backbone]
     member: Member
@@ -171,7 +172,7 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
         batch = draw_batch()
         frozen = [frozen_copy(teacher, compute.options, batch.images) for teacher in teachers]
         gang = Gang(members=[member], teachers=frozen, data=None, compute=compute)  # type: ignore[arg-type]
-        return Trial(distiller=distiller, teachers=teachers, member=member, gang=gang, batch=batch)
+        return Trial(plan=plan, distiller=distiller, teachers=teachers, member=member, gang=gang, batch=batch)
 
     return build
 

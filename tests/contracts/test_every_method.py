@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import re
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.evaluate import predict
 from kdctl.engine.resume import load_state, save_state
+from kdctl.engine.shapes import shapes_only
 from kdctl.protocols.distiller import methods
-from kdctl.workflows.assemble import model_facts
+from kdctl.workflows.assemble import join, model_facts
+from kdctl.workflows.structure import describe, tried_projector
 
 PAIRS = [
     ("resnet14", "resnet8"),
@@ -253,3 +256,30 @@ def test_it_says_whether_it_ships_the_student_as_it_is(try_method: TryMethod, me
     assert ships_student is (trial.distiller.inference_model() is trial.distiller.student)
     if ships_student:
         assert not model_facts(trial.distiller, trial.teachers).untrained
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRS, ids=lambda name: name)
+def test_its_structure_is_known_without_weights(
+    try_method: TryMethod, method: str, student: str, teacher: str
+) -> None:
+    trial = try_method(method, student, teacher)
+    models = [trial.distiller.student, *trial.teachers]
+    with shapes_only():
+        plan, setup = trial.plan, trial.distiller.setup
+        empty = [copy.deepcopy(model).to("meta") for model in models]
+        twin = join(
+            plan,
+            empty[0],
+            empty[1:],
+            num_samples=setup.num_samples,
+            rng=torch.Generator("cpu"),
+            projector=tried_projector,
+        )
+        structure = describe(twin, empty[1:], plan.epochs)
+    assert structure == describe(trial.distiller, trial.teachers, plan.epochs)
+    reads = [match for phase in structure.phases for match in phase.matches]
+    assert bool(reads) is bool(trial.distiller.student_taps)
+    for phase in trial.distiller.phases():
+        trial.distiller.begin(phase)
+        taps = {match.student for match in trial.distiller.matches()}
+        assert taps <= set(trial.distiller.student_taps)

@@ -62,9 +62,9 @@ def test_phases_cover_the_run_without_gaps(weights: list[float], epochs: int) ->
 
 
 def test_a_run_shorter_than_its_phases_is_refused() -> None:
-    with pytest.raises(KdctlError, match="1 epochs are too few for the phases a, b") as caught:
+    with pytest.raises(KdctlError, match=r"schedule\.epochs = 1 is too short for the phases a, b") as caught:
         divide([Phase(name="a", share=0.5), Phase(name="b", share=0.5)], 1)
-    assert caught.value.hint == "set schedule.epochs to 2 or more."
+    assert caught.value.hint == "set it to 2 or more."
 
 
 def test_the_schedule_runs_anew_over_each_phase_stretched_to_its_length() -> None:

@@ -68,8 +68,12 @@ def test_a_search_counts_the_configurations_it_will_choose(
 
 
 def test_nobody_knows_without_the_data(workspace: Workspace, recipe: RecipeWriter) -> None:
-    path = recipe(GRID, teacher="", data="data = {name = 'digits', size = 8, num_classes = 99}")
-    assert workflows.estimate_sweep(workflows.plan_sweep(path, workspace), workspace) is None
+    plan = workflows.plan_sweep(recipe(GRID, teacher=""), workspace)
+    assert workflows.estimate_sweep(plan, workspace) is not None
+    data = plan.runs[0].data
+    gone = dataclasses.replace(data, options=dataclasses.replace(data.options, num_classes=99))
+    runs = tuple(dataclasses.replace(run, data=gone) for run in plan.runs)
+    assert workflows.estimate_sweep(dataclasses.replace(plan, runs=runs), workspace) is None
 
 
 def test_runs_on_another_device_say_nothing(workspace: Workspace, recipe: RecipeWriter) -> None:
