@@ -12,6 +12,8 @@ from kdctl.cli import options, words
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdctl.workflows.training import TrainPlan
 
 
@@ -45,7 +47,7 @@ def train(
     from kdctl import workflows
     from kdctl.cli.console import messages
     from kdctl.cli.events import Events, listener
-    from kdctl.cli.runs import show_plans, show_results
+    from kdctl.cli.runs import show_results
     from kdctl.cli.signals import StopSignals
 
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
@@ -60,7 +62,7 @@ def train(
             _show_plan(plan, form)
             return
         if not quiet and not json:
-            show_plans(plan.teachers, plan.runs, plan.states, to=messages())
+            _show_text(plan, to=messages())
         workflows.require_ready(plan.to_do, workspace)
     with (
         workflows.open_workspace(
@@ -95,13 +97,24 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
 
 
 def _show_plan(plan: TrainPlan, form: options.Format) -> None:
-    from kdctl.cli.console import print_json
-    from kdctl.cli.runs import planned_trees, show_plans
+    from kdctl.cli.console import output, print_json
+    from kdctl.cli.runs import planned_trees
+    from kdctl.records import to_tree
 
     if form is options.Format.JSON:
-        print_json(runs=planned_trees(plan.teachers, plan.runs, plan.states))
+        runs = planned_trees(plan.teachers, plan.runs, plan.states)
+        print_json(runs=runs, structure=to_tree(plan.structure))
     else:
-        show_plans(plan.teachers, plan.runs, plan.states)
+        _show_text(plan, to=output())
+
+
+def _show_text(plan: TrainPlan, *, to: Console) -> None:
+    from kdctl.cli.runs import show_plans
+    from kdctl.cli.structure import show_structure
+
+    show_plans(plan.teachers, plan.runs, plan.states, to=to)
+    if plan.structure is not None:
+        show_structure(plan.structure, to=to)
 
 
 def _exit_if_diverged(runs: Sequence[Any]) -> None:

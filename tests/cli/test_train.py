@@ -109,3 +109,23 @@ def test_a_failed_run_says_why_and_what_to_do(kdctl: Kdctl, tmp_path: Path) -> N
     )
     answer = kdctl(f"train --student resnet3 {TINY} --plugin fails.py -o method.name=fails")
     answer.refused("failed: ZeroDivisionError: division by zero (", "fails.py, line 7", code=1)
+
+
+def test_a_dry_run_shows_what_is_matched_trained_and_shipped(kdctl: Kdctl) -> None:
+    words = f"train --student resnet8 --teacher resnet14 {TINY} --dry-run -o method.taps=biased"
+    lines = [line.split() for line in kdctl(words).out.splitlines()]
+    assert ["stage2", "32x4x4", "stage2", "32x4x4", "0.333"] in lines
+    assert ["stage3", "64x2x2", "stage3", "64x2x2", "0.667"] in lines
+    assert ["untrained", "pooled,", "classifier"] in lines
+    assert {"student", "added", "shipped"} <= {line[0] for line in lines if line}
+    structure = json.loads(kdctl(f"{words} --format json").out)["structure"]
+    assert [match["teacher"] for match in structure["phases"][0]["matches"]] == ["stage2", "stage3"]
+    answer = kdctl(f"{TAUGHT} --dry-run -o method.name=sequential -o schedule.epochs=4")
+    assert "phases      features 2 epochs, then classifier 2 epochs" in answer.out.splitlines()
+    assert "phase" in answer.out
+
+
+def test_a_plan_is_shown_before_training_too(kdctl: Kdctl) -> None:
+    answer = kdctl(TAUGHT)
+    assert "untrained   pooled, classifier" in answer.err.splitlines()
+    assert "untrained" not in answer.out
