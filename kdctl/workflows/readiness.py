@@ -12,6 +12,7 @@ from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
+from kdctl.workflows.fit import require_fit
 from kdctl.workflows.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
 
     Raises:
         KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
-            in a precision that is; the model of a finished teacher is gone; data are missing or corrupt, or
-            smaller than asked for.
+            in a precision that is; the model of a finished teacher is gone, or is none for these data; data
+            are missing or corrupt, or smaller than asked for.
     """
     wanted = list(plans)
     device = choose_device(workspace.device)
@@ -31,6 +32,7 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     _require_precision(wanted, device)
     _require_teachers(wanted, workspace)
     workspace.library.require(plan.data for plan in wanted)
+    require_fit(wanted, workspace)
 
 
 def _require_teachers(plans: list[RunPlan], workspace: Workspace) -> None:

@@ -147,4 +147,13 @@ def test_a_teacher_of_other_data_is_refused(kdctl: Kdctl) -> None:
     answer = kdctl("list runs --format json")
     key = answer.out.partition('"run": "')[2][:16]
     answer = kdctl(f"train --student resnet3 --teacher {key} {TINY} --quiet")
-    answer.refused("classes", code=1)
+    answer.refused("tells 5 classes apart, the data have 10", "data.num_classes", code=2)
+    assert kdctl("list runs --format json").out.count('"run"') == 1
+
+
+def test_a_model_that_cannot_take_the_images_is_refused_before_anything_is_stored(
+    kdctl: Kdctl, tmp_path: Path
+) -> None:
+    answer = kdctl(f"train --student mobilenetv2 --teacher vgg8 {TINY} --quiet")
+    answer.refused("images of 8x8 pixels are too small for MobileNetV2", "larger images", code=2)
+    assert not (tmp_path / "runs").exists()
