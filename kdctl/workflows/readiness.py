@@ -12,7 +12,7 @@ from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
-from kdctl.workflows.fit import require_fit
+from kdctl.workflows.taught import require_teachers
 from kdctl.workflows.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     device = choose_device(workspace.device)
     require_graphs(workspace.graphs, device)
     _require_precision(wanted, device)
-    _require_teachers(wanted, workspace)
+    _require_files_of_teachers(wanted, workspace)
     workspace.library.require(plan.data for plan in wanted)
-    require_fit(wanted, workspace)
+    require_teachers(wanted, workspace)
 
 
-def _require_teachers(plans: list[RunPlan], workspace: Workspace) -> None:
+def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> None:
     keys = sorted({teacher.run for plan in plans for teacher in plan.teachers if teacher.run})
     states = workspace.store.states(keys)
     for key in keys:

@@ -20,28 +20,6 @@ def states(workspace: Workspace) -> list[RunState]:
     return [run.state for run in workspace.store.runs()]
 
 
-@pytest.mark.parametrize("part", ["student", "teacher"])
-def test_a_model_that_cannot_take_the_images_is_refused(
-    workspace: Workspace, recipe: RecipeWriter, part: str
-) -> None:
-    with pytest.raises(RecipeError, match="images of 8x8 pixels are too small for MobileNetV2") as caught:
-        workflows.train(recipe(**{part: f"{part} = 'mobilenetv2'"}), workspace)
-    assert "larger images" in caught.value.hint
-    assert states(workspace) == []
-
-
-def test_one_model_of_a_grid_that_does_not_fit_stops_all_before_the_first_is_trained(
-    workspace: Workspace, recipe: RecipeWriter
-) -> None:
-    path = recipe(
-        "[grid]\nstudent = ['resnet3', 'mobilenetv2', 'mobilenetv2x2']", student="method = 'ce'", teacher=""
-    )
-    with pytest.raises(RecipeError) as caught:
-        workflows.sweep(path, workspace)
-    assert len(caught.value.mistakes) == 1  # both say the same
-    assert states(workspace) == []
-
-
 def test_a_teacher_of_other_classes_is_refused(workspace: Workspace, recipe: RecipeWriter) -> None:
     (teacher,) = workflows.train(recipe("method = 'ce'", teacher=""), workspace)
     file = workspace.folder(teacher.key).path / "last.pt"
