@@ -38,13 +38,13 @@ class Executor:
     stop: Callable[[], bool]
     gang_size: int
     retry_failed: bool
+    setbacks: Setbacks
     _queue: list[list[RunPlan]] = field(default_factory=list[list[RunPlan]])
     """Gangs that nobody trains yet."""
     _elsewhere: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
     """Runs that another process holds, or has ended meanwhile."""
     _taught: set[str] = field(default_factory=set[str])
     """Teachers that are known to be settled."""
-    _setbacks: Setbacks = field(default_factory=Setbacks)
 
     @property
     def failures(self) -> dict[str, Failure]:
@@ -126,15 +126,15 @@ class Executor:
         """Hear from the crew, and put runs that came back before their end into the queue again."""
         returned = self.crew.attend(seconds)
         again = [back.plan for back in returned if self._is_to_go_on(back)]
-        alone = [[plan] for plan in again if self._setbacks.is_suspect(plan.key)]
-        together = [plan for plan in again if not self._setbacks.is_suspect(plan.key)]
+        alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
+        together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
         self._queue = [*form_gangs(together, self.gang_size), *alone, *self._queue]
 
     def _is_to_go_on(self, back: Return) -> bool:
         """Write down where a run stands that came back; return whether it is ours to go on with."""
         plan, folder = back.plan, self.workspace.folder(back.plan.key)
         if back.blamed and folder.result() is None:
-            verdict = self._setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
+            verdict = self.setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
             if verdict is not None:
                 folder.write_failure(verdict.mistake())
         state = self.ledger.close(plan, back.owner, back.reason)
@@ -217,6 +217,7 @@ def hired(
             stop=stop,
             gang_size=gang_size,
             retry_failed=retry_failed,
+            setbacks=Setbacks(most_deaths=plan.lease.most_deaths),
         )
 
 

@@ -26,7 +26,7 @@ from kdctl.workflows.worker_process import WorkerProcess, saved
 _log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
-"""A worker that has said nothing for so long after its start will never do."""
+"""A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
 
 MOST_FALSE_STARTS = 3
 """When so many workers in a row end before they are ready, the next one will as well."""
@@ -127,6 +127,7 @@ class LocalCrew:
                 worker.started = True
                 self.ledger.progress.started([worker.plans[key] for key in known])
             case EventKind.STEPPED:
+                worker.moving = True
                 for key in event.positions.keys() & worker.plans.keys():
                     self._index(worker, key)
                     self.ledger.progress.stepped(key, event.positions[key])
@@ -178,7 +179,7 @@ class LocalCrew:
         for worker in self._workers.values():
             if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
                 self._events.put((worker, None))
-            patience = lease.seconds if worker.owner else START_SECONDS
+            patience = lease.seconds if worker.moving else max(START_SECONDS, lease.seconds)
             if (worker.plans or not worker.owner) and now - worker.heard > patience:
                 worker.kill(f"it was silent for {patience:.0f} s")
         if now - self._renewed > lease.renew_seconds:

@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 
 from kdctl.workflows.failure import Failure
 
-MOST_DEATHS = 3
-"""A run whose worker died so often, without getting any further in between, fails."""
-
 
 @dataclass(kw_only=True)
 class Setbacks:
@@ -18,7 +15,8 @@ class Setbacks:
     got further than before is innocent, and starts to count anew.
     """
 
-    most_deaths: int = MOST_DEATHS
+    most_deaths: int
+    """When a run fails."""
     _deaths: dict[str, int] = field(default_factory=dict[str, int])
     _reached: dict[str, int] = field(default_factory=dict[str, int])
 

@@ -37,6 +37,8 @@ class WorkerProcess:
         """What it trains, by run key."""
         self.started = False
         """Whether it has begun with them."""
+        self.moving = False
+        """Whether they have taken a step: before that, data are read and models are built in silence."""
         self.indexed: set[str] = set()
         """Runs whose environment is in the database."""
         self.last_words = ""
@@ -63,7 +65,8 @@ class WorkerProcess:
     def train(self, plans: Sequence[RunPlan]) -> None:
         """Send it a gang."""
         self.plans = {plan.key: plan for plan in plans}
-        self.free, self.started, self.heard = False, False, time.monotonic()
+        self.free, self.started, self.moving = False, False, False
+        self.heard = time.monotonic()
         self._say(Order(runs=tuple(OrderedRun.of(plan) for plan in plans)))
 
     def stop(self) -> None:

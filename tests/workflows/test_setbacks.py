@@ -4,7 +4,7 @@ from kdctl.workflows.setbacks import Setbacks
 
 
 def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> None:
-    setbacks = Setbacks()
+    setbacks = Setbacks(most_deaths=3)
     assert setbacks.count("a", "SIGSEGV", reached=4) is None
     assert not setbacks.is_suspect("a")
     assert setbacks.count("a", "SIGSEGV", reached=4) is None
@@ -15,13 +15,13 @@ def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> Non
 
 
 def test_a_run_that_gets_further_each_time_is_innocent() -> None:
-    setbacks = Setbacks()
+    setbacks = Setbacks(most_deaths=3)
     assert all(setbacks.count("a", "SIGKILL", reached=epoch) is None for epoch in range(1, 10))
     assert not setbacks.is_suspect("a")
 
 
 def test_runs_are_counted_each_for_itself() -> None:
-    setbacks = Setbacks()
+    setbacks = Setbacks(most_deaths=3)
     setbacks.count("a", "SIGKILL", reached=0)
     setbacks.count("a", "SIGKILL", reached=0)
     assert setbacks.count("b", "SIGKILL", reached=0) is None
