@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from kdctl.errors import UsageError
+
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders and of the database kdctl.db.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder below which data sets are looked for.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -38,9 +40,21 @@ TeacherCache = Annotated[
 ]
 
 Slots = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--slots", min=1, max=64, help="Worker processes: one for each GPU, or for each share of the CPU."
+        "--slots",
+        min=1,
+        help="Gangs that train at once: locally one worker process for each GPU, or for each share of the "
+        "CPU; on a cluster jobs.",
+    ),
+]
+Executor = Annotated[str, typer.Option("--executor", help="Where gangs train: local or slurm.")]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm-option",
+        metavar="KEY=VALUE",
+        help="Option of sbatch: partition=gpu, time=240 (minutes), gpus_per_node=1; or gangs_per_job=4.",
     ),
 ]
 
@@ -69,3 +83,20 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_DATA = Path("data")
+
+
+def slurm_options(words: list[str] | None) -> dict[str, object]:
+    """Read `key=value` words; whole numbers and true or false are taken as such.
+
+    Raises:
+        UsageError: a word is no `key=value`.
+    """
+    found: dict[str, object] = {}
+    for word in words or []:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--slurm-option {word} is no KEY=VALUE.", "--slurm-option partition=gpu")
+        text = value.strip()
+        known: dict[str, object] = {"true": True, "false": False}
+        found[key.strip().replace("-", "_")] = int(text) if text.isdecimal() else known.get(text, text)
+    return found

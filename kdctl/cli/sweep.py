@@ -33,7 +33,9 @@ def sweep(
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "auto",
     gang: options.GangSize = 8,
-    slots: options.Slots = 1,
+    slots: options.Slots = None,
+    executor: options.Executor = "local",
+    slurm_option: options.SlurmOptions = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
     smoke: Annotated[
         bool,
@@ -58,6 +60,8 @@ def sweep(
     from kdctl.cli.signals import StopSignals
 
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
+    given = options.slurm_options(slurm_option)
+    crew = workflows.choose_crew(executor, slots=slots, slurm_options=given)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(
         runs, data, device=device, num_threads=threads, graphs=graphs, may_fetch=not dry_run
@@ -82,7 +86,7 @@ def sweep(
         outcome = workflows.sweep(
             opened,
             workspace,
-            crew=workflows.choose_crew(slots=slots),
+            crew=crew,
             progress=progress,
             stop=stop,
             gang_size=gang,

@@ -102,6 +102,14 @@ class FolderJournal:
         """Give a sign of life in each folder; return the runs where no other process does."""
         return {key for key in keys if self._renew(key)}
 
+    def rejoin(self, key: str) -> bool:
+        """Take up a run again that was ours and that nobody has taken since; return whether that was so."""
+        folder = self.bench.folder(key)
+        if folder.holding() is not None:
+            return False
+        folder.hold(self.owner, lease_seconds=self.lease.seconds)
+        return True
+
     def _renew(self, key: str) -> bool:
         folder = self.bench.folder(key)
         holding = folder.holding()

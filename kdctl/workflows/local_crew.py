@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -22,8 +21,6 @@ from kdctl.workflows.lease import Lease
 from kdctl.workflows.ledger import Ledger
 from kdctl.workflows.messages import Event, EventKind, Setup
 from kdctl.workflows.worker_process import WorkerProcess, saved
-
-_log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
 """A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
@@ -81,7 +78,7 @@ class LocalCrew:
         coming = [worker for worker in self._workers.values() if not worker.plans]
         empty = [slot for slot in range(self.slots) if slot not in self._workers]
         for slot in empty[: max(wanted - len(coming), 0)]:
-            self._workers[slot] = WorkerProcess(self.setups[slot], self._events)
+            self._workers[slot] = WorkerProcess(self.setups[slot], self.ledger, self._events)
         return [worker.owner for worker in coming if worker.owner is not None and worker.free][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
@@ -118,41 +115,13 @@ class LocalCrew:
     def _hear(self, worker: WorkerProcess, event: Event | None) -> list[Return]:
         if event is None:
             return self._buried(worker)
-        worker.heard = time.monotonic()
-        known = [key for key in event.keys if key in worker.plans]
-        match event.kind:
-            case EventKind.READY:
-                worker.owner, worker.free, self._false_starts = event.owner, True, 0
-            case EventKind.STARTED:
-                worker.started = True
-                self.ledger.progress.started([worker.plans[key] for key in known])
-            case EventKind.STEPPED:
-                worker.moving = True
-                for key in event.positions.keys() & worker.plans.keys():
-                    self._index(worker, key)
-                    self.ledger.progress.stepped(key, event.positions[key])
-            case EventKind.EPOCH if event.result is not None:
-                for key in known:
-                    self._index(worker, key)
-                    self.ledger.epoch(worker.plans[key], event.result)
-            case EventKind.ENDED:
-                for key in known:
-                    self._index(worker, key)
-                return [worker.returned(worker.plans.pop(key), event.text) for key in known]
-            case EventKind.IDLE:
-                worker.free = True
-                return worker.taken("its worker left it out")
-            case EventKind.NOTE:
-                _log.warning("%s", event.text)
-            case _:
-                worker.last_words = event.text
-        return []
-
-    def _index(self, worker: WorkerProcess, key: str) -> None:
-        """Keep where a run is computed, the first time it is heard of."""
-        if key not in worker.indexed:
-            worker.indexed.add(key)
-            self.ledger.opened(worker.plans[key])
+        ended = worker.hear(event)
+        if event.kind is EventKind.READY:
+            worker.owner, worker.free, self._false_starts = event.owner, True, 0
+        if event.kind is EventKind.IDLE:
+            worker.free = True
+            return worker.taken("its worker left it out")
+        return [worker.returned(key, event.text) for key in ended]
 
     def _buried(self, worker: WorkerProcess) -> list[Return]:
         """Give back what a worker trained that has ended, and free its slot.

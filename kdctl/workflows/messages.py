@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
@@ -15,7 +15,9 @@ from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.owner import Owner
 from kdctl.workflows.bench import Bench
+from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.lease import Lease
+from kdctl.workflows.teacher_cache import TeacherCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,8 @@ class Setup:
     plugins: tuple[str, ...]
     device: str
     num_threads: int | None
+    graphs: Literal["auto", "on", "off"]
+    teacher_cache: TeacherCache
     lease: Lease
 
     @classmethod
@@ -38,7 +42,20 @@ class Setup:
             plugins=tuple(str(path) for path in plugins),
             device=bench.device,
             num_threads=bench.num_threads,
+            graphs=bench.graphs,
+            teacher_cache=bench.teacher_cache,
             lease=lease,
+        )
+
+    def bench(self) -> Bench:
+        """Return what the worker trains at."""
+        return Bench(
+            runs=Path(self.runs),
+            library=DataLibrary(Path(self.data)),
+            device=self.device,
+            num_threads=self.num_threads,
+            graphs=self.graphs,
+            teacher_cache=self.teacher_cache,
         )
 
 
@@ -77,6 +94,20 @@ class Order:
     """A gang to train."""
 
     runs: tuple[OrderedRun, ...]
+
+    @classmethod
+    def of(cls, plans: Sequence[RunPlan]) -> Order:
+        """Return the order for a gang."""
+        return cls(runs=tuple(OrderedRun.of(plan) for plan in plans))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """All that a cluster's job needs to know: gangs to train one after the other."""
+
+    setup: Setup
+    owner: Owner
+    gangs: tuple[Order, ...]
 
 
 class EventKind(enum.StrEnum):

@@ -28,9 +28,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.store.json_text import from_json, to_json
 from kdctl.store.owner import Owner
-from kdctl.workflows.bench import Bench
 from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.failure import Failure
 from kdctl.workflows.gang_run import GangTrainer
 from kdctl.workflows.journal import FolderJournal
@@ -136,18 +134,15 @@ class Worker:
     owner: Owner
     voice: Voice
     stop: Callable[[], bool]
+    rejoins: bool = False
+    """Whether its runs are still its own after it let go of them: a job that was put back into the queue."""
 
     def __post_init__(self) -> None:
         """Load plug-ins, and keep data sets from one gang to the next."""
         for path in self.setup.plugins:
             load_plugin_file(Path(path))
         self._catalog = full_catalog()
-        self._bench = Bench(
-            runs=Path(self.setup.runs),
-            library=DataLibrary(Path(self.setup.data)),
-            device=self.setup.device,
-            num_threads=self.setup.num_threads,
-        )
+        self._bench = self.setup.bench()
         self._journal = FolderJournal(bench=self._bench, owner=self.owner, lease=self.setup.lease)
         self._progress = Told(voice=self.voice)
 
@@ -168,7 +163,8 @@ class Worker:
 
     def _readied(self, key: str, read: Callable[..., RunPlan]) -> RunPlan | None:
         """Return a run's plan; None for one that is somebody else's, has ended or cannot be read."""
-        if self._bench.folder(key).result() is not None or not self._journal.renew([key]):
+        ours = self._journal.renew([key]) or (self.rejoins and self._journal.rejoin(key))
+        if self._bench.folder(key).result() is not None or not ours:
             self.voice.tell(
                 Event(kind=EventKind.ENDED, keys=(key,), text="it was not this worker's to train")
             )

@@ -16,33 +16,25 @@ from typing import IO
 
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.json_text import from_json, to_json
-from kdctl.store.owner import Owner
-from kdctl.workflows.crew import Return
-from kdctl.workflows.messages import Event, Order, OrderedRun, Setup
+from kdctl.workflows.hand import Hand
+from kdctl.workflows.ledger import Ledger
+from kdctl.workflows.messages import Event, Order, Setup
 from kdctl.workflows.worker import SAVED
 
 
-class WorkerProcess:
-    """One worker: its pipes, and what it trains."""
+class WorkerProcess(Hand):
+    """One worker with its pipes."""
 
-    def __init__(self, setup: Setup, events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        ledger: Ledger,
+        events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]],
+    ) -> None:
         """Start it. What it says goes into `events`, and None once it has ended."""
-        self.heard = time.monotonic()
-        """When it last said anything."""
-        self.owner: Owner | None = None
-        """Who it is, once it is ready."""
+        super().__init__(ledger)
         self.free = False
         """Whether it waits for a gang."""
-        self.plans: dict[str, RunPlan] = {}
-        """What it trains, by run key."""
-        self.started = False
-        """Whether it has begun with them."""
-        self.moving = False
-        """Whether they have taken a step: before that, data are read and models are built in silence."""
-        self.indexed: set[str] = set()
-        """Runs whose environment is in the database."""
-        self.last_words = ""
-        """Why it leaves, if that is known."""
         self.last_line = ""
         """The last thing it said on standard error; known when it is buried."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -67,7 +59,7 @@ class WorkerProcess:
         self.plans = {plan.key: plan for plan in plans}
         self.free, self.started, self.moving = False, False, False
         self.heard = time.monotonic()
-        self._say(Order(runs=tuple(OrderedRun.of(plan) for plan in plans)))
+        self._say(Order.of(plans))
 
     def stop(self) -> None:
         """Ask it to save what it trains, and to leave."""
@@ -95,16 +87,6 @@ class WorkerProcess:
         if not self._reader.is_alive():  # a child of the worker may have kept the pipe open
             self._stdout.close()
         return code
-
-    def taken(self, reason: str, *, blamed: bool = False) -> list[Return]:
-        """Take everything from it."""
-        plans, self.plans = list(self.plans.values()), {}
-        return [self.returned(plan, reason, blamed=blamed) for plan in plans]
-
-    def returned(self, plan: RunPlan, reason: str, *, blamed: bool = False) -> Return:
-        """Return a run of it to the executor."""
-        assert self.owner is not None, "only a worker that is ready has runs"
-        return Return(plan=plan, owner=self.owner, reason=reason, blamed=blamed)
 
     def _read(self, events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]]) -> None:
         with contextlib.suppress(ValueError):  # a torn line: it was killed while it spoke
