@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -59,6 +60,9 @@ class CudaLane:
     after an earlier one has run again.
     """
 
+    failure: ClassVar[str] = ""
+    """Why CUDA could not capture something in this process; torch 2.11 might crash at the next capture."""
+
     def __init__(self, stream: torch.cuda.Stream) -> None:
         """Queue on `stream`."""
         self.stream = stream
@@ -78,19 +82,25 @@ class CudaLane:
         Raises:
             RuntimeError: CUDA cannot capture it.
         """
+        if CudaLane.failure:
+            raise RuntimeError(f"an earlier recording failed: {CudaLane.failure}")
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        self.run(rehearse)
+        self.run(rehearse)  # what is set up once may read something back
+        with _no_host_reads():
+            self.run(rehearse)
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         if randomness is not None:
             graph.register_generator_state(randomness)
         # What other threads do, such as write a checkpoint, must not break the capture.
         mode = "thread_local"
-        with (
-            _no_garbage_collection(),
-            torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode=mode),
-        ):
-            work()
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode=mode)
+        try:
+            with _no_garbage_collection(), capture:
+                work()
+        except torch.AcceleratorError as error:
+            CudaLane.failure = str(error).partition("\n")[0]
+            raise
         return graph.replay
 
     def wait_for(self, other: Lane) -> None:
@@ -122,6 +132,23 @@ class CudaLanes:
     def current(self) -> CudaLane:
         """Return the current stream."""
         return CudaLane(torch.cuda.current_stream(self._device))
+
+
+@contextlib.contextmanager
+def _no_host_reads() -> Generator[None]:
+    """Raise RuntimeError where the host waits for the device inside: a capture would fail less clearly."""
+    before = torch.cuda.get_sync_debug_mode()
+    _set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it does not find all waits, says torch; the capture finds the rest
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 @contextlib.contextmanager

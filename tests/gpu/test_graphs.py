@@ -108,12 +108,18 @@ def test_a_lane_replays_random_numbers_that_are_set_anew() -> None:
 
 
 def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
-    device = torch.device("cuda")
-    value = torch.ones(3, device=device)
-    lane = CudaLanes(device).open()
-    with pytest.raises(RuntimeError):
-        lane.record(lambda: value.fill_(value.sum().item()), rehearse=lambda: None)  # type: ignore[arg-type, return-value]
-    replay = lane.record(lambda: value.add_(1), rehearse=lambda: None)  # type: ignore[arg-type, return-value]
+    value = torch.ones(3, device="cuda")
+    lane = CudaLanes(torch.device("cuda")).open()
+
+    def read_back() -> None:
+        value.fill_(value.max().item())
+
+    def add() -> None:
+        value.add_(1)
+
+    with pytest.raises(RuntimeError, match="synchroniz"):
+        lane.record(read_back, rehearse=read_back)
+    replay = lane.record(add, rehearse=lambda: None)
     for _ in range(3):
         lane.run(replay)
     torch.cuda.synchronize()
