@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdctl.protocols.dataset import DatasetOptions, ImageData, Split, datasets
+from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, Split, datasets
 
 NUM_CLASSES = 100
 
 
 @datasets.register("noise", label="Noise")
-class Noise:
+class Noise(Dataset):
     """Random images of 32x32 pixels with random labels: 5,000 for training, 1,000 for the test."""
 
     Config = DatasetOptions
