@@ -13,6 +13,7 @@ import typer
 import kdctl
 from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
+from kdctl.cli.confirm import confirm
 from kdctl.cli.console import ShownWarnings, print_mistakes
 from kdctl.cli.database import database, sync
 from kdctl.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ app.command("eval")(evaluate)
 app.command("import-weights")(import_weights)
 app.command("report")(report)
 app.command("bench")(bench)
+app.command("confirm")(confirm)
 app.command("sync")(sync)
 app.add_typer(listing, name="list")
 browsing.command("rm")(rm)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
+    from kdctl.workflows.confirming import confirm, plan_confirmation
     from kdctl.workflows.crews import choose_crew
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.estimate import estimate_sweep
@@ -43,6 +44,7 @@ __all__ = [
     "choose_crew",
     "collect",
     "compare_runs",
+    "confirm",
     "describe_run",
     "estimate_sweep",
     "evaluate",
@@ -55,6 +57,7 @@ __all__ = [
     "open_recipe",
     "open_workspace",
     "plan_collection",
+    "plan_confirmation",
     "plan_removal",
     "plan_sweep",
     "plan_training",
@@ -73,6 +76,7 @@ _MODULES = {
     "check": "checking",
     "choose_crew": "crews",
     "collect": "housekeeping",
+    "confirm": "confirming",
     "compare_runs": "differences",
     "describe_run": "browsing",
     "estimate_sweep": "estimate",
@@ -86,6 +90,7 @@ _MODULES = {
     "open_recipe": "recipes",
     "open_workspace": "workspace",
     "plan_collection": "housekeeping",
+    "plan_confirmation": "confirming",
     "plan_removal": "housekeeping",
     "plan_sweep": "sweep_plan",
     "plan_training": "training",

@@ -1,0 +1,74 @@
+"""`kdctl confirm`: the winner of a sweep on fresh seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdctl.cli import options
+from kdctl.records import Selection
+
+
+def confirm(
+    sweep: Annotated[str, typer.Argument(help="Name of the sweep: kdctl list sweeps.")],
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="How many fresh seeds; as many as the sweep had, at least 3.")
+    ] = None,
+    select: Annotated[
+        Selection | None, typer.Option(help="Which epoch counts; as the recipe's [report] says, else last.")
+    ] = None,
+    plugin: options.Plugins = None,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    data: options.Data = options.DEFAULT_DATA,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    gang: options.GangSize = 8,
+    slots: options.Slots = 1,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    form: Annotated[str, typer.Option("--format", help="markdown, csv or json.")] = "markdown",
+) -> None:
+    """Run the winner of a sweep and its baseline again, on seeds that had no part in choosing it.
+
+    For example: kdctl confirm lr_grid --seeds 5
+
+    The best of many looks too good on the seeds that chose it. The table shows both, and compares winner and
+    baseline on the fresh ones alone. The same command again trains nothing.
+    """
+    from kdctl import workflows
+    from kdctl.cli.console import say
+    from kdctl.cli.live import display
+    from kdctl.cli.runs import show_plans
+    from kdctl.cli.signals import StopSignals
+    from kdctl.cli.wording import counted
+    from kdctl.plugins import load_plugin_file
+    from kdctl.report.table_format import report_formats
+
+    for path in plugin or []:
+        load_plugin_file(path)
+    render = report_formats.get(form).item
+    with (
+        workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace,
+        StopSignals() as stop,
+        display(quiet=quiet) as progress,
+    ):
+        plan = workflows.plan_confirmation(workspace, sweep, num_seeds=seeds, select=select)
+        if dry_run:
+            show_plans((), plan.runs, plan.states)
+            say(f"{counted(len(plan.runs), 'run')}, {len(plan.to_do)} to do")
+            return
+        table = workflows.confirm(
+            plan,
+            workspace,
+            crew=workflows.choose_crew(slots=slots),
+            progress=progress,
+            stop=stop,
+            gang_size=gang,
+        )
+    if table is None:
+        stop.exit_if_heard()
+        raise typer.Exit(1)
+    typer.echo(render(table))
+    if not quiet:
+        say(f"these runs are the sweep {plan.name}: kdctl report --sweep {plan.name}")
