@@ -38,7 +38,7 @@ class Search:
     """A search space, and how to look through it."""
 
     sampler: str
-    """'tpe' or 'random'."""
+    """'tpe', 'random', or 'cmaes' (ranges only, at least two of them)."""
     trials: int
     """How many configurations to try."""
     batch: int
@@ -61,7 +61,7 @@ class Search:
 class SearchOptions:
     """The `[search]` table without its space."""
 
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "cmaes"] = "tpe"
     trials: Annotated[int, Gt(0)] = 20
     batch: Annotated[int, Gt(0)] = 1
     metric: Literal["val", "test"] = "val"
@@ -103,7 +103,20 @@ def search_space(table: Any, resolver: Resolver) -> Search | None:
     good = {dotted: choice for dotted, choice in space.items() if choice is not None}
     if options is None or len(good) < len(space) or not good:
         return None
+    if options.sampler == "cmaes":
+        _check_ranges(good, resolver)
     return Search(**vars(options), space=good)
+
+
+def _check_ranges(space: Mapping[str, Choice], resolver: Resolver) -> None:
+    """Note what CMA-ES cannot search: it moves a normal distribution over ranges, two or more."""
+    choices = [dotted for dotted, choice in space.items() if not isinstance(choice, Range)]
+    if choices:
+        problem = f"[search] sampler = 'cmaes' does not choose from lists, as {choices[0]} is one."
+        resolver.wrong("search.sampler", problem, "give ranges, or take sampler = 'tpe'.")
+    elif len(space) < 2:
+        problem = "[search] sampler = 'cmaes' needs two ranges or more."
+        resolver.wrong("search.sampler", problem, "give another range, or take sampler = 'tpe'.")
 
 
 def _axes(block: Any, resolver: Resolver) -> list[list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ concurrency). The study lives in the file that holds our tables, so optuna-dashb
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from kdctl.errors import KdctlError
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
 
@@ -113,6 +115,19 @@ def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
         _close(storage)
 
 
+def require_sampler(search: Search) -> None:
+    """Make sure that the package is there that a sampler needs.
+
+    Raises:
+        KdctlError: it is not.
+    """
+    if search.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise KdctlError(
+            "[search] sampler = 'cmaes' needs the package cmaes, which is not installed.",
+            "pip install 'kdctl[cmaes]', or take sampler = 'tpe'.",
+        )
+
+
 def known_points(database: Path, name: str) -> list[Point]:
     """Return the configurations that the study called `name` has proposed; none if there is no such study."""
     with _lock(database):
@@ -147,6 +162,8 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     """Return a sampler for one trial: seeded by its number, it does not repeat itself in the next process."""
     digest = hashlib.sha256(f"{search.sampler_seed}/{number}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
+    if search.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     if search.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)

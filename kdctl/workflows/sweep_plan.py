@@ -13,7 +13,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState
-from kdctl.sweep.study import known_points
+from kdctl.sweep.study import known_points, require_sampler
 from kdctl.workflows.execute import teacher_plans
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.planning import Planner
@@ -99,6 +99,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
     else:
         probes = planner.probe({dotted: _corners(choice) for dotted, choice in search.space.items()})
         study, example = _study_name(recipe, probes), probes[0]
+        require_sampler(search)
         _require_split(recipe, search, example)
         chosen = known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
         runs = planner.runs(chosen)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdctl.errors import RecipeError
 from kdctl.recipe.component import Range
 from kdctl.recipe.layers import Merged
 from kdctl.recipe.resolve import Resolver
@@ -245,7 +246,7 @@ def test_a_space_that_cannot_be_searched_is_refused(bench, line: str, said: str)
         ("[search]\nspace = 3", "[search.space] is empty."),
         ("[search.space]\nmethod = ['kd']\n[search]\ntrails = 3", "did you mean 'trials'?"),
         ("[search]\nspace.method = ['kd']\ntrials = 0", "[search] trials = 0: should be greater than 0"),
-        ("[search]\nspace.method = ['kd']\nsampler = 'grid'", "should be 'tpe' or 'random'"),
+        ("[search]\nspace.method = ['kd']\nsampler = 'grid'", "should be 'tpe', 'random' or 'cmaes'"),
         ("[search]\nspace.method = ['kd']\nmetric = 'best'", "should be 'val' or 'test'"),
     ],
 )
@@ -258,3 +259,16 @@ def test_mistakes_of_a_search_and_of_its_sections_are_told_together(bench) -> No
     said = bench.mistakes(text)
     assert len(said) == 3
     assert ["trails" in said[0], "resnet9" in said[1], "'lr'" in said[2]] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("space", "complaint"),
+    [
+        ("optimizer.learning_rate = {}\n", "needs two ranges or more"),
+        ("optimizer.learning_rate = {}\noptimizer.nesterov = [true, false]\n", "does not choose from lists"),
+    ],
+)
+def test_cmaes_is_refused_where_it_cannot_search(bench, space: str, complaint: str) -> None:
+    base = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
+    with pytest.raises(RecipeError, match=complaint):
+        bench.recipe(f"{base}[search]\nsampler = 'cmaes'\n[search.space]\n{space}")

@@ -86,6 +86,26 @@ def test_telling_again_changes_nothing(study: ConfigurationStudy, database: Path
     assert trials(database)[0].value == 90.0
 
 
+def test_cmaes_searches_ranges_and_goes_on_after_a_restart(database: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cmaes")
+    space = {"optimizer.learning_rate": Range(low=1e-3, high=0.1, log=True), "a.b": Range(low=0.0, high=1.0)}
+    search = Search(sampler="cmaes", trials=12, batch=1, metric="val", sampler_seed=0, space=space)
+
+    def run(path: Path, *, restarts: bool) -> list[Point]:
+        points: list[Point] = []
+        while len(points) < search.trials:
+            with open_study(path, "s") as opened:
+                while proposals := opened.propose_search(search):
+                    (proposal,) = proposals
+                    points.append(proposal.point)
+                    opened.tell(proposal, -((proposal.point.values["a.b"] - 0.3) ** 2))
+                    if restarts:
+                        break
+        return points
+
+    assert run(database, restarts=True) == run(tmp_path / "other.db", restarts=False)
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_stays_in_its_space_and_ends(study: ConfigurationStudy, sampler: str) -> None:
     wish = search(sampler, trials=12, batch=5)
