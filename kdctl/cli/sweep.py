@@ -11,15 +11,10 @@ import typer
 from kdctl.cli import options
 
 if TYPE_CHECKING:
-    from kdctl.workflows.estimate import Estimate
-    from kdctl.workflows.sweep_plan import SweepPlan
     from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""
-
-MOST_LISTED = 30
-"""Planned runs that are listed one by one; more of them are summed up by pair."""
 
 
 def sweep(
@@ -56,6 +51,7 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import print_mistakes, say
+    from kdctl.cli.dry_run import show_sweep_plan
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
 
@@ -68,7 +64,9 @@ def sweep(
     ) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
         if dry_run:
-            _show_plan(plan, workflows.estimate_sweep(plan, workspace, gang_size=gang), form)
+            estimate = workflows.estimate_sweep(plan, workspace, gang_size=gang)
+            disk = workflows.estimate_disk(plan, workspace, gang_size=gang)
+            show_sweep_plan(plan, estimate, disk, form, gang_size=gang)
             return
         workflows.require_ready(plan.ahead, workspace)
     with (
@@ -104,51 +102,6 @@ def sweep(
     if outcome.failures:
         print_mistakes(outcome.failures)
         raise typer.Exit(FAILED_RUNS)
-
-
-def _show_plan(plan: SweepPlan, estimate: Estimate | None, form: options.Format) -> None:
-    from kdctl.cli.console import output, print_json
-    from kdctl.cli.runs import planned_trees, show_plans, show_summary
-    from kdctl.cli.wording import assignments, counted, duration, flop
-
-    operations = estimate.operations if estimate else {}
-    everything = (*plan.teachers, *plan.runs)
-    if form is options.Format.JSON:
-        print_json(
-            sweep=plan.recipe.name,
-            runs=planned_trees(plan.teachers, plan.runs, plan.states),
-            planned_later=plan.num_later,
-            done=plan.num_settled,
-            failed=plan.num_failed,
-            estimated_seconds=estimate.seconds if estimate else None,
-            estimated_flop=sum(operations.values()) if estimate else None,
-        )
-        return
-    if len(everything) > MOST_LISTED:
-        show_summary(plan.teachers, plan.runs, plan.states, operations)
-    elif everything:
-        show_plans(plan.teachers, plan.runs, plan.states)
-    to_do = len(plan.to_do) + plan.num_later
-    failed = f", {plan.num_failed} failed (--retry-failed)" if plan.num_failed else ""
-    seeds = counted(len(plan.recipe.seeds), "seed")
-    lines = [
-        f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
-        f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
-        f"{plan.num_settled} done{failed}, {to_do} to do",
-        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}; "
-        f"{flop(sum(operations.values()))}"
-        if estimate
-        else "estimated time: unknown, the data are not here",
-    ]
-    lines[:0] = [f"{layer.source}: {assignments(layer)}" for layer in plan.recipe.layers if layer.above_grid]
-    search = plan.recipe.search
-    if search:
-        lines.insert(
-            0,
-            f"search: {counted(search.trials, 'configuration')} by {search.sampler}, best on {search.metric}",
-        )
-    for line in lines:
-        output().print(line, markup=False)
 
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:

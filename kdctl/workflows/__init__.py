@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.confirming import confirm, plan_confirmation
     from kdctl.workflows.crews import choose_crew
     from kdctl.workflows.differences import compare_runs
+    from kdctl.workflows.disk import estimate_disk
     from kdctl.workflows.estimate import estimate_sweep
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
@@ -46,6 +47,7 @@ __all__ = [
     "compare_runs",
     "confirm",
     "describe_run",
+    "estimate_disk",
     "estimate_sweep",
     "evaluate",
     "export",
@@ -79,6 +81,7 @@ _MODULES = {
     "confirm": "confirming",
     "compare_runs": "differences",
     "describe_run": "browsing",
+    "estimate_disk": "disk",
     "estimate_sweep": "estimate",
     "evaluate": "evaluation",
     "export": "exporting",

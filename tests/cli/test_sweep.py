@@ -40,7 +40,31 @@ def test_a_dry_run_counts_runs_and_time_and_touches_nothing(
     assert (answer.code, answer.err) == (0, "")
     assert "7 runs: 1 teacher, 3 configurations × 2 seeds; 0 done, 7 to do" in answer.out
     assert "estimated time: about" in answer.out
+    assert "0 done, 7 to do in 5 gangs" in answer.out
+    assert "disk: about" in answer.out
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_dry_run_measures_the_disk_by_what_earlier_runs_left(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    name = recipe(GRID)
+    before = json.loads(kdctl(f"sweep {name} --dry-run --format json").out)["disk"]
+    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
+    left = sum(path.stat().st_size for path in (tmp_path / "runs").glob("*/*.pt"))
+    assert 0.3 * left < before["num_bytes"] < left  # counted: bare weights of the students alone
+    assert json.loads(kdctl(f"sweep {name} --dry-run --format json").out)["disk"]["num_bytes"] == 0
+    more = json.loads(kdctl(f"sweep {name} --dry-run --format json -o seeds=[0,1]").out)
+    assert 0 < more["disk"]["num_bytes"] < left
+    assert more["disk"]["peak_bytes"] > more["disk"]["num_bytes"]
+    assert more["gangs"] == 2
+
+
+def test_a_dry_run_names_what_will_end_the_sweep_early(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    name = recipe(f"{GRID}[budget]\nmax_runs = 5\n[racing]\nmargin = 1\nmetric = 'test'\n")
+    text = kdctl(f"sweep {name} --dry-run -o seeds=[0,1,2]").out
+    assert "budget: max_runs = 5" in text
+    assert "racing: after 2 seeds, what trails by more than 1 points on test is dropped" in text
 
 
 def test_many_runs_are_summed_up_by_pair(kdctl: Kdctl, recipe: WriteRecipe) -> None:
@@ -49,7 +73,7 @@ def test_many_runs_are_summed_up_by_pair(kdctl: Kdctl, recipe: WriteRecipe) -> N
         "method = ['ce', 'kd', { name = 'kd', temperature = 2 }]\n"
     )
     few = kdctl(f"sweep {name} --dry-run -o seeds=2").out.splitlines()
-    assert len(few) == 1 + 13 + 2
+    assert len(few) == 1 + 13 + 3
     lines = kdctl(f"sweep {name} --dry-run -o seeds=6").out.splitlines()
     cells = [[cell.strip() for cell in re.split(r"  +", line)] for line in lines]
     assert [row[:5] for row in cells[:6]] == [

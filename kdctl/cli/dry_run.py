@@ -1,0 +1,101 @@
+"""What `kdctl sweep --dry-run` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kdctl.cli.console import output, print_json
+from kdctl.cli.options import Format
+from kdctl.cli.runs import planned_trees, show_plans, show_summary
+from kdctl.cli.wording import assignments, counted, duration, file_size, flop
+from kdctl.recipe.gangs import form_gangs
+from kdctl.records import to_tree
+
+if TYPE_CHECKING:
+    from kdctl.workflows.disk import DiskNeed
+    from kdctl.workflows.estimate import Estimate
+    from kdctl.workflows.sweep_plan import SweepPlan
+
+MOST_LISTED = 30
+"""Planned runs that are listed one by one; more of them are summed up by pair."""
+
+
+def show_sweep_plan(
+    plan: SweepPlan, estimate: Estimate | None, disk: DiskNeed | None, form: Format, *, gang_size: int
+) -> None:
+    """Print what a sweep would run, how long it would take, and how much room."""
+    operations = estimate.operations if estimate else {}
+    num_gangs = _num_gangs(plan, gang_size)
+    everything = (*plan.teachers, *plan.runs)
+    if form is Format.JSON:
+        print_json(
+            sweep=plan.recipe.name,
+            runs=planned_trees(plan.teachers, plan.runs, plan.states),
+            planned_later=plan.num_later,
+            done=plan.num_settled,
+            failed=plan.num_failed,
+            estimated_seconds=estimate.seconds if estimate else None,
+            estimated_flop=sum(operations.values()) if estimate else None,
+            gangs=num_gangs,
+            disk=to_tree(disk),
+        )
+        return
+    if len(everything) > MOST_LISTED:
+        show_summary(plan.teachers, plan.runs, plan.states, operations)
+    elif everything:
+        show_plans(plan.teachers, plan.runs, plan.states)
+    to_do = len(plan.to_do) + plan.num_later
+    failed = f", {plan.num_failed} failed (--retry-failed)" if plan.num_failed else ""
+    gangs = f" in {counted(num_gangs, 'gang')}" if num_gangs else ""
+    seeds = counted(len(plan.recipe.seeds), "seed")
+    lines = [
+        f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
+        f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
+        f"{plan.num_settled} done{failed}, {to_do} to do{gangs}",
+        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}; "
+        f"{flop(sum(operations.values()))}"
+        if estimate
+        else "estimated time: unknown, the data are not here",
+        *_room(disk),
+        *_limits(plan),
+    ]
+    lines[:0] = [f"{layer.source}: {assignments(layer)}" for layer in plan.recipe.layers if layer.above_grid]
+    search = plan.recipe.search
+    if search:
+        lines.insert(
+            0,
+            f"search: {counted(search.trials, 'configuration')} by {search.sampler}, best on {search.metric}",
+        )
+    for line in lines:
+        output().print(line, markup=False)
+
+
+def _num_gangs(plan: SweepPlan, size: int) -> int:
+    """Return how many gangs there will be; teachers train before their students, and not beside them."""
+    teachers = {run.key for run in plan.teachers}
+    first = [run for run in plan.to_do if run.key in teachers]
+    then = [run for run in plan.to_do if run.key not in teachers]
+    return len(form_gangs(first, size)) + len(form_gangs(then, size))
+
+
+def _room(disk: DiskNeed | None) -> Iterator[str]:
+    if disk is None or not disk.num_bytes:
+        return
+    need, peak = file_size(disk.num_bytes), file_size(disk.peak_bytes)
+    yield f"disk: about {need} of models, {peak} while they train; {file_size(disk.free_bytes)} free"
+    if disk.peak_bytes > disk.free_bytes:
+        yield "warning: that is more than is free; kdctl runs gc makes room"
+
+
+def _limits(plan: SweepPlan) -> Iterator[str]:
+    """Say what will end the sweep early."""
+    budget, racing = plan.recipe.limits.budget, plan.recipe.limits.racing
+    given = [f"{name} = {value:g}" for name, value in vars(budget).items() if value is not None]
+    if given:
+        yield f"budget: {', '.join(given)}"
+    if racing is not None:
+        yield (
+            f"racing: after {counted(racing.min_seeds, 'seed')}, what trails by more than {racing.margin:g} "
+            f"points on {racing.metric} is dropped; the numbers above are what it takes if nothing is"
+        )

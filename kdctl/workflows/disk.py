@@ -1,0 +1,100 @@
+"""How much room planned runs will take, before they run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kdctl.engine.shapes import shapes_only
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import models
+from kdctl.readers.archive import without_network
+from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState, canonical_json
+from kdctl.workflows.sweep_plan import SweepPlan
+from kdctl.workflows.workspace import Workspace
+
+STATE_FACTOR = 3
+"""A state to go on from holds weights and momentum, and is written beside the one before."""
+
+ENOUGH = 5
+"""Earlier runs that are looked at for each kind of run: their models all have the same size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskNeed:
+    """What runs will take of the disk that holds the run folders."""
+
+    num_bytes: int
+    """Models that the runs leave behind, about; logs are small beside them."""
+    peak_bytes: int
+    """That, and the states of the runs that are in training at once."""
+    free_bytes: int
+    """What is free there now."""
+
+
+def estimate_disk(
+    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE
+) -> DiskNeed | None:
+    """Return the room that the runs still to do need; None when nobody knows how large the models are.
+
+    Earlier runs of the same student and method count with what they left behind; for others, the
+    student's weights are counted once for each selection rule.
+    """
+    sizes = _Sizes(workspace)
+    try:
+        wanted = [sizes.of(run) for run in plan.to_do] + [sizes.of(plan.example)] * plan.num_later
+    except KdctlError:
+        return None
+    states = sorted(wanted, reverse=True)[:gang_size]
+    return DiskNeed(
+        num_bytes=sum(wanted),
+        peak_bytes=sum(wanted) + STATE_FACTOR * sum(states) // 2,
+        free_bytes=shutil.disk_usage(_existing(workspace.runs)).free,
+    )
+
+
+class _Sizes:
+    """Bytes that runs leave behind."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._library = workspace.library
+        measured: dict[str, list[int]] = {}
+        for run in workspace.store.runs(state=RunState.FINISHED):
+            known = measured.setdefault(_kind(run.plan), [])
+            size = 0 if len(known) >= ENOUGH else sum(f.num_bytes for f in workspace.store.artifacts(run.key))
+            if size:
+                known.append(size)
+        self._known = {kind: int(median(sizes)) for kind, sizes in measured.items() if sizes}
+
+    def of(self, plan: RunPlan) -> int:
+        kind = _kind(plan.tree())
+        if kind not in self._known:
+            self._known[kind] = self._counted(plan)
+        return self._known[kind]
+
+    def _counted(self, plan: RunPlan) -> int:
+        with without_network():
+            counts = self._library.counts(plan.data)
+        with shapes_only():
+            student = models.get(plan.student.name).item(counts.num_classes, counts.input_size)
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in student.state_dict().values())
+        return weights * (3 if counts.num_val else 2)
+
+
+def _kind(plan: Mapping[str, Any]) -> str:
+    """Name what decides the size of a run's models."""
+    teachers = [teacher["name"] for teacher in plan["teachers"]]
+    data = [plan["data"].get(name) for name in ("name", "num_classes", "val_fraction")]
+    return canonical_json([plan["student"], teachers, plan["method"], data])
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that there is."""
+    places: Sequence[Path] = (path, *path.resolve().parents)
+    return next(place for place in places if place.exists())
