@@ -154,6 +154,9 @@ class Environment:
     execution: str = "eager"
     """How steps were executed: 'graphs' (recorded as CUDA graphs), 'eager', or 'eager: <why not>'."""
 
+    reduced: str = ""
+    """Why the gang is smaller than it was planned; empty if it is not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:

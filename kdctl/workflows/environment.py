@@ -16,7 +16,12 @@ from kdctl.records import Environment
 
 
 def describe_environment(
-    compute: Compute, *, data_fingerprint: str, teacher_checkpoints: tuple[str, ...], gang: tuple[str, ...]
+    compute: Compute,
+    *,
+    data_fingerprint: str,
+    teacher_checkpoints: tuple[str, ...],
+    gang: tuple[str, ...],
+    reduced: str = "",
 ) -> Environment:
     """Return the environment of a run that starts now in this process."""
     return Environment(
@@ -33,6 +38,7 @@ def describe_environment(
         data_fingerprint=data_fingerprint,
         teacher_checkpoints=teacher_checkpoints,
         gang=" ".join(gang) if len(gang) > 1 else "",
+        reduced=reduced,
     )
 
 

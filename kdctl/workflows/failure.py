@@ -31,6 +31,8 @@ class Failure:
     hint: str
     traceback: str = ""
     """For something that nobody foresaw; else empty."""
+    out_of_memory: bool = False
+    """Whether a smaller gang might go on."""
     device_lost: bool = False
     """Whether the process can compute nothing more: a GPU that failed once refuses it all further work."""
 
@@ -58,6 +60,7 @@ def explain(error: Exception, device: str) -> Failure:
         return Failure(
             problem=f"out of memory on {device}: {first_line or type(error).__name__}",
             hint="lower data.batch_size or --gang, choose a smaller student, or use a larger device.",
+            out_of_memory=True,
         )
     return Failure(
         problem=f"{type(error).__name__}: {first_line} ({_place(error)})",

@@ -27,6 +27,7 @@ from kdctl.workflows.bench import Bench
 from kdctl.workflows.data import sizes_of
 from kdctl.workflows.environment import describe_environment
 from kdctl.workflows.failure import Failure, explain
+from kdctl.workflows.gang_split import fitting_parts, halves, release_memory
 from kdctl.workflows.journal import Journal
 from kdctl.workflows.lease import Lease
 from kdctl.workflows.memory import require_memory
@@ -51,19 +52,33 @@ class GangTrainer:
     def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
         """Train runs in lockstep to their end; return what stopped those that failed, by run key.
 
-        One bad member must not fail the others: when a gang cannot go on, each member trains on its own.
+        A gang that memory does not hold trains in parts. One bad member must not fail the others: when a
+        gang cannot go on, each member trains on its own, or after a lack of memory each half.
         """
-        run = GangRun(trainer=self, plans=list(plans))
+        parts = fitting_parts(plans, self.bench)
+        return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
+
+    def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
+        failures: dict[str, Failure] = {}
+        for part in parts:
+            failures |= self._train_part(part, reduced)
+        return failures
+
+    def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
+        """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
+        run = GangRun(trainer=self, plans=list(plans), reduced=reduced)
         failure = run.run()
         if failure is None:
             return {}
         self.on_failure(failure)
         ours = run.still_ours()
+        if len(plans) > 1 and failure.out_of_memory:
+            del run  # and with it the members
+            release_memory(self.bench)
+            _log.warning("%s; %d runs go on in gangs of half the size", failure.problem, len(ours))
+            return self._train_parts(halves(ours), f"out of memory in a gang of {len(plans)}")
         if len(plans) > 1:
-            failures: dict[str, Failure] = {}
-            for plan in ours:
-                failures |= self.train([plan])
-            return failures
+            return self._train_parts([[plan] for plan in ours], reduced)
         for plan in ours:
             self.journal.failed(plan.key, failure)
             self.progress.ended(plan, RunState.FAILED, None, failure.problem)
@@ -76,6 +91,8 @@ class GangRun:
 
     trainer: GangTrainer
     plans: list[RunPlan]
+    reduced: str = ""
+    """Why they are fewer than was planned; empty if they are not."""
     _facts: dict[str, ModelFacts] = field(default_factory=dict[str, ModelFacts])
     _environments: dict[str, Environment] = field(default_factory=dict[str, Environment])
     _teacher_top1: float | None = None
@@ -176,6 +193,7 @@ class GangRun:
             data_fingerprint=plan.data_fingerprint,
             teacher_checkpoints=checkpoints,
             gang=tuple(other.key for other in self.plans),
+            reduced=self.reduced,
         )
         self._environments[plan.key] = environment
         self.trainer.journal.opened(plan, environment, epoch=member.epoch)

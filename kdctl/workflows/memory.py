@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
@@ -26,10 +26,10 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
         KdctlError: the weights alone are larger than the device's whole memory.
     """
     available = _total_bytes(device)
-    names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
-    with shapes_only():
-        student, *teachers = (models.get(name).item(*sizes) for name in names)
-    needed = COPIES * _num_bytes([student]) + _num_bytes(teachers)
+    teachers = [teacher.name for teacher in plan.teachers]
+    names = [plan.student.name, *teachers]
+    needed = weight_bytes([plan.student.name], sizes, trained=True)
+    needed += weight_bytes(teachers, sizes, trained=False)
     if available is not None and needed > available:
         raise KdctlError(
             f"the weights of {' and '.join(names)} need {needed / 2**30:,.1f} GiB to be trained, "
@@ -38,10 +38,44 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
         )
 
 
+def weight_bytes(names: Sequence[str], sizes: Sizes, *, trained: bool) -> int:
+    """Return what the weights of models take; with gradients and momenta if they are `trained`."""
+    with shapes_only():
+        built = [models.get(name).item(*sizes) for name in names]
+    return (COPIES if trained else 1) * _num_bytes(built)
+
+
+def pass_bytes(name: str, sizes: Sizes, batch_size: int) -> int:
+    """Return what a model keeps of a forward pass in fp32 until its backward pass, weights not counted.
+
+    Counted on tensors without memory, so that no device is needed.
+    """
+    with shapes_only():
+        model = models.get(name).item(*sizes).train()
+        images = torch.empty(batch_size, 3, sizes.input_size, sizes.input_size)
+    weights = {_address(parameter) for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if _address(tensor) not in weights:
+            kept[_address(tensor)] = tensor.untyped_storage()  # held, so that no other takes its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(images)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _address(tensor: Tensor) -> int:
+    """Return what tells storages apart that have no memory."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
 def available_bytes(device: torch.device) -> int | None:
     """Return how much memory is free; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     free = [_available_to_system(), _available_to_container()]
     return min((number for number in free if number is not None), default=_total_bytes(device))
 
