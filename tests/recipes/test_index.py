@@ -10,7 +10,7 @@ from kdctl import workflows
 from kdctl.cli.wording import flop
 from kdctl.report.reported import read_reported
 from kdctl.workflows.data import DataLibrary
-from kdctl.workflows.sweeping import SweepPlan
+from kdctl.workflows.sweep_plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 ROWS = {
