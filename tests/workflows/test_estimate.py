@@ -39,7 +39,8 @@ def test_new_runs_are_estimated_by_their_operations(workspace: Workspace, recipe
 def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
     workflows.sweep(recipe(GRID, teacher=""), workspace)
     spent = [run.result.train_seconds / 2 for run in workspace.store.runs() if run.result]  # a gang of two
-    longer = recipe(GRID, teacher="", schedule="schedule = {name = 'constant', epochs = 50}")
+    schedule = "schedule = {name = 'constant', epochs = 50}"
+    longer = recipe(GRID, teacher="", name="name = 'longer'", schedule=schedule)
     took, basis = seconds(longer, workspace)
     assert basis == "earlier runs"
     assert took == pytest.approx(2 * 50 * sum(spent) / 2)
