@@ -31,9 +31,12 @@ from kdctl.protocols.dataset import Split
 from kdctl.recipe.recipe import Recipe
 from kdctl.workflows.benchmarking import Subject
 from kdctl.workflows.planning import Planner
+from kdctl.workflows.teacher_cache import TeacherCache
 from kdctl.workflows.workspace import Workspace
 
 HERE = Path(__file__).parent
+SHORT = ("schedule.name='constant'", "schedule.epochs=1")
+"""A run so short that what teachers say to its views fits into memory whatever the pair."""
 PAIRS = ("wrn_40_2_post:resnet8x4", "resnet32x4:mobilenetv2x2")
 BASELINE = "public style"
 
@@ -114,21 +117,37 @@ def build(pair: str, device: torch.device, arguments: argparse.Namespace) -> lis
         official = OfficialLoop(arguments.official, teacher, student, loader, device)
         contenders.append(Contender("official SimKD code", 1, official, steps))
     gang = arguments.gang
-    for name, overrides, members in variants(gang):
-        fewer = steps if members == 1 else max(steps // 2, 1)
-        contenders.append(Contender(name, members, ours.subject(overrides, members), fewer))
+    for variant in variants(gang):
+        fewer = steps if variant.members == 1 else max(steps // 2, 1)
+        contenders.append(Contender(variant.name, variant.members, ours.subject(variant, steps), fewer))
     return contenders
 
 
-def variants(gang: int) -> list[tuple[str, list[str], int]]:
-    """Return our contenders: name, what the recipe says, and members."""
-    fast = ["engine.student_precision='bf16'", "engine.teacher_precision='bf16'"]
+def variants(gang: int) -> list[Variant]:
+    """Return our contenders."""
+    dense = ("engine.student_precision='bf16'",)
+    taught = ("engine.teacher_precision='bf16'",)
     return [
-        ("kdctl, fp32, alone", [], 1),
-        ("kdctl, bf16, alone", fast, 1),
-        (f"kdctl, fp32, gang of {gang}", [], gang),
-        (f"kdctl, bf16, gang of {gang}", fast, gang),
+        Variant("kdctl, fp32, alone", (), 1),
+        Variant("kdctl, teacher bf16, alone", taught, 1),
+        Variant("kdctl, both bf16, alone", (*dense, *taught), 1),
+        Variant("kdctl, both bf16, alone, teacher's outputs kept", (*dense, *taught), 1, cache="on"),
+        Variant("kdctl, teacher bf16, alone, its outputs kept", taught, 1, cache="on"),
+        Variant(f"kdctl, fp32, gang of {gang}", (), gang),
+        Variant(f"kdctl, teacher bf16, gang of {gang}", taught, gang),
+        Variant(f"kdctl, both bf16, gang of {gang}", (*dense, *taught), gang),
     ]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way in which we train."""
+
+    name: str
+    overrides: tuple[str, ...]
+    """What the recipe says."""
+    members: int
+    cache: TeacherCache = "off"
 
 
 class OurSubjects:
@@ -139,11 +158,14 @@ class OurSubjects:
         self.arguments = arguments
         self.folder = Path(tempfile.mkdtemp(prefix="kdctl-bench-"))
 
-    def subject(self, overrides: Sequence[str], members: int) -> Subject:
-        """Build a gang of equal members."""
-        with self._workspace() as workspace:
-            plans = Planner(self._recipe(overrides), workspace).runs(self._recipe(overrides).points)
-            return Subject([plans[0]] * members, workspace, self.folder)
+    def subject(self, variant: Variant, num_steps: int) -> Subject:
+        """Build a gang of equal members, and let it take its first steps."""
+        with self._workspace(variant.cache) as workspace:
+            recipe = self._recipe([*SHORT, *variant.overrides])
+            plans = Planner(recipe, workspace).runs(recipe.points)
+            subject = Subject([plans[0]] * variant.members, workspace, self.folder)
+        subject.warm_up(num_steps)
+        return subject
 
     def split(self) -> Split:
         """Return the training images."""
@@ -154,9 +176,14 @@ class OurSubjects:
     def _recipe(self, overrides: Sequence[str]) -> Recipe:
         return open_recipe(None, "simkd", self.words, overrides, [HERE / "synthetic.py"])
 
-    def _workspace(self) -> AbstractContextManager[Workspace]:
-        options = {"device": self.arguments.device, "num_threads": self.arguments.threads}
-        return workflows.open_for_planning(self.folder / "runs", self.folder, **options)
+    def _workspace(self, cache: TeacherCache = "off") -> AbstractContextManager[Workspace]:
+        return workflows.open_for_planning(
+            self.folder / "runs",
+            self.folder,
+            device=self.arguments.device,
+            num_threads=self.arguments.threads,
+            teacher_cache=cache,
+        )
 
 
 def measure(contenders: Sequence[Contender], rounds: int) -> None:

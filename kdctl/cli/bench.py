@@ -28,6 +28,8 @@ def bench(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    graphs: options.Graphs = "auto",
+    teacher_cache: options.TeacherCache = "off",
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Measure how fast a run trains here, alone and in a gang. Nothing is trained to an end or stored.
@@ -38,7 +40,9 @@ def bench(
 
     values = words.layer(student, teacher, method=method, data=dataset)
     opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    with workflows.open_for_planning("runs", data, device=device, num_threads=threads) as workspace:
+    with workflows.open_for_planning(
+        "runs", data, device=device, num_threads=threads, graphs=graphs, teacher_cache=teacher_cache
+    ) as workspace:
         result = workflows.benchmark(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
     _show(result, form)
 

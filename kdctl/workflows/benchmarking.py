@@ -152,7 +152,8 @@ class Subject:
                 f"an epoch of these data has {available + 1} step(s): too few to measure {num_steps}.",
                 f"pass --steps {available} or less." if available > WARMUP_STEPS else "use more data.",
             )
-        self._watch.take(WARMUP_STEPS)
+        # What a table keeps is read, not computed, in the steps that are measured.
+        self._watch.take(WARMUP_STEPS if self.gang.table is None else max(num_steps, WARMUP_STEPS))
 
     def take(self, num_steps: int) -> float:
         """Measure one round; return its wall time in seconds."""
@@ -210,13 +211,16 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
                 plan=plan.tree(),
             )
         )
-    return Gang(
+    gang = Gang(
         members=members,
         teachers=freeze_teachers(first, teachers, data),
         data=data,
         compute=build_compute(first, device),
         graphs=workspace.graphs,
     )
+    weights = [f"fresh {id(teacher)}" for teacher in teachers]
+    gang.table = workspace.tables.find(gang, first, weights, workspace.teacher_cache)
+    return gang
 
 
 def _step_flops(gang: Gang) -> float:

@@ -71,6 +71,7 @@ def open_for_planning(
     device: str = "auto",
     num_threads: int | None = None,
     graphs: Literal["auto", "on", "off"] = "auto",
+    teacher_cache: TeacherCache = "auto",
     may_fetch: bool = True,
 ) -> Generator[Workspace]:
     """Open a workspace to plan or to look at checkpoint files: nothing is made that is not there.
@@ -95,4 +96,5 @@ def open_for_planning(
             device=device,
             num_threads=num_threads,
             graphs=graphs,
+            teacher_cache=teacher_cache,
         )
