@@ -85,11 +85,13 @@ class GraphedSteps:
             CannotRecordError: the gang must take its steps in another way.
             KdctlError: records are required, and something cannot be recorded.
         """
+        self.settle()  # no lane may still read what is written now
         members = self._gang.active
         first = members[0]
         order = self._gang.data.train.order(first.seed, first.epoch)
         if any(self._is_new(member) for member in members):
             self._record(members, order)
+            self.settle()
         self._feed_of_gang.begin_epoch(order, first.step)
         for member in members:
             self._tracks[id(member)].pupil.begin_epoch()

@@ -70,13 +70,15 @@ def load_state(member: Member) -> bool:
     Raises:
         KdctlError: the file is there but may not be read.
     """
-    for name in (RESUME_FILE, PREVIOUS_FILE):
-        path = member.folder / name
-        if path.is_file():
-            if _load(member, path):
-                return True
-            _log.warning("%s is damaged or of another version: it is not used", path)
-    return False
+    latest, previous = member.folder / RESUME_FILE, member.folder / PREVIOUS_FILE
+    if latest.is_file():
+        if _load(member, latest):
+            return True
+        _log.warning("%s is damaged or of another version: it is not used", latest)
+    if not (previous.is_file() and _load(member, previous)):
+        return False
+    previous.replace(latest)  # else the next state would be written over the only good one
+    return True
 
 
 def discard_state(member: Member) -> None:

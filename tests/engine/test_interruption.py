@@ -139,8 +139,9 @@ def test_where_the_last_state_is_damaged_the_run_goes_on_from_the_one_before(
         path.write_bytes(content.replace(b"distiller", b"distillep", 1))
     else:
         path.write_bytes(content[: int(float(damage) * len(content))])
-    resumed = make_member("kd", folder="parts")
-    assert (resumed.epoch, resumed.step) == (0, 2)
+    for _ in range(2):  # whoever comes back to it finds the same
+        resumed = make_member("kd", folder="parts")
+        assert (resumed.epoch, resumed.step) == (0, 2)
     assert fit(make_gang(resumed), parts)
     assert_same_end(whole, resumed)
 
