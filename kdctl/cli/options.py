@@ -30,9 +30,30 @@ Plugins = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+
+
+LARGEST_GANG = 32
+
+
+def gang_size(word: str) -> int:
+    """Read the number of runs in a gang; `auto` is as many as pay."""
+    from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
+
+    if word == "auto":
+        return DEFAULT_GANG_SIZE
+    if not word.isdecimal() or not 1 <= int(word) <= LARGEST_GANG:
+        raise typer.BadParameter(f"'{word}' is neither auto nor a number from 1 to {LARGEST_GANG}.")
+    return int(word)
+
+
 GangSize = Annotated[
     int,
-    typer.Option("--gang", min=1, max=32, help="Runs that train in lockstep and share the teacher, at most."),
+    typer.Option(
+        "--gang",
+        parser=gang_size,
+        metavar="auto|N",
+        help="Runs that train in lockstep and share the teacher, at most; auto: 8, or what memory holds.",
+    ),
 ]
 TeacherCache = Annotated[
     Literal["auto", "on", "off"],

@@ -27,7 +27,7 @@ def sweep(
     threads: options.Threads = None,
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "auto",
-    gang: options.GangSize = 8,
+    gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
     slots: options.Slots = None,
     executor: options.Executor = "local",
     slurm_option: options.SlurmOptions = None,

@@ -32,6 +32,18 @@ def test_a_sweep_says_what_it_came_to_and_how_to_see_the_table(kdctl: Kdctl, rec
     assert "start" not in second.err
 
 
+@pytest.mark.parametrize("size", ["auto", "1", "32"])
+def test_the_size_of_gangs_is_a_number_or_auto(kdctl: Kdctl, recipe: WriteRecipe, size: str) -> None:
+    assert kdctl(f"sweep {recipe(GRID)} --dry-run --gang {size}").code == 0
+
+
+@pytest.mark.parametrize("size", ["0", "33", "-1", "many", "1.5"])
+def test_other_sizes_of_gangs_are_refused(kdctl: Kdctl, recipe: WriteRecipe, size: str) -> None:
+    answer = kdctl(f"sweep {recipe(GRID)} --dry-run --gang {size}")
+    assert (answer.code, answer.out) == (2, "")
+    assert f"'{size}' is neither auto nor a number" in answer.err
+
+
 def test_a_dry_run_counts_runs_and_time_and_touches_nothing(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:
