@@ -1,0 +1,229 @@
+"""Write the table of methods in docs/methods.md.
+
+    python docs/methods_table.py                  all but the costs, which stay as they are
+    python docs/methods_table.py --measure DATA   the costs as well; DATA holds CIFAR-100
+
+Papers come from the docstrings, taps and added parameters from building each method for one pair; a test
+holds the page against them. Costs are medians of training steps that all methods take in turns, so
+that a disturbance meets all of them; an idle machine gives better ones. On two CPU cores it takes
+a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.protocols.distiller import methods
+from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
+from kdctl.recipe.stored import read_plan
+from kdctl.workflows.assemble import build_compute
+from kdctl.workflows.benchmarking import Subject
+from kdctl.workflows.catalog import full_catalog
+from kdctl.workflows.data import DataLibrary
+from kdctl.workflows.structure import Structure, Structures
+from kdctl.workflows.workspace import open_workspace
+
+PAGE = Path(__file__).with_name("methods.md")
+BEGIN, END = "<!-- table of methods -->", "<!-- end of table -->"
+HEADINGS = ("method", "paper", "its own term", "taps", "added", "cost", "what we do differently")
+STUDENT, TEACHER = "resnet8x4", "resnet32x4"
+SAMPLES_PER_CLASS = 100
+"""Of CIFAR-100 while measuring: twenty copies of all of it would fill the memory."""
+UNKNOWN = "—"
+CONDITIONS = "Costs: "
+
+
+class Words(NamedTuple):
+    """What no program can tell of a method."""
+
+    term: str
+    differently: str
+
+
+WORDS = {
+    "ce": Words("CE alone", "—"),
+    "kd": Words("T² KL(p_t ‖ p_s)", "batch mean, not the mean over classes; T² is always there"),
+    "dkd": Words(
+        "α TCKD + β NCKD", "from log-probabilities; the warm-up rises with every step, not every epoch"
+    ),
+    "dist": Words("β d(P_s, P_t) + γ d(P_sᵀ, P_tᵀ), d = 1 − Pearson", "T² as in the code, not the paper"),
+    "fitnet": Words(
+        "‖f_t − R(f_s)‖², mean",
+        "pools instead of strided connectors; `hint_share` gives the paper's two stages",
+    ),
+    "at": Words(
+        "Σ ‖a_s − a_t‖², mean; a = normalised mean of f²",
+        "no stage is dropped where one model has more; `mode = 'paper'` has the paper's norm",
+    ),
+    "sp": Words("‖G_t − G_s‖² / B², rows of F Fᵀ normalised", "—"),
+    "nst": Words("MMD² of channels' maps, polynomial kernel", "mean over the pairs, not their sum"),
+    "vid": Words(
+        "(μ(f_s) − f_t)² / v + log v, halved, mean", "variances are trained; softplus cannot overflow"
+    ),
+    "ofd": Words(
+        "Σ 2^(i−n) ‖r(f_s) − max(f_t, m)‖², partial",
+        "before ReLU; the teacher stays in eval mode; margins are measured where no batch norm gives them",
+    ),
+    "reviewkd": Words(
+        "Σ HCL(ABF(f_s), f_t)", "any pair of models; the teacher is in eval mode; warm-up with every step"
+    ),
+    "semckd": Words(
+        "Σ a_ij ‖R_ij(f_s,i) − f_t,j‖², a learned",
+        "anchors instead of batch-sized layers; similarities normalised",
+    ),
+    "pkt": Words("KL of neighbourhood probabilities", "—"),
+    "rkd": Words("Huber of distances and of angles", "—"),
+    "cc": Words(
+        "mean ⟨D_i, D_i+1⟩, D = abs(e_s − e_t)", "`form = 'kernel'` is the paper's; the code's is the default"
+    ),
+    "crd": Words(
+        "NCE(e_s; bank_t) + NCE(e_t; bank_s)",
+        "negatives drawn on the device, with replacement; cannot overflow",
+    ),
+    "srrl": Words("‖h − h_t‖² + ‖W_t h − z_t‖², means", "KL beside it as in protocol simkd; W_t is frozen"),
+    "projector": Words(
+        "log Σ abs(n(P x_s) − n(x_t))⁴", "mean over the batch; a guard of 1e-5 in the logarithm"
+    ),
+    "simkd": Words(
+        "‖f_t − P(f_s)‖², mean; the teacher's classifier is shipped",
+        "no teacher needed to evaluate; the student's idle head is left out of training",
+    ),
+    "sequential": Words(
+        "as `simkd`, then CE of a new classifier on the frozen encoder",
+        "the paper gives no details: they are options",
+    ),
+}
+
+
+def plan_of(method: str, **data: int) -> RunPlan:
+    """Return a run of a method with its default options on CIFAR-100."""
+    taught = methods.get(method).item.num_teachers[0] > 0
+    tree = {
+        **{"schema": SCHEMA, "numerics": NUMERICS, "protocol": "", "data_fingerprint": "", "engine": {}},
+        **{"data": {"name": "cifar100", **data}, "student": STUDENT, "seed": 0, "method": method},
+        **{"optimizer": "sgd", "schedule": "step", "teachers": [{"name": TEACHER}] if taught else []},
+    }
+    return read_plan(tree, full_catalog())
+
+
+def paper_of(method: str) -> str:
+    """Return a link to the paper that the docstring names first; its venue where it is not on arXiv."""
+    text = methods.get(method).item.__doc__ or ""
+    found = re.search(r"arXiv:(\d{4}\.\d{4,5})", text)
+    if found:
+        return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    venue = re.search(r"\b([A-Z][A-Za-z]+) (20\d\d)\b", text)
+    return f"{venue[1]} {venue[2]}" if venue else UNKNOWN
+
+
+def taps_of(structure: Structure) -> str:
+    """Name the student's taps that are held against the teacher's, and the logits."""
+    first = structure.phases[0]
+    taps = dict.fromkeys(match.student for match in first.matches)
+    names = [*taps, *(["logits"] if any(phase.reads_teacher_logits for phase in structure.phases) else [])]
+    return ", ".join(names) or UNKNOWN
+
+
+def row_of(method: str, structure: Structure, cost: str) -> str:
+    """Return the table's line of a method."""
+    entry = methods.get(method)
+    added = sum(structure.added.values())
+    cells = (
+        f"`{method}` {entry.label}",
+        *(paper_of(method), WORDS[method].term, taps_of(structure)),
+        *(f"{added:,}" if added else UNKNOWN, cost, WORDS[method].differently),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table(costs: dict[str, str], conditions: str) -> str:
+    """Return the whole table, methods by name but `ce` first, and under which conditions costs were taken."""
+    structures = Structures(DataLibrary(Path(), may_fetch=False))
+    names = sorted(WORDS, key=lambda name: (name != "ce", name))
+    lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
+    for name in names:
+        plan = plan_of(name)
+        structure = structures.of(plan, structures.counts(plan.data))
+        lines.append(row_of(name, structure, costs.get(name, UNKNOWN)))
+    return "\n".join([*lines, "", f"{CONDITIONS}{conditions}"])
+
+
+def costs_in(page: str) -> dict[str, str]:
+    """Return the costs that a page has now."""
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    return {cells[0].split("`")[1]: cells[HEADINGS.index("cost")] for cells in rows}
+
+
+def conditions_in(page: str) -> str:
+    """Return under which conditions a page says that its costs were taken."""
+    return next(
+        (line.removeprefix(CONDITIONS) for line in page.splitlines() if line.startswith(CONDITIONS)), UNKNOWN
+    )
+
+
+def written(page: str, costs: dict[str, str], conditions: str) -> str:
+    """Return the page with the table as it is now."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(costs, conditions)}\n{END}{rest.split(END)[1]}"
+
+
+def measured(words: argparse.Namespace) -> dict[str, str]:
+    """Return the time of a training step of each method, relative to that of `ce`."""
+    seconds: dict[str, list[float]] = {name: [] for name in WORDS}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_workspace(
+            Path(folder) / "runs", words.measure, device=words.device, num_threads=words.threads
+        ) as workspace,
+    ):
+        data = {"samples_per_class": SAMPLES_PER_CLASS, "batch_size": words.batch}
+        subjects = {name: Subject([plan_of(name, **data)], workspace, Path(folder) / name) for name in WORDS}
+        prepare(build_compute(plan_of("ce"), choose_device(words.device)), words.threads)
+        for subject in subjects.values():
+            subject.warm_up(words.steps)
+        for _ in range(words.rounds):
+            for name, subject in subjects.items():
+                seconds[name].append(subject.take(words.steps))
+    alone = median(seconds["ce"])
+    return {name: f"{median(times) / alone:.2f}" for name, times in seconds.items()}
+
+
+def conditions_of(words: argparse.Namespace) -> str:
+    """Say how costs were measured."""
+    device = describe(choose_device(words.device))
+    threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
+    remark = f"; {words.remark}" if words.remark else ""
+    return (
+        f"batches of {words.batch}, {words.rounds} rounds of {words.steps} step(s) in turns, "
+        f"{device}{threads}, torch {torch.__version__}{remark}."
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description="Write the table of methods in docs/methods.md.")
+    parser.add_argument("--measure", metavar="DATA", type=Path, help="folder that holds CIFAR-100")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1, help="in each round")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--remark", default="", help="what a reader of the costs should know")
+    words = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    costs, conditions = costs_in(page), conditions_in(page)
+    if words.measure:
+        costs, conditions = measured(words), conditions_of(words)
+    PAGE.write_text(written(page, costs, conditions), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
