@@ -29,6 +29,7 @@ class SweepPlan:
     study: str
     """Name of the study in Optuna's tables."""
     teachers: tuple[RunPlan, ...]
+    """Runs that the recipe does not ask for itself. A teacher that is a student, too, is one of `runs`."""
     runs: tuple[RunPlan, ...]
     """Seed-outermost: all configurations with the first seed come first. Of a search, those chosen so far."""
     num_later: int
@@ -104,7 +105,8 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         chosen = known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
         runs = planner.runs(chosen)
         num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds)
-    teachers = teacher_plans((*runs, example))
+    asked = {plan.key for plan in runs}
+    teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
     _require_racing_split(recipe, example)
     return SweepPlan(

@@ -319,3 +319,11 @@ with workflows.open_workspace({str(workspace.runs)!r}, num_threads=1) as workspa
     assert {(run.state, run.attempts) for run in runs} == {(RunState.FINISHED, 1)}
     (study,) = trials(workspace)
     assert len(study) == 3
+
+
+def test_a_teacher_that_is_a_student_too_is_counted_once(workspace: Workspace, recipe: RecipeWriter) -> None:
+    path = recipe("[grid]\nstudent = ['resnet3', 'resnet4']\nmethod = ['ce', 'kd']")
+    plan = workflows.plan_sweep(path, workspace)
+    assert (len(plan.teachers), len(plan.runs), len(plan.to_do)) == (0, 4, 4)
+    workflows.sweep(path, workspace)
+    assert workflows.plan_sweep(path, workspace).num_settled == 4
