@@ -153,8 +153,7 @@ def _set_sync_debug_mode(mode: int | str) -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Generator[None]:
-    """Collect now and not inside: freeing the graphs of an earlier gang would break a capture."""
-    gc.collect()
+    """Collect nothing inside: freeing the graphs of an earlier gang would break a capture."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def _switches() -> Iterator[None]:
     """Put torch's switches back as they were."""
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    variables = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_DEVICE_MAX_CONNECTIONS")
+    known = {name for name in variables if name in os.environ}
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.cudnn.benchmark,
@@ -29,8 +31,9 @@ def _switches() -> Iterator[None]:
     torch.use_deterministic_algorithms(before[0])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:3]
     torch.set_num_threads(before[3])
-    if workspace is None:
-        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    torch.utils.deterministic.fill_uninitialized_memory = fills
+    for name in set(variables) - known:
+        os.environ.pop(name, None)
 
 
 def test_auto_takes_a_gpu_where_there_is_one() -> None:
@@ -54,7 +57,9 @@ def test_preparing_sets_every_switch(deterministic: bool) -> None:
     assert torch.backends.cudnn.deterministic is deterministic
     assert torch.backends.cudnn.benchmark is not deterministic
     assert torch.get_num_threads() == 1
+    assert not torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == "32"
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
