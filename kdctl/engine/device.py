@@ -72,10 +72,8 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
-    if compute.device.type == "cuda" and compute.device.index is not None:
-        torch.cuda.set_device(
-            compute.device
-        )  # what names no device, such as a capture's start, means this one
+    if compute.device.type == "cuda":  # what names no device, such as a capture's start, means this one
+        torch.cuda.set_device(compute.device.index or 0)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
 
