@@ -1,7 +1,7 @@
 """Optuna's part in a sweep: which configurations to run next, by ask-and-tell.
 
 One trial is one configuration; seeds are runs below it and never a suggested parameter. Grid points
-are enqueued in the recipe's order (Optuna's own grid sampler repeats and skips points under
+are added in the recipe's order (Optuna's own grid sampler repeats and skips points under
 concurrency). The study lives in the file that holds our tables, so optuna-dashboard can read it.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from kdctl.errors import KdctlError
 from kdctl.recipe.component import Range
@@ -58,15 +58,21 @@ class ConfigurationStudy:
 
     def propose_grid(self, points: Sequence[Point]) -> list[Proposal]:
         """Return a trial for every point, in their order; those an earlier start made are used again."""
+        choices = _choices(points)
         with self._lock:
-            known = {trial.user_attrs.get(POINT) for trial in self._study.get_trials(deepcopy=False)}
+            known = {_to_json(proposal.point.values) for proposal in self.proposals()}
             for point in points:
                 text = _to_json(point.values)
                 if text not in known:
-                    self._study.enqueue_trial(_parameters(point.values), user_attrs={POINT: text})
-            self._start_waiting(points)
+                    known.add(text)
+                    self._study.add_trial(_running_trial(point, text, choices))
         trials = {_to_json(proposal.point.values): proposal.trial for proposal in self.proposals()}
         return [Proposal(trial=trials[_to_json(point.values)], point=point) for point in points]
+
+    def untold(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Return the proposals whose value Optuna does not know yet."""
+        told = {t.number for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()}
+        return [proposal for proposal in proposals if proposal.trial not in told]
 
     def propose_search(self, search: Search) -> list[Proposal]:
         """Return the next batch of configurations; empty once there were enough trials."""
@@ -87,17 +93,6 @@ class ConfigurationStudy:
         values = {dotted: _from_scalar(value) for dotted, value in trial.params.items()}
         trial.set_user_attr(POINT, _to_json(values))
         return Proposal(trial=trial.number, point=Point(values=values))
-
-    def _start_waiting(self, points: Sequence[Point]) -> None:
-        """Turn enqueued trials into running ones."""
-        choices: dict[str, list[Any]] = {}
-        for point in points:
-            for dotted, value in _parameters(point.values).items():
-                choices.setdefault(dotted, []).append(value)
-        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            trial = self._study.ask()
-            for dotted in json.loads(trial.user_attrs[POINT]):
-                trial.suggest_categorical(dotted, list(dict.fromkeys(choices[dotted])))
 
 
 @contextmanager
@@ -179,6 +174,26 @@ def _distribution(choice: Choice) -> BaseDistribution:
 
 def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
+
+
+def _running_trial(point: Point, text: str, choices: Mapping[str, tuple[Any, ...]]) -> FrozenTrial:
+    """Return a trial that runs at a point; asking for an enqueued one would read all trials each time."""
+    parameters = _parameters(point.values)
+    return optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=parameters,
+        distributions={dotted: CategoricalDistribution(choices[dotted]) for dotted in parameters},
+        user_attrs={POINT: text},
+    )
+
+
+def _choices(points: Sequence[Point]) -> dict[str, tuple[Any, ...]]:
+    """Return the values that each field takes, in order of appearance."""
+    choices: dict[str, dict[Any, None]] = {}
+    for point in points:
+        for dotted, value in _parameters(point.values).items():
+            choices.setdefault(dotted, {})[value] = None
+    return {dotted: tuple(values) for dotted, values in choices.items()}
 
 
 def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Executor:
             self.claims.reconcile(plan.key)
         to_do = self._open(everything)
         require_ready(to_do, self.workspace)
-        self.workspace.store.add_runs([plan.planned() for plan in everything])
+        self.workspace.store.add_runs([plan.planned() for plan in to_do])
         self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
         size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
         self._queue = [*form_gangs(self._open(teachers), size), *form_gangs(self._open(plans), size)]

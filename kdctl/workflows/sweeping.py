@@ -155,7 +155,9 @@ class _RunningSweep:
         recipe, store = self.planner.recipe, self.executor.workspace.store
         plans = self.planner.runs(proposal.point for proposal in proposals)
         teachers = teacher_plans(plans)
-        store.add_runs([plan.planned() for plan in (*teachers, *plans)])
+        everything = {plan.key: plan for plan in (*teachers, *plans)}
+        known = store.states(everything)
+        store.add_runs([plan.planned() for key, plan in everything.items() if key not in known])
         self.roles |= {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
         members = [SweepMember(run_key=key, role=role) for key, role in self.roles.items()]
         keep_sweep(
@@ -169,10 +171,10 @@ class _RunningSweep:
             self._race(list({plans[0].configuration: plans for plans in replicates}.values()))
         else:
             self._train(plans, later)
-        runs = {run.key: run for run in store.runs(keys=[plan.key for plan in plans])}
-        for proposal in proposals:
-            self._tell(proposal, [runs[plan.key] for plan in self.planner.replicates(proposal.point)], metric)
-        return not any(run.state in OPEN for run in runs.values())
+        for proposal in self.study.untold(proposals):
+            keys = [plan.key for plan in self.planner.replicates(proposal.point)]
+            self._tell(proposal, store.runs(keys=keys), metric)
+        return not any(state in OPEN for state in store.states([plan.key for plan in plans]).values())
 
     def _race(self, racing: list[tuple[RunPlan, ...]]) -> None:
         """Train one seed after the other; configurations that a round drops get no further seeds."""
