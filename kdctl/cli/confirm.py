@@ -23,8 +23,10 @@ def confirm(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
-    gang: options.GangSize = 8,
-    slots: options.Slots = 1,
+    gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
+    slots: options.Slots = None,
+    executor: options.Executor = "local",
+    slurm_option: options.SlurmOptions = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: Annotated[str, typer.Option("--format", help="markdown, csv or json.")] = "markdown",
@@ -48,6 +50,8 @@ def confirm(
     for path in plugin or []:
         load_plugin_file(path)
     render = report_formats.get(form).item
+    given = options.slurm_options(slurm_option)
+    crew = workflows.choose_crew(executor, slots=slots, slurm_options=given)
     with (
         workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace,
         StopSignals() as stop,
@@ -61,7 +65,7 @@ def confirm(
         table = workflows.confirm(
             plan,
             workspace,
-            crew=workflows.choose_crew(slots=slots),
+            crew=crew,
             progress=progress,
             stop=stop,
             gang_size=gang,
