@@ -29,9 +29,9 @@ from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.recipe import Recipe
+from kdctl.workflows.bench import TeacherCache
 from kdctl.workflows.benchmarking import Subject
 from kdctl.workflows.planning import Planner
-from kdctl.workflows.teacher_cache import TeacherCache
 from kdctl.workflows.workspace import Workspace
 
 HERE = Path(__file__).parent

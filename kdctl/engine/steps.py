@@ -76,5 +76,6 @@ class EagerSteps:
         """Nothing is queued apart."""
 
     def executed_as(self, member: Member) -> str:
-        """Return 'eager', with the reason if there is one."""
-        return f"eager: {self._reason}" if self._reason else "eager"
+        """Return 'eager', with the reason if there is one, and whether teacher outputs are kept."""
+        how = "eager" if self._gang.table is None else "eager, teacher outputs kept"
+        return f"{how}: {self._reason}" if self._reason else how

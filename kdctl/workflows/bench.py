@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kdctl.store.folder import RunFolder
 from kdctl.workflows.data import DataLibrary
-from kdctl.workflows.teacher_cache import TeacherCache, TeacherTables
+
+if TYPE_CHECKING:
+    from kdctl.engine.teacher_table import TeacherTable
+
+TeacherCache = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,8 @@ class Bench:
     """Whether steps are recorded as CUDA graphs; 'on' stops with an error where they cannot be."""
     teacher_cache: TeacherCache = "auto"
     """Whether teacher outputs are kept that come again; it changes no number."""
-    tables: TeacherTables = field(default_factory=TeacherTables, compare=False)
-    """The outputs that are kept, for all gangs of this process."""
+    tables: dict[str, TeacherTable] = field(default_factory=dict["str", "TeacherTable"], compare=False)
+    """The outputs that are kept for all gangs of this process, by what decides them."""
 
     def folder(self, key: str) -> RunFolder:
         """Return the folder of a run."""

@@ -34,6 +34,7 @@ from kdctl.workflows.assemble import (
 )
 from kdctl.workflows.data import sizes_of
 from kdctl.workflows.planning import Planner
+from kdctl.workflows.teacher_cache import find_table
 from kdctl.workflows.workspace import Workspace
 
 WARMUP_STEPS = 2
@@ -219,7 +220,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         graphs=workspace.graphs,
     )
     weights = [f"fresh {id(teacher)}" for teacher in teachers]
-    gang.table = workspace.tables.find(gang, first, weights, workspace.teacher_cache)
+    gang.table = find_table(gang, first, weights, workspace)
     return gang
 
 

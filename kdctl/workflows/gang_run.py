@@ -32,6 +32,7 @@ from kdctl.workflows.journal import Journal
 from kdctl.workflows.lease import Lease
 from kdctl.workflows.memory import require_memory
 from kdctl.workflows.progress import Progress
+from kdctl.workflows.teacher_cache import find_table
 from kdctl.workflows.teachers import load_teacher
 
 _log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class GangRun:
             for members in places.values()
         ]
         for gang in gangs:
-            gang.table = bench.tables.find(gang, first, checkpoints, bench.teacher_cache)
+            gang.table = find_table(gang, first, checkpoints, bench)
         return gangs
 
     def _open(self, plan: RunPlan, member: Member, checkpoints: tuple[str, ...], compute: Compute) -> None:

@@ -14,10 +14,9 @@ from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.owner import Owner
-from kdctl.workflows.bench import Bench
+from kdctl.workflows.bench import Bench, TeacherCache
 from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.lease import Lease
-from kdctl.workflows.teacher_cache import TeacherCache
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
@@ -14,9 +13,8 @@ from kdctl.engine.trainer import Gang
 from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import canonical_json
+from kdctl.workflows.bench import Bench
 from kdctl.workflows.memory import available_bytes
-
-TeacherCache = Literal["auto", "on", "off"]
 
 SHARE_OF_MEMORY = 0.25
 """Of the memory that is free when a table is made: at most so much for it."""
@@ -27,61 +25,49 @@ LEAST_SAVING = 0.1
 _log = logging.getLogger(__name__)
 
 
-class TeacherTables:
-    """The tables of one process, by what decides their content."""
+def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Bench) -> TeacherTable | None:
+    """Return the table that a gang shall use; None where teachers run at every step.
 
-    def __init__(self) -> None:
-        """There are none yet."""
-        self._tables: dict[str, TeacherTable] = {}
+    `bench.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. On
+    a GPU steps are recorded with the teachers in them, unless graphs are off.
 
-    @property
-    def num_bytes(self) -> int:
-        """Return how much memory all outputs take that are kept."""
-        return sum(table.num_bytes for table in self._tables.values())
+    Args:
+        gang: members and teachers.
+        plan: of any member.
+        checkpoints: SHA-256 of each teacher's weights.
+        bench: what was asked for, and the tables that there are.
 
-    def clear(self) -> None:
-        """Give the memory back; a gang that reads a table keeps that one until it ends."""
-        self._tables.clear()
-
-    def find(
-        self, gang: Gang, plan: RunPlan, checkpoints: Sequence[str], choice: TeacherCache
-    ) -> TeacherTable | None:
-        """Return the table that a gang shall use; None where teachers run at every step.
-
-        'auto' makes one where it saves work, fits into memory, and changes no bit. It holds for CPUs: on a
-        GPU steps are recorded with the teachers in them.
-
-        Args:
-            gang: members and teachers.
-            plan: of any member.
-            checkpoints: SHA-256 of each teacher's weights.
-            choice: what was asked for.
-
-        Raises:
-            KdctlError: a table is asked for and cannot be had.
-        """
-        if not gang.teachers or choice == "off":
-            return None
-        name = canonical_json(
-            [list(checkpoints), plan.data.content(), plan.data_fingerprint, plan.engine.teacher_precision,
-             plan.engine.fold_teacher, str(gang.compute.device), torch.get_num_threads()]
-        )  # fmt: skip
-        known = self._tables.get(name)
-        epochs = gang.num_epochs - gang.active[0].epoch
-        if choice == "auto" and known is None and saving(gang, epochs) < LEAST_SAVING:
-            return None
-        refusal = _unproven(gang) if known else _unproven(gang) or _too_large(gang, epochs)
-        if refusal and choice == "on":
-            raise KdctlError(f"--teacher-cache on: {refusal}.", "use --teacher-cache auto.")
-        if refusal:
-            _log.info("teacher outputs are not kept: %s", refusal)
-            return None
-        return self._tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
+    Raises:
+        KdctlError: a table is asked for and cannot be had.
+    """
+    choice = bench.teacher_cache
+    if not gang.teachers or choice == "off":
+        return None
+    name = _name(gang, plan, checkpoints)
+    known = bench.tables.get(name)
+    epochs = gang.num_epochs - gang.active[0].epoch
+    if choice == "auto" and known is None and saving(gang, epochs) < LEAST_SAVING:
+        return None
+    refusal = _unproven(gang) if known else _unproven(gang) or _too_large(gang, epochs)
+    if refusal and choice == "on":
+        raise KdctlError(f"--teacher-cache on: {refusal}.", "use --teacher-cache auto.")
+    if refusal:
+        _log.info("teacher outputs are not kept: %s", refusal)
+        return None
+    return bench.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
 
 
 def saving(gang: Gang, epochs: int) -> float:
     """Return the share of the teachers' work that views drawn before would save in so many epochs."""
     return 1.0 - _distinct(gang, epochs) / (len(gang.data.train) * max(epochs, 1))
+
+
+def _name(gang: Gang, plan: RunPlan, checkpoints: Sequence[str]) -> str:
+    """Name all that decides the bits of a table."""
+    arithmetic = [plan.engine.teacher_precision, plan.engine.fold_teacher, plan.engine.deterministic]
+    place = [str(gang.compute.device), torch.get_num_threads()]
+    data = [plan.data.content(), plan.data_fingerprint]
+    return canonical_json([list(checkpoints), *data, *arithmetic, *place])
 
 
 def _distinct(gang: Gang, epochs: int) -> float:
@@ -94,7 +80,7 @@ def _distinct(gang: Gang, epochs: int) -> float:
 def _unproven(gang: Gang) -> str:
     """Say why a table might change numbers; empty if it does not."""
     device = gang.compute.device
-    if device.type != "cpu":
+    if device.type != "cpu" and gang.graphs != "off":
         return f"steps on {device} are recorded with the teachers in them"
     wishes = gang.wishes()
     if rows_are_independent(gang.data.train, wishes, functools.partial(gang.ask_teachers, wishes=wishes)):

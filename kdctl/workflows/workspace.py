@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdctl.store.store import Store
-from kdctl.workflows.bench import Bench
+from kdctl.workflows.bench import Bench, TeacherCache
 from kdctl.workflows.data import DataLibrary
-from kdctl.workflows.teacher_cache import TeacherCache
 
 DATABASE = "kdctl.db"
 

@@ -9,8 +9,8 @@ import pytest
 from kdctl import workflows
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows import teacher_cache
+from kdctl.workflows.bench import TeacherCache
 from kdctl.workflows.failure import RunsFailedError
-from kdctl.workflows.teacher_cache import TeacherCache
 from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
@@ -46,6 +46,10 @@ def without_times(run: StoredRun) -> object:
     return dataclasses.replace(run.result, train_seconds=0.0, images_per_second=0.0)
 
 
+def kept_bytes(workspace: Workspace) -> int:
+    return sum(table.num_bytes for table in workspace.tables.values())
+
+
 @pytest.mark.parametrize("method", ["kd", "simkd"])
 def test_a_run_ends_with_the_same_bits_whether_outputs_are_kept_or_not(train: Train, method: str) -> None:
     line = f"method = '{method}'"
@@ -53,28 +57,32 @@ def test_a_run_ends_with_the_same_bits_whether_outputs_are_kept_or_not(train: Tr
     (on,), kept = train("on", line)
     assert on.key == off.key
     assert without_times(on) == without_times(off)
-    assert without.tables.num_bytes == 0
-    assert kept.tables.num_bytes > 0
+    assert kept_bytes(without) == 0
+    assert kept_bytes(kept) > 0
+    assert [run.environment and run.environment.execution for run in (off, on)] == [
+        "eager",
+        "eager, teacher outputs kept",
+    ]
     checkpoints = [workspace.folder(on.key).path / "last.pt" for workspace in (without, kept)]
     assert checkpoints[0].read_bytes() == checkpoints[1].read_bytes()
 
 
 def test_by_itself_it_keeps_what_comes_again_and_nothing_else(train: Train) -> None:
     _, few = train("auto", "method = 'kd'")
-    assert few.tables.num_bytes == 0  # three epochs draw hardly one of 162 views twice
+    assert kept_bytes(few) == 0  # three epochs draw hardly one of 162 views twice
     _, same = train("auto", "method = 'kd'", AGAIN)
-    assert same.tables.num_bytes == 80 * 10 * 4
+    assert kept_bytes(same) == 80 * 10 * 4
 
 
 def test_gangs_of_one_process_share_what_they_read(train: Train) -> None:
     runs, workspace = train("on", "method = 'kd'", AGAIN, "seeds = [0, 1, 2]")
     assert [run.state for run in runs] == [RunState.FINISHED] * 3
-    assert workspace.tables.num_bytes == 80 * 10 * 4
+    assert kept_bytes(workspace) == 80 * 10 * 4
 
 
 def test_a_student_alone_has_no_table(train: Train) -> None:
     _, workspace = train("on", "method = 'ce'", AGAIN)
-    assert workspace.tables.num_bytes == 0
+    assert kept_bytes(workspace) == 0
 
 
 def test_too_little_memory_is_said_where_a_table_is_asked_for(
@@ -85,4 +93,4 @@ def test_too_little_memory_is_said_where_a_table_is_asked_for(
         train("on", "method = 'kd'", AGAIN)
     assert "--teacher-cache auto" in caught.value.hint
     _, workspace = train("auto", "method = 'kd'", AGAIN)
-    assert workspace.tables.num_bytes == 0
+    assert kept_bytes(workspace) == 0
