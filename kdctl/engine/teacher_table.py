@@ -113,6 +113,7 @@ class TableReader:
         places = torch.arange(first_step * train.batch_size, self._served, device=self._views.device)
         self._missing = places[table.unknown(wishes, self._views[places])]
         self._filled = 0
+        self._full = False
 
     def outputs(self, step: int) -> tuple[Outputs, ...] | None:
         """Return what the teachers say to the batch of a step; None if it cannot be served.
@@ -125,7 +126,8 @@ class TableReader:
             return None
         needed = int(torch.searchsorted(self._missing, end))
         while self._filled < needed:
-            if not self._fill(size):
+            if self._full or not self._fill(size):
+                self._full = True  # what it cannot keep is not run for it again
                 return None
         return self._table.read(self._wishes, self._views[end - size : end])
 

@@ -124,6 +124,8 @@ def test_a_full_table_serves_what_it_knows(train: TrainingSet, ask: Ask) -> None
     serve = reader(table, train, ask)
     assert serve.outputs(0) is not None
     assert serve.outputs(1) is None
+    assert serve.outputs(1) is None
+    assert ask.batches == [16, 16]  # what there is no room for is tried once
     assert table.num_bytes == 16 * row_bytes
     assert reader(table, train, ask).outputs(0) is not None
 
