@@ -1,10 +1,17 @@
 """Residual networks of a few layers for quick studies on CIFAR-10: resnet3 to resnet6, and resnet10.
 
-There are results for a ResNet-10 that teaches ResNets of 3 to 6 layers, but no account of their widths
-or of how odd depths come about. So this is our reading: `resnet<n>` is one convolution, n - 2 more in
-residual pairs, and the classifier; where n is odd, the last convolution stands alone, without a
-shortcut. Each pair (and the odd one) is a stage. The widths are ours as well: 16 channels in the
-first convolution and the first stage, doubled from stage to stage, up to 128 in ResNet-10.
+There are results for a ResNet-10 that teaches ResNets of 3 to 6 layers (baselines 64, 70, 82, 87 and, of
+the teacher, 90 %), but no account of their widths or of how odd depths come about. So this is our reading:
+`resnet<n>` is one convolution, n - 2 more in residual pairs, and the classifier; where n is odd, the last
+convolution stands alone, without a shortcut. Each pair (and the odd one) is a stage, of twice the width of
+the one before.
+
+The widths are ours as well, chosen by size and field of view; nobody has measured them on CIFAR-10 yet. A
+pixel of the last map sees 5, 7, 9 and 13 pixels across in ResNet-3 to -6: averages over so small patches
+need many channels. With 16 in the first stage ResNet-3 and -4 would have 3,000 and 5,000 weights, too few
+for 64 and 70 %. With 64 ResNet-6 has 310,000, four times those of the ResNet-8 of MLPerf Tiny, which
+reaches 87 % and sees more of the image. ResNet-10 starts with 32: its 1.2 million weights are more than
+any student's, while 64 would make it as wide as ResNet-18, which passes 90 % by far.
 """
 
 from __future__ import annotations
@@ -17,8 +24,6 @@ from kdctl.layers.initialise import draw_convolutions
 from kdctl.layers.residual_blocks import basic_block
 from kdctl.protocols.backbone import Backbone, models
 
-_NARROWEST = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class TinyResNet:
@@ -26,14 +31,16 @@ class TinyResNet:
 
     depth: int
     """Layers with weights on the longest way through, the classifier included."""
+    narrowest: int
+    """Channels of the first convolution and of the first stage."""
 
     def __call__(self, num_classes: int, input_size: int) -> Backbone:
         """Build it with freshly drawn weights."""
         chain = Chain("a tiny ResNet", input_size)
-        chain.add("stem", conv_bn_relu(conv3x3(RGB, _NARROWEST)), channels=_NARROWEST)
+        chain.add("stem", conv_bn_relu(conv3x3(RGB, self.narrowest)), channels=self.narrowest)
         num_pairs, num_unpaired = divmod(self.depth - 2, 2)
         for number in range(num_pairs + num_unpaired):
-            width = _NARROWEST * 2**number
+            width = self.narrowest * 2**number
             stride = 1 if number == 0 else 2
             body = (
                 basic_block(chain.channels, width, stride=stride)
@@ -46,5 +53,7 @@ class TinyResNet:
         return backbone
 
 
-for _depth in (3, 4, 5, 6, 10):
-    models.register(f"resnet{_depth}", label=f"ResNet-{_depth}")(TinyResNet(depth=_depth))
+for _depth, _narrowest in {3: 64, 4: 64, 5: 64, 6: 64, 10: 32}.items():
+    models.register(f"resnet{_depth}", label=f"ResNet-{_depth}")(
+        TinyResNet(depth=_depth, narrowest=_narrowest)
+    )
