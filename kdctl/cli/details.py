@@ -101,9 +101,19 @@ def _curves(epochs: Sequence[EpochResult]) -> Lines:
         "val top-1": [epoch.val.top1 for epoch in epochs if epoch.val is not None],
         "test top-1": [epoch.test.top1 for epoch in epochs],
     }
+    for metric in dict.fromkeys(name for epoch in epochs for name in epoch.metrics):
+        curves[metric] = [epoch.metrics[metric] for epoch in epochs if metric in epoch.metrics]
+    if phases := list(dict.fromkeys(epoch.phase for epoch in epochs if epoch.phase)):
+        yield "phases", ", ".join(f"{phase} {_range(epochs, phase)}" for phase in phases)
     for name, values in curves.items():
         if values:
             yield name, f"{sparkline(values)}  {values[0]:.4g} → {values[-1]:.4g}"
+
+
+def _range(epochs: Sequence[EpochResult], phase: str) -> str:
+    """Return the first and the last epoch of a phase so far: '1–60'."""
+    within = [epoch.epoch for epoch in epochs if epoch.phase == phase]
+    return f"{within[0]}–{within[-1]}"
 
 
 def _files(details: RunDetails) -> Lines:

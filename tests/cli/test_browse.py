@@ -121,3 +121,15 @@ def test_browsing_makes_no_store_where_there_is_none(kdctl: Kdctl, tmp_path: Any
     for words in ("runs list", "runs show 0123", "runs diff 0123 4567"):
         kdctl(words).refused("there is no database", code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_phases_and_what_a_method_tells_besides_its_losses_are_shown(kdctl: Kdctl) -> None:
+    words = (
+        "train --student resnet3 --teacher resnet4 -o teacher.schedule.epochs=1 --dataset digits "
+        "-o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=3 --threads 1 --quiet --format json"
+    )
+    (filtered,) = json.loads(kdctl(f"{words} -o method.label_filter=true").out)["runs"]
+    assert "kept_percent" in kdctl(f"runs show {filtered['key']}").out
+    (phased,) = json.loads(kdctl(f"{words} -o method.name=sequential").out)["runs"]
+    lines = [line.split() for line in kdctl(f"runs show {phased['key']}").out.splitlines()]
+    assert ["phases", "features", "1–2,", "classifier", "3–3"] in lines
