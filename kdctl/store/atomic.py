@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
+
+from kdctl.errors import KdctlError
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -12,21 +15,37 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
     The folder is made if need be. A writer that is killed may leave a hidden `.tmp` file behind.
     What is not `durable` may be lost in a power cut, and is written at once.
+
+    Raises:
+        KdctlError: the disk is full, or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        _remove(temporary)
+        raise unwritable(path, error) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def unwritable(path: Path, error: OSError) -> KdctlError:
+    """Say why a file could not be written."""
+    return KdctlError(f"{path} cannot be written ({error.strerror}).", "free disk space or mend permissions.")
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from kdctl.errors import KdctlError
-from kdctl.store.atomic import write_atomically
+from kdctl.store.atomic import unwritable, write_atomically
 from kdctl.store.json_text import from_json, to_json
 
 Record = TypeVar("Record")
@@ -26,14 +26,15 @@ class JsonLines(Generic[Record]):
         self._record = record
 
     def append(self, record: Record) -> None:
-        """Add one record; it is on disk when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        with os.fdopen(descriptor, "r+b") as file:
-            _cut_torn_line(file)
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
+        """Add one record; it is on disk when this returns.
+
+        Raises:
+            KdctlError: the disk is full, or may not be written.
+        """
+        try:
+            self._append(_line(record))
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def read(self) -> list[Record]:
         """Return all complete records; none when there is no file.
@@ -50,6 +51,15 @@ class JsonLines(Generic[Record]):
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace all records, atomically."""
         write_atomically(self.path, b"".join(map(_line, records)))
+
+    def _append(self, line: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            _cut_torn_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _parse(self, line: bytes, number: int) -> Record:
         try:

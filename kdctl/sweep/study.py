@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.recipe.component import Range
@@ -97,17 +98,33 @@ class ConfigurationStudy:
 
 @contextmanager
 def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
-    """Open or create the study called `name`, whose values are maximised, in our database file."""
+    """Open or create the study called `name`, whose values are maximised, in our database file.
+
+    Raises:
+        KdctlError: Optuna cannot write the file: the disk is full, or another program locks it.
+    """
     lock = _lock(database)
-    with lock:  # Optuna's first opening of a file is not safe among processes
-        storage = _storage(database)
-        study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
-        )
-    try:
+    with _explained(database), ExitStack() as stack:
+        with lock:  # Optuna's first opening of a file is not safe among processes
+            storage = _storage(database)
+            stack.callback(_close, storage)
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
         yield ConfigurationStudy(study, lock)
-    finally:
-        _close(storage)
+
+
+@contextmanager
+def _explained(database: Path) -> Generator[None]:
+    """Say in plain words why Optuna could not write."""
+    try:
+        yield
+    except (OperationalError, optuna.exceptions.StorageInternalError) as error:
+        origin = getattr(error.__cause__ or error, "orig", None)
+        raise KdctlError(
+            f"the study in {database} cannot be written: {origin or error}.",
+            "free disk space, or end the program that locks the file; the same command goes on.",
+        ) from error
 
 
 def require_sampler(search: Search) -> None:

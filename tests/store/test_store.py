@@ -200,12 +200,13 @@ def test_a_misspelt_sweep_is_suggested(store: Store) -> None:
     assert caught.value.hint == "did you mean 'learning_rates'? Sweeps: learning_rates."
 
 
-def test_four_processes_share_two_hundred_runs_and_do_none_twice(
+@pytest.mark.slow
+def test_eight_processes_share_two_thousand_runs_and_do_none_twice(
     store: Store, plan_run: Callable[..., PlannedRun], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    keys = [plan_run(number).key for number in range(200)]
-    store.add_runs([plan_run(number) for number in range(200)])
-    processes = [start("claim_all.py", store.path) for _ in range(4)]
+    keys = [plan_run(number).key for number in range(2000)]
+    store.add_runs([plan_run(number) for number in range(2000)])
+    processes = [start("claim_all.py", store.path) for _ in range(8)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -216,7 +217,7 @@ def test_four_processes_share_two_hundred_runs_and_do_none_twice(
         process.stdin.flush()
     answers = [process.communicate() for process in processes]
 
-    assert [errors for _, errors in answers] == [""] * 4
+    assert [errors for _, errors in answers] == [""] * 8
     claimed = [key for output, _ in answers for key in output.split()]
     assert sorted(claimed) == sorted(keys)
     assert all(run.state is RunState.FINISHED and run.attempts == 1 for run in store.runs())

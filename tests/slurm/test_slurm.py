@@ -1,0 +1,139 @@
+"""A real SLURM of one node: arrays, pre-emption, time limits. Skipped where SLURM is not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.errors import KdctlError
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import EpochResult, RunState
+from kdctl.workflows.crew import CrewPlan
+from kdctl.workflows.progress import Silent
+from kdctl.workflows.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+RecipeWriter = Callable[[str], Path]
+
+
+def jobs(**options: object) -> CrewPlan:
+    given = {"time": 5, **options}
+    return workflows.choose_crew("slurm", slots=2, slurm_options=given)
+
+
+def events(workspace: Workspace) -> list[dict[str, object]]:
+    """Return all that jobs have told, job by job."""
+    lines = [
+        line
+        for path in sorted(workspace.runs.glob(".slurm/*/events.jsonl"))
+        for line in path.read_text().splitlines()
+        if line
+    ]
+    return [json.loads(line) for line in lines]
+
+
+def same_bits(one: Workspace, other: Workspace) -> None:
+    for run in other.store.runs():
+        assert run.state is RunState.FINISHED
+        ours, theirs = one.folder(run.key), other.folder(run.key)
+        assert ours.artifacts() == theirs.artifacts()
+        assert one.store.run(run.key).result is not None
+        assert [epoch.test for epoch in one.store.epochs(run.key)] == [e.test for e in theirs.epochs()]
+
+
+def test_an_array_of_packed_jobs_gives_the_same_bits_as_this_process(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    path = recipe(
+        "teacher = 'resnet4'\nschedule = {name = 'constant', epochs = 2}\n"
+        "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\noptimizer.learning_rate = [0.05, 0.1, 0.2]\n"
+    )
+    workflows.sweep(path, undisturbed)
+    outcome = workflows.sweep(path, workspace, crew=jobs(gangs_per_job=2), gang_size=1)
+    assert outcome.complete
+    assert {run.attempts for run in outcome.runs} == {1}
+    same_bits(workspace, undisturbed)
+    numbers = [path.read_text() for path in workspace.runs.glob(".slurm/*/job")]
+    assert any("_" in number for number in numbers)  # an array
+    assert len(numbers) < len(outcome.runs)  # packed
+
+
+class Rival(Silent):
+    """Submits a job of higher priority for the whole node once the run has had its third epoch."""
+
+    def __init__(self) -> None:
+        self.submitted = False
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        if result.epoch >= 3 and not self.submitted:
+            self.submitted = True
+            command = ["sbatch", "--partition=high", "--exclusive", "--time=1", "--output=/dev/null"]
+            subprocess.run([*command, "--wrap", "sleep 3"], check=True, capture_output=True)
+
+
+def test_a_job_that_is_pre_empted_goes_on_from_its_checkpoint(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    body = "schedule = {{name = 'cosine', epochs = 30}}\nmethod = {{name = 'slow', pause = {}}}\n"
+    rival = Rival()
+    outcome = workflows.sweep(recipe(body.format(0.1)), workspace, crew=jobs(), progress=rival)
+    assert rival.submitted
+    (run,) = outcome.runs
+    assert (run.state, run.attempts) == (RunState.FINISHED, 1)
+    told = events(workspace)
+    starts = [place for place, event in enumerate(told) if event["kind"] == "ready"]
+    assert len(starts) == 2
+    steps = [event["positions"] for event in told[starts[1] :] if event["kind"] == "stepped"]
+    assert min(position for positions in steps for position in positions.values()) >= 3
+    workflows.sweep(recipe(body.format(0.1)), undisturbed)
+    same_bits(workspace, undisturbed)
+
+
+def test_a_job_that_is_killed_by_its_time_limit_goes_on_from_its_checkpoint(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    body = "schedule = {name = 'cosine', epochs = 50}\nmethod = {name = 'slow', pause = 1.0}\n"
+    outcome = workflows.sweep(recipe(body), workspace, crew=jobs(time=1, signal_delay_s=5))
+    (run,) = outcome.runs
+    assert (run.state, run.attempts) == (RunState.FINISHED, 1)  # the job itself went back into the queue
+    assert len([event for event in events(workspace) if event["kind"] == "ready"]) >= 2
+    ends = [event["text"] for event in events(workspace) if event["kind"] == "ended"]
+    assert any("stopped in epoch" in str(text) for text in ends)
+
+
+def test_a_wish_to_stop_lets_jobs_save_and_empties_the_queue(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    body = "schedule = {name = 'cosine', epochs = 500}\nmethod = {name = 'slow', pause = 0.1}\n"
+    path = recipe(body)
+
+    class Late(Silent):
+        stop = False
+
+        def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+            self.stop = True
+
+    late = Late()
+    outcome = workflows.sweep(path, workspace, crew=jobs(), progress=late, stop=lambda: late.stop)
+    (run,) = outcome.runs
+    assert run.state is RunState.INTERRUPTED
+    assert (workspace.folder(run.key).path / "resume.pt").is_file()
+    assert workspace.folder(run.key).holding() is None
+    squeue = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
+    assert squeue.stdout.strip() == ""
+
+
+def test_what_slurm_refuses_is_said_and_nothing_stays_claimed(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    path = recipe("method = 'ce'\nschedule = {name = 'constant', epochs = 1}\n")
+    with pytest.raises(KdctlError, match=r"SLURM refused the jobs: .*partition"):
+        workflows.sweep(path, workspace, crew=jobs(partition="moon"))
+    outcome = workflows.sweep(path, workspace, crew=jobs())
+    assert [run.state for run in outcome.runs] == [RunState.FINISHED]
