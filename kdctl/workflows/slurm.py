@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import KdctlError
-from kdctl.workflows.slurm_job import work
+from kdctl.workflows.slurm_job import ask_slurm, work
 
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""
-
-PATIENCE_SECONDS = 60.0
-"""How long a command of SLURM may take to answer."""
 
 
 class Slurm:
@@ -62,15 +58,15 @@ class Slurm:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             user = f"--user={os.getuid()}"
-            answer = _run("squeue", "--noheader", "--array", "--format=%i", user)
+            answer = ask_slurm("squeue", "--noheader", "--array", "--format=%i", user)
             self._jobs = None if answer is None else frozenset(answer.split())
         return self._jobs
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """End jobs: waiting ones at once, running ones with SIGTERM, so that they save."""
+        """End jobs: waiting ones at once, running ones with SIGINT, so that they save."""
         if jobs:
-            _run("scancel", "--state=PENDING", *jobs)
-            _run("scancel", "--signal=TERM", *jobs)
+            ask_slurm("scancel", "--state=PENDING", *jobs)
+            ask_slurm("scancel", "--signal=INT", *jobs)
 
 
 def require_slurm() -> None:
@@ -90,12 +86,3 @@ def require_slurm() -> None:
             "jobs are submitted by the package submitit, which is not installed.",
             "pip install 'kdctl[slurm]'",
         )
-
-
-def _run(*command: str) -> str | None:
-    """Return what a command prints; None if it fails, as it does while the controller restarts."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

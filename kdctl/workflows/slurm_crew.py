@@ -188,7 +188,12 @@ class SlurmCrew:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=gangs)
             write_atomically(job.folder / ORDER, to_json(order).encode())
         options = {"job_name": "kdctl", "array_parallelism": self.plan.slots, **self.plan.options}
-        numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
+        try:
+            numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
+        except KdctlError as error:
+            for back in (back for job in jobs for back in job.taken(error.problem)):
+                self.ledger.close(back.plan, back.owner, back.reason)
+            raise
         for job, number in zip(jobs, numbers, strict=True):
             job.number, job.known = number, time.monotonic()
             write_atomically(job.folder / JOB, number.encode())
