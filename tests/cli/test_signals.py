@@ -26,10 +26,10 @@ Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
 Kdctl = Callable[..., Any]
 
 
-def send_in_training(process: subprocess.Popen[str], number: int) -> None:
+def send_in_training(process: subprocess.Popen[str], number: int, *, after: str = "epoch 1/") -> None:
     """Send a signal once the first epoch was reported."""
     assert process.stderr is not None
-    assert any("epoch 1/" in line for line in process.stderr)
+    assert any(after in line for line in process.stderr)
     process.send_signal(number)
 
 
@@ -111,3 +111,23 @@ def test_a_signal_prints_nothing_until_someone_asks(capfd: pytest.CaptureFixture
         assert stop()
     assert capfd.readouterr().err.count("stopping after this step") == 1
     assert stop.exit_code == 130
+
+
+@pytest.mark.slow
+def test_a_sweep_with_workers_saves_at_the_first_signal_and_aborts_at_the_second(
+    start: Start, kdctl: Kdctl, recipe: Callable[..., str]
+) -> None:
+    name = recipe("[method]\nname = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1]\n")
+    words = ["sweep", name, "--slots", "2", "--threads", "1", "-o", "schedule.epochs=150"]
+    process = start(words)
+    send_in_training(process, signal.SIGTERM)
+    code, errors = end_of(process)
+    assert code == 143
+    assert "stopping after this step" in errors
+    assert "state saved; the same command goes on from here" in errors
+    again = start(words)
+    send_in_training(again, signal.SIGINT, after="epoch")
+    again.send_signal(signal.SIGINT)
+    assert end_of(again)[0] == 130
+    finished = kdctl(f"sweep {name} --threads 1 -o schedule.epochs=150 --quiet")
+    assert finished.code == 0
