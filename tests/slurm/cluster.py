@@ -83,7 +83,7 @@ def cluster(folder: Path) -> Iterator[Path]:
             wait_until_idle(environment, folder)
             yield config
         finally:
-            subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+            empty_queue(environment)
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -103,6 +103,18 @@ def wait_until_idle(environment: dict[str, str], folder: Path) -> None:
         time.sleep(0.5)
     logs = "\n".join(file.read_text(errors="replace") for file in folder.glob("*.log"))
     raise RuntimeError(f"the cluster did not come up:\n{logs}")
+
+
+def empty_queue(environment: dict[str, str]) -> None:
+    """End all jobs, and wait for that: their steps would outlive the daemons."""
+    subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+    deadline = time.monotonic() + 40
+    command = ["squeue", "--noheader"]
+    while time.monotonic() < deadline:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not done.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def free_port() -> int:
