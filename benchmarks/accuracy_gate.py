@@ -30,12 +30,12 @@ from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.evaluate import agreement
 from kdctl.engine.frozen import frozen_copy
+from kdctl.lab.environment import git_commit
+from kdctl.lab.teachers import load_teacher
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Selection, StoredRun
 from kdctl.report.statistics import SIGNIFICANCE, holm, summarize, welch
-from kdctl.workflows.environment import git_commit
-from kdctl.workflows.teachers import load_teacher
-from kdctl.workflows.workspace import Workspace
 
 TeacherCache = Literal["on", "off"]
 METHODS = ("kd", "simkd")

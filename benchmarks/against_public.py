@@ -27,12 +27,12 @@ from public_style import PublicLoop, make_loader
 from kdctl import workflows
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe
+from kdctl.lab.bench import TeacherCache
+from kdctl.lab.planning import Planner
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.recipe import Recipe
-from kdctl.workflows.bench import TeacherCache
 from kdctl.workflows.benchmarking import Subject
-from kdctl.workflows.planning import Planner
-from kdctl.workflows.workspace import Workspace
 
 HERE = Path(__file__).parent
 SHORT = ("schedule.name='constant'", "schedule.epochs=1")

@@ -34,9 +34,9 @@ from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
 from kdctl.engine.trainer import choose_steps
-from kdctl.workflows.assemble import build_compute
+from kdctl.lab.assemble import build_compute
+from kdctl.lab.planning import Planner
 from kdctl.workflows.benchmarking import Subject
-from kdctl.workflows.planning import Planner
 
 HERE = Path(__file__).parent
 GANGS = (1, 2, 4, 8, 16)

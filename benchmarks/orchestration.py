@@ -21,6 +21,12 @@ import torch
 
 import kdctl
 from kdctl import workflows
+from kdctl.crews.claims import Claims
+from kdctl.crews.journal import FolderJournal
+from kdctl.crews.lease import Lease
+from kdctl.crews.store_journal import StoreJournal
+from kdctl.lab.environment import git_commit
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.space import Search
 from kdctl.records import (
     Environment,
@@ -34,12 +40,6 @@ from kdctl.records import (
 )
 from kdctl.store.owner import Owner
 from kdctl.sweep.study import open_study
-from kdctl.workflows.claims import Claims
-from kdctl.workflows.environment import git_commit
-from kdctl.workflows.journal import FolderJournal
-from kdctl.workflows.lease import Lease
-from kdctl.workflows.store_journal import StoreJournal
-from kdctl.workflows.workspace import Workspace
 
 METRICS = SplitMetrics(top1=71.25, top5=92.0, loss=1.0)
 FACTS = ModelFacts(

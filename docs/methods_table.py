@@ -21,15 +21,15 @@ from typing import NamedTuple
 import torch
 
 from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.lab.assemble import build_compute
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.data import DataLibrary
+from kdctl.lab.structure import Structure, Structures
+from kdctl.lab.workspace import open_workspace
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.workflows.assemble import build_compute
 from kdctl.workflows.benchmarking import Subject
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import DataLibrary
-from kdctl.workflows.structure import Structure, Structures
-from kdctl.workflows.workspace import open_workspace
 
 PAGE = Path(__file__).with_name("methods.md")
 BEGIN, END = "<!-- table of methods -->", "<!-- end of table -->"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kdctl import workflows
 from kdctl.cli.signals import StopSignals
-from kdctl.workflows.lease import Lease
-from kdctl.workflows.local_crew import LocalWorkers
+from kdctl.crews.lease import Lease
+from kdctl.crews.local_crew import LocalWorkers
 
 
 def main(folder: Path, slots: int, seconds: float) -> int:

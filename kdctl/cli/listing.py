@@ -27,8 +27,8 @@ def list_models(
 ) -> None:
     """List models with their parameter counts (batch norm statistics not counted)."""
     from kdctl.engine.shapes import shapes_only
+    from kdctl.lab.assemble import count_parameters
     from kdctl.protocols.backbone import models
-    from kdctl.workflows.assemble import count_parameters
 
     _load(plugin)
     rows: list[dict[str, Any]] = []

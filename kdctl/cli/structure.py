@@ -11,8 +11,8 @@ from kdctl.cli.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdctl.lab.structure import MatchedTaps, Structure
     from kdctl.protocols.backbone import Shape
-    from kdctl.workflows.structure import MatchedTaps, Structure
 
 
 def show_structure(structure: Structure, *, to: Console | None = None) -> None:

@@ -63,9 +63,9 @@ def open_recipe(
         UsageError: the words contradict each other, or name no student.
         RecipeError: everything that is wrong with recipe and values.
     """
+    from kdctl.lab.recipes import recipe_from_layers
     from kdctl.recipe.layers import Layer
     from kdctl.recipe.load import preset_layers, read_layers
-    from kdctl.workflows.recipes import recipe_from_layers
 
     if path is not None and protocol is not None:
         raise UsageError(

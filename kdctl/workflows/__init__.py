@@ -16,12 +16,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.crews.hiring import choose_crew
+    from kdctl.lab.readiness import require_ready
+    from kdctl.lab.recipes import open_recipe
+    from kdctl.lab.workspace import open_for_planning, open_workspace
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.confirming import confirm, plan_confirmation
-    from kdctl.workflows.crews import choose_crew
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
     from kdctl.workflows.estimate import estimate_sweep
@@ -29,14 +32,11 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import import_weights
-    from kdctl.workflows.readiness import require_ready
-    from kdctl.workflows.recipes import open_recipe
     from kdctl.workflows.reporting import frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
     from kdctl.workflows.training import plan_training, train
-    from kdctl.workflows.workspace import open_for_planning, open_workspace
 
 __all__ = [
     "back_up",
@@ -73,41 +73,41 @@ __all__ = [
 ]
 
 _MODULES = {
-    "back_up": "checking",
-    "benchmark": "benchmarking",
-    "check": "checking",
-    "choose_crew": "crews",
-    "collect": "housekeeping",
-    "confirm": "confirming",
-    "compare_runs": "differences",
-    "describe_run": "browsing",
-    "estimate_disk": "disk",
-    "estimate_sweep": "estimate",
-    "evaluate": "evaluation",
-    "export": "exporting",
-    "export_model": "artifacts",
-    "frame": "reporting",
-    "import_weights": "importing",
-    "list_runs": "browsing",
-    "open_for_planning": "workspace",
-    "open_recipe": "recipes",
-    "open_workspace": "workspace",
-    "plan_collection": "housekeeping",
-    "plan_confirmation": "confirming",
-    "plan_removal": "housekeeping",
-    "plan_sweep": "sweep_plan",
-    "plan_training": "training",
-    "remove": "housekeeping",
-    "report": "reporting",
-    "require_ready": "readiness",
-    "save_features": "artifacts",
-    "sweep": "sweeping",
-    "synchronise": "syncing",
-    "train": "training",
+    "back_up": "kdctl.workflows.checking",
+    "benchmark": "kdctl.workflows.benchmarking",
+    "check": "kdctl.workflows.checking",
+    "choose_crew": "kdctl.crews.hiring",
+    "collect": "kdctl.workflows.housekeeping",
+    "confirm": "kdctl.workflows.confirming",
+    "compare_runs": "kdctl.workflows.differences",
+    "describe_run": "kdctl.workflows.browsing",
+    "estimate_disk": "kdctl.workflows.disk",
+    "estimate_sweep": "kdctl.workflows.estimate",
+    "evaluate": "kdctl.workflows.evaluation",
+    "export": "kdctl.workflows.exporting",
+    "export_model": "kdctl.workflows.artifacts",
+    "frame": "kdctl.workflows.reporting",
+    "import_weights": "kdctl.workflows.importing",
+    "list_runs": "kdctl.workflows.browsing",
+    "open_for_planning": "kdctl.lab.workspace",
+    "open_recipe": "kdctl.lab.recipes",
+    "open_workspace": "kdctl.lab.workspace",
+    "plan_collection": "kdctl.workflows.housekeeping",
+    "plan_confirmation": "kdctl.workflows.confirming",
+    "plan_removal": "kdctl.workflows.housekeeping",
+    "plan_sweep": "kdctl.workflows.sweep_plan",
+    "plan_training": "kdctl.workflows.training",
+    "remove": "kdctl.workflows.housekeeping",
+    "report": "kdctl.workflows.reporting",
+    "require_ready": "kdctl.lab.readiness",
+    "save_features": "kdctl.workflows.artifacts",
+    "sweep": "kdctl.workflows.sweeping",
+    "synchronise": "kdctl.workflows.syncing",
+    "train": "kdctl.workflows.training",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

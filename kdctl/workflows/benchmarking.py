@@ -20,22 +20,22 @@ from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
 from kdctl.engine.trainer import Gang
 from kdctl.errors import UsageError
-from kdctl.protocols.backbone import models
-from kdctl.protocols.distiller import Step
-from kdctl.recipe.gangs import form_gangs
-from kdctl.recipe.plan import RunPlan
-from kdctl.recipe.recipe import Recipe
-from kdctl.workflows.assemble import (
+from kdctl.lab.assemble import (
     build_compute,
     build_data,
     build_distiller,
     build_student,
     freeze_teachers,
 )
-from kdctl.workflows.data import sizes_of
-from kdctl.workflows.planning import Planner
-from kdctl.workflows.teacher_cache import find_table
-from kdctl.workflows.workspace import Workspace
+from kdctl.lab.data import sizes_of
+from kdctl.lab.planning import Planner
+from kdctl.lab.teacher_cache import find_table
+from kdctl.lab.workspace import Workspace
+from kdctl.protocols.backbone import models
+from kdctl.protocols.distiller import Step
+from kdctl.recipe.gangs import form_gangs
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
 
 WARMUP_STEPS = 2
 """Steps of each gang before the clock runs."""

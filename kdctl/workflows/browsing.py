@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
+from kdctl.lab.workspace import Workspace
 from kdctl.records import Artifact, EpochResult, Evaluation, RunState, StoredRun
 from kdctl.registry import folded
 from kdctl.store.briefs import RunBrief
-from kdctl.workflows.workspace import Workspace
 
 _PERIODS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -117,11 +117,6 @@ def moment(text: str) -> str:
             f"'{text}' is not a time.", "write 2026-01-31, '2026-01-31 18:00' (UTC), 90m, 12h, 3d or 2w."
         ) from error
     return when.isoformat(timespec="microseconds")
-
-
-def named_runs(keys: Sequence[str]) -> str:
-    """Name one run, or say how many there are and name the first."""
-    return f"run {keys[0]}" if len(keys) == 1 else f"{len(keys)} runs ({keys[0]}, ...)"
 
 
 def _passes(run: RunBrief, chosen: RunFilter) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
@@ -15,7 +16,6 @@ from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.json_text import to_json
 from kdctl.store.removal import held_runs
 from kdctl.store.sweep_files import read_sweep, sweep_files
-from kdctl.workflows.workspace import Workspace
 
 _READ = "read the folders into the database: `kdctl sync`."
 _ENDED = (RunState.FINISHED, RunState.DIVERGED)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kdctl.crews.crew import CrewPlan
+from kdctl.crews.execute import hired
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.failure import RunsFailedError, mistakes_of
+from kdctl.lab.progress import Progress
+from kdctl.lab.readiness import require_ready
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
@@ -13,13 +20,6 @@ from kdctl.records import SETTLED, RunState, Selection, StoredSweep, SweepMember
 from kdctl.report.confirmation import Candidate, choose_candidates, confirmation_table
 from kdctl.report.table_format import Table
 from kdctl.store.sweep_files import keep_sweep
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.crew import CrewPlan
-from kdctl.workflows.execute import hired
-from kdctl.workflows.failure import RunsFailedError, mistakes_of
-from kdctl.workflows.progress import Progress
-from kdctl.workflows.readiness import require_ready
-from kdctl.workflows.workspace import Workspace
 
 FEWEST_SEEDS = 3
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import KdctlError
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.report.fields import flatten
-from kdctl.workflows.workspace import Workspace
 
 LABELS = ("protocol", "schema", "data.path")
 """Fields of a plan that are no part of its key: what it is called, and where its data lie."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, canonical_json
 from kdctl.workflows.sweep_plan import SweepPlan
-from kdctl.workflows.workspace import Workspace
 
 STATE_FACTOR = 3
 """A state to go on from holds weights and momentum, and is written beside the one before."""

@@ -14,16 +14,16 @@ from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
+from kdctl.lab.data import DataLibrary, Sizes
+from kdctl.lab.memory import require_memory
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun, canonical_json
-from kdctl.workflows.data import DataLibrary, Sizes
-from kdctl.workflows.memory import require_memory
 from kdctl.workflows.sweep_plan import SweepPlan
-from kdctl.workflows.workspace import Workspace
 
 MEASURED_BATCH = 32
 """Images in the step that is measured."""

@@ -16,11 +16,11 @@ from kdctl.engine.evaluate import (
     predict,
     split_metrics,
 )
+from kdctl.lab.assemble import count_parameters
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Evaluation, Selection, pruning_percent
-from kdctl.workflows.assemble import count_parameters
 from kdctl.workflows.subjects import Subject, open_subject
-from kdctl.workflows.workspace import Workspace
 
 
 def evaluate(

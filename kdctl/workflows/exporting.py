@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdctl.errors import KdctlError, UsageError, suggestion
+from kdctl.lab.workspace import Workspace
 from kdctl.records import StoredRun, to_tree
 from kdctl.report.fields import flatten
 from kdctl.store.atomic import write_atomically
-from kdctl.workflows.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd

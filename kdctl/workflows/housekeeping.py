@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
+from kdctl.lab.failure import named_runs
+from kdctl.lab.workspace import Workspace
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
-from kdctl.workflows.browsing import named_runs
-from kdctl.workflows.workspace import Workspace
 
 CHECKPOINTS = "*.pt"
 LEFTOVERS = ".*.tmp"

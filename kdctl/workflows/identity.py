@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdctl.errors import UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import RunState, StoredSweep, canonical_json
 from kdctl.report.fields import flatten
 from kdctl.workflows.differences import Difference, compare_runs, differing_fields
-from kdctl.workflows.workspace import Workspace
 
 _LABELS = (
     *("schema", "extends", "name", "description", "protocol", "plugins"),

@@ -10,6 +10,10 @@ from typing import cast
 from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
 from kdctl.engine.public_weights import PublicWeights, adopt, fitting_models, read_public_weights
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.data import Sizes, sizes_of
+from kdctl.lab.environment import describe_environment
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import ImportedPlan, InputNormalisation
@@ -26,12 +30,8 @@ from kdctl.records import (
     StoredRun,
 )
 from kdctl.store.store import Owner
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import Sizes, sizes_of
-from kdctl.workflows.environment import describe_environment
 from kdctl.workflows.evaluation import evaluate_subject
 from kdctl.workflows.subjects import Subject, open_subject
-from kdctl.workflows.workspace import Workspace
 
 COMMAND_LINE = "command line"
 LEASE_SECONDS = 600.0

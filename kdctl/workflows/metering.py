@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kdctl.lab.progress import Progress
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.limits import Budget
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
-from kdctl.workflows.progress import Progress
 from kdctl.workflows.sweep_plan import SweepPlan
-from kdctl.workflows.workspace import Workspace
 
 SECONDS_PER_HOUR = 3600.0
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdctl.errors import KdctlError
+from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.build import build_report
 from kdctl.report.table_format import Table
-from kdctl.workflows.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd

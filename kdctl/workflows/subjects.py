@@ -13,6 +13,11 @@ from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights, read_model
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
+from kdctl.lab.assemble import build_distiller, build_student, count_parameters
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.data import DataLibrary, Sizes, sizes_of
+from kdctl.lab.teachers import load_teacher, show_images_as_trained
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import PLUGIN_SHA256
@@ -20,11 +25,6 @@ from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import Selection, canonical_json
-from kdctl.workflows.assemble import build_distiller, build_student, count_parameters
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import DataLibrary, Sizes, sizes_of
-from kdctl.workflows.teachers import load_teacher, show_images_as_trained
-from kdctl.workflows.workspace import Workspace
 
 SPLITS = ("test", "val")
 

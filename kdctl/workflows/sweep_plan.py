@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.crews.execute import teacher_plans
 from kdctl.errors import UsageError
+from kdctl.lab.planning import Planner
+from kdctl.lab.recipes import open_recipe
+from kdctl.lab.workspace import DATABASE, Workspace
 from kdctl.recipe.component import Range
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState
 from kdctl.sweep.study import known_points, require_sampler
-from kdctl.workflows.execute import teacher_plans
 from kdctl.workflows.identity import lost_members
-from kdctl.workflows.planning import Planner
-from kdctl.workflows.recipes import open_recipe
-from kdctl.workflows.workspace import DATABASE, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from kdctl.crews.crew import CrewPlan
+from kdctl.crews.execute import Executor, hired, teacher_plans
 from kdctl.errors import Mistake
+from kdctl.lab.failure import mistakes_of
+from kdctl.lab.planning import Planner
+from kdctl.lab.progress import Progress, Silent
+from kdctl.lab.readiness import require_ready
+from kdctl.lab.workspace import DATABASE, Workspace
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
@@ -15,16 +22,9 @@ from kdctl.recipe.space import Search
 from kdctl.records import RunState, StoredRun, SweepMember
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
-from kdctl.workflows.crew import CrewPlan
-from kdctl.workflows.execute import Executor, hired, teacher_plans
-from kdctl.workflows.failure import mistakes_of
 from kdctl.workflows.metering import Meter, spent_seconds
-from kdctl.workflows.planning import Planner
-from kdctl.workflows.progress import Progress, Silent
 from kdctl.workflows.racing import accuracy, dropped_after
-from kdctl.workflows.readiness import require_ready
 from kdctl.workflows.sweep_plan import planner_of, settled_plan
-from kdctl.workflows.workspace import DATABASE, Workspace
 
 IDLE = frozenset({RunState.PLANNED, RunState.INTERRUPTED})
 """States of runs that wait for somebody to train them."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kdctl.errors import KdctlError, Mistake
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
 from kdctl.store.removal import finish_removals
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.crews.execute import hired, teacher_plans
 from kdctl.errors import UsageError
+from kdctl.lab.failure import RunsFailedError, mistakes_of
+from kdctl.lab.planning import NO_POINT, Planner
+from kdctl.lab.progress import Progress
+from kdctl.lab.recipes import open_recipe
+from kdctl.lab.structure import Structure
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import SETTLED, RunState, StoredRun
-from kdctl.workflows.execute import hired, teacher_plans
-from kdctl.workflows.failure import RunsFailedError, mistakes_of
-from kdctl.workflows.planning import NO_POINT, Planner
-from kdctl.workflows.progress import Progress
-from kdctl.workflows.recipes import open_recipe
-from kdctl.workflows.structure import Structure
-from kdctl.workflows.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

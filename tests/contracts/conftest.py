@@ -20,13 +20,13 @@ from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
 from kdctl.engine.trainer import Gang
+from kdctl.lab.assemble import build_distiller, build_student
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.workflows.assemble import build_distiller, build_student
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import Sizes
 
 SIZES = Sizes(num_classes=4, input_size=16)
 NUM_SAMPLES = 40

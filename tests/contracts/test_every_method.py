@@ -19,9 +19,9 @@ from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.evaluate import predict
 from kdctl.engine.resume import load_state, save_state
 from kdctl.engine.shapes import shapes_only
+from kdctl.lab.assemble import join, model_facts
+from kdctl.lab.structure import describe, tried_projector
 from kdctl.protocols.distiller import methods
-from kdctl.workflows.assemble import join, model_facts
-from kdctl.workflows.structure import describe, tried_projector
 
 PAIRS = [
     ("resnet14", "resnet8"),

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.lab.assemble import make_projector
 from kdctl.protocols.projector import Projector, projectors
 from kdctl.recipe.component import Spec
-from kdctl.workflows.assemble import make_projector
 
 SHAPES = [
     ((8, 4, 4), (8, 4, 4)),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
-from kdctl.workflows.workspace import Workspace
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -17,15 +17,15 @@ from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.member import Member
 from kdctl.engine.trainer import Gang, TrainingData
+from kdctl.lab.assemble import build_distiller, build_member, build_student
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.folder import RunFolder
-from kdctl.workflows.assemble import build_distiller, build_member, build_student
-from kdctl.workflows.catalog import full_catalog
-from kdctl.workflows.data import Sizes
 
 CPU = torch.device("cpu")
 SIZES = Sizes(num_classes=4, input_size=16)

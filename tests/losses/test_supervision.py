@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from kdctl.errors import RecipeError
+from kdctl.lab.catalog import full_catalog
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.stored import read_component
-from kdctl.workflows.catalog import full_catalog
 
 FEATURE_METHODS = [name for name in methods.names() if issubclass(methods.get(name).config, Supervision)]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdctl.lab.assemble import make_projector
 from kdctl.protocols.backbone import Backbone, Outputs, models
 from kdctl.protocols.distiller import Batch, Distiller, Setup, Step
-from kdctl.workflows.assemble import make_projector
 
 NUM_CLASSES = 5
 INPUT_SIZE = 16

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kdctl.errors import RecipeError
+from kdctl.lab.catalog import full_catalog
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.workflows.catalog import full_catalog
 
 
 def plan(**options: Any) -> RunPlan:

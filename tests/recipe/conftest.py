@@ -9,12 +9,12 @@ import pytest
 from hypothesis import settings
 
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.catalog import full_catalog
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.load import override_layer, read_layers
 from kdctl.recipe.plan import RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
-from kdctl.workflows.catalog import full_catalog
 
 settings.register_profile("kdctl", deadline=None)  # a busy machine is no mistake
 settings.load_profile("kdctl")

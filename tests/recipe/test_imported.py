@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from kdctl.lab.catalog import full_catalog
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import IMAGENET, ImportedPlan, is_imported, read_imported, trained_normalisation
 from kdctl.recipe.layers import Merged
 from kdctl.recipe.resolve import Resolver
-from kdctl.workflows.catalog import full_catalog
 
 
 def spec(kind: str, **table: Any) -> Spec:

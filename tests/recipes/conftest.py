@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.lab.data import DataLibrary
 from kdctl.recipe.component import Spec
-from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.sweep_plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "recipes"

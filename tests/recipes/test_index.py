@@ -8,8 +8,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.cli.wording import flop
+from kdctl.lab.data import DataLibrary
 from kdctl.report.reported import read_reported
-from kdctl.workflows.data import DataLibrary
 from kdctl.workflows.sweep_plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "recipes"

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from kdctl import workflows
-from kdctl.workflows.workspace import Workspace
+from kdctl.lab.workspace import Workspace
 
 RECIPE = """
 schema = 1

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.crews.crew import CrewPlan
 from kdctl.errors import KdctlError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
-from kdctl.workflows.crew import CrewPlan
-from kdctl.workflows.progress import Silent
-from kdctl.workflows.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

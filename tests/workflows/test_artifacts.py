@@ -10,9 +10,9 @@ import torch
 
 from kdctl import workflows
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.records import StoredRun
 from kdctl.workflows.subjects import open_subject
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -9,10 +9,10 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 from kdctl.report.statistics import welch_from_values
 from kdctl.report.table_format import report_formats
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
-from kdctl.workflows.progress import Silent
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

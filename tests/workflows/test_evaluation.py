@@ -10,8 +10,8 @@ import torch
 
 from kdctl import workflows
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection, StoredRun
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -7,8 +7,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.store.sweep_files import read_sweep, sweep_files
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

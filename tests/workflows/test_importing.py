@@ -11,13 +11,13 @@ from kdctl import workflows
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import MisfitCheckpointError
 from kdctl.errors import KdctlError, RecipeError, UsageError
+from kdctl.lab.teachers import TeacherLibrary, load_teacher
+from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.imported import IMAGENET, InputNormalisation
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows.importing import WeightsFile
 from kdctl.workflows.subjects import open_subject
-from kdctl.workflows.teachers import TeacherLibrary, load_teacher
-from kdctl.workflows.workspace import Workspace
 
 DIGITS = ["data.size=8", "data.samples_per_class=8"]
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import UsageError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows.metering import spent_seconds
-from kdctl.workflows.progress import Silent
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

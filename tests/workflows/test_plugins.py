@@ -9,9 +9,9 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import UsageError
+from kdctl.lab.workspace import Workspace
 from kdctl.plugins import load_plugin_file
 from kdctl.records import RunState
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -8,8 +8,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import KdctlError
+from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection
-from kdctl.workflows.workspace import Workspace
 
 GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\n"
 

@@ -10,10 +10,10 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import KdctlError, RecipeError, UsageError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
-from kdctl.workflows.progress import Silent
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

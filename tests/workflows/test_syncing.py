@@ -9,8 +9,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.errors import KdctlError
+from kdctl.lab.workspace import Workspace
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -9,11 +9,11 @@ import torch
 from kdctl import workflows
 from kdctl.engine.checkpoint import read_model
 from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.failure import RunsFailedError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
-from kdctl.workflows.failure import RunsFailedError
-from kdctl.workflows.progress import Silent
-from kdctl.workflows.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -1,0 +1,105 @@
+"""Taking runs, so that no two processes ever train the same one.
+
+The database decides who takes a run, in one atomic statement. Beside it the run's folder says who
+works there: a worker that has no database keeps that sign fresh even when the process that claimed
+for it is gone, and it outlives a database that was deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kdctl.crews.lease import Lease
+from kdctl.lab.workspace import Workspace
+from kdctl.records import RunState
+from kdctl.store.folder import RunFolder
+from kdctl.store.holding import Holding
+from kdctl.store.ingest import ingest
+from kdctl.store.owner import Owner
+
+
+def by_process(owner: Owner) -> bool | None:
+    """Return whether a process lives; None when that cannot be known from here."""
+    return False if owner.is_gone() else None
+
+
+@dataclass(kw_only=True)
+class Claims:
+    """Takes runs in database and folder, and watches those that others hold.
+
+    Clocks of hosts differ, and are set. So a lease of a process that cannot be asked counts as
+    abandoned only after it was watched, by this process' own clock, without a sign of life: for a
+    whole lease, or for a short grace if it has run out already.
+    """
+
+    workspace: Workspace
+    lease: Lease
+    lives: Callable[[Owner], bool | None] = by_process
+    """Says whether an owner lives: True, False, or None when nobody can tell."""
+    now: Callable[[], float] = time.monotonic
+    _seen: dict[tuple[str, str], tuple[Holding, float]] = field(
+        default_factory=dict[tuple[str, str], tuple[Holding, float]]
+    )
+
+    def take(self, key: str, owner: Owner, *, retry_failed: bool = False) -> bool:
+        """Claim a run for `owner`; return whether it has it now."""
+        store = self.workspace.store
+        if not self.is_free(key, owner=owner):
+            return False
+        held = store.holding(key)
+        taken = store.claim(
+            key,
+            owner,
+            lease_seconds=self.lease.seconds,
+            retry_failed=retry_failed,
+            silent=held.owner if held else None,
+        )
+        if taken:
+            self.workspace.folder(key).hold(owner, lease_seconds=self.lease.seconds)
+        return taken
+
+    def reconcile(self, key: str) -> RunState | None:
+        """Bring what a run's folder knows into the database; None when there is no folder."""
+        folder = self.workspace.folder(key)
+        if not (folder.path / "plan.json").is_file():
+            return None
+        return ingest(self.workspace.store, folder, abandoned=self._is_abandoned(folder))
+
+    def reconcile_if_left(self, key: str) -> RunState | None:
+        """Do the same, unless somebody still works in the folder."""
+        if self.workspace.folder(key).holding() is not None:
+            return None
+        return self.reconcile(key)
+
+    def is_free(self, key: str, *, owner: Owner | None = None) -> bool:
+        """Return whether nobody holds a run, as far as is known here."""
+        places = {
+            "store": self.workspace.store.holding(key),
+            "folder": self.workspace.folder(key).holding(),
+        }
+        held = [  # a list: each place is watched from the first look on
+            self._is_held(key, place, holding, owner) for place, holding in places.items() if holding
+        ]
+        return not any(held)
+
+    def _is_abandoned(self, folder: RunFolder) -> bool:
+        """Return whether nobody will tell the database of a result that lies in the folder."""
+        if folder.holding() is not None:
+            return False
+        held = self.workspace.store.holding(folder.key)
+        return held is None or held.owner.host != Owner.here().host or self.lives(held.owner) is False
+
+    def _is_held(self, key: str, place: str, holding: Holding, owner: Owner | None) -> bool:
+        if holding.owner == owner:
+            return False
+        lives = self.lives(holding.owner)
+        if lives is not None:
+            return lives
+        seen, since = self._seen.get((key, place), (None, 0.0))
+        if seen != holding:
+            self._seen[key, place] = (holding, self.now())
+            return True
+        patience = self.lease.grace_seconds if holding.expired else self.lease.seconds
+        return self.now() - since < patience

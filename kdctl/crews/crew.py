@@ -1,0 +1,123 @@
+"""Who trains gangs: this process, local workers, or jobs of a cluster. All give the same results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from kdctl.crews.claims import by_process
+from kdctl.crews.gang_run import GangTrainer
+from kdctl.crews.journal import FolderJournal
+from kdctl.crews.lease import Lease
+from kdctl.crews.ledger import Ledger
+from kdctl.crews.store_journal import StoreJournal
+from kdctl.recipe.plan import RunPlan
+from kdctl.store.owner import Owner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Return:
+    """A run that came back from whoever trained it, done or not."""
+
+    plan: RunPlan
+    owner: Owner
+    reason: str
+    """What stopped it, if it did not end."""
+    blamed: bool = False
+    """Whether its worker died while it trained, so that the run may be what killed it."""
+
+
+class Crew(Protocol):
+    """Trains gangs that were claimed for one of its members."""
+
+    @property
+    def slots(self) -> int:
+        """How many gangs train at once."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a gang is in training."""
+        ...
+
+    def idle(self, wanted: int) -> Sequence[Owner]:
+        """Return members that could train a gang now, at most `wanted`; hire some if there are too few."""
+        ...
+
+    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+        """Hand a gang to a member that is idle and holds its runs."""
+        ...
+
+    def attend(self, seconds: float) -> list[Return]:
+        """Listen for at most so long; return the runs that came back."""
+        ...
+
+    def lives(self, owner: Owner) -> bool | None:
+        """Return whether a member of some crew lives; None when nobody can tell."""
+        ...
+
+    def stop(self) -> None:
+        """Ask all members to save what they train and to give it back."""
+        ...
+
+
+class CrewPlan(Protocol):
+    """Says what crew to hire."""
+
+    @property
+    def lease(self) -> Lease:
+        """How long it holds runs without a sign of life."""
+        ...
+
+    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> AbstractContextManager[Crew]:
+        """Return the crew for as long as it is needed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class InThisProcess:
+    """One gang after the other, here. What `kdctl train` does, and a sweep with one slot."""
+
+    lease: Lease = Lease()
+
+    @contextmanager
+    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
+        """Return this process as the only member."""
+        yield _ThisProcess(ledger=ledger, stop_wish=stop, owner=Owner.here())
+
+
+@dataclass(kw_only=True)
+class _ThisProcess:
+    ledger: Ledger
+    stop_wish: Callable[[], bool]
+    owner: Owner
+    slots: int = 1
+    busy: bool = False
+
+    def idle(self, wanted: int) -> Sequence[Owner]:
+        return (self.owner,)[:wanted]
+
+    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+        workspace, lease = self.ledger.workspace, self.ledger.lease
+        folders = FolderJournal(bench=workspace, owner=owner, lease=lease)
+        trainer = GangTrainer(
+            bench=workspace,
+            journal=StoreJournal(folders=folders, store=workspace.store),
+            progress=self.ledger.progress,
+            stop=self.stop_wish,
+            renew_seconds=lease.renew_seconds,
+        )
+        self.ledger.failures.update(trainer.train(plans))
+
+    def attend(self, seconds: float) -> list[Return]:
+        time.sleep(seconds)  # `train` came back when everything was done: others are waited for
+        return []
+
+    def lives(self, owner: Owner) -> bool | None:
+        return by_process(owner)
+
+    def stop(self) -> None:
+        """Do nothing: the trainer asks for itself."""

@@ -1,0 +1,231 @@
+"""Bringing planned runs to their end: teachers first, then gangs, each run claimed before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kdctl.crews.claims import Claims
+from kdctl.crews.crew import Crew, CrewPlan, InThisProcess, Return
+from kdctl.crews.ledger import Ledger
+from kdctl.crews.setbacks import Setbacks
+from kdctl.lab.failure import Failure
+from kdctl.lab.progress import Progress, Silent
+from kdctl.lab.readiness import require_ready
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import SETTLED, RunState
+from kdctl.store.owner import Owner
+
+WAIT_SECONDS = 1.0
+"""Between two looks at runs that other processes train."""
+
+LISTEN_SECONDS = 0.2
+"""At most so long a wish to stop goes unnoticed while the crew works."""
+
+
+@dataclass(kw_only=True)
+class Executor:
+    """Hands gangs of planned runs to a crew, and sees to it that each run comes to its end."""
+
+    workspace: Workspace
+    crew: Crew
+    ledger: Ledger
+    claims: Claims
+    stop: Callable[[], bool]
+    gang_size: int
+    retry_failed: bool
+    setbacks: Setbacks
+    _queue: list[list[RunPlan]] = field(default_factory=list[list[RunPlan]])
+    """Gangs that nobody trains yet."""
+    _elsewhere: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
+    """Runs that another process holds, or has ended meanwhile."""
+    _taught: set[str] = field(default_factory=set[str])
+    """Teachers that are known to be settled."""
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """What went wrong here, by run key. A run that failed here is not tried again."""
+        return self.ledger.failures
+
+    def complete(self, plans: Sequence[RunPlan], *, later: int = 0) -> None:
+        """Train what is not settled yet, teachers first.
+
+        Plans that are known already add nothing. When `stop` says so, the gangs in training save
+        their state and the rest stays planned.
+
+        Args:
+            plans: what to train; their teachers need not be among them.
+            later: how many runs the caller will plan when these have ended.
+
+        Raises:
+            KdctlError: device or data are missing; then nothing was started.
+        """
+        teachers = teacher_plans(plans)
+        everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
+        for plan in self._open(everything):
+            self.claims.reconcile(plan.key)
+        to_do = self._open(everything)
+        require_ready(to_do, self.workspace)
+        self.workspace.store.add_runs([plan.planned() for plan in to_do])
+        self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
+        size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
+        self._queue = [*form_gangs(self._open(teachers), size), *form_gangs(self._open(plans), size)]
+        self._elsewhere = {}
+        self._work()
+
+    def _work(self) -> None:
+        """Hand out gangs until all have ended, or until it is time to stop."""
+        looked, told = 0.0, False
+        while not self.stop() and (self._queue or self._elsewhere or self.crew.busy):
+            if self._hand_out() and not self.crew.busy:
+                continue
+            if self._elsewhere and not told and not self.crew.busy:
+                told = True
+                self.ledger.progress.waiting(list(self._elsewhere.values()))
+            self._listen(LISTEN_SECONDS)
+            if self._elsewhere and time.monotonic() - looked > WAIT_SECONDS:
+                self._look_elsewhere()
+                looked = time.monotonic()
+        if self.crew.busy:  # it is time to stop
+            self.crew.stop()
+        while self.crew.busy:
+            self._listen(LISTEN_SECONDS)
+
+    def _hand_out(self) -> bool:
+        """Give gangs to members that are idle; return whether any was given."""
+        given = False
+        for owner in self.crew.idle(len(self._queue)) if self._queue else ():
+            gang = [] if self.stop() else self._claimed_gang(owner)
+            if not gang:
+                break
+            self.crew.train(owner, gang)
+            given = True
+        return given
+
+    def _claimed_gang(self, owner: Owner) -> list[RunPlan]:
+        """Return the next gang that has its teachers, as far as it could be claimed; empty: there is none."""
+        place = 0
+        while place < len(self._queue):
+            gang = self._queue[place]
+            if not self._has_teachers(gang):
+                place += 1
+                continue
+            del self._queue[place]
+            wanted = [plan for plan in gang if plan.key not in self.failures]
+            claimed = [plan for plan in wanted if self._claim(plan, owner)]
+            self._elsewhere |= {plan.key: plan for plan in wanted if plan not in claimed}
+            if claimed:
+                return claimed
+        return []
+
+    def _listen(self, seconds: float) -> None:
+        """Hear from the crew, and put runs that came back before their end into the queue again."""
+        returned = self.crew.attend(seconds)
+        again = [back.plan for back in returned if self._is_to_go_on(back)]
+        alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
+        together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
+        self._queue = [*form_gangs(together, self.gang_size), *alone, *self._queue]
+
+    def _is_to_go_on(self, back: Return) -> bool:
+        """Write down where a run stands that came back; return whether it is ours to go on with."""
+        plan, folder = back.plan, self.workspace.folder(back.plan.key)
+        if back.blamed and folder.result() is None:
+            verdict = self.setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
+            if verdict is not None:
+                folder.write_failure(verdict.mistake())
+        state = self.ledger.close(plan, back.owner, back.reason)
+        if state is RunState.RUNNING:
+            self._elsewhere[plan.key] = plan
+        return state is RunState.INTERRUPTED
+
+    def _look_elsewhere(self) -> None:
+        """See how runs stand that others hold; queue those that can be had."""
+        waiting = self._open(self._elsewhere.values())
+        self._elsewhere = {}
+        free: list[RunPlan] = []
+        for plan in waiting:
+            state = self.claims.reconcile_if_left(plan.key)
+            if state is not None and state in SETTLED | {RunState.FAILED}:
+                continue
+            if self.claims.is_free(plan.key):
+                free.append(plan)
+            else:
+                self._elsewhere[plan.key] = plan
+        self._queue.extend(form_gangs(free, self.gang_size))
+
+    def _claim(self, plan: RunPlan, owner: Owner) -> bool:
+        return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)
+
+    def _open(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
+        """Return the plans that may be trained, here or elsewhere."""
+        known = list(plans)
+        closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
+        states = self.workspace.store.states([plan.key for plan in known])
+        return [
+            plan for plan in known if states.get(plan.key) not in closed and plan.key not in self.failures
+        ]
+
+    def _has_teachers(self, gang: Sequence[RunPlan]) -> bool:
+        """Return whether the teachers of a gang are trained; a gang whose teacher is lost fails."""
+        needed = {teacher.run for teacher in gang[0].teachers if teacher.plan} - self._taught
+        if not needed:
+            return True
+        for run in self.workspace.store.runs(keys=needed):
+            if run.state is RunState.FINISHED:
+                self._taught.add(run.key)
+            elif run.state is RunState.DIVERGED or (
+                run.state is RunState.FAILED and (run.key in self.failures or not self.retry_failed)
+            ):
+                problem = f"its teacher, run {run.key}, {run.state.value}: {run.reason}"
+                known = self.failures.get(run.key)
+                hint = known.hint if known else "mend the teacher's training first."
+                self._refuse(gang, Failure(problem=problem, hint=hint))
+                return True  # so that it leaves the queue: none of it is left to be claimed
+        return needed <= self._taught
+
+    def _refuse(self, gang: Sequence[RunPlan], failure: Failure) -> None:
+        owner = Owner.here()
+        for plan in gang:
+            if self._claim(plan, owner):
+                self.workspace.folder(plan.key).write_failure(failure.mistake())
+                self.ledger.close(plan, owner, failure.problem)
+
+
+@contextmanager
+def hired(
+    workspace: Workspace,
+    *,
+    crew: CrewPlan | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    gang_size: int = DEFAULT_GANG_SIZE,
+    retry_failed: bool = False,
+) -> Generator[Executor]:
+    """Return an executor with its crew, which leaves at the end."""
+    plan = crew or InThisProcess()
+    ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=plan.lease)
+    with plan.hire(ledger, stop) as members:
+        yield Executor(
+            workspace=workspace,
+            crew=members,
+            ledger=ledger,
+            claims=Claims(workspace=workspace, lease=plan.lease, lives=members.lives),
+            stop=stop,
+            gang_size=gang_size,
+            retry_failed=retry_failed,
+            setbacks=Setbacks(most_deaths=plan.lease.most_deaths),
+        )
+
+
+def teacher_plans(plans: Iterable[RunPlan]) -> list[RunPlan]:
+    """Return the plans of all teachers that are given by architecture, each once."""
+    found: dict[str, RunPlan] = {}
+    for plan in plans:
+        for teacher in plan.teachers:
+            if teacher.plan is not None:
+                found.setdefault(teacher.plan.key, teacher.plan)
+    return list(found.values())

@@ -1,0 +1,248 @@
+"""One gang from its plans to its results, told to a journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kdctl.crews.gang_split import fitting_parts, halves, release_memory
+from kdctl.crews.journal import Journal
+from kdctl.crews.lease import Lease
+from kdctl.engine.device import Compute, choose_device, prepare
+from kdctl.engine.member import Member
+from kdctl.engine.resume import discard_state
+from kdctl.engine.trainer import Gang, TrainingData, fit
+from kdctl.lab.assemble import (
+    build_compute,
+    build_data,
+    build_distiller,
+    build_member,
+    build_student,
+    freeze_teachers,
+    model_facts,
+)
+from kdctl.lab.bench import Bench
+from kdctl.lab.data import sizes_of
+from kdctl.lab.environment import describe_environment
+from kdctl.lab.failure import Failure, explain
+from kdctl.lab.memory import require_memory
+from kdctl.lab.progress import Progress
+from kdctl.lab.teacher_cache import find_table
+from kdctl.lab.teachers import load_teacher
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GangTrainer:
+    """Trains claimed runs in this process."""
+
+    bench: Bench
+    journal: Journal
+    progress: Progress
+    stop: Callable[[], bool]
+    renew_seconds: float = Lease.renew_seconds
+    on_failure: Callable[[Failure], None] = lambda failure: None
+    """Hears what stops a gang before its members are tried again."""
+
+    def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
+        """Train runs in lockstep to their end; return what stopped those that failed, by run key.
+
+        A gang that memory does not hold trains in parts. One bad member must not fail the others: when a
+        gang cannot go on, each member trains on its own, or after a lack of memory each half.
+        """
+        parts = fitting_parts(plans, self.bench)
+        return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
+
+    def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
+        failures: dict[str, Failure] = {}
+        for part in parts:
+            failures |= self._train_part(part, reduced)
+        return failures
+
+    def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
+        """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
+        run = GangRun(trainer=self, plans=list(plans), reduced=reduced)
+        failure = run.run()
+        if failure is None:
+            return {}
+        self.on_failure(failure)
+        ours = run.still_ours()
+        if len(plans) > 1 and failure.out_of_memory:
+            del run  # and with it the members
+            release_memory(self.bench)
+            _log.warning("%s; %d runs go on in gangs of half the size", failure.problem, len(ours))
+            return self._train_parts(halves(ours), f"out of memory in a gang of {len(plans)}")
+        if len(plans) > 1:
+            return self._train_parts([[plan] for plan in ours], reduced)
+        for plan in ours:
+            self.journal.failed(plan.key, failure)
+            self.progress.ended(plan, RunState.FAILED, None, failure.problem)
+        return {plan.key: failure for plan in ours}
+
+
+@dataclass(kw_only=True)
+class GangRun:
+    """Trains claimed runs in lockstep; is the engine's observer while it does."""
+
+    trainer: GangTrainer
+    plans: list[RunPlan]
+    reduced: str = ""
+    """Why they are fewer than was planned; empty if they are not."""
+    _facts: dict[str, ModelFacts] = field(default_factory=dict[str, ModelFacts])
+    _environments: dict[str, Environment] = field(default_factory=dict[str, Environment])
+    _teacher_top1: float | None = None
+    _renewed: float = field(default_factory=time.monotonic)
+    _ended: set[str] = field(default_factory=set[str])
+    _members: list[Member] = field(default_factory=list[Member])
+
+    def still_ours(self) -> list[RunPlan]:
+        """Give a sign of life; return the runs that are still to end, without those that others took over."""
+        self._renewed = time.monotonic()
+        open_keys = {plan.key for plan in self.plans} - self._ended
+        kept = self.trainer.journal.renew(open_keys)
+        for member in self._members:
+            member.left = member.left or member.key in open_keys - kept
+        for key in sorted(open_keys - kept):
+            reason = "another process took it over while this one was silent"
+            self._end(key, RunState.INTERRUPTED, None, reason)
+        return [plan for plan in self.plans if plan.key in kept]
+
+    def run(self) -> Failure | None:
+        """Train all members to their end; return what went wrong, if the gang could not go on.
+
+        Members that a failure finds in training are still ours, for another try; after a stop they
+        are marked interrupted.
+        """
+        self.trainer.progress.started(self.plans)
+        try:
+            for gang in self._assemble():
+                finished = fit(gang, self, stop=self.trainer.stop)
+                for member in gang.members:
+                    if member.left:
+                        continue
+                    if finished or member.diverged:
+                        self._settle(member, gang.data)
+                    else:
+                        self._interrupt(member)
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
+            return explain(error, self.trainer.bench.device)
+        return None
+
+    def step_done(self, gang: Gang) -> None:
+        """Pass on where the members stand, and keep their leases alive."""
+        num_steps = gang.data.train.num_steps
+        for member in gang.active:
+            self._note_execution(member)
+            self.trainer.progress.stepped(member.key, member.epoch + member.step / num_steps)
+        self._maybe_renew()
+
+    def epoch_done(self, member: Member, result: EpochResult) -> None:
+        """Note an epoch's numbers, unless the run left while it was evaluated."""
+        self._maybe_renew()
+        if member.left:
+            return
+        self.trainer.journal.epoch(member.key, result)
+        self.trainer.progress.epoch(self._plan(member.key), result)
+
+    def _assemble(self) -> list[Gang]:
+        """Build the members; those that a resume puts at different steps train one group after the other."""
+        first, bench = self.plans[0], self.trainer.bench
+        device = choose_device(bench.device)
+        compute = build_compute(first, device)
+        prepare(compute, bench.num_threads)
+        selected = bench.library.select(first.data)
+        data = build_data(selected, first.data.options, device)
+        sizes = sizes_of(selected)
+        for plan in self.plans:
+            require_memory(plan, sizes, device)
+        teachers = [load_teacher(teacher, selected, bench) for teacher in first.teachers]
+        for teacher, loaded in zip(first.teachers, teachers, strict=True):
+            if loaded.data_fingerprint != first.data_fingerprint:
+                _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)
+        backbones = [teacher.backbone.to(device) for teacher in teachers]
+        self._teacher_top1 = max((t.test_top1 for t in teachers if t.test_top1 is not None), default=None)
+        frozen = freeze_teachers(first, backbones, data)
+        checkpoints = tuple(teacher.checkpoint_sha256 for teacher in teachers)
+        places: dict[tuple[int, int], list[Member]] = {}
+        for plan in self.plans:
+            student = build_student(plan, sizes)
+            distiller = build_distiller(
+                plan, student, backbones, num_samples=len(selected.train), device=device
+            )
+            self._facts[plan.key] = model_facts(distiller, backbones)
+            member = build_member(plan, distiller, bench)
+            self._members.append(member)
+            self._open(plan, member, checkpoints, compute)
+            places.setdefault((member.epoch, member.step), []).append(member)
+        gangs = [
+            Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=bench.graphs)
+            for members in places.values()
+        ]
+        for gang in gangs:
+            gang.table = find_table(gang, first, checkpoints, bench)
+        return gangs
+
+    def _open(self, plan: RunPlan, member: Member, checkpoints: tuple[str, ...], compute: Compute) -> None:
+        environment = describe_environment(
+            compute,
+            data_fingerprint=plan.data_fingerprint,
+            teacher_checkpoints=checkpoints,
+            gang=tuple(other.key for other in self.plans),
+            reduced=self.reduced,
+        )
+        self._environments[plan.key] = environment
+        self.trainer.journal.opened(plan, environment, epoch=member.epoch)
+
+    def _note_execution(self, member: Member) -> None:
+        """Keep how a member's steps are executed, which is known once they are taken."""
+        environment = self._environments[member.key]
+        if environment.execution != member.execution:
+            environment = dataclasses.replace(environment, execution=member.execution)
+            self._environments[member.key] = environment
+            self.trainer.journal.opened(self._plan(member.key), environment, epoch=member.epoch)
+
+    def _settle(self, member: Member, data: TrainingData) -> None:
+        state = RunState.DIVERGED if member.diverged else RunState.FINISHED
+        result = self._result(member, state, data)
+        folder = self.trainer.bench.folder(member.key)
+        names = [f"{rule.value}.pt" for rule in Selection]
+        artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
+        self.trainer.journal.settled(member.key, result, artifacts)
+        discard_state(member)
+        self._end(member.key, state, result, member.diverged)
+
+    def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:
+        images = len(data.train) * member.epoch
+        return RunResult(
+            state=state,
+            epochs=member.epoch,
+            selected=dict(member.selected),
+            facts=self._facts[member.key],
+            teacher_test_top1=self._teacher_top1,
+            train_seconds=member.train_seconds,
+            images_per_second=images / member.train_seconds if member.train_seconds else 0.0,
+            reason=member.diverged,
+        )
+
+    def _interrupt(self, member: Member) -> None:
+        reason = f"stopped in epoch {member.epoch + 1}"
+        self.trainer.journal.interrupted(member.key, reason)
+        self._end(member.key, RunState.INTERRUPTED, None, reason)
+
+    def _maybe_renew(self) -> None:
+        """Keep the leases alive; a run that another process took over meanwhile leaves the gang."""
+        if time.monotonic() - self._renewed > self.trainer.renew_seconds:
+            self.still_ours()
+
+    def _end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
+        self._ended.add(key)
+        self.trainer.progress.ended(self._plan(key), state, result, reason)
+
+    def _plan(self, key: str) -> RunPlan:
+        return next(plan for plan in self.plans if plan.key == key)

@@ -1,0 +1,52 @@
+"""Which crew trains a sweep, by what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kdctl.crews.crew import CrewPlan, InThisProcess
+from kdctl.crews.lease import Lease
+from kdctl.errors import UsageError, suggestion
+
+EXECUTORS = ("local", "slurm")
+PACK = "gangs_per_job"
+"""The one SLURM option that is not SLURM's."""
+
+
+def choose_crew(
+    executor: str = "local",
+    *,
+    slots: int | None = None,
+    slurm_options: Mapping[str, object] | None = None,
+    lease: Lease | None = None,
+) -> CrewPlan:
+    """Return the crew that was asked for. Results do not depend on it.
+
+    Args:
+        executor: 'local' or 'slurm'.
+        slots: gangs that train at once: 1 locally (then in this process), 64 on a cluster, if not given.
+        slurm_options: options of `sbatch` with '_' for '-', and 'gangs_per_job'.
+        lease: how long a run is held without a sign of life.
+
+    Raises:
+        UsageError: there is no such executor, or it has no such options.
+    """
+    patience, options = lease or Lease(), dict(slurm_options or {})
+    if executor not in EXECUTORS:
+        raise UsageError(f"there is no executor '{executor}'.", suggestion(executor, EXECUTORS, "Executors"))
+    if executor == "slurm":
+        from kdctl.crews.slurm_crew import SlurmJobs  # noqa: PLC0415 - only where it is wanted
+
+        packed = options.pop(PACK, 1)
+        if not isinstance(packed, int) or packed < 1:
+            raise UsageError(f"--slurm-option {PACK}={packed} is no number of gangs.", f"{PACK}=4")
+        jobs = SlurmJobs(gangs_per_job=packed, options=options, lease=patience)
+        return jobs if slots is None else replace(jobs, slots=slots)
+    if options:
+        raise UsageError("--slurm-option needs --executor slurm.", "add it, or leave the option out.")
+    if slots is None or slots == 1:
+        return InThisProcess(lease=patience)
+    from kdctl.crews.local_crew import LocalWorkers  # noqa: PLC0415 - only where it is wanted
+
+    return LocalWorkers(slots=slots, lease=patience)

@@ -1,0 +1,168 @@
+"""Worker processes on this machine: one for each GPU, or for each share of the CPU."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from kdctl.crews.claims import by_process
+from kdctl.crews.crew import Crew, Return
+from kdctl.crews.lease import Lease
+from kdctl.crews.ledger import Ledger
+from kdctl.crews.messages import Event, EventKind, Setup
+from kdctl.crews.worker_process import WorkerProcess, saved
+from kdctl.errors import KdctlError
+from kdctl.lab.bench import Bench
+from kdctl.plugins import loaded_plugin_files
+from kdctl.recipe.plan import RunPlan
+from kdctl.store.owner import Owner
+
+START_SECONDS = 300.0
+"""A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
+
+MOST_FALSE_STARTS = 3
+"""When so many workers in a row end before they are ready, the next one will as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWorkers:
+    """Several gangs at once, each in a process of its own, so that no crash takes the sweep down."""
+
+    slots: int
+    lease: Lease = Lease()
+
+    @contextmanager
+    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
+        """Return the crew. Its workers start when there is something to do, and none outlives it."""
+        del stop  # the executor tells the crew
+        crew = LocalCrew(ledger=ledger, setups=_setups(ledger.workspace, self.slots, self.lease))
+        try:
+            yield crew
+        finally:
+            crew.kill()
+
+
+@dataclass(kw_only=True)
+class LocalCrew:
+    """The workers of this machine."""
+
+    ledger: Ledger
+    setups: Sequence[Setup]
+    """One for each slot."""
+    _workers: dict[int, WorkerProcess] = field(default_factory=dict[int, WorkerProcess])
+    """By slot."""
+    _events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]] = field(
+        default_factory=queue.SimpleQueue[tuple[WorkerProcess, Event | None]]
+    )
+    """What the workers said; None when one has ended."""
+    _renewed: float = field(default_factory=time.monotonic)
+    _false_starts: int = 0
+
+    @property
+    def slots(self) -> int:
+        """How many gangs train at once."""
+        return len(self.setups)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a gang is in training."""
+        return any(worker.plans for worker in self._workers.values())
+
+    def idle(self, wanted: int) -> Sequence[Owner]:
+        """Return workers that are ready and have nothing to do; start others if these are too few."""
+        coming = [worker for worker in self._workers.values() if not worker.plans]
+        empty = [slot for slot in range(self.slots) if slot not in self._workers]
+        for slot in empty[: max(wanted - len(coming), 0)]:
+            self._workers[slot] = WorkerProcess(self.setups[slot], self.ledger, self._events)
+        return [worker.owner for worker in coming if worker.owner is not None and worker.free][:wanted]
+
+    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+        """Send a gang to a worker."""
+        next(worker for worker in self._workers.values() if worker.owner == owner).train(plans)
+
+    def attend(self, seconds: float) -> list[Return]:
+        """Listen to the workers; keep the leases of those that live, give up those that do not."""
+        returned: list[Return] = []
+        try:
+            returned += self._hear(*self._events.get(timeout=seconds))
+            while True:
+                returned += self._hear(*self._events.get_nowait())
+        except queue.Empty:
+            self._watch()
+        return returned
+
+    def lives(self, owner: Owner) -> bool | None:
+        """Return whether a process lives; None when it is on another host."""
+        return by_process(owner)
+
+    def stop(self) -> None:
+        """Ask all workers to save what they train and to leave."""
+        for worker in self._workers.values():
+            worker.stop()
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for worker in self._workers.values():
+            worker.kill()
+            worker.bury()
+        self._workers.clear()
+
+    def _hear(self, worker: WorkerProcess, event: Event | None) -> list[Return]:
+        if event is None:
+            return self._buried(worker)
+        ended = worker.hear(event)
+        if event.kind is EventKind.READY:
+            worker.owner, worker.free, self._false_starts = event.owner, True, 0
+        if event.kind is EventKind.IDLE:
+            worker.free = True
+            return worker.taken("its worker left it out")
+        return [worker.returned(key, event.text) for key in ended]
+
+    def _buried(self, worker: WorkerProcess) -> list[Return]:
+        """Give back what a worker trained that has ended, and free its slot.
+
+        Raises:
+            KdctlError: workers end as soon as they start.
+        """
+        if worker not in self._workers.values():
+            return []
+        self._workers = {slot: other for slot, other in self._workers.items() if other is not worker}
+        code = worker.bury()
+        if worker.owner is None and not saved(code):
+            self._false_starts += 1
+            if self._false_starts >= MOST_FALSE_STARTS:
+                raise KdctlError(
+                    f"workers end before they are ready: {worker.last_line or worker.last_words}.",
+                    "mend that, or sweep in one process with --slots 1.",
+                )
+        return worker.taken(worker.last_words, blamed=worker.started and not saved(code))
+
+    def _watch(self) -> None:
+        """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
+        now, lease = time.monotonic(), self.ledger.lease
+        for worker in self._workers.values():
+            if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
+                self._events.put((worker, None))
+            patience = lease.seconds if worker.moving else max(START_SECONDS, lease.seconds)
+            if (worker.plans or not worker.owner) and now - worker.heard > patience:
+                worker.kill(f"it was silent for {patience:.0f} s")
+        if now - self._renewed > lease.renew_seconds:
+            self._renewed = now
+            for worker in self._workers.values():
+                if worker.owner is not None:
+                    self.ledger.renew(list(worker.plans), worker.owner)
+
+
+def _setups(bench: Bench, slots: int, lease: Lease) -> list[Setup]:
+    """Divide GPUs, or the threads of the CPU, among slots."""
+    setup = Setup.of(bench, plugins=loaded_plugin_files(), lease=lease)
+    num_gpus = torch.cuda.device_count() if bench.device in ("auto", "cuda") else 0
+    if num_gpus:
+        return [replace(setup, device=f"cuda:{slot % num_gpus}") for slot in range(slots)]
+    threads = bench.num_threads or max(torch.get_num_threads() // slots, 1)
+    return [replace(setup, num_threads=threads)] * slots

@@ -1,0 +1,140 @@
+"""What a scheduler and its workers say to each other: one JSON line each, through a pipe or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kdctl.crews.lease import Lease
+from kdctl.lab.bench import Bench, TeacherCache
+from kdctl.lab.data import DataLibrary
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.sections import Catalog
+from kdctl.recipe.stored import read_plan
+from kdctl.records import EpochResult
+from kdctl.store.owner import Owner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a worker needs to know before its first gang; paths are absolute."""
+
+    runs: str
+    data: str
+    plugins: tuple[str, ...]
+    device: str
+    num_threads: int | None
+    graphs: Literal["auto", "on", "off"]
+    teacher_cache: TeacherCache
+    lease: Lease
+
+    @classmethod
+    def of(cls, bench: Bench, *, plugins: Sequence[Path], lease: Lease) -> Setup:
+        """Return the set-up of a worker that does what this process would do."""
+        return cls(
+            runs=str(bench.runs.resolve()),
+            data=str(bench.library.root.resolve()),
+            plugins=tuple(str(path) for path in plugins),
+            device=bench.device,
+            num_threads=bench.num_threads,
+            graphs=bench.graphs,
+            teacher_cache=bench.teacher_cache,
+            lease=lease,
+        )
+
+    def bench(self) -> Bench:
+        """Return what the worker trains at."""
+        return Bench(
+            runs=Path(self.runs),
+            library=DataLibrary(Path(self.data)),
+            device=self.device,
+            num_threads=self.num_threads,
+            graphs=self.graphs,
+            teacher_cache=self.teacher_cache,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderedRun:
+    """A run to train, as its plan's tree, and where its teachers' checkpoint files lie."""
+
+    key: str
+    plan: Mapping[str, Any]
+    checkpoints: tuple[str, ...]
+    """One for each teacher; empty for a teacher that is a run."""
+
+    @classmethod
+    def of(cls, plan: RunPlan) -> OrderedRun:
+        """Return the order for a run."""
+        files = (teacher.checkpoint for teacher in plan.teachers)
+        checkpoints = tuple(str(Path(file).resolve()) if file else "" for file in files)
+        return cls(key=plan.key, plan=plan.tree(), checkpoints=checkpoints)
+
+    def read(self, catalog: Catalog) -> RunPlan:
+        """Return the plan.
+
+        Raises:
+            KdctlError: it names plug-ins that are not here, or other versions of them.
+        """
+        plan = read_plan(self.plan, catalog)
+        teachers = tuple(
+            dataclasses.replace(teacher, checkpoint=file)
+            for teacher, file in zip(plan.teachers, self.checkpoints, strict=True)
+        )
+        return dataclasses.replace(plan, teachers=teachers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A gang to train."""
+
+    runs: tuple[OrderedRun, ...]
+
+    @classmethod
+    def of(cls, plans: Sequence[RunPlan]) -> Order:
+        """Return the order for a gang."""
+        return cls(runs=tuple(OrderedRun.of(plan) for plan in plans))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """All that a cluster's job needs to know: gangs to train one after the other."""
+
+    setup: Setup
+    owner: Owner
+    gangs: tuple[Order, ...]
+
+
+class EventKind(enum.StrEnum):
+    """What a worker tells."""
+
+    READY = "ready"
+    """It can take a gang; `owner` says who will hold it."""
+    STARTED = "started"
+    STEPPED = "stepped"
+    EPOCH = "epoch"
+    ENDED = "ended"
+    """It works on the run in `keys` no longer; the run's folder says how it ended, `text` why it stopped."""
+    IDLE = "idle"
+    """Its gang is through."""
+    NOTE = "note"
+    """Something that people should read."""
+    LOST = "lost"
+    """Its device failed; it can do nothing more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What a worker tells its scheduler; a hint only, for run folders hold the truth."""
+
+    kind: EventKind
+    keys: tuple[str, ...] = ()
+    positions: Mapping[str, float] = field(default_factory=dict[str, float])
+    """In epochs, by run key."""
+    result: EpochResult | None = None
+    owner: Owner | None = None
+    text: str = ""

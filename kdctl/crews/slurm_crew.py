@@ -1,0 +1,229 @@
+"""Jobs of a SLURM cluster as a crew: one array for all gangs that wait, several gangs in each job.
+
+Compute nodes read orders and write run folders and a file of events; they never open the database.
+What became of a job is decided from run folders and from whether the queue still knows it, so that
+accounting is not needed. A job that SLURM puts back into its queue keeps its runs and goes on with
+them; a job that is gone gives them back.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdctl.crews.claims import by_process
+from kdctl.crews.crew import Crew, Return
+from kdctl.crews.hand import Hand
+from kdctl.crews.lease import Lease
+from kdctl.crews.ledger import Ledger
+from kdctl.crews.messages import Event, JobOrder, Order, Setup
+from kdctl.crews.slurm import Slurm, require_slurm
+from kdctl.crews.slurm_job import EVENTS, JOB, ORDER
+from kdctl.errors import KdctlError
+from kdctl.plugins import loaded_plugin_files
+from kdctl.recipe.plan import RunPlan
+from kdctl.store.atomic import write_atomically
+from kdctl.store.json_text import from_json, to_json
+from kdctl.store.owner import Owner
+
+HOST = "slurm"
+"""Stands for the host of a job's owner: which node it will run on is not known when its runs are claimed."""
+
+ORDERS = ".slurm"
+"""Folder beside the run folders."""
+
+GONE_SECONDS = 5.0
+"""A job that the queue has not known for so long is gone; between two states it may be missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmJobs:
+    """Gangs as jobs of a cluster."""
+
+    slots: int = 64
+    """Jobs that run at once, at most."""
+    gangs_per_job: int = 1
+    """Short gangs are better packed: a job takes a while to start."""
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
+    lease: Lease = Lease()
+
+    @contextmanager
+    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
+        """Return the crew. Its jobs outlive a scheduler that is killed, and the next one waits for them.
+
+        Raises:
+            KdctlError: SLURM or submitit is missing, or nobody said how long a job may take.
+        """
+        del stop  # the executor tells the crew
+        require_slurm()
+        if "time" not in self.options:
+            raise KdctlError(
+                "a job of a cluster needs a time limit.",
+                "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
+            )
+        crew = SlurmCrew(plan=self, ledger=ledger)
+        try:
+            yield crew
+        finally:
+            crew.stop()
+
+
+class _Job(Hand):
+    """One job: its order, and what it has said so far."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        super().__init__(ledger)
+        self.folder = folder
+        self.owner = _owner(folder)
+        self.gangs: list[list[RunPlan]] = []
+        self.number = ""
+        """What SLURM calls it; empty until it is submitted."""
+        self.known = time.monotonic()
+        """When the queue last knew it."""
+        self.saved: set[str] = set()
+        """Runs that it gave back in good order."""
+        self._read = 0
+
+    def add(self, plans: Sequence[RunPlan]) -> None:
+        """Let it train another gang."""
+        self.gangs.append(list(plans))
+        self.plans |= {plan.key: plan for plan in plans}
+
+    def events(self) -> Iterator[Event]:
+        """Return what it has said since the last time."""
+        path = self.folder / EVENTS
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            file.seek(self._read)
+            *lines, _torn = file.read().split(b"\n")
+        for line in lines:
+            self._read += len(line) + 1
+            try:
+                yield from [from_json(Event, line)] if line else []
+            except ValueError:  # the job was killed while it wrote this
+                continue
+
+
+@dataclass(kw_only=True)
+class SlurmCrew:
+    """The jobs that this scheduler has submitted."""
+
+    plan: SlurmJobs
+    ledger: Ledger
+    slurm: Slurm = field(default_factory=Slurm)
+    _jobs: list[_Job] = field(default_factory=list[_Job])
+    _renewed: float = field(default_factory=time.monotonic)
+    _stopping: bool = False
+
+    @property
+    def slots(self) -> int:
+        """How many gangs train at once."""
+        return self.plan.slots
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job waits or runs."""
+        return any(job.plans for job in self._jobs)
+
+    def idle(self, wanted: int) -> Sequence[Owner]:
+        """Return as many places in new jobs as are wanted: the queue is the cluster's."""
+        num_jobs = -(-wanted // self.plan.gangs_per_job)
+        folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
+        return [_owner(folder) for folder in folders for _ in range(self.plan.gangs_per_job)][:wanted]
+
+    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+        """Add a gang to a job that will be submitted with the next look at the crew."""
+        job = next((job for job in self._jobs if job.owner == owner), None)
+        if job is None:
+            job = _Job(self.ledger, self._orders() / _name(owner))
+            self._jobs.append(job)
+        job.add(plans)
+
+    def attend(self, seconds: float) -> list[Return]:
+        """Submit what is new, then read what jobs say and give back the runs of those that are through."""
+        new = [job for job in self._jobs if not job.number]
+        if self._stopping and new:
+            self._jobs = [job for job in self._jobs if job.number]
+            return [back for job in new for back in job.taken("its job was not submitted")]
+        self._submit(new)
+        time.sleep(seconds)
+        listed = self.slurm.jobs()
+        returned = [back for job in self._jobs for back in self._hear(job, listed)]
+        self._jobs = [job for job in self._jobs if job.plans]
+        if time.monotonic() - self._renewed > self.plan.lease.renew_seconds:
+            self._renewed = time.monotonic()
+            for job in self._jobs:
+                self.ledger.renew(list(job.plans), _owner(job.folder))
+        return returned
+
+    def lives(self, owner: Owner) -> bool | None:
+        """Return whether a job waits or runs, or a process lives; None when nobody can tell."""
+        if owner.host != HOST:
+            return by_process(owner)
+        listed = self.slurm.jobs()
+        try:
+            number = (self._orders() / _name(owner) / JOB).read_text()
+        except OSError:  # its scheduler was about to submit it, or died before it could
+            return None
+        return None if listed is None else number in listed
+
+    def stop(self) -> None:
+        """Let running jobs save and end; take the others out of the queue."""
+        self._stopping = True
+        self.slurm.cancel([job.number for job in self._jobs if job.number])
+
+    def _submit(self, jobs: Sequence[_Job]) -> None:
+        if not jobs:
+            return
+        workspace, lease = self.ledger.workspace, self.plan.lease
+        setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
+        for job in jobs:
+            gangs = tuple(Order.of(gang) for gang in job.gangs)
+            order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=gangs)
+            write_atomically(job.folder / ORDER, to_json(order).encode())
+        options = {"job_name": "kdctl", "array_parallelism": self.plan.slots, **self.plan.options}
+        try:
+            numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
+        except KdctlError as error:
+            for back in (back for job in jobs for back in job.taken(error.problem)):
+                self.ledger.close(back.plan, back.owner, back.reason)
+            raise
+        for job, number in zip(jobs, numbers, strict=True):
+            job.number, job.known = number, time.monotonic()
+            write_atomically(job.folder / JOB, number.encode())
+
+    def _hear(self, job: _Job, listed: frozenset[str] | None) -> list[Return]:
+        """Return the runs that a job has ended, and all others once it is gone."""
+        over: list[Return] = []
+        for event in job.events():
+            for key in job.hear(event):
+                folder = self.ledger.workspace.folder(key)
+                if folder.result() is not None or folder.failure() is not None:
+                    over.append(job.returned(key, event.text))
+                else:  # saved: if SLURM has put the job back into its queue, it goes on with it
+                    job.saved.add(key)
+        if listed is None or job.number in listed:
+            job.known = time.monotonic()
+        if time.monotonic() - job.known < GONE_SECONDS:
+            return over
+        reason = job.last_words or f"job {job.number} ended before it did"
+        keys = list(job.plans)
+        return over + [job.returned(key, reason, blamed=job.started and key not in job.saved) for key in keys]
+
+    def _orders(self) -> Path:
+        return self.ledger.workspace.runs / ORDERS
+
+
+def _owner(folder: Path) -> Owner:
+    """Return who holds the runs of the order in `folder`."""
+    return Owner(host=HOST, pid=0, token=f"::{folder.name}")
+
+
+def _name(owner: Owner) -> str:
+    return owner.token.rpartition(":")[2]

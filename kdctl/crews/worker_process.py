@@ -1,0 +1,117 @@
+"""A worker process as its scheduler sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from kdctl.crews.hand import Hand
+from kdctl.crews.ledger import Ledger
+from kdctl.crews.messages import Event, Order, Setup
+from kdctl.crews.worker import SAVED
+from kdctl.recipe.plan import RunPlan
+from kdctl.store.json_text import from_json, to_json
+
+
+class WorkerProcess(Hand):
+    """One worker with its pipes."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        ledger: Ledger,
+        events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]],
+    ) -> None:
+        """Start it. What it says goes into `events`, and None once it has ended."""
+        super().__init__(ledger)
+        self.free = False
+        """Whether it waits for a gang."""
+        self.last_line = ""
+        """The last thing it said on standard error; known when it is buried."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "kdctl.crews.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C in a terminal is for the scheduler, which tells the workers
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
+        self._reader.start()
+        self._say(setup)
+
+    def train(self, plans: Sequence[RunPlan]) -> None:
+        """Send it a gang."""
+        self.plans = {plan.key: plan for plan in plans}
+        self.free, self.started, self.moving = False, False, False
+        self.heard = time.monotonic()
+        self._say(Order.of(plans))
+
+    def stop(self) -> None:
+        """Ask it to save what it trains, and to leave."""
+        with contextlib.suppress(OSError):  # it has ended, and what was left to be said is lost
+            self._stdin.close()
+
+    def kill(self, last_words: str = "") -> None:
+        """End it without asking."""
+        self.last_words = last_words
+        self._process.kill()
+
+    def has_ended(self) -> bool:
+        """Return whether the process is gone."""
+        return self._process.poll() is not None
+
+    def bury(self) -> int:
+        """Wait for its end, however it came, and return its exit code."""
+        self._process.kill()  # it may have closed its output only
+        code = self._process.wait()
+        self.last_words = self.last_words or _reason(code)
+        self.last_line = _last_line(self._errors)
+        self._errors.close()
+        self.stop()
+        self._reader.join(1.0)
+        if not self._reader.is_alive():  # a child of the worker may have kept the pipe open
+            self._stdout.close()
+        return code
+
+    def _read(self, events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]]) -> None:
+        with contextlib.suppress(ValueError):  # a torn line: it was killed while it spoke
+            for line in self._stdout:
+                events.put((self, from_json(Event, line)))
+        events.put((self, None))
+
+    def _say(self, message: Setup | Order) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended: the thread that listens will tell
+            self._stdin.write(to_json(message) + "\n")
+            self._stdin.flush()
+
+
+def saved(code: int) -> bool:
+    """Return whether a worker with this exit code left in good order."""
+    return code == SAVED
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        return f"its worker was killed by {signal.Signals(-code).name}"
+    return f"its worker ended with exit code {code}"
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(max(os.fstat(errors.fileno()).st_size - 4096, 0))
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""

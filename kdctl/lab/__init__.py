@@ -1,0 +1,1 @@
+"""What runs are made of: found, planned, put together and held against the device, without training."""

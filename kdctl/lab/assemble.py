@@ -1,0 +1,174 @@
+"""From a plan to the objects that the engine trains."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
+from kdctl.engine.device import Compute
+from kdctl.engine.frozen import frozen_copy
+from kdctl.engine.member import Member
+from kdctl.engine.optim import build_optimizer
+from kdctl.engine.resume import load_state
+from kdctl.engine.seeds import derive
+from kdctl.engine.trainer import TrainingData
+from kdctl.errors import KdctlError
+from kdctl.lab.bench import Bench
+from kdctl.lab.data import Sizes
+from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.dataset import DatasetOptions
+from kdctl.protocols.distiller import Distiller, Setup, methods
+from kdctl.protocols.projector import projectors
+from kdctl.readers.selection import SelectedData
+from kdctl.recipe.component import Spec
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import ModelFacts
+
+Built = TypeVar("Built")
+CPU = torch.device("cpu")
+NUM_TRIED = 8
+"""Images on which a teacher's copy is held against the teacher."""
+
+
+def build_data(data: SelectedData, options: DatasetOptions, device: torch.device) -> TrainingData:
+    """Put the splits on the device."""
+    normalise = Normalisation(data.mean, data.std, device)
+    return TrainingData(
+        train=TrainingSet(data.train, normalise, options, device),
+        val=None if data.val is None else EvaluationSet(data.val, normalise, device),
+        test=EvaluationSet(data.test, normalise, device),
+    )
+
+
+def build_student(plan: RunPlan, sizes: Sizes) -> Backbone:
+    """Build the student with the weights that its seed draws."""
+    builder = models.get(plan.student.name).item
+    return _seeded(derive(plan.seed, "student"), lambda: builder(*sizes))
+
+
+def build_distiller(
+    plan: RunPlan,
+    student: Backbone,
+    teachers: Sequence[Backbone],
+    *,
+    num_samples: int,
+    device: torch.device = CPU,
+) -> Distiller:
+    """Build the method around student and teachers, on the device, as its last phase needs it.
+
+    What that phase does not train does not require gradients.
+
+    Raises:
+        KdctlError: student, teachers and method do not fit together.
+    """
+    rng = torch.Generator(device)
+    distiller = join(plan, student, teachers, num_samples=num_samples, rng=rng, projector=make_projector)
+    return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def join(
+    plan: RunPlan,
+    student: Backbone,
+    teachers: Sequence[Backbone],
+    *,
+    num_samples: int,
+    rng: torch.Generator,
+    projector: Callable[[Spec, Shape, Shape], nn.Module],
+) -> Distiller:
+    """Build the method around student and teachers where torch puts new weights, in its last phase.
+
+    Raises:
+        KdctlError: student, teachers and method do not fit together.
+    """
+    for teacher in teachers:
+        if teacher.num_classes != student.num_classes:
+            raise KdctlError(
+                f"a teacher tells {teacher.num_classes} classes apart, the data have {student.num_classes}.",
+                "use a teacher that was trained on the same data.",
+            )
+    setup = Setup(
+        student=student,
+        teachers=tuple(teachers),
+        make_projector=projector,
+        num_classes=student.num_classes,
+        num_samples=num_samples,
+        rng=rng,
+    )
+    method = methods.get(plan.method.name).item
+    distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
+    distiller.begin(distiller.phases()[-1])
+    return distiller
+
+
+def freeze_teachers(plan: RunPlan, teachers: Sequence[Backbone], data: TrainingData) -> list[Backbone]:
+    """Return the teachers as the engine runs them; methods and what is shipped keep the originals.
+
+    Raises:
+        KdctlError: a teacher's numbers overflow in the precision that the plan asks for.
+    """
+    images = next(data.test.images())[:NUM_TRIED]
+    return [frozen_copy(teacher, plan.engine, images) for teacher in teachers]
+
+
+def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
+    """Build the projector that `spec` describes."""
+    return projectors.get(spec.name).item(spec.options, source, target)
+
+
+def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
+    """Put a run at its start, or where its saved state left it."""
+    member = Member(
+        key=plan.key,
+        seed=plan.seed,
+        distiller=distiller,
+        make_optimizer=functools.partial(build_optimizer, plan.optimizer),
+        schedule=plan.schedule.options,
+        learning_rate=plan.optimizer.options.learning_rate,
+        folder=bench.folder(plan.key).path,
+        plan=plan.tree(),
+    )
+    load_state(member)
+    return member
+
+
+def model_facts(distiller: Distiller, teachers: Sequence[Backbone]) -> ModelFacts:
+    """Count what is trained and what is shipped."""
+    student = count_parameters(distiller.student)
+    return ModelFacts(
+        student_parameters=student,
+        shipped_parameters=count_parameters(distiller.inference_model()),
+        teacher_parameters=max(map(count_parameters, teachers), default=None),
+        projector_parameters=count_parameters(distiller) - student,
+        untrained=_never_trained(distiller),
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters; batch norm's running statistics are not counted, as in papers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _never_trained(distiller: Distiller) -> tuple[str, ...]:
+    """Name the pieces that no phase trains."""
+    untrained: list[dict[str, nn.Module]] = []
+    for phase in distiller.phases():
+        distiller.begin(phase)
+        untrained.append(distiller.untrained_pieces())
+    return tuple(name for name in untrained[0] if all(name in pieces for pieces in untrained))
+
+
+def build_compute(plan: RunPlan, device: torch.device) -> Compute:
+    """Return the device with the plan's precision."""
+    return Compute(device=device, options=plan.engine)
+
+
+def _seeded(seed: int, build: Callable[[], Built]) -> Built:
+    """Draw weights from a stream of their own; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

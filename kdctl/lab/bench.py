@@ -1,0 +1,39 @@
+"""What it takes to train runs: their folders, data and a device, but no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdctl.lab.data import DataLibrary
+from kdctl.store.folder import RunFolder
+
+if TYPE_CHECKING:
+    from kdctl.engine.teacher_table import TeacherTable
+
+TeacherCache = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Run folders, data and device of one process. A compute node has nothing else."""
+
+    runs: Path
+    """Folder of run folders."""
+    library: DataLibrary
+    """The data sets."""
+    device: str = "auto"
+    """'auto', 'cpu', 'cuda' or 'cuda:N'."""
+    num_threads: int | None = None
+    """CPU threads of torch; None: its default."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Whether steps are recorded as CUDA graphs; 'on' stops with an error where they cannot be."""
+    teacher_cache: TeacherCache = "auto"
+    """Whether teacher outputs are kept that come again; it changes no number."""
+    tables: dict[str, TeacherTable] = field(default_factory=dict["str", "TeacherTable"], compare=False)
+    """The outputs that are kept for all gangs of this process, by what decides them."""
+
+    def folder(self, key: str) -> RunFolder:
+        """Return the folder of a run."""
+        return RunFolder(self.runs, key)

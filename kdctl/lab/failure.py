@@ -1,0 +1,107 @@
+"""What stopped a run, in words."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdctl.errors import KdctlError, Mistake
+from kdctl.records import RunState, StoredRun
+
+TRACEBACK = "traceback.txt"
+"""In the folder of a run that stopped over something unexpected."""
+
+_SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch words it, by device and version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a gang could not go on; holds no reference to its tensors, as the exception does."""
+
+    problem: str
+    hint: str
+    traceback: str = ""
+    """For something that nobody foresaw; else empty."""
+    out_of_memory: bool = False
+    """Whether a smaller gang might go on."""
+    device_lost: bool = False
+    """Whether the process can compute nothing more: a GPU that failed once refuses it all further work."""
+
+    def mistake(self) -> Mistake:
+        """Return what to write down."""
+        return Mistake(problem=self.problem, hint=self.hint)
+
+
+class RunsFailedError(KdctlError):
+    """Runs that were asked for could not be trained."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        """Report all of them at once."""
+        super().__init__(mistakes[0].problem, mistakes[0].hint)
+        self.mistakes = mistakes
+        self.args = (mistakes,)
+
+
+def explain(error: Exception, device: str) -> Failure:
+    """Word an error that came up in training on `device`."""
+    if isinstance(error, KdctlError):
+        return Failure(problem=error.problem, hint=error.hint)
+    first_line = str(error).partition("\n")[0]
+    if _is_memory(error):
+        return Failure(
+            problem=f"out of memory on {device}: {first_line or type(error).__name__}",
+            hint="lower data.batch_size or --gang, choose a smaller student, or use a larger device.",
+            out_of_memory=True,
+        )
+    return Failure(
+        problem=f"{type(error).__name__}: {first_line} ({_place(error)})",
+        hint=f"mend the code it names; {TRACEBACK} in the run's folder says how it came there.",
+        traceback="".join(traceback.format_exception(error)),
+        device_lost=isinstance(error, torch.AcceleratorError),
+    )
+
+
+def mistakes_of(runs: Iterable[StoredRun], failures: Mapping[str, Failure]) -> tuple[Mistake, ...]:
+    """Return what is to be mended for the failed ones among `runs`, one mistake for each reason.
+
+    Args:
+        runs: of any state.
+        failures: by run key, those that happened in this process; others have only their reason.
+    """
+    keys: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        if run.state is RunState.FAILED:
+            failure = failures.get(run.key)
+            hint = failure.hint if failure else "mend it, then start failed runs again with --retry-failed."
+            keys.setdefault((run.reason, hint), []).append(run.key)
+    return tuple(
+        Mistake(problem=f"{named_runs(names)} failed: {reason}", hint=hint)
+        for (reason, hint), names in keys.items()
+    )
+
+
+def _is_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _place(error: Exception) -> str:
+    """Return file and line of the innermost code that is no library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _SITE_PACKAGES not in Path(frame.filename).parents]
+    last = (own or frames)[-1]
+    return f"{last.filename}, line {last.lineno}"
+
+
+def named_runs(keys: Sequence[str]) -> str:
+    """Name one run, or say how many there are and name the first."""
+    return f"run {keys[0]}" if len(keys) == 1 else f"{len(keys)} runs ({keys[0]}, ...)"

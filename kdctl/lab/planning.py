@@ -1,0 +1,107 @@
+"""From a recipe to its plans, in the light of what a workspace has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
+
+from kdctl.errors import KdctlError, Mistake, RecipeError
+from kdctl.lab.catalog import full_catalog
+from kdctl.lab.structure import Structure, Structures
+from kdctl.lab.teachers import TeacherLibrary
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.context import PlanContext
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
+from kdctl.recipe.space import Point
+
+NO_POINT = Point(values={})
+"""The one configuration of a recipe without a grid."""
+
+
+class Planner:
+    """Resolves the configurations of one recipe, each once."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
+        """Name plug-ins, data and teachers as the workspace has them."""
+        self.recipe = recipe
+        self._context = PlanContext(
+            catalog=full_catalog(),
+            fingerprint=workspace.library.fingerprint,
+            teachers=TeacherLibrary(workspace),
+        )
+        self._structures = Structures(workspace.library)
+        self._known: dict[str, tuple[RunPlan, ...]] = {}
+
+    def replicates(self, point: Point) -> tuple[RunPlan, ...]:
+        """Return the runs of one configuration, one for each seed.
+
+        Raises:
+            RecipeError: everything that is wrong with it.
+        """
+        name = repr(sorted(point.values.items()))
+        if name not in self._known:
+            first, *others = self.recipe.seeds
+            plan = self.recipe.plan(point, first, self._context)
+            self.structure(plan)
+            self._known[name] = (plan, *(plan.with_seed(seed) for seed in others))
+        return self._known[name]
+
+    def structure(self, plan: RunPlan) -> Structure | None:
+        """Return how a run is built; None where a plug-in fails at it: then the run will say why.
+
+        Raises:
+            RecipeError: models, projector and method do not fit together.
+        """
+        with self._mistakes_in(""):
+            counts = self._structures.counts(plan.data)
+        with self._mistakes_in(f"{plan.pair()} · {plan.method.name}: "):
+            try:
+                return self._structures.of(plan, counts)
+            except KdctlError:
+                raise
+            except Exception:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
+                return None
+
+    def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
+        """Return all runs, each once, seed-outermost: all configurations with the first seed come first.
+
+        Raises:
+            RecipeError: everything that is wrong with any configuration.
+        """
+        mistakes: list[Mistake] = []
+        configurations: list[tuple[RunPlan, ...]] = []
+        for point in points:
+            try:
+                configurations.append(self.replicates(point))
+            except RecipeError as error:
+                mistakes.extend(error.mistakes)
+        if mistakes:
+            raise RecipeError(mistakes)
+        by_seed = [plan for plans in zip(*configurations, strict=True) for plan in plans]
+        return tuple({plan.key: plan for plan in by_seed}.values())
+
+    def probe(self, corners: Mapping[str, tuple[object, ...]]) -> tuple[RunPlan, ...]:
+        """Plan the first value of every field together, then each other value in place of the first.
+
+        Raises:
+            RecipeError: everything that is wrong with any of them.
+        """
+        first = {dotted: values[0] for dotted, values in corners.items()}
+        others = [
+            Point(values={**first, dotted: value})
+            for dotted, values in corners.items()
+            for value in values[1:]
+        ]
+        return self.runs([Point(values=first), *others])
+
+    @contextlib.contextmanager
+    def _mistakes_in(self, what: str) -> Generator[None]:
+        """Turn what does not fit into mistakes of the recipe."""
+        try:
+            yield
+        except KdctlError as error:
+            where = f"{self.recipe.source}: {what}"
+            raise RecipeError(
+                [Mistake(problem=where + mistake.problem, hint=mistake.hint) for mistake in error.mistakes]
+            ) from error

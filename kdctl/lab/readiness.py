@@ -1,0 +1,68 @@
+"""What would stop every run, found before the first of them starts."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
+from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.taught import require_teachers
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState, Selection
+
+_log = logging.getLogger(__name__)
+
+
+def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
+    """Look for the device, the teachers' models, and read all data that the plans name.
+
+    Raises:
+        KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
+            in a precision that is; the model of a finished teacher is gone, or is none for these data; data
+            are missing or corrupt, or smaller than asked for.
+    """
+    wanted = list(plans)
+    device = choose_device(workspace.device)
+    require_graphs(workspace.graphs, device)
+    _require_precision(wanted, device)
+    _require_files_of_teachers(wanted, workspace)
+    workspace.library.require(plan.data for plan in wanted)
+    require_teachers(wanted, workspace)
+
+
+def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> None:
+    keys = sorted({teacher.run for plan in plans for teacher in plan.teachers if teacher.run})
+    states = workspace.store.states(keys)
+    for key in keys:
+        path = workspace.folder(key).path / f"{Selection.LAST.value}.pt"
+        if states.get(key) is RunState.FINISHED and not path.is_file():
+            raise KdctlError(
+                f"the teacher, run {key}, is finished, but its model {path} is gone.",
+                f"restore the file, or train it again: `kdctl runs rm {key} --force`, then the same command.",
+            )
+
+
+def _require_precision(plans: Sequence[RunPlan], device: torch.device) -> None:
+    precisions = {(plan.engine.student_precision, plan.engine.teacher_precision) for plan in plans}
+    if device.type == "cpu" and any(teacher == "fp16" for _, teacher in precisions):
+        raise UsageError(
+            "engine.teacher_precision = 'fp16' needs a GPU.",
+            "use -o engine.teacher_precision=bf16 (or fp32).",
+        )
+    if any("bf16" in both for both in precisions) and has_fast_bf16(device) is False:
+        _warn_of_slow_bf16(str(device))
+
+
+@functools.cache
+def _warn_of_slow_bf16(device: str) -> None:
+    """Say it once; a sweep asks for every batch of its runs."""
+    _log.warning(
+        "%s has no instructions for bf16, which is slower than fp32 there; the numbers are as good. "
+        "For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32",
+        device,
+    )

@@ -1,0 +1,183 @@
+"""How a method joins student and teachers: built without weights, to see what does not fit and to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kdctl.engine.phases import Span, divide
+from kdctl.engine.shapes import shapes_only
+from kdctl.errors import KdctlError
+from kdctl.lab.assemble import count_parameters, join, make_projector, model_facts
+from kdctl.lab.data import DataLibrary, Sizes
+from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.distiller import Distiller, Match
+from kdctl.readers.selection import Counts
+from kdctl.recipe.component import Spec
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import ModelFacts, canonical_json
+
+_TRIED = 2
+"""Samples in the maps that projectors are tried on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedTaps:
+    """A tap of the student that is held against one of a teacher."""
+
+    student: str
+    student_shape: Shape
+    teacher: str
+    teacher_shape: Shape
+    weight: float | None
+    """What the distance is multiplied by within the method's own term; None: the method does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStructure:
+    """What one phase of the training reads and trains."""
+
+    name: str
+    """Empty where there is only one."""
+    epochs: int
+    matches: tuple[MatchedTaps, ...]
+    reads_teacher_logits: bool
+    untrained: tuple[str, ...]
+    """Pieces that no loss of this phase trains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """A method around its student and teachers."""
+
+    phases: tuple[PhaseStructure, ...]
+    added: Mapping[str, int]
+    """Modules that the method trains besides the student, with their parameters."""
+    facts: ModelFacts
+
+
+class Structures:
+    """Builds methods without weights, each combination of method, models and data once."""
+
+    def __init__(self, library: DataLibrary) -> None:
+        """Ask `library` how many classes and samples there are, and how large the images are."""
+        self._library = library
+        self._counts: dict[str, Counts] = {}
+        self._backbones: dict[tuple[str, Sizes], Backbone] = {}
+        self._known: dict[str, Structure | KdctlError] = {}
+
+    def counts(self, data: Spec) -> Counts:
+        """Return how many images a run on these data sees.
+
+        Raises:
+            KdctlError: the data are missing or corrupt, or smaller than the options ask for.
+        """
+        name = canonical_json(data.tree())
+        if name not in self._counts:
+            self._counts[name] = self._library.counts(data)
+        return self._counts[name]
+
+    def of(self, plan: RunPlan, counts: Counts) -> Structure:
+        """Return how a run on so many images is built; seed and learning rate do not matter for it.
+
+        Raises:
+            KdctlError: models, projector, method and length of the run do not fit together.
+        """
+        names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
+        known = canonical_json([names, plan.method.tree(), list(counts), plan.epochs])
+        if known not in self._known:
+            try:
+                self._known[known] = self._build(plan, counts)
+            except KdctlError as error:
+                self._known[known] = error
+        structure = self._known[known]
+        if isinstance(structure, KdctlError):
+            raise structure
+        return structure
+
+    def _build(self, plan: RunPlan, counts: Counts) -> Structure:
+        sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
+        with shapes_only():
+            student = self._backbone(plan.student.name, sizes)
+            teachers = [self._backbone(teacher.name, sizes) for teacher in plan.teachers]
+            distiller = join(
+                plan,
+                student,
+                teachers,
+                num_samples=counts.num_train,
+                rng=torch.Generator("cpu"),
+                projector=tried_projector,
+            )
+            return describe(distiller, teachers, plan.epochs)
+
+    def _backbone(self, name: str, sizes: Sizes) -> Backbone:
+        """Return a model that students and teachers of all combinations may share: it has no weights."""
+        if (name, sizes) not in self._backbones:
+            self._backbones[name, sizes] = models.get(name).item(*sizes).eval()
+        return self._backbones[name, sizes]
+
+
+def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:
+    """Return what a distiller reads, adds and trains in each of its phases.
+
+    Raises:
+        KdctlError: there are fewer epochs than phases.
+    """
+    spans = divide(distiller.phases(), epochs)
+    added = {
+        name: count
+        for name, module in distiller.named_children()
+        if module is not distiller.student and (count := count_parameters(module)) > 0
+    }
+    phases = tuple(_phase(distiller, span) for span in spans)
+    return Structure(phases=phases, added=added, facts=model_facts(distiller, teachers))
+
+
+def tried_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
+    """Build a projector without weights and see where it takes features.
+
+    Raises:
+        KdctlError: not to the teacher's shape, or it does not take the student's features.
+    """
+    with shapes_only():
+        projector = make_projector(spec, source, target).eval()
+        try:
+            reached = tuple(projector(torch.empty(_TRIED, *source)).shape[1:])
+        except NotImplementedError:  # an operation that needs numbers: the run will show
+            return projector
+        except RuntimeError as error:
+            raise _unfit(spec, source, f"fails on them ({str(error).splitlines()[0]})") from error
+    if reached != target:
+        raise _unfit(spec, source, f"makes {list(reached)} of them, the teacher has {list(target)}")
+    return projector
+
+
+def _unfit(spec: Spec, source: Shape, what: str) -> KdctlError:
+    return KdctlError(
+        f"projector '{spec.name}' does not fit: the student has features {list(source)}, and it {what}.",
+        "choose another one: kdctl list projectors.",
+    )
+
+
+def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
+    distiller.begin(span.phase)
+    return PhaseStructure(
+        name=span.phase.name,
+        epochs=span.epochs,
+        matches=tuple(_matched(distiller, match) for match in distiller.matches()),
+        reads_teacher_logits=bool(distiller.setup.teachers) and distiller.reads_teacher_logits,
+        untrained=tuple(distiller.untrained_pieces()),
+    )
+
+
+def _matched(distiller: Distiller, match: Match) -> MatchedTaps:
+    return MatchedTaps(
+        student=match.student,
+        student_shape=distiller.student.tap_shapes[match.student],
+        teacher=match.teacher,
+        teacher_shape=distiller.setup.teacher.tap_shapes[match.teacher],
+        weight=match.weight,
+    )

@@ -1,0 +1,51 @@
+"""Whether the teachers that exist already fit the data, found before any student is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdctl.errors import KdctlError, Mistake, RecipeError
+from kdctl.lab.bench import Bench
+from kdctl.lab.teachers import load_teacher
+from kdctl.readers.selection import SelectedData
+from kdctl.recipe.plan import RunPlan, TeacherRef
+from kdctl.records import canonical_json
+
+
+def require_teachers(plans: Iterable[RunPlan], bench: Bench) -> None:
+    """Load every teacher that was trained before, once for each selection of data.
+
+    Raises:
+        RecipeError: teachers that know other classes, weights of another model or head; all of them.
+    """
+    selected: dict[str, SelectedData] = {}
+    mistakes: dict[tuple[TeacherRef, str], tuple[Mistake, ...]] = {}
+    for plan in plans:
+        source = canonical_json(plan.data.tree())
+        if source not in selected:
+            selected[source] = bench.library.select(plan.data)
+        for teacher in plan.teachers:
+            # One that is given by its plan is trained first, on these data.
+            if teacher.plan is None and (teacher, source) not in mistakes:
+                mistakes[teacher, source] = _mistakes(teacher, selected[source], bench)
+    if found := [mistake for those in mistakes.values() for mistake in those]:
+        raise RecipeError(found)
+
+
+def _mistakes(teacher: TeacherRef, data: SelectedData, bench: Bench) -> tuple[Mistake, ...]:
+    try:
+        _require_teacher(teacher, data, bench)
+    except KdctlError as error:
+        return error.mistakes
+    return ()
+
+
+def _require_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> None:
+    backbone = load_teacher(teacher, data, bench).backbone
+    if backbone.num_classes != data.num_classes:
+        where = f"run {teacher.run}" if teacher.run else teacher.checkpoint
+        raise KdctlError(
+            f"the teacher {teacher.name} ({where}) tells {backbone.num_classes} classes apart, "
+            f"the data have {data.num_classes}.",
+            "name a teacher of the same classes, or change data.num_classes.",
+        )

@@ -1,0 +1,106 @@
+"""Whether teacher outputs are kept in memory, in tables that all gangs of this process share."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
+from kdctl.engine.trainer import Gang
+from kdctl.errors import KdctlError
+from kdctl.lab.bench import Bench
+from kdctl.lab.memory import available_bytes
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import canonical_json
+
+SHARE_OF_MEMORY = 0.25
+"""Of the memory that is free when a table is made: at most so much for it."""
+
+LEAST_SAVING = 0.1
+"""Of the teachers' work: a table that would save less is not made."""
+
+_log = logging.getLogger(__name__)
+
+
+def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Bench) -> TeacherTable | None:
+    """Return the table that a gang shall use; None where teachers run at every step.
+
+    `bench.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. On
+    a GPU steps are recorded with the teachers in them, unless graphs are off.
+
+    Args:
+        gang: members and teachers.
+        plan: of any member.
+        checkpoints: SHA-256 of each teacher's weights.
+        bench: what was asked for, and the tables that there are.
+
+    Raises:
+        KdctlError: a table is asked for and cannot be had.
+    """
+    choice = bench.teacher_cache
+    if not gang.teachers or choice == "off":
+        return None
+    name = _name(gang, plan, checkpoints)
+    known = bench.tables.get(name)
+    epochs = gang.num_epochs - gang.active[0].epoch
+    if choice == "auto" and known is None and saving(gang, epochs) < LEAST_SAVING:
+        return None
+    refusal = _unproven(gang) if known else _unproven(gang) or _too_large(gang, epochs)
+    if refusal and choice == "on":
+        raise KdctlError(f"--teacher-cache on: {refusal}.", "use --teacher-cache auto.")
+    if refusal:
+        _log.info("teacher outputs are not kept: %s", refusal)
+        return None
+    return bench.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
+
+
+def saving(gang: Gang, epochs: int) -> float:
+    """Return the share of the teachers' work that views drawn before would save in so many epochs."""
+    return 1.0 - _distinct(gang, epochs) / (len(gang.data.train) * max(epochs, 1))
+
+
+def _name(gang: Gang, plan: RunPlan, checkpoints: Sequence[str]) -> str:
+    """Name all that decides the bits of a table."""
+    arithmetic = [plan.engine.teacher_precision, plan.engine.fold_teacher, plan.engine.deterministic]
+    place = [str(gang.compute.device), torch.get_num_threads()]
+    data = [plan.data.content(), plan.data_fingerprint]
+    return canonical_json([list(checkpoints), *data, *arithmetic, *place])
+
+
+def _distinct(gang: Gang, epochs: int) -> float:
+    """Return how many different views are drawn in so many epochs, on average."""
+    train = gang.data.train
+    of_image = train.num_views / len(train)
+    return train.num_views * (1.0 - (1.0 - 1.0 / of_image) ** epochs)
+
+
+def _unproven(gang: Gang) -> str:
+    """Say why a table might change numbers; empty if it does not."""
+    device = gang.compute.device
+    if device.type != "cpu" and gang.graphs != "off":
+        return f"steps on {device} are recorded with the teachers in them"
+    wishes = gang.wishes()
+    if rows_are_independent(gang.data.train, wishes, functools.partial(gang.ask_teachers, wishes=wishes)):
+        return ""
+    return "here an image's outputs depend on the batch it comes in, or a batch is larger than the data"
+
+
+def _too_large(gang: Gang, epochs: int) -> str:
+    """Say how much memory a new table lacks; empty if it fits."""
+    train, wishes, budget = gang.data.train, gang.wishes(), _budget(gang)
+    example = gang.ask_teachers(train.batch(train.order(0, 0), 0).images, wishes)
+    needed = _distinct(gang, epochs) * row_bytes(wishes, example)
+    if needed <= budget:
+        return ""
+    return (
+        f"they would take {needed / 2**30:,.1f} GiB, more than {budget / 2**30:,.1f} GiB, "
+        f"which is {SHARE_OF_MEMORY:.0%} of the free memory"
+    )
+
+
+def _budget(gang: Gang) -> int:
+    available = available_bytes(gang.compute.device)
+    return 0 if available is None else int(SHARE_OF_MEMORY * available)

@@ -1,0 +1,135 @@
+"""Who may train a run: processes on this host, on others, with clocks that are set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.crews.claims import Claims
+from kdctl.crews.lease import Lease
+from kdctl.lab.workspace import Workspace
+from kdctl.records import RunState
+from kdctl.store.owner import Owner
+
+RecipeWriter = Callable[..., Path]
+
+LEASE = Lease(seconds=600, renew_seconds=20)
+ELSEWHERE = Owner(host="elsewhere", pid=7, token="::one")
+
+
+class Hand:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Hand:
+    return Hand()
+
+
+@pytest.fixture
+def claims(workspace: Workspace, clock: Hand) -> Claims:
+    return Claims(workspace=workspace, lease=LEASE, now=clock)
+
+
+@pytest.fixture
+def key(workspace: Workspace, recipe: RecipeWriter) -> str:
+    (plan,) = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs
+    workspace.store.add_runs([plan.planned()])
+    return plan.key
+
+
+def hold(workspace: Workspace, key: str, seconds: float, owner: Owner = ELSEWHERE) -> None:
+    """Let another host claim a run; by its own clock the lease lasts for so long from now."""
+    workspace.store.claim(key, owner, lease_seconds=seconds)
+    workspace.folder(key).hold(owner, lease_seconds=seconds)
+
+
+def test_a_claim_says_in_the_folder_who_works_there(claims: Claims, workspace: Workspace, key: str) -> None:
+    me = Owner.here()
+    assert claims.take(key, me)
+    holding = workspace.folder(key).holding()
+    assert holding is not None
+    assert holding.owner == me
+    assert not Claims(workspace=workspace, lease=LEASE).take(key, ELSEWHERE)
+
+
+def test_a_host_that_renews_keeps_its_run_whatever_its_clock_says(
+    claims: Claims, workspace: Workspace, key: str, clock: Hand
+) -> None:
+    """Its clock is two hours behind ours: its leases look as if they had run out long ago."""
+    hold(workspace, key, -7200)
+    for _ in range(10):
+        assert not claims.take(key, Owner.here())
+        clock.seconds += LEASE.renew_seconds
+        workspace.store.renew(key, ELSEWHERE, lease_seconds=-7200)
+        workspace.folder(key).hold(ELSEWHERE, lease_seconds=-7200)
+
+
+def test_a_lease_that_ran_out_is_watched_for_a_grace_before_it_is_taken(
+    claims: Claims, workspace: Workspace, key: str, clock: Hand
+) -> None:
+    hold(workspace, key, -1)
+    assert not claims.take(key, Owner.here())
+    clock.seconds = LEASE.grace_seconds - 1
+    assert not claims.take(key, Owner.here())
+    clock.seconds = LEASE.grace_seconds
+    assert claims.take(key, Owner.here())
+    assert workspace.store.run(key).attempts == 2
+
+
+def test_a_silent_host_loses_its_run_even_if_its_lease_lies_in_the_future(
+    claims: Claims, workspace: Workspace, key: str, clock: Hand
+) -> None:
+    """Our clock was set back by a day meanwhile."""
+    hold(workspace, key, 86_400)
+    assert not claims.take(key, Owner.here())
+    clock.seconds = LEASE.seconds - 1
+    assert not claims.take(key, Owner.here())
+    clock.seconds = LEASE.seconds
+    assert claims.take(key, Owner.here())
+
+
+def test_a_worker_that_renews_its_folder_is_respected_though_its_scheduler_is_gone(
+    claims: Claims, workspace: Workspace, key: str, clock: Hand
+) -> None:
+    """The database's lease runs out, because nobody is left to renew it."""
+    hold(workspace, key, -1)
+    for _ in range(10):
+        assert not claims.take(key, Owner.here())
+        clock.seconds += LEASE.renew_seconds
+        workspace.folder(key).hold(ELSEWHERE, lease_seconds=LEASE.seconds)
+
+
+def test_a_folder_is_respected_by_a_new_database(
+    workspace: Workspace, key: str, tmp_path: Path, recipe: RecipeWriter
+) -> None:
+    """The database was deleted while another host trained."""
+    hold(workspace, key, 60)
+    for file in workspace.runs.glob("kdctl.db*"):
+        file.unlink()
+    with workflows.open_workspace(workspace.runs, tmp_path / "data") as anew:
+        (plan,) = workflows.plan_training(recipe("method = 'ce'", teacher=""), anew).runs
+        anew.store.add_runs([plan.planned()])
+        assert not Claims(workspace=anew, lease=LEASE).take(key, Owner.here())
+        assert anew.store.run(key).state is RunState.PLANNED
+
+
+def test_a_process_of_this_host_that_ended_is_not_waited_for(
+    claims: Claims, workspace: Workspace, key: str
+) -> None:
+    here = Owner.here()
+    boot, namespace, _ = here.token.split(":")
+    gone = Owner(
+        host=here.host, pid=here.pid, token=f"{boot}:{namespace}:1"
+    )  # an earlier one with our number
+    hold(workspace, key, 600, gone)
+    assert claims.take(key, here)

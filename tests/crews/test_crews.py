@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.crews.crew import InThisProcess
+from kdctl.crews.lease import Lease
+from kdctl.crews.local_crew import LocalWorkers
+from kdctl.crews.messages import Setup
+from kdctl.crews.slurm_crew import SlurmJobs
+from kdctl.errors import KdctlError, UsageError
+from kdctl.lab.bench import Bench
+from kdctl.lab.data import DataLibrary
+from kdctl.lab.workspace import Workspace
+
+
+def test_one_slot_is_this_process_and_several_are_workers() -> None:
+    assert isinstance(workflows.choose_crew(), InThisProcess)
+    assert isinstance(workflows.choose_crew(slots=1), InThisProcess)
+    crew = workflows.choose_crew(slots=3)
+    assert isinstance(crew, LocalWorkers)
+    assert crew.slots == 3
+
+
+def test_options_of_slurm_are_passed_on_but_for_our_own() -> None:
+    crew = workflows.choose_crew("slurm", slurm_options={"partition": "gpu", "time": 60, "gangs_per_job": 4})
+    assert isinstance(crew, SlurmJobs)
+    assert (crew.slots, crew.gangs_per_job) == (64, 4)
+    assert crew.options == {"partition": "gpu", "time": 60}
+
+
+def test_wishes_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="no executor 'slurn'") as refusal:
+        workflows.choose_crew("slurn")
+    assert "did you mean 'slurm'" in refusal.value.hint
+    with pytest.raises(UsageError, match="--slurm-option needs --executor slurm"):
+        workflows.choose_crew(slurm_options={"partition": "gpu"})
+    with pytest.raises(UsageError, match="gangs_per_job=0 is no number of gangs"):
+        workflows.choose_crew("slurm", slurm_options={"gangs_per_job": 0})
+
+
+def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "schema = 1\nname = 'a'\nseeds = [0]\nstudent = 'resnet3'\nmethod = 'ce'\ndata = 'digits'\n"
+    )
+    crew = workflows.choose_crew("slurm", slurm_options={"time": 5})
+    with pytest.raises(KdctlError, match="there is no sbatch on this machine") as refusal:
+        workflows.sweep(recipe, workspace, crew=crew)
+    assert "submit host" in refusal.value.hint
+    assert workspace.store.runs() == []
+
+
+def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path) -> None:
+    bench = Bench(
+        runs=tmp_path / "runs",
+        library=DataLibrary(tmp_path / "data"),
+        device="cpu",
+        num_threads=3,
+        graphs="off",
+        teacher_cache="off",
+    )
+    told = {field.name for field in dataclasses.fields(Bench) if getattr(bench, field.name) != field.default}
+    theirs = Setup.of(bench, plugins=(), lease=Lease()).bench()
+    for name in told - {"library", "tables"}:
+        assert getattr(theirs, name) == getattr(bench, name)
+    assert theirs.library.root == bench.library.root
+    assert told >= {field.name for field in dataclasses.fields(Bench)} - {"tables"}

@@ -1,0 +1,174 @@
+"""Disks that fill up, databases that are locked or gone, checkpoints that rot: nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.errors import KdctlError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState
+
+RecipeWriter = Callable[..., Path]
+
+ALONE = {"teacher": "", "schedule": "schedule = {name = 'cosine', epochs = 3}"}
+
+
+class Started(Silent):
+    """Counts the runs that were started."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.steps = 0
+
+    def started(self, plans: list[RunPlan]) -> None:  # type: ignore[override]
+        self.keys.extend(plan.key for plan in plans)
+
+    def stepped(self, key: str, position: float) -> None:
+        self.steps += 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of three megabytes, or a skipped test."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.name != "posix" or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small tmpfs cannot be mounted here: that needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def trouble_of(path: Path, workspace: Workspace) -> str:
+    """Sweep, and return what went wrong."""
+    try:
+        return " ".join(mistake.problem for mistake in workflows.sweep(path, workspace).failures)
+    except KdctlError as error:
+        return error.problem
+
+
+@pytest.mark.parametrize("room", [0, 40_000])
+def test_a_full_disk_is_named_and_with_room_the_sweep_goes_on(
+    small_disk: Path, recipe: RecipeWriter, tmp_path: Path, room: int
+) -> None:
+    grid = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1, 0.2]"
+    first, more = recipe("method = 'ce'", **ALONE), recipe(grid, **ALONE)
+    ballast = small_disk / "ballast"
+    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
+        workflows.sweep(first, workspace)
+        free = os.statvfs(small_disk)
+        ballast.write_bytes(b"x" * (free.f_bavail * free.f_frsize - room))
+        assert re.search("no room|No space left|disk is full", trouble_of(more, workspace))
+    ballast.unlink()
+    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
+        finished = workflows.sweep(more, workspace, gang_size=1, retry_failed=True, replace=True)
+        assert {run.state for run in finished.runs} == {RunState.FINISHED}
+        assert len(finished.runs) == 3
+
+
+def test_a_disk_that_became_read_only_is_named_and_nothing_is_lost(
+    small_disk: Path, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    path = recipe("method = 'ce'", **ALONE)
+    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
+        before = workflows.sweep(path, workspace)
+    remount = ["mount", "-o", "remount,{}", str(small_disk)]
+    subprocess.run([word.format("ro") for word in remount], check=True)
+    with (
+        pytest.raises(KdctlError, match="read-only"),
+        workflows.open_workspace(small_disk / "runs", tmp_path / "data"),
+    ):
+        pass
+    subprocess.run([word.format("rw") for word in remount], check=True)
+    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
+        assert workflows.sweep(path, workspace).runs == before.runs
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_saved_state_that_rotted_is_noticed_and_the_run_ends_the_same(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, damage: str
+) -> None:
+    path = recipe("method = 'ce'", **ALONE)
+    seen = Started()
+    workflows.sweep(path, workspace, progress=seen, stop=lambda: seen.steps >= 3)
+    (state,) = workspace.runs.glob("*/resume.pt")
+    content = bytearray(state.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 1
+    state.write_bytes(bytes(content))
+    (run,) = workflows.sweep(path, workspace).runs
+    with workflows.open_workspace(tmp_path / "calm", tmp_path / "data", num_threads=1) as calm:
+        (other,) = workflows.sweep(path, calm).runs
+        assert workspace.folder(run.key).artifacts() == calm.folder(other.key).artifacts()
+        assert [epoch.epoch for epoch in workspace.store.epochs(run.key)] == [1, 2, 3]
+
+
+def test_a_database_that_another_program_locks_for_a_while_is_waited_for(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    path = recipe("method = 'ce'", **ALONE)
+    locked = threading.Event()
+
+    def lock() -> None:
+        connection = sqlite3.connect(workspace.store.path, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        locked.set()
+        time.sleep(1.5)
+        connection.execute("ROLLBACK")
+        connection.close()
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    locked.wait()
+    assert workflows.sweep(path, workspace).complete
+    thread.join()
+
+
+def test_a_database_that_was_deleted_is_rebuilt_from_the_folders(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    path = recipe("[grid]\nmethod = ['ce', 'kd']")
+    before = workflows.sweep(path, workspace)
+    workspace.store.close()
+    for file in workspace.runs.glob("kdctl.db*"):
+        file.unlink()
+    seen = Started()
+    with workflows.open_workspace(workspace.runs, tmp_path / "data", num_threads=1) as anew:
+        after = workflows.sweep(path, anew, progress=seen)
+        assert seen.keys == []
+        assert {run.key: run.result for run in after.runs} == {run.key: run.result for run in before.runs}
+        for run in after.runs:
+            assert anew.store.epochs(run.key) == anew.folder(run.key).epochs()
+            assert anew.store.artifacts(run.key)
+
+
+def test_a_result_that_was_written_but_not_indexed_is_not_trained_again(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    """The process died between the two."""
+    path = recipe("method = 'ce'", **ALONE)
+    (run,) = workflows.sweep(path, workspace).runs
+    with sqlite3.connect(workspace.store.path) as connection:
+        change = "UPDATE kdctl_runs SET state = 'running', result = NULL, lease_host = 'here', lease_pid = 1,"
+        connection.execute(
+            f"{change} lease_token = '::gone', lease_expires = '2026-01-01' WHERE key = ?", (run.key,)
+        )
+    connection.close()
+    seen = Started()
+    (again,) = workflows.sweep(path, workspace, progress=seen).runs
+    assert seen.keys == []
+    assert (again.state, again.result) == (RunState.FINISHED, run.result)

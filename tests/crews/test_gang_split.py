@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from kdctl import workflows
+from kdctl.crews.gang_split import fitting_parts, halves
+from kdctl.lab.data import Sizes
+from kdctl.lab.memory import pass_bytes, weight_bytes
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState, StoredRun
+from kdctl.workflows import gang_split
+
+RecipeWriter = Callable[..., Path]
+
+HUNGRY = '''
+import weakref
+from dataclasses import dataclass
+from torch.nn import functional
+from kdctl.protocols.distiller import Distiller, Losses, methods
+
+ALIVE = weakref.WeakSet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How many of its kind may live."""
+
+    most: int = {most}
+    strength: int = 0
+
+
+@methods.register("hungry")
+class Hungry(Distiller):
+    """Runs out of memory beside too many others."""
+
+    Config = Config
+    num_teachers = (0, 0)
+
+    def __init__(self, config, setup):
+        super().__init__(config, setup)
+        ALIVE.add(self)
+
+    def losses(self, step):
+        if len(ALIVE) > self.config.most:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        logits = step.student.require_logits()
+        return Losses(task=functional.cross_entropy(logits, step.batch.labels), logits=logits)
+'''
+
+
+def gang(recipe: RecipeWriter, workspace: Workspace, number: int = 5) -> Sequence[RunPlan]:
+    rates = [0.01 * (place + 1) for place in range(number)]
+    path = recipe(f"method = 'ce'\n[grid]\noptimizer.learning_rate = {rates}", teacher="")
+    return workflows.plan_sweep(path, workspace).runs
+
+
+def needs(weights: float, activations: float) -> int:
+    """Return the free memory in which so many weights and activations of the tiny student just fit."""
+    sizes = Sizes(num_classes=10, input_size=8)
+    count = weights * weight_bytes(["resnet3"], sizes, trained=True)
+    count += activations * pass_bytes("resnet3", sizes, 64)
+    return int(1.001 * count * gang_split.OVERHEAD / gang_split.SHARE_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("model", "megabytes"), [("resnet8x4", 2.57), ("resnet110", 8.45), ("mobilenetv2", 1.71), ("vgg8", 1.41)]
+)
+def test_what_a_pass_keeps_is_what_was_counted_by_hand(model: str, megabytes: float) -> None:
+    """Inputs of convolutions and batch norms, results of ReLUs: per image of 32x32 pixels, in fp32."""
+    sizes = Sizes(num_classes=100, input_size=32)
+    assert pass_bytes(model, sizes, 64) / 64 / 1e6 == pytest.approx(megabytes, rel=0.01)
+
+
+def test_members_on_a_cpu_share_the_memory_of_activations(
+    recipe: RecipeWriter,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plans = gang(recipe, workspace)
+    for free, expected in (
+        (needs(5, 1), [5]),
+        (needs(4, 1), [4, 1]),
+        (needs(2, 1), [2, 2, 1]),
+        (10, [1, 1, 1, 1, 1]),
+    ):
+        monkeypatch.setattr(gang_split, "available_bytes", lambda _device, free=free: free)
+        caplog.clear()
+        parts = fitting_parts(plans, workspace)
+        assert [len(part) for part in parts] == expected
+        assert [plan for part in parts for plan in part] == list(plans)
+        said = f"they train in gangs of {', '.join(map(str, expected))}"
+        assert (said in caplog.text) is (len(expected) > 1)
+
+
+def test_where_the_system_does_not_tell_nothing_is_cut(
+    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gang_split, "available_bytes", lambda _device: None)
+    plans = gang(recipe, workspace)
+    assert fitting_parts(plans, workspace) == [list(plans)]
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(8, [4, 4]), (5, [3, 2]), (2, [1, 1]), (1, [1])])
+def test_halves_keep_the_order(
+    recipe: RecipeWriter, workspace: Workspace, number: int, sizes: list[int]
+) -> None:
+    plans = list(gang(recipe, workspace, number))
+    parts = halves(plans)
+    assert [len(part) for part in parts] == sizes
+    assert [plan for part in parts for plan in part] == plans
+
+
+def sweep_hungry(
+    recipe: RecipeWriter, workspace: Workspace, folder: Path, most: int
+) -> tuple[StoredRun, ...]:
+    (folder / "hungry.py").write_text(HUNGRY.replace("{most}", str(most)))
+    path = recipe(
+        "method = 'hungry'\n[grid]\nmethod.strength = [1, 2, 3, 4, 5]",
+        teacher="",
+        plugins="plugins = ['hungry.py']",
+    )
+    return tuple(workflows.sweep(path, workspace, gang_size=5).runs)
+
+
+def test_a_gang_that_runs_out_of_memory_goes_on_in_halves_and_says_so(
+    recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = sweep_hungry(recipe, workspace, tmp_path, most=3)
+    assert {run.state for run in runs} == {RunState.FINISHED}
+    environments = [run.environment for run in runs if run.environment is not None]
+    assert [environment.reduced for environment in environments] == ["out of memory in a gang of 5"] * 5
+    assert [len(environment.gang.split()) for environment in environments] == [3, 3, 3, 2, 2]
+    assert caplog.text.count("go on in gangs of half the size") == 1
+
+
+def test_a_run_that_is_too_large_alone_fails_with_a_hint(
+    recipe: RecipeWriter, workspace: Workspace, tmp_path: Path
+) -> None:
+    runs = sweep_hungry(recipe, workspace, tmp_path, most=0)
+    assert {run.state for run in runs} == {RunState.FAILED}
+    assert all(run.reason.startswith("out of memory on auto: [enforce fail") for run in runs)
