@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import kdctl as package
-from kdctl.workflows import workspace
+from kdctl.lab import workspace
 
 Kdctl = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from kdctl.lab.memory import pass_bytes, weight_bytes
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun
-from kdctl.workflows import gang_split
+from kdctl.crews import gang_split
 
 RecipeWriter = Callable[..., Path]
 

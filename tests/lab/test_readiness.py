@@ -9,7 +9,7 @@ import torch
 from kdctl import workflows
 from kdctl.errors import UsageError
 from kdctl.lab.workspace import Workspace
-from kdctl.workflows import readiness
+from kdctl.lab import readiness
 
 RecipeWriter = Callable[..., Path]
 
