@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-Record = TypeVar("Record")
+from typing import Any
 
 
 class RunState(enum.StrEnum):
@@ -272,35 +264,3 @@ class StoredSweep:
     created: str
     """UTC, ISO 8601."""
     members: tuple[SweepMember, ...]
-
-
-def to_tree(record: Any) -> Any:
-    """Turn a record into plain dicts, lists and scalars, ready for JSON."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {item.name: to_tree(getattr(record, item.name)) for item in dataclasses.fields(record)}
-    if isinstance(record, Mapping):
-        return {str(key): to_tree(value) for key, value in record.items()}
-    if isinstance(record, (list, tuple)):
-        return [to_tree(value) for value in record]
-    return record.value if isinstance(record, enum.Enum) else record
-
-
-def from_tree(record: type[Record], tree: Any) -> Record:
-    """Turn what `to_tree` made (also after a trip through JSON) back into a record.
-
-    Raises:
-        ValueError: the tree does not describe such a record.
-    """
-    return _adapter(record).validate_python(tree)
-
-
-def canonical_json(tree: Any) -> str:
-    """Write a tree so that equal content gives equal text (sorted keys, no white space)."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-@functools.cache
-def _adapter(record: type[Record]) -> TypeAdapter[Record]:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - `kdctl --help` stays quick without it
-
-    return TypeAdapter(record)

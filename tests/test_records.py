@@ -18,10 +18,8 @@ from kdctl.records import (
     RunState,
     Selected,
     SplitMetrics,
-    canonical_json,
-    from_tree,
-    to_tree,
 )
+from kdctl.trees import canonical_json, from_tree, to_tree
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()

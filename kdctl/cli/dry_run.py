@@ -10,7 +10,7 @@ from kdctl.cli.options import Format
 from kdctl.cli.runs import planned_trees, show_plans, show_summary
 from kdctl.cli.wording import assignments, counted, duration, file_size, flop
 from kdctl.recipe.gangs import form_gangs
-from kdctl.records import to_tree
+from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
     from kdctl.workflows.disk import DiskNeed

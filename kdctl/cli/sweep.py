@@ -106,7 +106,7 @@ def sweep(
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
     from kdctl.cli.console import print_json, say
-    from kdctl.records import to_tree
+    from kdctl.trees import to_tree
 
     if form is options.Format.JSON:
         print_json(sweep=outcome.name, complete=outcome.complete, runs=[to_tree(run) for run in outcome.runs])

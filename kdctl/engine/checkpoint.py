@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
-from kdctl.records import canonical_json
+from kdctl.trees import canonical_json
 
 FORMAT = "kdctl-checkpoint-1"
 

@@ -11,7 +11,7 @@ from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerp
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
-from kdctl.records import canonical_json
+from kdctl.trees import canonical_json
 
 
 class Sizes(NamedTuple):

@@ -9,7 +9,7 @@ from kdctl.lab.bench import Bench
 from kdctl.lab.teachers import load_teacher
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.plan import RunPlan, TeacherRef
-from kdctl.records import canonical_json
+from kdctl.trees import canonical_json
 
 
 def require_teachers(plans: Iterable[RunPlan], bench: Bench) -> None:

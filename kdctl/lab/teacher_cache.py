@@ -14,7 +14,7 @@ from kdctl.errors import KdctlError
 from kdctl.lab.bench import Bench
 from kdctl.lab.memory import available_bytes
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import canonical_json
+from kdctl.trees import canonical_json
 
 SHARE_OF_MEMORY = 0.25
 """Of the memory that is free when a table is made: at most so much for it."""

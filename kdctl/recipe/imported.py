@@ -12,7 +12,8 @@ from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, TeacherRef, content_key
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog
-from kdctl.records import PlannedRun, to_tree
+from kdctl.records import PlannedRun
+from kdctl.trees import to_tree
 
 IMPORTED = "imported"
 """Stands in stored plans where others name the method that trained the model."""

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast
 
 from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import Schedule
-from kdctl.records import PlannedRun, canonical_json, to_tree
+from kdctl.records import PlannedRun
+from kdctl.trees import canonical_json, to_tree
 
 SCHEMA = 1
 """Version of the recipe and plan format."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdctl.records import canonical_json
 from kdctl.report.fields import flatten, read_field
 from kdctl.report.replicates import Replicates
 from kdctl.report.statistics import Summary, Verdict, WelchTest, holm, verdict, welch
+from kdctl.trees import canonical_json
 
 BASELINE_METHOD = "ce"
 

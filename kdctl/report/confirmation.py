@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
-from kdctl.records import Selection, StoredRun, StoredSweep, canonical_json
+from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.baseline import Comparison, compare, find_baseline
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.replicates import Replicates, group_by_configuration
@@ -23,6 +23,7 @@ from kdctl.report.wording import (
     signed,
     verdict_and_p,
 )
+from kdctl.trees import canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)

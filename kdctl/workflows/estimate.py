@@ -22,7 +22,8 @@ from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState, StoredRun, canonical_json
+from kdctl.records import RunState, StoredRun
+from kdctl.trees import canonical_json
 from kdctl.workflows.sweep_plan import SweepPlan
 
 MEASURED_BATCH = 32

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdctl.errors import KdctlError, UsageError, suggestion
 from kdctl.lab.workspace import Workspace
-from kdctl.records import StoredRun, to_tree
+from kdctl.records import StoredRun
 from kdctl.report.fields import flatten
 from kdctl.store.atomic import write_atomically
+from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
     import pandas as pd

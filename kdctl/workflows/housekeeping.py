@@ -186,7 +186,7 @@ def _needed(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:
             mistakes.append(
                 Mistake(
                     problem=f"run {teacher} is the teacher of {named_runs(found)}{words}.",
-                    hint="remove those too, or say --force: the next sweep that needs it trains it again.",
+                    hint="remove those too, or say --force: what needs it later trains or imports it again.",
                 )
             )
     return mistakes

@@ -9,8 +9,9 @@ from kdctl.errors import UsageError
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
-from kdctl.records import RunState, StoredSweep, canonical_json
+from kdctl.records import RunState, StoredSweep
 from kdctl.report.fields import flatten
+from kdctl.trees import canonical_json
 from kdctl.workflows.differences import Difference, compare_runs, differing_fields
 
 _LABELS = (

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState, Selection, StoredRun, canonical_json
+from kdctl.records import RunState, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.store.store import Store
 from kdctl.sweep.rounds import Standing, precise, trailing
+from kdctl.trees import canonical_json
 
 
 def dropped_after(

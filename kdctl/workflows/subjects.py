@@ -24,7 +24,8 @@ from kdctl.recipe.component import PLUGIN_SHA256
 from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.records import Selection, canonical_json
+from kdctl.records import RunState, Selection
+from kdctl.trees import canonical_json
 
 SPLITS = ("test", "val")
 
@@ -151,10 +152,12 @@ def _checkpoint(subject: str, workspace: Workspace, selection: Selection) -> Pat
     run = workspace.store.run(subject)
     path = workspace.folder(run.key).path / f"{selection.value}.pt"
     if not path.is_file():
-        raise KdctlError(
-            f"run {run.key} ({run.state.value}) has no {path.name}.",
-            "finish the run first; best-val needs data.val_fraction > 0.",
+        hint = (
+            "its models may have been freed by `kdctl runs gc`; best-val needs data.val_fraction > 0."
+            if run.state is RunState.FINISHED
+            else "finish the run first."
         )
+        raise KdctlError(f"run {run.key} ({run.state.value}) has no {path.name}.", hint)
     return path
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.crews import gang_split
 from kdctl.crews.gang_split import fitting_parts, halves
 from kdctl.lab.data import Sizes
 from kdctl.lab.memory import pass_bytes, weight_bytes
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun
-from kdctl.crews import gang_split
 
 RecipeWriter = Callable[..., Path]
 

@@ -18,7 +18,8 @@ from kdctl.errors import KdctlError
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunResult, RunState, to_tree
+from kdctl.records import RunResult, RunState
+from kdctl.trees import to_tree
 
 RecipeWriter = Callable[..., Path]
 

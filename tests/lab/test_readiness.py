@@ -8,8 +8,8 @@ import torch
 
 from kdctl import workflows
 from kdctl.errors import UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.lab import readiness
+from kdctl.lab.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

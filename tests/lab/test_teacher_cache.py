@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.lab import teacher_cache
 from kdctl.lab.bench import TeacherCache
 from kdctl.lab.failure import RunsFailedError
 from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
-from kdctl.lab import teacher_cache
 
 RecipeWriter = Callable[..., Path]
 Train = Callable[..., tuple[list[StoredRun], Workspace]]

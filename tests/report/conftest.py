@@ -17,8 +17,8 @@ from kdctl.records import (
     StoredRun,
     StoredSweep,
     SweepMember,
-    canonical_json,
 )
+from kdctl.trees import canonical_json
 
 # Best-test top-1 of the thirty single runs of deck B, as its run lists print them.
 DECK_B = {
