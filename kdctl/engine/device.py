@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.utils.deterministic
 
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 """What a CPU with arithmetic for bf16 has, on x86 and on ARM; others convert around each product."""
@@ -38,6 +40,12 @@ class Compute:
         # The cache would keep casts of weights alive from one step to the next.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
             yield
+
+    def translated(self, function: Function) -> Function:
+        """Return a function of a student's forward pass as it shall run: compiled, if that was asked for."""
+        if not self.options.compile_student:
+            return function
+        return cast(Function, torch.compile(function, dynamic=False))
 
 
 def choose_device(name: str) -> torch.device:

@@ -58,6 +58,8 @@ class Member:
     """Why the run cannot go on; empty while it can."""
     execution: str = "eager"
     """How its steps are executed, for the record."""
+    _observe: Callable[..., Outputs] | None = field(init=False, default=None)
+    """The student's forward pass as it runs."""
     left: bool = False
     """Whether the run was taken out of its gang: someone else trains it now."""
 
@@ -101,8 +103,10 @@ class Member:
     def learn(self, batch: Batch, teachers: tuple[Outputs, ...], progress: Tensor, compute: Compute) -> None:
         """Do the work of one step on the device; the same work each time, so that it can be recorded."""
         distiller = self.distiller
+        if self._observe is None:
+            self._observe = compute.translated(distiller.student.observe)
         with compute.arithmetic():
-            student = distiller.student.observe(
+            student = self._observe(
                 batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
             step = Step(batch=batch, student=student, teachers=teachers, progress=progress)

@@ -35,12 +35,16 @@ class EngineOptions:
     """Of a frozen teacher's maps and convolutions; vectors and logits are fp32. 'fp16' needs a GPU."""
     fold_teacher: bool = True
     """Frozen teachers run with their batch norms folded into convolutions: the same but for rounding."""
+    compile_student: bool = False
+    """Students run as `torch.compile` makes them: it takes half a minute at the start, needs a C++ compiler
+    on a CPU, and rounds differently."""
     deterministic: bool = True
     """Only algorithms that give the same bits every time."""
 
     def without_teacher(self) -> EngineOptions:
         """Return the options of a run that has no teacher: what they say of one does not part its key."""
-        return EngineOptions(student_precision=self.student_precision, deterministic=self.deterministic)
+        own = ("student_precision", "compile_student", "deterministic")
+        return EngineOptions(**{name: getattr(self, name) for name in own})
 
 
 @dataclass(frozen=True, kw_only=True)

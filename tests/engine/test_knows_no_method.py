@@ -32,6 +32,8 @@ def words_of(tree: ast.AST) -> Iterator[str]:
     """Yield every identifier and every string that is a single word."""
     for node in ast.walk(tree):
         match node:
+            case ast.Attribute(value=ast.Name(id="nn")):
+                pass  # a layer of torch
             case ast.Name(id=word) | ast.Attribute(attr=word) | ast.arg(arg=word):
                 yield word
             case ast.FunctionDef(name=word) | ast.ClassDef(name=word) | ast.keyword(arg=str(word)):

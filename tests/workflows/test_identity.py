@@ -8,6 +8,7 @@ import pytest
 from kdctl import workflows
 from kdctl.errors import UsageError
 from kdctl.lab.workspace import Workspace
+from kdctl.recipe.plan import NUMERICS
 from kdctl.store.sweep_files import read_sweep, sweep_files
 
 RecipeWriter = Callable[..., Path]
@@ -116,7 +117,7 @@ def test_a_kdctl_that_computes_other_numbers_does_not_mix_them_into_an_old_sweep
     with pytest.raises(UsageError, match="2 of its 2 runs") as refusal:
         workflows.plan_sweep(path, workspace)
     if "[grid]" in body:
-        assert "numerics: 1 → 99" in refusal.value.problem
+        assert f"numerics: {NUMERICS} → 99" in refusal.value.problem
     assert workflows.plan_sweep(path, workspace, replace=True).leaving
 
 
