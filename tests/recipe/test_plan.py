@@ -56,10 +56,10 @@ def test_a_whole_number_is_the_same_as_its_float(bench) -> None:
         *("schedule.epochs=2", "schedule.milestones=[150, 180]", "schedule.gamma=0.2"),
         *(
             "schedule.warmup_epochs=1",
-            "engine.student_precision=bf16",
+            "engine.student_precision=fp32",
             "engine.deterministic=false",
             "seeds=[1]",
-            "engine.teacher_precision=bf16",
+            "engine.teacher_precision=fp32",
             "engine.fold_teacher=false",
         ),
     ],
@@ -84,10 +84,10 @@ def test_every_option_of_every_section_is_part_of_the_key(bench) -> None:
 
 def test_how_a_teacher_would_run_is_no_content_of_a_run_without_one(bench) -> None:
     text = f"{BASE}method = 'ce'"
-    words = ("engine.teacher_precision=bf16", "engine.fold_teacher=false")
+    words = ("engine.teacher_precision=fp32", "engine.fold_teacher=false")
     assert bench.plan(text, *words) == bench.plan(text)
     assert key(bench, text, *words) == key(bench, text)
-    assert key(bench, text, "engine.student_precision=bf16") != key(bench, text)
+    assert key(bench, text, "engine.student_precision=fp32") != key(bench, text)
 
 
 def test_the_content_of_the_data_is_part_of_the_key(bench) -> None:

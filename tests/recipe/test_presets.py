@@ -36,6 +36,15 @@ def test_light_students_learn_slower_however_their_name_is_spelt(bench, student:
     assert plan.optimizer.options.learning_rate == 0.01
 
 
+@pytest.mark.parametrize("protocol", ["simkd", "crd"])
+def test_what_is_dense_trains_in_bf16_and_a_light_student_in_fp32(bench, protocol: str) -> None:
+    base = f'extends = "{protocol}"\nteacher = "resnet32x4"\n'
+    dense, light = (bench.plan(f'{base}student = "{name}"') for name in ("resnet8x4", "mobilenetv2"))
+    assert (dense.engine.student_precision, dense.engine.teacher_precision) == ("bf16", "bf16")
+    assert (light.engine.student_precision, light.engine.teacher_precision) == ("fp32", "bf16")
+    assert dense.teachers[0].plan.engine.student_precision == "bf16"
+
+
 def test_whatever_is_explicit_wins_over_the_papers_rate(bench) -> None:
     base = f'extends = "simkd"\n{PAIR}'
     assert bench.plan(base).optimizer.options.learning_rate == 0.01

@@ -24,13 +24,13 @@ def test_a_teachers_table_overlays_its_own_training(bench) -> None:
         seed = 5
         schedule = {{ name = "cosine", epochs = 3 }}
         optimizer.learning_rate = 0.7
-        engine.student_precision = "bf16"
+        engine.student_precision = "fp32"
     """
     plan = bench.plan(text)
     training = plan.teachers[0].plan
     assert (training.seed, training.schedule.name, training.epochs) == (5, "cosine", 3)
     assert (training.optimizer.options.learning_rate, training.optimizer.options.momentum) == (0.7, 0.9)
-    assert (training.engine.student_precision, plan.engine.student_precision) == ("bf16", "fp32")
+    assert (training.engine.student_precision, plan.engine.student_precision) == ("fp32", "bf16")
     assert (plan.epochs, plan.optimizer.options.learning_rate) == (240, 0.05)
 
 
