@@ -159,8 +159,8 @@ def test_keys_are_made_as_ever() -> None:
         engine=EngineOptions(),
         seed=3,
     )
-    assert plan.configuration == "e3eac5c81bd21e03"
-    assert plan.key == "5bd416ad3ae616ad"
+    assert plan.configuration == "dcf4611d86fafe3e"
+    assert plan.key == "e35a6fe79b6d9043"
 
 
 def test_a_plan_is_stored_with_every_value_explicit(bench) -> None:
