@@ -94,6 +94,6 @@ class _Widened(nn.Module):
 
 def _lower(model: Backbone, dtype: torch.dtype) -> None:
     """Let all links that give maps compute in `dtype`."""
-    for name, module in list(model.links.items()):
-        gives_map = len(model.tap_shapes[name]) == 3
-        model.links[name] = _Lowered(module, dtype) if gives_map else _Widened(module)
+    for name, shape in model.tap_shapes.items():  # what normalises the images before has no tap, and stays
+        module = model.links[name]
+        model.links[name] = _Lowered(module, dtype) if len(shape) == 3 else _Widened(module)
