@@ -11,6 +11,7 @@ import typer
 from kdctl.cli import options
 
 if TYPE_CHECKING:
+    from kdctl.lab.workspace import Execution
     from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3
@@ -55,13 +56,17 @@ def sweep(
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
 
+    execution: Execution = {
+        "device": device,
+        "num_threads": threads,
+        "graphs": graphs,
+        "teacher_cache": teacher_cache,
+    }
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     given = options.slurm_options(slurm_option)
     crew = workflows.choose_crew(executor, slots=slots, slurm_options=given)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
-    with workflows.open_for_planning(
-        runs, data, device=device, num_threads=threads, graphs=graphs, may_fetch=not dry_run
-    ) as workspace:
+    with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
         if dry_run:
             estimate = workflows.estimate_sweep(plan, workspace, gang_size=gang)
@@ -70,14 +75,7 @@ def sweep(
             return
         workflows.require_ready(plan.ahead, workspace)
     with (
-        workflows.open_workspace(
-            runs,
-            workspace.library,
-            device=device,
-            num_threads=threads,
-            graphs=graphs,
-            teacher_cache=teacher_cache,
-        ) as workspace,
+        workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
         progress,
     ):

@@ -14,6 +14,7 @@ from kdctl.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdctl.lab.workspace import Execution
     from kdctl.workflows.training import TrainPlan
 
 
@@ -50,12 +51,16 @@ def train(
     from kdctl.cli.runs import show_results
     from kdctl.cli.signals import StopSignals
 
+    execution: Execution = {
+        "device": device,
+        "num_threads": threads,
+        "graphs": graphs,
+        "teacher_cache": teacher_cache,
+    }
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     values = words.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    with workflows.open_for_planning(
-        runs, data, device=device, graphs=graphs, may_fetch=not dry_run
-    ) as workspace:
+    with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
@@ -65,14 +70,7 @@ def train(
             _show_text(plan, to=messages())
         workflows.require_ready(plan.to_do, workspace)
     with (
-        workflows.open_workspace(
-            runs,
-            workspace.library,
-            device=device,
-            num_threads=threads,
-            graphs=graphs,
-            teacher_cache=teacher_cache,
-        ) as workspace,
+        workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
         progress,
     ):

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from kdctl.lab.bench import Bench, TeacherCache
 from kdctl.lab.data import DataLibrary
@@ -23,27 +23,30 @@ class Workspace(Bench):
     store: Store
 
 
+class Execution(TypedDict, total=False):
+    """How runs are computed on this machine; what is left out is as `Bench` has it."""
+
+    device: str
+    num_threads: int | None
+    graphs: Literal["auto", "on", "off"]
+    teacher_cache: TeacherCache
+
+
 @contextmanager
 def open_workspace(
     runs: Path | str = "runs",
     data: DataLibrary | Path | str = "data",
     *,
-    device: str = "auto",
-    num_threads: int | None = None,
-    graphs: Literal["auto", "on", "off"] = "auto",
-    teacher_cache: TeacherCache = "auto",
     create: bool = True,
+    **execution: Unpack[Execution],
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
 
     Args:
         runs: folder of run folders and of the database.
         data: folder below which data sets are looked for, or a library that has read some already.
-        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-        num_threads: CPU threads of torch; None: its default.
-        graphs: whether steps are recorded as CUDA graphs: where it can be, always (or an error), never.
-        teacher_cache: whether teacher outputs are kept that come again: 'auto', 'on' or 'off'.
         create: False: the database must be there.
+        **execution: how runs are computed here; see `Execution`.
 
     Raises:
         KdctlError: the database is missing (and may not be created), not ours, or cannot be written.
@@ -51,15 +54,7 @@ def open_workspace(
     folder = Path(runs)
     with Store.open(folder / DATABASE, create=create) as store:
         library = data if isinstance(data, DataLibrary) else DataLibrary(Path(data))
-        yield Workspace(
-            runs=folder,
-            store=store,
-            library=library,
-            device=device,
-            num_threads=num_threads,
-            graphs=graphs,
-            teacher_cache=teacher_cache,
-        )
+        yield Workspace(runs=folder, store=store, library=library, **execution)
 
 
 @contextmanager
@@ -67,11 +62,8 @@ def open_for_planning(
     runs: Path | str = "runs",
     data: Path | str = "data",
     *,
-    device: str = "auto",
-    num_threads: int | None = None,
-    graphs: Literal["auto", "on", "off"] = "auto",
-    teacher_cache: TeacherCache = "auto",
     may_fetch: bool = True,
+    **execution: Unpack[Execution],
 ) -> Generator[Workspace]:
     """Open a workspace to plan or to look at checkpoint files: nothing is made that is not there.
 
@@ -88,12 +80,4 @@ def open_for_planning(
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
         store = stack.enter_context(Store.open(path))
-        yield Workspace(
-            runs=folder,
-            store=store,
-            library=library,
-            device=device,
-            num_threads=num_threads,
-            graphs=graphs,
-            teacher_cache=teacher_cache,
-        )
+        yield Workspace(runs=folder, store=store, library=library, **execution)

@@ -92,6 +92,14 @@ def recipe(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture
+def swept(kdctl: Callable[..., Answer], recipe: Callable[[str], str]) -> str:
+    """Return a recipe whose four runs are finished."""
+    name = recipe(GRID)
+    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
+    return name
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], subprocess.Popen[str]]]:
     """Start a command in a process of its own."""
     processes: list[subprocess.Popen[str]] = []

@@ -10,21 +10,6 @@ import pytest
 Kdctl = Callable[..., Any]
 WriteRecipe = Callable[..., str]
 
-GRID = """
-[[grid]]
-method = ["ce"]
-[[grid]]
-method = ["kd", "simkd"]
-"""
-
-
-@pytest.fixture
-def swept(kdctl: Kdctl, recipe: WriteRecipe) -> str:
-    """A recipe whose four runs are finished."""
-    name = recipe(GRID)
-    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
-    return name
-
 
 def rows(kdctl: Kdctl, words: str = "") -> list[dict[str, Any]]:
     return json.loads(kdctl(f"runs list --format json {words}").out)["rows"]

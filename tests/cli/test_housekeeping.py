@@ -14,20 +14,6 @@ from kdctl.store.store import Store
 Kdctl = Callable[..., Any]
 WriteRecipe = Callable[..., str]
 
-GRID = """
-[[grid]]
-method = ["ce"]
-[[grid]]
-method = ["kd", "simkd"]
-"""
-
-
-@pytest.fixture
-def swept(kdctl: Kdctl, recipe: WriteRecipe) -> str:
-    name = recipe(GRID)
-    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
-    return name
-
 
 def rows(kdctl: Kdctl) -> dict[str, dict[str, Any]]:
     """All runs, by student and method."""
