@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.utils.deterministic
 
+from kdctl.engine.allocator import keep_freed_memory
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
 
@@ -80,6 +81,7 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
+    keep_freed_memory()
     if compute.device.type == "cuda":  # what names no device, such as a capture's start, means this one
         torch.cuda.set_device(compute.device.index or 0)
     if num_threads is not None:

@@ -49,3 +49,34 @@ def test_a_shuffle_takes_one_channel_of_each_group_in_turn(memory_format: torch.
 def test_shuffling_with_complementary_groups_restores_the_order() -> None:
     features = torch.randn(2, 12, 3, 3)
     assert torch.equal(ChannelShuffle(4)(ChannelShuffle(3)(features)), features)
+
+
+class Remembers(nn.Module):
+    """Doubles a map, and remembers how the gradients lie that come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides: list[tuple[int, ...]] = []
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        doubled = 2 * features
+        node = doubled.grad_fn
+        assert node is not None
+        node.register_hook(lambda _, gradients: self.strides.append(gradients[0].stride()))
+        return doubled
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_what_is_concatenated_gets_a_gradient_without_gaps(halves: bool) -> None:
+    piece = Remembers()
+    join = HalfThrough(piece) if halves else Concatenation(piece, Times(3))
+    features = torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    output = join(features)
+    output.backward(torch.randn_like(output))
+    channels = output.shape[1] // 2
+    assert piece.strides == [(9 * channels, 1, 3 * channels, channels)]
+
+
+def test_a_shuffle_leaves_channels_last() -> None:
+    features = torch.randn(2, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert ChannelShuffle(3)(features).is_contiguous(memory_format=torch.channels_last)
