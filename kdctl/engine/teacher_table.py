@@ -9,35 +9,14 @@ served: another size may take another algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kdctl.engine.batches import EpochOrder, TrainingSet
+from kdctl.engine.teacher_outputs import Ask, KeptRows, Place, Wish, gather_outputs, pick, places_of
 from kdctl.protocols.backbone import Outputs
-
-Ask = Callable[[Tensor], tuple[Outputs, ...]]
-"""Runs all teachers on images [B, 3, H, W], as far as the wishes go."""
-
-_LOGITS = ""
-"""Stands for the logits among the names of taps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is read of one teacher."""
-
-    taps: tuple[str, ...]
-    logits: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the taps, and that of the logits if they are read."""
-        return (*self.taps, _LOGITS) if self.logits else self.taps
 
 
 class TeacherTable:
@@ -47,7 +26,7 @@ class TeacherTable:
         """Keep outputs of at most `num_bytes`; the index takes 4 bytes for each view on top."""
         self._num_views = num_views
         self._num_bytes = num_bytes
-        self._columns: dict[tuple[int, str], _Column] = {}
+        self._columns: dict[Place, _Column] = {}
 
     @property
     def num_bytes(self) -> int:
@@ -56,7 +35,7 @@ class TeacherTable:
 
     def unknown(self, wishes: Sequence[Wish], views: Tensor) -> Tensor:
         """Return for each of `views` [B] whether something that is wished for is missing: [B], bool."""
-        columns = [self._columns.get(name) for name in _names(wishes)]
+        columns = [self._columns.get(name) for name in places_of(wishes)]
         missing = torch.zeros_like(views, dtype=torch.bool)
         for column in columns:
             missing |= True if column is None else column.unknown(views)
@@ -64,7 +43,7 @@ class TeacherTable:
 
     def write(self, wishes: Sequence[Wish], views: Tensor, outputs: Sequence[Outputs]) -> bool:
         """Keep what the teachers said to `views` [B]; False if there is no room."""
-        found = {name: _pick(outputs, name) for name in _names(wishes)}
+        found = {name: pick(outputs, name) for name in places_of(wishes)}
         self._make_columns({name: values for name, values in found.items() if name not in self._columns})
         fresh = {name: self._columns[name].unknown(views) for name in found}
         if any(int(rows.sum()) > self._columns[name].room for name, rows in fresh.items()):
@@ -75,15 +54,9 @@ class TeacherTable:
 
     def read(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Outputs, ...]:
         """Return what is wished for of known `views` [B]."""
-        return tuple(
-            Outputs(
-                logits=self._columns[place, _LOGITS].read(views) if wish.logits else None,
-                taps={tap: self._columns[place, tap].read(views) for tap in wish.taps},
-            )
-            for place, wish in enumerate(wishes)
-        )
+        return gather_outputs(wishes, lambda place: self._columns[place].read(views))
 
-    def _make_columns(self, examples: Mapping[tuple[int, str], Tensor]) -> None:
+    def _make_columns(self, examples: Mapping[Place, Tensor]) -> None:
         """Share the memory that is left among new columns, the same number of rows for each."""
         reserved = sum(column.reserved_bytes for column in self._columns.values())
         wanted = sum(example[0].numel() * example.element_size() for example in examples.values())
@@ -137,7 +110,7 @@ class TableReader:
         count = len(places)
         whole = torch.cat([places, places.new_zeros(size - count)])  # always the same shape
         outputs = self._ask(self._train.gather(self._order, whole).images)
-        heads = [_head(seen, count) for seen in outputs]
+        heads = gather_outputs(self._wishes, lambda place: pick(outputs, place)[:count])
         done = self._table.write(self._wishes, self._views[places], heads)
         self._filled += count if done else 0
         return done
@@ -145,7 +118,7 @@ class TableReader:
 
 def row_bytes(wishes: Sequence[Wish], outputs: Sequence[Outputs]) -> int:
     """Return the bytes that what is wished for takes for one view."""
-    rows = (_pick(outputs, name)[0] for name in _names(wishes))
+    rows = (pick(outputs, name)[0] for name in places_of(wishes))
     return sum(row.numel() * row.element_size() for row in rows)
 
 
@@ -164,8 +137,8 @@ def rows_are_independent(train: TrainingSet, wishes: Sequence[Wish], ask: Ask) -
     kept = places % 2 == 0
     alone = ask(train.gather(order, places).images)
     among = ask(train.gather(order, torch.where(kept, places.roll(2), others)).images)
-    for name in _names(wishes):
-        here, there = _pick(alone, name), _pick(among, name)
+    for name in places_of(wishes):
+        here, there = pick(alone, name), pick(among, name)
         copy = _Column(here, size, size)
         copy.write(places, here)
         if not (torch.equal(here.roll(2, 0)[kept], there[kept]) and _same_layout(copy.read(places), here)):
@@ -178,26 +151,22 @@ class _Column:
 
     def __init__(self, example: Tensor, num_views: int, capacity: int) -> None:
         """Make room for `capacity` rows like those of `example` [B, ...]."""
-        self._last = _is_channels_last(example)
-        row = example[0].permute(1, 2, 0) if self._last else example[0]
         self._slots = torch.full((num_views,), -1, dtype=torch.int32, device=example.device)
-        with _memory_as_it_comes():  # a CPU's system gives it when it is written to
-            self._values = torch.empty((capacity, *row.shape), dtype=row.dtype, device=row.device)
-        self._row_bytes = row.numel() * row.element_size()
+        self._rows = KeptRows(example, capacity)
         self._used = 0
 
     @property
     def num_bytes(self) -> int:
-        return self._used * self._row_bytes
+        return self._used * self._rows.row_bytes
 
     @property
     def reserved_bytes(self) -> int:
-        return len(self._values) * self._row_bytes
+        return len(self._rows) * self._rows.row_bytes
 
     @property
     def room(self) -> int:
         """Return how many rows more there is room for."""
-        return len(self._values) - self._used
+        return len(self._rows) - self._used
 
     def unknown(self, views: Tensor) -> Tensor:
         return self._slots[views] < 0
@@ -205,50 +174,14 @@ class _Column:
     def write(self, views: Tensor, rows: Tensor) -> None:
         slots = torch.arange(self._used, self._used + len(views), device=views.device)
         self._slots[views] = slots.int()
-        self._values[self._used : self._used + len(views)] = rows.permute(0, 2, 3, 1) if self._last else rows
+        self._rows.write(self._used, rows)
         self._used += len(views)
 
     def read(self, views: Tensor) -> Tensor:
-        rows = self._values[self._slots[views].long()]
-        return rows.permute(0, 3, 1, 2) if self._last else rows
-
-
-def _names(wishes: Sequence[Wish]) -> Iterator[tuple[int, str]]:
-    return ((place, name) for place, wish in enumerate(wishes) for name in wish.names)
-
-
-def _pick(outputs: Sequence[Outputs], name: tuple[int, str]) -> Tensor:
-    place, tap = name
-    return outputs[place].taps[tap] if tap else outputs[place].require_logits()
-
-
-def _head(outputs: Outputs, count: int) -> Outputs:
-    logits = outputs.logits
-    return Outputs(
-        logits=None if logits is None else logits[:count],
-        taps={tap: features[:count] for tap, features in outputs.taps.items()},
-    )
-
-
-def _is_channels_last(features: Tensor) -> bool:
-    return (
-        features.dim() == 4 and not features.is_contiguous() and features.permute(0, 2, 3, 1).is_contiguous()
-    )
+        return self._rows.read(self._slots[views].long())
 
 
 def _same_layout(left: Tensor, right: Tensor) -> bool:
     """Compare strides; where a dimension has one entry, its stride means nothing."""
     pairs = zip(left.stride(), right.stride(), right.shape, strict=True)
     return all(one == other for one, other, size in pairs if size > 1)
-
-
-@contextmanager
-def _memory_as_it_comes() -> Generator[None]:
-    """Let `torch.empty` leave memory alone, which the deterministic mode fills."""
-    switches: Any = torch.utils.deterministic
-    before = switches.fill_uninitialized_memory
-    switches.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        switches.fill_uninitialized_memory = before

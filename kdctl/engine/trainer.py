@@ -25,7 +25,8 @@ from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.member import Member
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
-from kdctl.engine.teacher_table import TableReader, TeacherTable, Wish
+from kdctl.engine.teacher_outputs import Wish
+from kdctl.engine.teacher_table import TableReader, TeacherTable
 from kdctl.engine.writer import BackgroundWriter
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.records import EpochResult, Selection, SplitMetrics

@@ -39,7 +39,7 @@ class DepthwiseConv(nn.Conv2d):
         if input.shape[-1] < self.kernel_size[-1]:
             above, left = self.kernel_size[0] // 2, self.kernel_size[1] // 2
             padded = functional.pad(input, (left, left, above, above))
-            return functional.conv2d(padded, self.weight, groups=self.groups)
+            return functional.conv2d(padded, self.weight, self.bias, groups=self.groups)
         return super().forward(input)
 
 

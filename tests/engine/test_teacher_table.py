@@ -10,7 +10,8 @@ from torch import Tensor
 from kdctl.engine.batches import TrainingSet
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.member import Member
-from kdctl.engine.teacher_table import TableReader, TeacherTable, Wish, rows_are_independent
+from kdctl.engine.teacher_outputs import Wish
+from kdctl.engine.teacher_table import TableReader, TeacherTable, rows_are_independent
 from kdctl.engine.trainer import Gang, TrainingData, fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions

@@ -1,0 +1,100 @@
+"""What is read of frozen teachers, and rows of it that are kept as they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdctl.protocols.backbone import Outputs
+
+Ask = Callable[[Tensor], tuple[Outputs, ...]]
+"""Runs all teachers on images [B, 3, H, W], as far as the wishes go."""
+
+Place = tuple[int, str]
+"""A teacher and one of its outputs: a tap, or `LOGITS`."""
+
+LOGITS = ""
+"""Stands for the logits among the names of taps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is read of one teacher."""
+
+    taps: tuple[str, ...]
+    logits: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the taps, and that of the logits if they are read."""
+        return (*self.taps, LOGITS) if self.logits else self.taps
+
+
+class KeptRows:
+    """Rows of one output [B, ...], in its precision and layout."""
+
+    def __init__(self, example: Tensor, capacity: int) -> None:
+        """Make room for `capacity` rows like those of `example` [B, ...]."""
+        self._last = is_channels_last(example)
+        row = example[0].permute(1, 2, 0) if self._last else example[0]
+        with _memory_as_it_comes():  # a CPU's system gives it when it is written to
+            self._values = torch.empty((capacity, *row.shape), dtype=row.dtype, device=row.device)
+        self.row_bytes = row.numel() * row.element_size()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def write(self, first: int, rows: Tensor) -> None:
+        """Put `rows` [B, ...] from row `first` on."""
+        self._values[first : first + len(rows)] = rows.permute(0, 2, 3, 1) if self._last else rows
+
+    def read(self, places: Tensor) -> Tensor:
+        """Return a copy of the rows at `places` [B], int64: [B, ...]."""
+        rows = self._values[places]
+        return rows.permute(0, 3, 1, 2) if self._last else rows
+
+
+def places_of(wishes: Sequence[Wish]) -> Iterator[Place]:
+    """Yield all that is wished for."""
+    return ((teacher, name) for teacher, wish in enumerate(wishes) for name in wish.names)
+
+
+def pick(outputs: Sequence[Outputs], place: Place) -> Tensor:
+    """Return one output of one teacher: [B, ...]."""
+    teacher, name = place
+    return outputs[teacher].taps[name] if name else outputs[teacher].require_logits()
+
+
+def gather_outputs(wishes: Sequence[Wish], read: Callable[[Place], Tensor]) -> tuple[Outputs, ...]:
+    """Return what is wished for, each output as `read` gives it."""
+    return tuple(
+        Outputs(
+            logits=read((teacher, LOGITS)) if wish.logits else None,
+            taps={tap: read((teacher, tap)) for tap in wish.taps},
+        )
+        for teacher, wish in enumerate(wishes)
+    )
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """Say whether a map lies channels last, and in that way only."""
+    return (
+        features.dim() == 4 and not features.is_contiguous() and features.permute(0, 2, 3, 1).is_contiguous()
+    )
+
+
+@contextmanager
+def _memory_as_it_comes() -> Generator[None]:
+    """Let `torch.empty` leave memory alone, which the deterministic mode fills."""
+    switches: Any = torch.utils.deterministic
+    before = switches.fill_uninitialized_memory
+    switches.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        switches.fill_uninitialized_memory = before
