@@ -4,9 +4,9 @@
     python benchmarks/gpu_first_measurements.py --device cpu --quick     (tries the script itself)
 
 Facts of the machine; the tests that need a GPU; a step alone, plain and replayed from CUDA graphs, with its
-kernels; gangs of 1 to 16; precisions; evaluation. SimKD with batch 64 on noise in the form of CIFAR-100:
-speed does not depend on the images. Writes Markdown and JSON after each part, so that a machine that is
-taken away leaves what was measured. A part that fails says so, and the next one goes on.
+kernels; gangs of 1 to 16; teachers that look ahead; precisions; evaluation. SimKD with batch 64 on noise in
+the form of CIFAR-100: speed does not depend on the images. Writes Markdown and JSON after each part, so that
+a machine that is taken away leaves what was measured. A part that fails says so, and the next one goes on.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ from kdctl.workflows.benchmarking import Subject
 
 HERE = Path(__file__).parent
 GANGS = (1, 2, 4, 8, 16)
+LOOKAHEADS = (1, 4, 8, 16)
+"""Batches that teachers see at once."""
+CHUNKS_PER_ROUND = 16
+"""So that the chunk that is looked at for nothing when a round ends weighs little."""
 PRECISIONS = (("fp32", "fp32"), ("fp32", "fp16"), ("bf16", "bf16"), ("bf16", "fp16"))
 FAST = ("bf16", "fp16")
 TOP_KERNELS = 20
@@ -97,7 +101,13 @@ class Lab:
     folder: Path
 
     def subject(
-        self, pair: str, precision: tuple[str, str], members: int = 1, *, graphs: str = "auto"
+        self,
+        pair: str,
+        precision: tuple[str, str],
+        members: int = 1,
+        *,
+        graphs: str = "auto",
+        lookahead: int = 1,
     ) -> Subject:
         """Build a gang of equal members, its state warmed up."""
         teacher, student = pair.split(":")
@@ -105,6 +115,7 @@ class Lab:
             f"engine.{who}_precision='{name}'"
             for who, name in zip(("student", "teacher"), precision, strict=True)
         ]
+        overrides.append(f"engine.teacher_lookahead={lookahead}")
         words = layer(student, [teacher], method="simkd", data="noise")
         recipe = open_recipe(None, "simkd", words, overrides, [HERE / "synthetic.py"])
         opened = workflows.open_for_planning(
@@ -125,9 +136,9 @@ class Lab:
         """Return the precisions that are meant for this device."""
         return FAST if self.device.type == "cuda" else ("fp32", "fp32")
 
-    def measured(self, subject: Subject) -> Row:
-        """Return what a step of a gang takes."""
-        steps, rounds = self.arguments.steps, self.arguments.rounds
+    def measured(self, subject: Subject, least_steps: int = 1) -> Row:
+        """Return what a step of a gang takes, over `least_steps` or more in a round."""
+        steps, rounds = max(self.arguments.steps, least_steps), self.arguments.rounds
         seconds = sorted(subject.take(steps) / steps for _ in range(rounds))
         members = len(subject.gang.members)
         step = median(seconds)
@@ -163,6 +174,7 @@ def main() -> None:
         report.run(f"{pair}, alone: plain and replayed", lambda pair=pair: alone(lab, pair))
         report.run(f"{pair}, alone: kernels of a replayed step", lambda pair=pair: kernels(lab, pair))
         report.run(f"{pair}, gangs", lambda pair=pair: gangs(lab, pair))
+        report.run(f"{pair}, batches that the teacher sees at once", lambda pair=pair: lookaheads(lab, pair))
         report.run(f"{pair}, precisions (student, teacher)", lambda pair=pair: precisions(lab, pair))
         report.run(f"{pair}, evaluation", lambda pair=pair: evaluation(lab, pair))
     if arguments.official:
@@ -279,6 +291,16 @@ def gangs(lab: Lab, pair: str) -> list[Row]:
         subject = lab.subject(pair, lab.precision(), size)
         rows.append({"members": size, **lab.measured(subject), "host us": host_us(lab, subject)})
     return rows
+
+
+def lookaheads(lab: Lab, pair: str) -> list[Row]:
+    """Measure runs, alone and in a gang, whose teacher sees several batches at once."""
+    return [
+        {"members": size, "batches": number, **lab.measured(subject, CHUNKS_PER_ROUND * number)}
+        for size in (1, max(lab.arguments.gang or (8,)))
+        for number in (LOOKAHEADS[:2] if lab.arguments.quick else LOOKAHEADS)
+        for subject in [lab.subject(pair, lab.precision(), size, lookahead=number)]
+    ]
 
 
 def precisions(lab: Lab, pair: str) -> list[Row]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,3 +199,83 @@ class TapeLanes:
 def tape_lanes() -> type[TapeLanes]:
     """Lanes that record and replay on a CPU as CUDA graphs do on a GPU."""
     return TapeLanes
+
+
+class UnrulyLane(TapeLane):
+    """A lane that does its work late, and in the wildest order against others that its waits allow."""
+
+    def __init__(self, others: UnrulyLanes) -> None:
+        super().__init__()
+        self.others = others
+        self.queue: deque[Callable[[], None] | tuple[UnrulyLane, int]] = deque()
+        """Work, or another lane with the number of works that must be done there before."""
+        self.num_queued = self.num_done = 0
+
+    def run(self, work: Callable[[], None]) -> None:
+        self.queue.append(work)
+        self.num_queued += 1
+
+    def record(
+        self, work: Callable[[], None], *, rehearse: Callable[[], None], randomness: object = None
+    ) -> Callable[[], None]:
+        self.others.finish()
+        return super().record(work, rehearse=rehearse, randomness=randomness)
+
+    def wait_for(self, other: object) -> None:
+        if isinstance(other, UnrulyLane):
+            self.queue.append((other, other.num_queued))
+
+    def go_on(self) -> bool:
+        """Do the next work; False if there is none, or it must wait."""
+        while self.queue:
+            if callable(self.queue[0]):
+                self.queue.popleft()()  # type: ignore[operator]
+                self.num_done += 1
+                return True
+            other, number = self.queue[0]
+            if other.num_done < number:
+                return False
+            self.queue.popleft()
+        return False
+
+
+class HostLane(TapeLane):
+    """The lane of code that knows no lanes: what it waits for is done."""
+
+    def __init__(self, others: UnrulyLanes) -> None:
+        super().__init__()
+        self.others = others
+
+    def wait_for(self, other: object) -> None:
+        self.others.finish()
+
+
+class UnrulyLanes:
+    """Stands in for streams whose work overlaps as a GPU pleases."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.lanes: list[UnrulyLane] = []
+
+    def open(self) -> UnrulyLane:
+        self.lanes.append(UnrulyLane(self))
+        return self.lanes[-1]
+
+    def current(self) -> HostLane:
+        return HostLane(self)
+
+    def finish(self) -> None:
+        """Do all that is queued; one lane runs ahead of the others as far as it can, then another."""
+        while any(lane.queue for lane in self.lanes):
+            order = self.random.sample(self.lanes, len(self.lanes))
+            done = False
+            for lane in order:
+                while lane.go_on():
+                    done = True
+            assert done or not any(lane.queue for lane in self.lanes), "lanes wait for each other"
+
+
+@pytest.fixture
+def unruly_lanes() -> type[UnrulyLanes]:
+    """Lanes that overtake each other wherever nothing makes them wait, differently for each seed."""
+    return UnrulyLanes

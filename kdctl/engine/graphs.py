@@ -1,8 +1,8 @@
 """Taking the steps of a gang by replaying records of them.
 
 At batch 64 a GPU waits for the host, which launches some hundred small kernels for each step. So the work
-of a step is recorded once, as CUDA graphs, and replayed: one graph makes the batch and runs the
-teachers, then comes one for each member, on a lane of its own, so that small kernels overlap. A member
+of a step is recorded once, as CUDA graphs, and replayed: one graph makes the batch, one runs the teachers
+ahead, then comes one for each member, all on lanes of their own, so that small kernels overlap. A member
 that leaves is simply not replayed any more; a run on its own is a gang of one.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.lanes import Lane, Lanes, Work
 from kdctl.engine.member import Member
-from kdctl.engine.pieces import Exam, Feed, Pupil
+from kdctl.engine.pieces import Exam, Pupil
+from kdctl.engine.supply import REHEARSALS, CannotRecordError, Supply, first_line
 from kdctl.errors import KdctlError
 
 if TYPE_CHECKING:
@@ -30,14 +33,7 @@ _log = logging.getLogger(__name__)
 RECORDED = "graphs"
 """How the steps of a member are executed that are replayed."""
 
-REHEARSALS = 3
-"""Runs before a record: libraries choose their algorithms and take their memory in the first ones."""
-
 _UNSAFE = "the method says that its steps cannot be recorded"
-
-
-class CannotRecordError(Exception):
-    """Not even batch and teachers can be recorded: the gang must take its steps in another way."""
 
 
 @dataclass(kw_only=True)
@@ -70,10 +66,7 @@ class GraphedSteps:
         self._gang = gang
         self._lanes = lanes
         self._required = required
-        self._feed_lane = lanes.open()
-        self._feed: Feed | None = None
-        self._feeding: dict[int, Work] = {}
-        """By the number of images in the batch."""
+        self._supply = Supply(gang, lanes)
         self._tracks: dict[int, _Track] = {}
         """By the identity of the member: a benchmark repeats runs."""
         self._said: set[str] = set()
@@ -92,26 +85,26 @@ class GraphedSteps:
         if any(self._is_new(member) for member in members):
             self._record(members, order)
             self.settle()
-        self._feed_of_gang.begin_epoch(order, first.step)
+        current = self._lanes.current()
+        self._supply.begin_epoch(order, first.step, current)
         for member in members:
             self._tracks[id(member)].pupil.begin_epoch()
-        current = self._lanes.current()
-        for lane in (self._feed_lane, *(self._tracks[id(member)].lane for member in members)):
-            lane.wait_for(current)
+        for member in members:
+            self._tracks[id(member)].lane.wait_for(current)
 
     def take(self) -> None:
         """Replay the next step of every active member."""
         members = self._gang.active
         size = self._gang.data.train.size(members[0].step)
-        self._feed_lane.run(self._feeding[size])
+        self._supply.advance(members[0].step)
         for member in members:
             track = self._tracks[id(member)]
             member.reseed()
-            track.lane.wait_for(self._feed_lane)
+            track.lane.wait_for(self._supply.lane)
             track.lane.run(track.steps[size])
             member.advance(size)
         for member in members:  # the next batch goes where they read this one
-            self._feed_lane.wait_for(self._tracks[id(member)].lane)
+            self._supply.lane.wait_for(self._tracks[id(member)].lane)
 
     def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
         """Replay the evaluation of what a member would ship; return where its logits [N, K] will lie."""
@@ -128,19 +121,13 @@ class GraphedSteps:
     def settle(self) -> None:
         """Let code that knows no lanes wait for all lanes."""
         current = self._lanes.current()
-        for lane in (self._feed_lane, *(track.lane for track in self._tracks.values())):
+        for lane in (*self._supply.lanes, *(track.lane for track in self._tracks.values())):
             current.wait_for(lane)
 
     def executed_as(self, member: Member) -> str:
         """Say whether a member's steps are replayed, and if not, why."""
         reason = self._tracks[id(member)].reason
         return f"eager: {reason}" if reason else RECORDED
-
-    @property
-    def _feed_of_gang(self) -> Feed:
-        if self._feed is None:
-            raise ValueError("begin_epoch comes before the first step")
-        return self._feed
 
     def _is_new(self, member: Member) -> bool:
         track = self._tracks.get(id(member))
@@ -149,12 +136,13 @@ class GraphedSteps:
     def _record(self, members: list[Member], order: EpochOrder) -> None:
         """Record whole and last batch: what all share, then every member, on a real batch."""
         gang, lanes = self._gang, {key: track.lane for key, track in self._tracks.items()}
-        self._feed = feed = Feed(gang, order)
+        with self._refusing():
+            self._supply.open(order)
         self._tracks = {
             id(member): _Track(
                 member=member,
                 lane=lanes.get(id(member)) or self._lanes.open(),
-                pupil=Pupil(member, feed, gang),
+                pupil=Pupil(member, self._supply.feed, gang),
                 optimizer=member.optimizer,
             )
             for member in members
@@ -163,29 +151,19 @@ class GraphedSteps:
             track.pupil.begin_epoch()
         last = gang.data.train.num_steps - 1
         for step in sorted({gang.data.train.size(step): step for step in (last, 0)}.values()):
-            self._record_feed(feed, step)
+            with self._refusing():
+                self._supply.record_batch(step)
             for track in self._tracks.values():
                 self._record_step(track, step)
 
-    def _record_feed(self, feed: Feed, step: int) -> None:
-        size = self._gang.data.train.size(step)
-        work = functools.partial(feed.advance, size)
-
-        def rehearse() -> None:
-            for _ in range(REHEARSALS):
-                feed.stand_before(step)
-                work()
-            feed.stand_before(step)
-
+    @contextmanager
+    def _refusing(self) -> Generator[None]:
+        """Say why batches or teachers cannot be recorded."""
         try:
-            self._feeding[size] = self._feed_lane.record(work, rehearse=rehearse)
-        except torch.OutOfMemoryError:
+            yield
+        except CannotRecordError as error:
+            self._refuse(None, str(error), error)
             raise
-        except RuntimeError as error:
-            reason = f"batch and teachers cannot be recorded ({_first_line(error)})"
-            self._refuse(None, reason, error)
-            raise CannotRecordError(reason) from error
-        self._feed_lane.run(self._feeding[size])  # the members are rehearsed on a real batch
 
     def _record_step(self, track: _Track, step: int) -> None:
         member, size = track.member, self._gang.data.train.size(step)
@@ -205,7 +183,7 @@ class GraphedSteps:
             self._refuse(track, _UNSAFE)
         if track.reason:
             return
-        track.lane.wait_for(self._feed_lane)
+        track.lane.wait_for(self._supply.lane)
         try:
             track.steps[size] = track.lane.record(
                 work, rehearse=rehearse, randomness=member.distiller.setup.rng
@@ -213,7 +191,7 @@ class GraphedSteps:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            track.reason = f"a step cannot be recorded ({_first_line(error)})"
+            track.reason = f"a step cannot be recorded ({first_line(error)})"
             self._refuse(track, track.reason, error)
 
     def _record_exam(self, track: _Track, exam: Exam) -> tuple[Exam, Work]:
@@ -223,7 +201,7 @@ class GraphedSteps:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self._refuse(track, f"its evaluation cannot be recorded ({_first_line(error)})", error)
+            self._refuse(track, f"its evaluation cannot be recorded ({first_line(error)})", error)
         track.exams.append((exam, sit))
         return exam, sit
 
@@ -235,7 +213,3 @@ class GraphedSteps:
         if what not in self._said:
             _log.warning("%s: it is executed eagerly", what)
         self._said.add(what)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")

@@ -8,6 +8,7 @@ host writes the tables once an epoch, and nothing between two steps but seeds of
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,8 @@ from torch import nn
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict
+from kdctl.engine.frozen import widened
+from kdctl.engine.lookahead import Lookout
 from kdctl.engine.member import Member
 from kdctl.engine.optim import copy_learning_rate
 from kdctl.protocols.backbone import Outputs
@@ -26,33 +29,35 @@ if TYPE_CHECKING:
 
 
 class Feed:
-    """What members share of a step: its number, its batch, and what the teachers say to it."""
+    """What members share of a step: its number, its batch, and what the teachers said to it."""
 
     def __init__(self, gang: Gang, order: EpochOrder) -> None:
         """`order` is that of the first epoch; later ones are copied into it."""
-        device = gang.compute.device
-        self._gang = gang
+        device, wishes = gang.compute.device, gang.wishes()
+        ask = functools.partial(gang.ask_teachers, wishes=wishes)
+        self._train = gang.data.train
         self._order = order
+        self.lookout = Lookout(gang.chunks, order, wishes=wishes, ask=ask)
+        """Runs the teachers."""
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
         """[1]: the running step of the epoch."""
-        self._range = torch.arange(gang.data.train.batch_size, device=device)
+        self._range = torch.arange(self._train.batch_size, device=device)
         self._seen: dict[int, tuple[Batch, tuple[Outputs, ...]]] = {}
 
-    def begin_epoch(self, order: EpochOrder, step: int) -> None:
-        """Stand before `step` of an epoch."""
+    def take_over(self, order: EpochOrder) -> None:
+        """Go on with the choices of another epoch."""
         self._order.take_over(order)
-        self.stand_before(step)
 
     def stand_before(self, step: int) -> None:
         """Let the next batch be that of `step`."""
         self.counter.fill_(step - 1)
 
     def advance(self, size: int) -> None:
-        """Make the next batch, of `size` images, and run the teachers on it."""
-        train = self._gang.data.train
+        """Make the next batch, of `size` images, and find what the teachers said to it."""
         self.counter.add_(1)
-        batch = train.gather(self._order, self.counter * train.batch_size + self._range[:size])
-        self._seen[size] = (batch, self._gang.watch_teachers(batch.images))
+        places = self.counter * self._train.batch_size + self._range[:size]
+        batch = self._train.gather(self._order, places)
+        self._seen[size] = (batch, widened(self.lookout.read(places)))
 
     def seen(self, size: int) -> tuple[Batch, tuple[Outputs, ...]]:
         """Return where batch and teachers' outputs lie after a step with `size` images."""

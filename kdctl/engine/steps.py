@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
+from kdctl.engine.lookahead import ChunkReader
 from kdctl.engine.teacher_table import TableReader
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class EagerSteps:
         self._gang = gang
         self._reason = reason
         self._order: EpochOrder | None = None
-        self._reader: TableReader | None = None
+        self._reader: TableReader | ChunkReader | None = None
 
     def begin_epoch(self) -> None:
         """Draw the order of the epoch."""

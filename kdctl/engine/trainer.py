@@ -20,11 +20,13 @@ from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import Compute, Graphs, require_graphs
 from kdctl.engine.evaluate import split_metrics
 from kdctl.engine.frozen import widened
-from kdctl.engine.graphs import CannotRecordError, GraphedSteps
+from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.lanes import CudaLanes
+from kdctl.engine.lookahead import ChunkReader, Chunks
 from kdctl.engine.member import Member
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.engine.supply import CannotRecordError
 from kdctl.engine.teacher_outputs import Wish
 from kdctl.engine.teacher_table import TableReader, TeacherTable
 from kdctl.engine.writer import BackgroundWriter
@@ -107,13 +109,21 @@ class Gang:
         """Return what each teacher says to images, as far as any member reads it, in fp32."""
         return widened(self.ask_teachers(images, self.wishes()))
 
-    def read_ahead(self, order: EpochOrder, first_step: int) -> TableReader | None:
-        """Return what serves an epoch's steps from the table; None without a table."""
-        if self.table is None:
-            return None
+    def read_ahead(self, order: EpochOrder, first_step: int) -> TableReader | ChunkReader | None:
+        """Return what serves an epoch's steps with teacher outputs; None if teachers run at each step."""
         wishes = self.wishes()
         ask = functools.partial(self.ask_teachers, wishes=wishes)
-        return TableReader(self.table, self.data.train, order, first_step=first_step, wishes=wishes, ask=ask)
+        train, chunks = self.data.train, self.chunks
+        if self.table is not None:
+            return TableReader(self.table, train, order, first_step=first_step, wishes=wishes, ask=ask)
+        if chunks.num_batches == 1:
+            return None
+        return ChunkReader(chunks, order, wishes=wishes, ask=ask)
+
+    @property
+    def chunks(self) -> Chunks:
+        """Return how many batches teachers see at once."""
+        return Chunks(train=self.data.train, num_batches=self.compute.options.teacher_lookahead)
 
 
 def choose_steps(gang: Gang) -> Steps:

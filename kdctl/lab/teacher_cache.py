@@ -82,6 +82,8 @@ def _unproven(gang: Gang) -> str:
     device = gang.compute.device
     if device.type != "cpu" and gang.graphs != "off":
         return f"steps on {device} are recorded with the teachers in them"
+    if gang.chunks.num_batches > 1:
+        return "teachers see several batches at once (engine.teacher_lookahead)"
     wishes = gang.wishes()
     if rows_are_independent(gang.data.train, wishes, functools.partial(gang.ask_teachers, wishes=wishes)):
         return ""

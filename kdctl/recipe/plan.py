@@ -7,7 +7,9 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
+
+from annotated_types import Ge
 
 from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import Schedule
@@ -35,6 +37,9 @@ class EngineOptions:
     """Of a frozen teacher's maps and convolutions; vectors and logits are fp32. 'fp16' needs a GPU."""
     fold_teacher: bool = True
     """Frozen teachers run with their batch norms folded into convolutions: the same but for rounding."""
+    teacher_lookahead: Annotated[int, Ge(1)] = 1
+    """Batches that a frozen teacher sees at once, ahead of the steps that learn from them. More take a GPU
+    less time, and may round differently."""
     compile_student: bool = False
     """Students run as `torch.compile` makes them: it takes half a minute at the start, needs a C++ compiler
     on a CPU, and rounds differently."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from kdctl.engine.device import Compute
 from kdctl.engine.graphs import RECORDED, GraphedSteps
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
@@ -20,6 +21,7 @@ from kdctl.engine.trainer import Gang, choose_steps, fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Step
+from kdctl.recipe.plan import EngineOptions
 from kdctl.records import EpochResult
 
 METHODS = ("ce", {"name": "kd", "temperature": 3.0}, "simkd")
@@ -40,24 +42,32 @@ def recordable(member: Member) -> Member:
     return again
 
 
+def looking_ahead(num_batches: int) -> Compute:
+    return Compute(device=torch.device("cpu"), options=EngineOptions(teacher_lookahead=num_batches))
+
+
 def odd(member: Member, method: type[Distiller]) -> Member:
     return dataclasses.replace(member, distiller=method(None, member.distiller.setup))
 
 
-@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "lookahead"), [(SGD, 1), (ADAMW, 1), (SGD, 2), (SGD, 9)], ids=["sgd", "adamw", "two", "all"]
+)
 def test_replayed_steps_give_the_bits_of_plain_ones(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
     tape_lanes: type,
     optimizer: dict[str, Any],
+    lookahead: int,
     assert_same_end: Check,
     without_times: DropTimes,
 ) -> None:
     plain, replayed = record(), record()
     gangs = [
         make_gang(
-            *(recordable(make_member(method, folder=folder, optimizer=optimizer)) for method in METHODS)
+            *(recordable(make_member(method, folder=folder, optimizer=optimizer)) for method in METHODS),
+            compute=looking_ahead(lookahead),
         )
         for folder in ("plain", "replayed")
     ]
@@ -83,6 +93,7 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
 
 
 @pytest.mark.parametrize("at_step", [0, 2, 3, 5])
+@pytest.mark.parametrize("lookahead", [1, 2])
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -90,7 +101,9 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     tape_lanes: type,
     assert_same_end: Check,
     at_step: int,
+    lookahead: int,
 ) -> None:
+    make_gang = functools.partial(make_gang, compute=looking_ahead(lookahead))
     whole = make_gang(recordable(make_member("kd", folder="whole")))
     fit(whole, record())
     for ends_replayed in (False, True):
@@ -102,6 +115,30 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
         ways = GraphedSteps(second, tape_lanes()) if ends_replayed else EagerSteps(second)
         assert fit(second, parts, steps=ways)
         assert_same_end(whole.members[0], second.members[0])
+
+
+@pytest.mark.parametrize("haste", range(4))
+@pytest.mark.parametrize("lookahead", [1, 2])
+def test_however_lanes_overtake_each_other_the_bits_stay(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    unruly_lanes: Callable[[int], Any],
+    assert_same_end: Check,
+    haste: int,
+    lookahead: int,
+) -> None:
+    gangs = [
+        make_gang(
+            *(recordable(make_member(method, folder=folder)) for method in METHODS),
+            compute=looking_ahead(lookahead),
+        )
+        for folder in ("plain", "replayed")
+    ]
+    fit(gangs[0], record())
+    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], unruly_lanes(haste), required=True))
+    for left, right in zip(*(gang.members for gang in gangs), strict=True):
+        assert_same_end(left, right)
 
 
 class Drawing(Distiller):
@@ -251,7 +288,7 @@ def test_each_phase_is_recorded_anew(
     for left, right in zip(plain.members, replayed.members, strict=True):
         assert_same_end(left, right)
     # Batch and teachers, FitNet, KD: two sizes of batch in two phases, and in each phase two exams.
-    assert [lane.num_records for lane in lanes.lanes] == [4, 8, 8]
+    assert [lane.num_records for lane in lanes.lanes] == [4, 6, 8, 8]
 
 
 def test_the_members_of_a_benchmark_may_be_the_same_run(

@@ -94,3 +94,11 @@ def test_too_little_memory_is_said_where_a_table_is_asked_for(
     assert "--teacher-cache auto" in caught.value.hint
     _, workspace = train("auto", "method = 'kd'", AGAIN)
     assert kept_bytes(workspace) == 0
+
+
+def test_a_table_does_not_go_with_teachers_that_see_several_batches_at_once(train: Train) -> None:
+    lines = ("method = 'kd'", AGAIN, "engine = {teacher_lookahead = 2}")
+    (run,), workspace = train("auto", *lines)
+    assert (run.state, kept_bytes(workspace)) == (RunState.FINISHED, 0)
+    with pytest.raises(RunsFailedError, match=r"teacher-cache on: teachers see several batches at once"):
+        train("on", *lines)
