@@ -144,9 +144,10 @@ def fit(
     observer: Observer,
     *,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
     steps: Steps | None = None,
 ) -> bool:
-    """Train every member to its last epoch; return False when `stop` ended it early.
+    """Train every member to its last epoch; return False when `stop` or `until` ended it early.
 
     All members stand at the same step. At an early end each has saved its state, so that training
     goes on bit for bit from there; so it does after a crash, from up to `save_state_seconds` earlier.
@@ -156,6 +157,7 @@ def fit(
         gang: the runs.
         observer: hears how they go.
         stop: asked before every step.
+        until: the epoch after which to pause; no part of what a run is.
         steps: how steps are taken; None: as `choose_steps` says.
 
     Raises:
@@ -164,14 +166,17 @@ def fit(
     """
     if len({(member.epoch, member.step, member.seed, member.schedule.epochs) for member in gang.members}) > 1:
         raise ValueError("the members of a gang must stand at the same step and share seed and length")
+    last = gang.num_epochs if until is None else min(until, gang.num_epochs)
     with BackgroundWriter() as writer:
         training = _Training(gang, observer, steps or choose_steps(gang), writer)
-        while gang.active and gang.active[0].epoch < gang.num_epochs:
+        while gang.active and gang.active[0].epoch < last:
             if not training.train_epoch(stop):
-                training.save_states()
-                return False
+                break
             training.close_epoch()
-    return True
+        is_early = any(member.epoch < gang.num_epochs for member in gang.active)
+        if is_early:
+            training.save_states()
+    return not is_early
 
 
 class _Training:

@@ -69,6 +69,32 @@ def test_stopping_at_once_and_between_epochs_loses_nothing(
         assert_same_end(whole, second)
 
 
+def test_a_gang_that_pauses_after_an_epoch_goes_on_without_a_changed_bit(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    assert_same_end: Check,
+    without_times: DropTimes,
+) -> None:
+    whole, parts = record(), record()
+    uninterrupted = [make_member(method, folder="whole") for method in METHODS]
+    assert fit(make_gang(*uninterrupted), whole, until=3)  # its last epoch is no pause
+
+    for until in (1, 2, 2):  # the second time there is nothing to do
+        paused = [make_member(method, folder="parts") for method in METHODS]
+        assert not fit(make_gang(*paused), parts, until=until)
+        assert {(member.epoch, member.step) for member in paused} == {(until, 0)}
+    resumed = [make_member(method, folder="parts") for method in METHODS]
+    assert {(member.epoch, member.step) for member in resumed} == {(2, 0)}
+    assert fit(make_gang(*resumed), parts)
+
+    assert parts.num_steps == whole.num_steps
+    for left, right in zip(uninterrupted, resumed, strict=True):
+        assert_same_end(left, right)
+        assert without_times(whole.results[left.key]) == without_times(parts.results[right.key])
+        assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
+
+
 def test_a_killed_run_goes_on_from_its_last_periodic_state(
     make_member: MakeMember,
     make_gang: MakeGang,
