@@ -47,8 +47,8 @@ class Crew(Protocol):
         """Return members that could train a gang now, at most `wanted`; hire some if there are too few."""
         ...
 
-    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
-        """Hand a gang to a member that is idle and holds its runs."""
+    def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
+        """Hand a gang to a member that is idle and holds its runs; they pause after the epoch `until`."""
         ...
 
     def attend(self, seconds: float) -> list[Return]:
@@ -100,7 +100,7 @@ class _ThisProcess:
     def idle(self, wanted: int) -> Sequence[Owner]:
         return (self.owner,)[:wanted]
 
-    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+    def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         workspace, lease = self.ledger.workspace, self.ledger.lease
         folders = FolderJournal(bench=workspace, owner=owner, lease=lease)
         trainer = GangTrainer(
@@ -108,6 +108,7 @@ class _ThisProcess:
             journal=StoreJournal(folders=folders, store=workspace.store),
             progress=self.ledger.progress,
             stop=self.stop_wish,
+            until=until,
             renew_seconds=lease.renew_seconds,
         )
         self.ledger.failures.update(trainer.train(plans))

@@ -43,6 +43,10 @@ class Executor:
     """Gangs that nobody trains yet."""
     _elsewhere: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
     """Runs that another process holds, or has ended meanwhile."""
+    _until: int | None = None
+    """The epoch after which runs are to pause; None: they train to their end."""
+    _pausing: set[str] = field(default_factory=set[str])
+    """Runs for which that holds."""
     _taught: set[str] = field(default_factory=set[str])
     """Teachers that are known to be settled."""
 
@@ -51,7 +55,7 @@ class Executor:
         """What went wrong here, by run key. A run that failed here is not tried again."""
         return self.ledger.failures
 
-    def complete(self, plans: Sequence[RunPlan], *, later: int = 0) -> None:
+    def complete(self, plans: Sequence[RunPlan], *, later: int = 0, until: int | None = None) -> None:
         """Train what is not settled yet, teachers first.
 
         Plans that are known already add nothing. When `stop` says so, the gangs in training save
@@ -60,12 +64,15 @@ class Executor:
         Args:
             plans: what to train; their teachers need not be among them.
             later: how many runs the caller will plan when these have ended.
+            until: the epoch after which they pause, wherever they are trained; teachers train to their end.
 
         Raises:
             KdctlError: device or data are missing; then nothing was started.
         """
         teachers = teacher_plans(plans)
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
+        self._until = until
+        self._pausing = {plan.key for plan in plans} - {plan.key for plan in teachers} if until else set()
         for plan in self._open(everything):
             self.claims.reconcile(plan.key)
         to_do = self._open(everything)
@@ -102,7 +109,8 @@ class Executor:
             gang = [] if self.stop() else self._claimed_gang(owner)
             if not gang:
                 break
-            self.crew.train(owner, gang)
+            pauses = any(plan.key in self._pausing for plan in gang)
+            self.crew.train(owner, gang, until=self._until if pauses else None)
             given = True
         return given
 
@@ -115,7 +123,7 @@ class Executor:
                 place += 1
                 continue
             del self._queue[place]
-            wanted = [plan for plan in gang if plan.key not in self.failures]
+            wanted = self._open(gang)
             claimed = [plan for plan in wanted if self._claim(plan, owner)]
             self._elsewhere |= {plan.key: plan for plan in wanted if plan not in claimed}
             if claimed:
@@ -140,7 +148,11 @@ class Executor:
         state = self.ledger.close(plan, back.owner, back.reason)
         if state is RunState.RUNNING:
             self._elsewhere[plan.key] = plan
-        return state is RunState.INTERRUPTED
+        if state is not RunState.INTERRUPTED:
+            return False
+        if plan.key in self._pausing:
+            self.claims.reconcile(plan.key)  # its worker may have had no time to tell of its last epoch
+        return bool(self._open([plan]))
 
     def _look_elsewhere(self) -> None:
         """See how runs stand that others hold; queue those that can be had."""
@@ -165,9 +177,10 @@ class Executor:
         known = list(plans)
         closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
         states = self.workspace.store.states([plan.key for plan in known])
-        return [
-            plan for plan in known if states.get(plan.key) not in closed and plan.key not in self.failures
-        ]
+        through = {key for key, state in states.items() if state in closed} | self.failures.keys()
+        if self._until:
+            through |= self.workspace.store.past(self._pausing, self._until)
+        return [plan for plan in known if plan.key not in through]
 
     def _has_teachers(self, gang: Sequence[RunPlan]) -> bool:
         """Return whether the teachers of a gang are trained; a gang whose teacher is lost fails."""

@@ -46,6 +46,8 @@ class GangTrainer:
     journal: Journal
     progress: Progress
     stop: Callable[[], bool]
+    until: int | None = None
+    """The epoch after which runs pause; None: they train to their end."""
     renew_seconds: float = Lease.renew_seconds
     on_failure: Callable[[Failure], None] = lambda failure: None
     """Hears what stops a gang before its members are tried again."""
@@ -116,13 +118,13 @@ class GangRun:
     def run(self) -> Failure | None:
         """Train all members to their end; return what went wrong, if the gang could not go on.
 
-        Members that a failure finds in training are still ours, for another try; after a stop they
-        are marked interrupted.
+        Members that a failure finds in training are still ours, for another try; after a stop, or where
+        they are to pause, they are marked interrupted.
         """
         self.trainer.progress.started(self.plans)
         try:
             for gang in self._assemble():
-                finished = fit(gang, self, stop=self.trainer.stop)
+                finished = fit(gang, self, stop=self.trainer.stop, until=self.trainer.until)
                 for member in gang.members:
                     if member.left:
                         continue
@@ -231,7 +233,8 @@ class GangRun:
         )
 
     def _interrupt(self, member: Member) -> None:
-        reason = f"stopped in epoch {member.epoch + 1}"
+        pauses = member.epoch == self.trainer.until
+        reason = f"paused after epoch {member.epoch}" if pauses else f"stopped in epoch {member.epoch + 1}"
         self.trainer.journal.interrupted(member.key, reason)
         self._end(member.key, RunState.INTERRUPTED, None, reason)
 

@@ -81,9 +81,10 @@ class LocalCrew:
             self._workers[slot] = WorkerProcess(self.setups[slot], self.ledger, self._events)
         return [worker.owner for worker in coming if worker.owner is not None and worker.free][:wanted]
 
-    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+    def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Send a gang to a worker."""
-        next(worker for worker in self._workers.values() if worker.owner == owner).train(plans)
+        worker = next(worker for worker in self._workers.values() if worker.owner == owner)
+        worker.train(plans, until=until)
 
     def attend(self, seconds: float) -> list[Return]:
         """Listen to the workers; keep the leases of those that live, give up those that do not."""

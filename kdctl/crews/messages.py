@@ -93,11 +93,13 @@ class Order:
     """A gang to train."""
 
     runs: tuple[OrderedRun, ...]
+    until: int | None = None
+    """The epoch after which they pause; None: they train to their end."""
 
     @classmethod
-    def of(cls, plans: Sequence[RunPlan]) -> Order:
+    def of(cls, plans: Sequence[RunPlan], *, until: int | None = None) -> Order:
         """Return the order for a gang."""
-        return cls(runs=tuple(OrderedRun.of(plan) for plan in plans))
+        return cls(runs=tuple(OrderedRun.of(plan) for plan in plans), until=until)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,9 @@ class _Job(Hand):
         super().__init__(ledger)
         self.folder = folder
         self.owner = _owner(folder)
-        self.gangs: list[list[RunPlan]] = []
+        self.gangs: list[Order] = []
+        self.pauses: dict[str, int | None] = {}
+        """After which epoch its runs are to pause, by run key."""
         self.number = ""
         """What SLURM calls it; empty until it is submitted."""
         self.known = time.monotonic()
@@ -89,9 +91,10 @@ class _Job(Hand):
         """Runs that it gave back in good order."""
         self._read = 0
 
-    def add(self, plans: Sequence[RunPlan]) -> None:
+    def add(self, plans: Sequence[RunPlan], until: int | None) -> None:
         """Let it train another gang."""
-        self.gangs.append(list(plans))
+        self.gangs.append(Order.of(plans, until=until))
+        self.pauses |= {plan.key: until for plan in plans}
         self.plans |= {plan.key: plan for plan in plans}
 
     def events(self) -> Iterator[Event]:
@@ -137,13 +140,13 @@ class SlurmCrew:
         folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
         return [_owner(folder) for folder in folders for _ in range(self.plan.gangs_per_job)][:wanted]
 
-    def train(self, owner: Owner, plans: Sequence[RunPlan]) -> None:
+    def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Add a gang to a job that will be submitted with the next look at the crew."""
         job = next((job for job in self._jobs if job.owner == owner), None)
         if job is None:
             job = _Job(self.ledger, self._orders() / _name(owner))
             self._jobs.append(job)
-        job.add(plans)
+        job.add(plans, until)
 
     def attend(self, seconds: float) -> list[Return]:
         """Submit what is new, then read what jobs say and give back the runs of those that are through."""
@@ -184,8 +187,7 @@ class SlurmCrew:
         workspace, lease = self.ledger.workspace, self.plan.lease
         setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
-            gangs = tuple(Order.of(gang) for gang in job.gangs)
-            order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=gangs)
+            order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
             write_atomically(job.folder / ORDER, to_json(order).encode())
         options = {"job_name": "kdctl", "array_parallelism": self.plan.slots, **self.plan.options}
         try:
@@ -204,7 +206,8 @@ class SlurmCrew:
         for event in job.events():
             for key in job.hear(event):
                 folder = self.ledger.workspace.folder(key)
-                if folder.result() is not None or folder.failure() is not None:
+                has_ended = folder.result() is not None or folder.failure() is not None
+                if has_ended or folder.is_past(job.pauses[key]):
                     over.append(job.returned(key, event.text))
                 else:  # saved: if SLURM has put the job back into its queue, it goes on with it
                     job.saved.add(key)

@@ -148,23 +148,28 @@ class Worker:
 
     def train(self, order: Order) -> None:
         """Train those runs of a gang that are still ours and have not ended before."""
-        plans = [plan for run in order.runs if (plan := self._readied(run.key, run.read)) is not None]
+        readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
+        plans = [plan for plan in readied if plan is not None]
         if plans:
             trainer = GangTrainer(
                 bench=self._bench,
                 journal=self._journal,
                 progress=self._progress,
                 stop=self.stop,
+                until=order.until,
                 renew_seconds=self.setup.lease.renew_seconds,
                 on_failure=self._leave_if_device_lost,
             )
             trainer.train(plans)
         self.voice.tell(Event(kind=EventKind.IDLE))
 
-    def _readied(self, key: str, read: Callable[..., RunPlan]) -> RunPlan | None:
-        """Return a run's plan; None for one that is somebody else's, has ended or cannot be read."""
-        ours = self._journal.renew([key]) or (self.rejoins and self._journal.rejoin(key))
-        if self._bench.folder(key).result() is not None or not ours:
+    def _readied(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
+        """Return a run's plan; None for one that is somebody else's, is through or cannot be read."""
+        folder = self._bench.folder(key)
+        is_ours = self._journal.renew([key]) or (
+            self.rejoins and not folder.is_past(until) and self._journal.rejoin(key)
+        )
+        if folder.result() is not None or not is_ours:
             self.voice.tell(
                 Event(kind=EventKind.ENDED, keys=(key,), text="it was not this worker's to train")
             )

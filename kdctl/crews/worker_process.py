@@ -54,12 +54,12 @@ class WorkerProcess(Hand):
         self._reader.start()
         self._say(setup)
 
-    def train(self, plans: Sequence[RunPlan]) -> None:
+    def train(self, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Send it a gang."""
         self.plans = {plan.key: plan for plan in plans}
         self.free, self.started, self.moving = False, False, False
         self.heard = time.monotonic()
-        self._say(Order.of(plans))
+        self._say(Order.of(plans, until=until))
 
     def stop(self) -> None:
         """Ask it to save what it trains, and to leave."""

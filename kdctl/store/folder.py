@@ -89,6 +89,10 @@ class RunFolder:
         by_number = {epoch.epoch: epoch for epoch in self._epochs.read()}
         return [by_number[number] for number in sorted(by_number)]
 
+    def is_past(self, epoch: int | None) -> bool:
+        """Return whether the run has an epoch behind it; never past None, its end."""
+        return epoch is not None and any(known.epoch >= epoch for known in self._epochs.read())
+
     def truncate_epochs(self, after_epoch: int) -> None:
         """Keep the epochs up to `after_epoch`: the run goes on from there."""
         known = self._epochs.read()

@@ -5,14 +5,14 @@ Writing the same thing twice changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.records import Artifact, Environment, EpochResult, Evaluation
 from kdctl.store.clock import utc_now
-from kdctl.store.runs import unknown_run
+from kdctl.store.runs import listed, unknown_run
 from kdctl.store.tables import ArtifactRow, EpochRow, EvaluationRow, RunRow
 
 
@@ -49,6 +49,13 @@ def epochs_of(connection: Connection, key: str) -> list[EpochResult]:
     """Return the epochs of a run in their order."""
     statement = select(EpochRow.result).where(EpochRow.run_key == key).order_by(EpochRow.epoch)
     return list(connection.execute(statement).scalars())
+
+
+def results_at(connection: Connection, keys: Iterable[str], epoch: int) -> dict[str, EpochResult]:
+    """Return what one epoch of several runs gave, by run key; runs without it are left out."""
+    wanted = (EpochRow.run_key.in_(listed(keys)), EpochRow.epoch == epoch)
+    rows = connection.execute(select(EpochRow.run_key, EpochRow.result).where(*wanted))
+    return {row.run_key: row.result for row in rows}
 
 
 def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select
 
 from kdctl.errors import KdctlError
 from kdctl.records import PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
-from kdctl.store.tables import RunRow, SweepRunRow
+from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
 
 MIN_PREFIX = 4
 """Fewest digits of a key that name a run."""
@@ -93,6 +93,14 @@ def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:
     """Return where runs stand, by key; unknown ones are left out."""
     statement = select(RunRow.key, RunRow.state).where(RunRow.key.in_(listed(keys)))
     return {row.key: row.state for row in connection.execute(statement)}
+
+
+def past(connection: Connection, keys: Iterable[str], epoch: int) -> set[str]:
+    """Return the runs that have an epoch behind them: whoever trained it has let go of them, or gone on."""
+    gone_on = or_(RunRow.state != RunState.RUNNING, RunRow.epochs > epoch)
+    known = select(EpochRow.run_key).where(EpochRow.epoch == epoch)
+    wanted = (RunRow.key.in_(listed(keys)), RunRow.key.in_(known), gone_on)
+    return set(connection.execute(select(RunRow.key).where(*wanted)).scalars())
 
 
 def state_of(connection: Connection, key: str) -> RunState:

@@ -133,6 +133,11 @@ class Store:
         with reading(self._engine) as connection:
             return runs.states(connection, keys)
 
+    def past(self, keys: Iterable[str], epoch: int) -> set[str]:
+        """Return the runs that have an epoch behind them: its holder has let go of them, or gone on."""
+        with reading(self._engine) as connection:
+            return runs.past(connection, keys, epoch)
+
     # Leases
 
     def claim(
@@ -218,6 +223,11 @@ class Store:
         """Return the epochs of a run in their order."""
         with reading(self._engine) as connection:
             return measurements.epochs_of(connection, key)
+
+    def results_at(self, keys: Iterable[str], epoch: int) -> dict[str, EpochResult]:
+        """Return what one epoch of several runs gave, by run key; runs without it are left out."""
+        with reading(self._engine) as connection:
+            return measurements.results_at(connection, keys, epoch)
 
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run left behind, by name."""

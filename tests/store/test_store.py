@@ -129,6 +129,25 @@ def test_epochs_are_kept_in_order_and_a_repeated_one_replaces_the_earlier(
     assert store.run(run.key).epochs == 3
 
 
+def test_an_epoch_lies_behind_a_run_once_its_holder_let_go_or_went_on(
+    store: Store, plan_run: Callable[..., PlannedRun], make_epoch: Callable[..., EpochResult], me: Owner
+) -> None:
+    begun, resting = plan_run(0), plan_run(1)
+    store.add_runs([begun, resting])
+    for run in (begun, resting):
+        store.claim(run.key, me, lease_seconds=60)
+        store.record_epoch(run.key, make_epoch(1))
+    keys = [begun.key, resting.key]
+    assert store.past(keys, 1) == set()  # both are still held, exactly there
+    store.release(resting.key, me, state=RunState.INTERRUPTED, reason="paused")
+    assert store.past(keys, 1) == {resting.key}
+    store.record_epoch(begun.key, make_epoch(2))
+    assert store.past(keys, 1) == {begun.key, resting.key}
+    assert store.past(keys, 2) == set()
+    assert store.past([begun.key], 1) == {begun.key}
+    assert store.results_at(keys, 2) == {begun.key: make_epoch(2)}
+
+
 def test_what_was_measured_comes_back_as_it_was(
     store: Store,
     plan_run: Callable[..., PlannedRun],
