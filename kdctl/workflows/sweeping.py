@@ -23,14 +23,9 @@ from kdctl.records import RunState, StoredRun, SweepMember
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.metering import Meter, spent_seconds
-from kdctl.workflows.racing import accuracy, dropped_after
+from kdctl.workflows.racing import accuracy
+from kdctl.workflows.rounds import OPEN, Rounds
 from kdctl.workflows.sweep_plan import planner_of, settled_plan
-
-IDLE = frozenset({RunState.PLANNED, RunState.INTERRUPTED})
-"""States of runs that wait for somebody to train them."""
-
-OPEN = IDLE | {RunState.RUNNING}
-"""States of runs that are still to come to an end."""
 
 NOT_STARTED = frozenset({RunState.PLANNED, RunState.PRUNED})
 """States of runs that no budget has paid for."""
@@ -168,36 +163,14 @@ class _RunningSweep:
         later = num_later * len(recipe.seeds)
         if recipe.limits.drops:
             replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
-            self._race(list({plans[0].configuration: plans for plans in replicates}.values()))
+            rounds = Rounds(store=store, limits=recipe.limits, progress=self.meter, train=self._train)
+            rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
         else:
             self._train(plans, later)
         for proposal in self.study.untold(proposals):
             keys = [plan.key for plan in self.planner.replicates(proposal.point)]
             self._tell(proposal, store.runs(keys=keys), metric)
         return not any(state in OPEN for state in store.states([plan.key for plan in plans]).values())
-
-    def _race(self, racing: list[tuple[RunPlan, ...]]) -> None:
-        """Train one seed after the other; configurations that a round drops get no further seeds."""
-        num_seeds = len(self.planner.recipe.seeds)
-        for place in range(num_seeds):
-            here = [plans[place] for plans in racing]
-            self._train(here, later=len(racing) * (num_seeds - place - 1))
-            states = self.executor.workspace.store.states([plan.key for plan in here])
-            if any(state in OPEN for state in states.values()):
-                return
-            racing = self._after_round(racing, place + 1)
-
-    def _after_round(self, racing: list[tuple[RunPlan, ...]], num_seeds: int) -> list[tuple[RunPlan, ...]]:
-        """Drop configurations after their first `num_seeds` seeds; return those that go on."""
-        store = self.executor.workspace.store
-        reasons = dropped_after(store, self.planner.recipe.limits, racing, num_seeds)
-        for plans in racing:
-            reason = reasons.get(plans[0].configuration, "")
-            states = store.states([plan.key for plan in plans[num_seeds:]]) if reason else {}
-            for plan in plans[num_seeds:]:
-                if states.get(plan.key) in IDLE and store.prune([plan.key], reason=reason):
-                    self.meter.ended(plan, RunState.PRUNED, None, reason)
-        return [plans for plans in racing if plans[0].configuration not in reasons]
 
     def _train(self, plans: Sequence[RunPlan], later: int) -> None:
         """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
