@@ -1,7 +1,7 @@
-"""Rounds of seeds: which configurations go on to the next seed.
+"""Rounds of seeds, and rungs within the first of them: which configurations go on.
 
-A decision depends on the results of the seeds before it alone, never on when or where they came in, so
-that a sweep that is stopped and started again decides the same.
+A decision depends on the results of the seeds before it alone, or on those of one epoch, never on when
+or where they came in, so that a sweep that is stopped and started again decides the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A configuration after some rounds."""
+    """A configuration after some rounds, or at a rung."""
 
     race: str
     """Configurations with the same value compete."""
     values: tuple[float, ...]
-    """Accuracies of the seeds that finished, in percent."""
+    """Accuracies of the seeds that finished, in percent; at a rung, of the one seed that got there."""
     num_diverged: int = 0
     """Seeds without a value because they diverged."""
+    epoch: int | None = None
+    """Of the rung; None after whole rounds."""
 
 
 def trailing(
@@ -50,12 +52,46 @@ def trailing(
         if standing.values and _mean(standings[leader]) - _mean(standing) > margin:
             gap = _mean(standings[leader]) - _mean(standing)
             dropped[key] = (
-                f"dropped after {_seeds(standing)}: its mean {_mean(standing):.2f} % trails {ahead} "
+                f"dropped after {_when(standing)}: its {_accuracy(standing)} trails {ahead} "
                 f"by {gap:.2f} points, more than {margin:g}"
             )
         elif not standing.values and standing.num_diverged:
-            dropped[key] = f"dropped after {_seeds(standing)}: all diverged"
+            dropped[key] = _diverged(standing)
     return dropped
+
+
+def outside(standings: Mapping[str, Standing], *, keep: float) -> dict[str, str]:
+    """Return the configurations that are not among the best of their race, with the reason.
+
+    At least one goes on, and whatever equals the last that does. One that diverged takes part, and comes
+    last.
+
+    Args:
+        standings: by configuration, those still racing.
+        keep: the share of a race that goes on, rounded up.
+    """
+    dropped: dict[str, str] = {}
+    for race in dict.fromkeys(standing.race for standing in standings.values()):
+        judged = {key: item for key, item in standings.items() if item.race == race and _is_judged(item)}
+        means = sorted((_mean(item) for item in judged.values() if item.values), reverse=True)
+        if not means:
+            continue
+        places = share_of(len(judged), keep)
+        last = means[min(places, len(means)) - 1]
+        for key, standing in judged.items():
+            if not standing.values:
+                dropped[key] = _diverged(standing)
+            elif _mean(standing) < last:
+                dropped[key] = (
+                    f"dropped after {_when(standing)}: its {_accuracy(standing)} is not among the best "
+                    f"{places} of {len(judged)}, from {last:.2f} % on"
+                )
+    return dropped
+
+
+def share_of(number: int, keep: float) -> int:
+    """Return how many of a race go on: at least one."""
+    return max(math.ceil(keep * number - 1e-9), 1)  # 0.1 of 30 is 3, whatever the last bit says
 
 
 def precise(standings: Mapping[str, Standing], *, target: float, fewest: int) -> dict[str, str]:
@@ -71,7 +107,7 @@ def precise(standings: Mapping[str, Standing], *, target: float, fewest: int) ->
         error = statistics.stdev(standing.values) / math.sqrt(number)
         if error <= target:
             reached = f"the standard error of its mean, {error:.3f}, is at most {target:g}"
-            dropped[key] = f"enough after {_seeds(standing)}: {reached}"
+            dropped[key] = f"enough after {_when(standing)}: {reached}"
     return dropped
 
 
@@ -79,6 +115,20 @@ def _mean(standing: Standing) -> float:
     return statistics.fmean(standing.values)
 
 
-def _seeds(standing: Standing) -> str:
+def _is_judged(standing: Standing) -> bool:
+    return bool(standing.values or standing.num_diverged)
+
+
+def _accuracy(standing: Standing) -> str:
+    return f"{_mean(standing):.2f} %" if standing.epoch else f"mean {_mean(standing):.2f} %"
+
+
+def _diverged(standing: Standing) -> str:
+    return f"dropped after {_when(standing)}: {'it' if standing.epoch else 'all'} diverged"
+
+
+def _when(standing: Standing) -> str:
+    if standing.epoch:
+        return f"epoch {standing.epoch}"
     number = len(standing.values) + standing.num_diverged
     return "1 seed" if number == 1 else f"{number} seeds"

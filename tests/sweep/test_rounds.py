@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
-from kdctl.sweep.rounds import Standing, precise, trailing
+from kdctl.sweep.rounds import Standing, outside, precise, share_of, trailing
 
 
-def standing(*values: float, race: str = "", num_diverged: int = 0) -> Standing:
-    return Standing(race=race, values=values, num_diverged=num_diverged)
+def standing(*values: float, race: str = "", num_diverged: int = 0, epoch: int | None = None) -> Standing:
+    return Standing(race=race, values=values, num_diverged=num_diverged, epoch=epoch)
 
 
 def test_who_trails_the_leader_by_more_than_the_margin_is_dropped_and_told_why() -> None:
@@ -43,6 +45,53 @@ def test_the_order_of_configurations_does_not_matter() -> None:
     standings = {"a": standing(70), "b": standing(60), "c": standing(75)}
     backwards = dict(reversed(list(standings.items())))
     assert trailing(standings, margin=3.0) == trailing(backwards, margin=3.0)
+
+
+def test_who_is_not_among_the_best_of_a_rung_is_dropped_and_told_why() -> None:
+    standings = {key: standing(value, epoch=160) for key, value in zip("abcd", (40, 70, 60, 50), strict=True)}
+    dropped = outside(standings, keep=0.5)
+    assert dropped == {
+        "a": "dropped after epoch 160: its 40.00 % is not among the best 2 of 4, from 60.00 % on",
+        "d": "dropped after epoch 160: its 50.00 % is not among the best 2 of 4, from 60.00 % on",
+    }
+    assert outside(dict(reversed(standings.items())), keep=0.5) == dropped
+    assert set(outside(standings, keep=0.25)) == set(outside(standings, keep=0.001)) == {"a", "c", "d"}
+
+
+def test_half_of_a_race_is_what_the_median_rule_keeps() -> None:
+    for values in ((1, 2, 3, 4, 5), (1, 2, 3, 4), (7, 7, 7), (3,)):
+        standings = {f"{place}": standing(value) for place, value in enumerate(values)}
+        median = statistics.median(values)
+        below = {key for key, item in standings.items() if item.values[0] < median}
+        assert set(outside(standings, keep=0.5)) == below
+
+
+def test_equals_share_their_fate() -> None:
+    standings = {"a": standing(70), "b": standing(60), "c": standing(60), "d": standing(50)}
+    assert set(outside(standings, keep=0.5)) == {"d"}
+
+
+def test_each_race_of_a_rung_keeps_its_own_share() -> None:
+    big = {f"big {value}": standing(value, race="big") for value in (90, 91, 92, 93)}
+    small = {f"small {value}": standing(value, race="small") for value in (60, 61)}
+    assert set(outside({**big, **small}, keep=0.5)) == {"big 90", "big 91", "small 60"}
+
+
+def test_a_run_that_diverged_comes_last_and_one_that_failed_takes_no_part() -> None:
+    standings = {
+        "a": standing(70),
+        "b": standing(60),
+        "c": standing(num_diverged=1, epoch=9),
+        "d": standing(),
+    }
+    assert outside(standings, keep=0.7) == {"c": "dropped after epoch 9: it diverged"}  # 3 of 3 may stay
+    assert trailing(standings, margin=99.0) == {"c": "dropped after epoch 9: it diverged"}
+    assert outside({"c": standings["c"]}, keep=0.5) == {}
+
+
+def test_a_share_is_rounded_up_and_never_empty() -> None:
+    assert [share_of(number, 0.1) for number in (1, 9, 10, 11, 20, 30)] == [1, 1, 1, 2, 2, 3]
+    assert [share_of(number, 1 / 3) for number in (3, 6, 9)] == [1, 2, 3]
 
 
 def test_a_mean_that_is_known_well_enough_needs_no_more_seeds() -> None:
