@@ -13,8 +13,10 @@ from kdctl.recipe.gangs import form_gangs
 from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
+    from kdctl.recipe.limits import Pruning
     from kdctl.workflows.disk import DiskNeed
     from kdctl.workflows.estimate import Estimate
+    from kdctl.workflows.rungs import RunEpochs
     from kdctl.workflows.sweep_plan import SweepPlan
 
 MOST_LISTED = 30
@@ -25,6 +27,8 @@ def show_sweep_plan(
     plan: SweepPlan, estimate: Estimate | None, disk: DiskNeed | None, form: Format, *, gang_size: int
 ) -> None:
     """Print what a sweep would run, how long it would take, and how much room."""
+    from kdctl.workflows.rungs import run_epochs
+
     operations = estimate.operations if estimate else {}
     num_gangs = _num_gangs(plan, gang_size)
     everything = (*plan.teachers, *plan.runs)
@@ -38,6 +42,7 @@ def show_sweep_plan(
             estimated_seconds=estimate.seconds if estimate else None,
             estimated_flop=sum(operations.values()) if estimate else None,
             gangs=num_gangs,
+            run_epochs=to_tree(run_epochs(plan.recipe.limits, plan.runs)),
             disk=to_tree(disk),
         )
         return
@@ -90,12 +95,31 @@ def _room(disk: DiskNeed | None) -> Iterator[str]:
 
 def _limits(plan: SweepPlan) -> Iterator[str]:
     """Say what will end the sweep early."""
-    budget, racing = plan.recipe.limits.budget, plan.recipe.limits.racing
+    from kdctl.workflows.rungs import run_epochs
+
+    limits = plan.recipe.limits
+    budget, racing, pruning = limits.budget, limits.racing, limits.pruning
     given = [f"{name} = {value:g}" for name, value in vars(budget).items() if value is not None]
     if given:
         yield f"budget: {', '.join(given)}"
+    if pruning is not None:
+        yield from _rungs(pruning, run_epochs(limits, plan.runs))
     if racing is not None:
         yield (
             f"racing: after {counted(racing.min_seeds, 'seed')}, what trails by more than {racing.margin:g} "
             f"points on {racing.metric} is dropped; the numbers above are what it takes if nothing is"
         )
+
+
+def _rungs(pruning: Pruning, epochs: RunEpochs | None) -> Iterator[str]:
+    """Say where runs are dropped on their way, and how much of the work is left."""
+    share = [f"all but the best {100 * pruning.keep:g} %"] if pruning.keep else []
+    trailing = [f"what trails by more than {pruning.margin:g} points"] if pruning.margin else []
+    rungs = " and ".join(map(str, pruning.epochs))
+    dropped = " and ".join([*share, *trailing])
+    yield f"pruning: after epoch {rungs} of the first seed, {dropped} on {pruning.metric} is dropped"
+    if epochs is not None:
+        number = (
+            f"{epochs.fewest:,} to {epochs.most:,}" if epochs.fewest < epochs.most else f"{epochs.most:,}"
+        )
+        yield f"epochs of students: {number} of {epochs.everything:,}; the numbers above are for all of them"

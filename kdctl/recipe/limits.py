@@ -1,4 +1,4 @@
-"""What ends a sweep before all of its runs are done: `[budget]`, and `[racing]` among configurations."""
+"""What ends a sweep before all of its runs are done: `[budget]`, `[racing]`, and `[pruning]` at epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 from kdctl.recipe.load import SMOKE
 from kdctl.recipe.resolve import Resolver
@@ -52,20 +52,42 @@ class Racing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """The `[pruning]` table: configurations that do badly with their first seed are dropped on the way."""
+
+    epochs: tuple[Annotated[int, Gt(0)], ...]
+    """The rungs: after so many epochs it is decided which configurations go on."""
+    keep: Annotated[float, Gt(0), Lt(1)] | None = None
+    """The share of a race that goes on, rounded up."""
+    margin: Annotated[float, Gt(0)] | None = None
+    """How far a run may trail the leader, in points of accuracy."""
+    among: Literal["settings", "methods"] = "settings"
+    """Who races, as in `[racing]`."""
+    metric: Literal["val", "test"] = "val"
+    """The split whose accuracy decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Both tables."""
+    """All three tables."""
 
     budget: Budget = Budget()
     racing: Racing | None = None
+    pruning: Pruning | None = None
 
     @property
     def drops(self) -> bool:
-        """Whether configurations may be left before all of their seeds have run."""
+        """Whether configurations may be left before all of their runs have ended."""
+        return self.pruning is not None or self.drops_between_seeds
+
+    @property
+    def drops_between_seeds(self) -> bool:
+        """Whether the results of some seeds decide who gets more."""
         return self.racing is not None or self.budget.target_std_error is not None
 
 
 def read_limits(resolver: Resolver, *, seeds: Sequence[int], num_points: int) -> Limits:
-    """Read `[budget]` and `[racing]`; notes what is wrong and what contradicts the rest of the recipe.
+    """Read the three tables; notes what is wrong and what contradicts the rest of the recipe.
 
     A recipe that is only tried (`--smoke`) has no limits.
 
@@ -79,13 +101,16 @@ def read_limits(resolver: Resolver, *, seeds: Sequence[int], num_points: int) ->
         return Limits()
     budget = resolver.record(Budget, tree.get("budget"), "budget") or Budget()
     racing = resolver.record(Racing, tree["racing"], "racing") if "racing" in tree else None
+    pruning = resolver.record(Pruning, tree["pruning"], "pruning") if "pruning" in tree else None
     if "budget" in tree and tree["budget"] == {}:
         names = ", ".join(item.name for item in dataclasses.fields(Budget))
         resolver.wrong("budget", "[budget] is empty.", f"give one of {names}, or leave it out.")
     _check_budget(resolver, budget, num_seeds=len(seeds), num_points=num_points)
     if racing is not None:
         _check_racing(resolver, racing, num_seeds=len(seeds), num_points=num_points)
-    return Limits(budget=budget, racing=racing)
+    if pruning is not None:
+        _check_pruning(resolver, pruning, num_points=num_points)
+    return Limits(budget=budget, racing=racing, pruning=pruning)
 
 
 def _check_budget(resolver: Resolver, budget: Budget, *, num_seeds: int, num_points: int) -> None:
@@ -119,3 +144,19 @@ def _check_racing(resolver: Resolver, racing: Racing, *, num_seeds: int, num_poi
             f"[racing] min_seeds = {racing.min_seeds} can save nothing: the recipe has {num_seeds} seeds."
         )
         resolver.wrong("racing.min_seeds", problem, "lower min_seeds, or give more seeds.")
+
+
+def _check_pruning(resolver: Resolver, pruning: Pruning, *, num_points: int) -> None:
+    """Note what no schedule could make good; `workflows/rungs.py` holds the rungs against the schedules."""
+    if not num_points:
+        problem = "[pruning] does not go with [search], which chooses by itself where to look."
+        resolver.wrong("pruning", problem, "leave [pruning] out, or write a [grid].")
+    elif num_points == 1:
+        problem = "[pruning] can save nothing: the recipe has one configuration."
+        resolver.wrong("pruning", problem, "leave it out, or write a [grid].")
+    if list(pruning.epochs) != sorted(set(pruning.epochs)) or not pruning.epochs:
+        problem = f"[pruning] epochs = {list(pruning.epochs)} is not a list of rising epochs."
+        resolver.wrong("pruning.epochs", problem, "write, say, epochs = [160, 200].")
+    if pruning.keep is None and pruning.margin is None:
+        problem = "[pruning] does not say what is dropped."
+        resolver.wrong("pruning", problem, "give keep = 0.5 (a share), margin = 5.0 (points), or both.")

@@ -23,6 +23,14 @@ class Schedule(Protocol):
         """Length of the run."""
         ...
 
+    @property
+    def comparable_from(self) -> int:
+        """The first epoch, counted from 1, whose accuracy tells which of several runs will do better.
+
+        Earlier, where rates are high, curves of runs still cross.
+        """
+        ...
+
     def factor(self, position: float) -> float:
         """Return what the learning rate is multiplied by, `position` epochs after the start."""
         ...
@@ -73,6 +81,12 @@ class StepSchedule:
     warmup_epochs: Annotated[int, Ge(0)] = 0
     """Linear increase from (almost) zero over so many epochs."""
 
+    @property
+    def comparable_from(self) -> int:
+        """The epoch after the first drop of the rate; without one, that after the warm-up."""
+        drops = [milestone for milestone in self.milestones if milestone < self.epochs and self.gamma < 1]
+        return max(min(drops, default=0), self.warmup_epochs) + 1
+
     def factor(self, position: float) -> float:
         """Return the factor `position` epochs after the start."""
         drops = sum(position >= milestone for milestone in self.milestones)
@@ -90,6 +104,11 @@ class CosineSchedule:
     warmup_epochs: Annotated[int, Ge(0)] = 0
     """Linear increase from (almost) zero over so many epochs."""
 
+    @property
+    def comparable_from(self) -> int:
+        """Half of the epochs."""
+        return max(math.ceil(self.epochs / 2), self.warmup_epochs + 1)
+
     def factor(self, position: float) -> float:
         """Return the factor `position` epochs after the start."""
         share = min(position / self.epochs, 1.0)
@@ -105,6 +124,11 @@ class ConstantSchedule:
     """Length of the run."""
     warmup_epochs: Annotated[int, Ge(0)] = 0
     """Linear increase from (almost) zero over so many epochs."""
+
+    @property
+    def comparable_from(self) -> int:
+        """The epoch after the warm-up."""
+        return self.warmup_epochs + 1
 
     def factor(self, position: float) -> float:
         """Return the factor `position` epochs after the start."""

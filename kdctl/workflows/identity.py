@@ -16,7 +16,7 @@ from kdctl.workflows.differences import Difference, compare_runs, differing_fiel
 
 _LABELS = (
     *("schema", "extends", "name", "description", "protocol", "plugins"),
-    *("report", "reported", "budget", "racing"),
+    *("report", "reported", "budget", "racing", "pruning"),
 )
 """Headings that do not say which runs belong to a sweep."""
 

@@ -1,15 +1,15 @@
-"""Which configurations of a sweep need no more seeds, judged by the runs in the store."""
+"""Which configurations of a sweep go on, judged by the runs in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits
+from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits, Pruning
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState, Selection, StoredRun
+from kdctl.records import EpochResult, RunState, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.store.store import Store
-from kdctl.sweep.rounds import Standing, precise, trailing
+from kdctl.sweep.rounds import Standing, outside, precise, trailing
 from kdctl.trees import canonical_json
 
 
@@ -48,6 +48,45 @@ def dropped_after(
     return dropped
 
 
+def dropped_at(
+    store: Store, pruning: Pruning, racing: Sequence[Sequence[RunPlan]], epoch: int
+) -> dict[str, str]:
+    """Return the configurations that do not go on from a rung, with the reason.
+
+    Their first runs are judged by exactly this epoch, also those that are further already, or have
+    ended. One that failed before it is not judged.
+
+    Args:
+        store: knows these runs.
+        pruning: of the recipe.
+        racing: the runs of each configuration, in the order of seeds.
+        epoch: of the rung, which lies behind all of their first runs.
+    """
+    first = [plans[0] for plans in racing]
+    keys = [plan.key for plan in first]
+    results, states = store.results_at(keys, epoch), store.states(keys)
+    standings = {
+        plan.configuration: Standing(
+            race=race_of(plan, pruning.among),
+            values=(_accuracy_at(results[plan.key], pruning.metric),) if plan.key in results else (),
+            num_diverged=int(plan.key not in results and states[plan.key] is RunState.DIVERGED),
+            epoch=epoch,
+        )
+        for plan in first
+    }
+    dropped = outside(standings, keep=pruning.keep) if pruning.keep else {}
+    if pruning.margin:
+        dropped |= trailing(standings, margin=pruning.margin, names=_names(first))
+    return dropped
+
+
+def race_of(plan: RunPlan, among: str) -> str:
+    """Name the race that a run takes part in: among settings of one method, or among methods of one pair."""
+    tree = plan.tree()
+    shared = [plan.data_fingerprint, tree["data"], tree["student"], tree["teachers"]]
+    return canonical_json([*shared, plan.method.name] if among == "settings" else shared)
+
+
 def accuracy(run: StoredRun, metric: str) -> float | None:
     """Return a finished run's last accuracy on 'val', as far as there is one, or 'test'; in percent."""
     if run.state is not RunState.FINISHED or run.result is None:
@@ -58,11 +97,13 @@ def accuracy(run: StoredRun, metric: str) -> float | None:
     return last.test.top1
 
 
+def _accuracy_at(result: EpochResult, metric: str) -> float:
+    return result.val.top1 if metric == "val" and result.val is not None else result.test.top1
+
+
 def _standing(plan: RunPlan, runs: Sequence[StoredRun], metric: str, among: str) -> Standing:
-    tree = plan.tree()
-    shared = [plan.data_fingerprint, tree["data"], tree["student"], tree["teachers"]]
     return Standing(
-        race=canonical_json([*shared, plan.method.name] if among == "settings" else shared),
+        race=race_of(plan, among),
         values=tuple(value for run in runs if (value := accuracy(run, metric)) is not None),
         num_diverged=sum(run.state is RunState.DIVERGED for run in runs),
     )

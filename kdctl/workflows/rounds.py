@@ -1,4 +1,7 @@
-"""Rounds of seeds: configurations train one seed after the other, and some are dropped in between."""
+"""Rounds of seeds: configurations train one seed after the other, and some are dropped in between.
+
+The first round may be cut at rungs: all runs pause after the same epoch, and some do not go on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
 from kdctl.store.store import Store
-from kdctl.workflows.racing import dropped_after
+from kdctl.workflows.racing import dropped_after, dropped_at
 
 IDLE = frozenset({RunState.PLANNED, RunState.INTERRUPTED})
 """States of runs that wait for somebody to train them."""
@@ -26,8 +29,8 @@ Replicates = tuple[RunPlan, ...]
 class Train(Protocol):
     """Trains runs as far as the budget goes."""
 
-    def __call__(self, plans: Sequence[RunPlan], later: int) -> None:
-        """Train these; the caller will plan `later` more when they have ended."""
+    def __call__(self, plans: Sequence[RunPlan], *, later: int, until: int | None) -> None:
+        """Train these, up to an epoch if one is given; the caller will plan `later` more then."""
         ...
 
 
@@ -40,17 +43,39 @@ class Rounds:
     progress: Progress
     train: Train
 
-    def run(self, racing: Sequence[Replicates]) -> None:
-        """Train one seed after the other; configurations that a round drops get no further seeds."""
-        num_seeds = len(racing[0])
-        for place in range(num_seeds):
-            here = [plans[place] for plans in racing]
-            self.train(here, later=len(racing) * (num_seeds - place - 1))
-            states = self.store.states([plan.key for plan in here])
-            if any(state in OPEN for state in states.values()):
-                return
-            reasons = dropped_after(self.store, self.limits, racing, place + 1)
-            racing = self._without(racing, reasons, first=place + 1)
+    def run(self, racing: Sequence[Replicates]) -> bool:
+        """Train configurations as far as they get; return whether all that was not dropped has ended."""
+        num_seeds, pruning = len(racing[0]), self.limits.pruning
+        for place in self._rounds(num_seeds):
+            rungs = pruning.epochs if pruning and place.start == 0 else ()
+            later = num_seeds - place.stop
+            for until in (*rungs, None):
+                here = [plans[seed] for seed in place for plans in racing]
+                self.train(here, later=len(racing) * later, until=until)
+                if self._is_open(here, until):
+                    return False
+                if pruning and until:
+                    reasons, first = dropped_at(self.store, pruning, racing, until), 0
+                else:
+                    reasons, first = dropped_after(self.store, self.limits, racing, place.stop), place.stop
+                racing = self._without(racing, reasons, first=first)
+        return True
+
+    def _rounds(self, num_seeds: int) -> list[range]:
+        """Return which seeds train together: where none decides about the next, all after the first."""
+        if self.limits.drops_between_seeds:
+            return [range(place, place + 1) for place in range(num_seeds)]
+        return [range(1), range(1, num_seeds)] if num_seeds > 1 else [range(1)]
+
+    def _is_open(self, plans: Sequence[RunPlan], until: int | None) -> bool:
+        """Return whether a run has neither ended nor come to the epoch at which it is to pause.
+
+        Another scheduler may have decided already, and train it further: that is no reason to wait.
+        """
+        keys = [plan.key for plan in plans]
+        states = self.store.states(keys)
+        known = self.store.results_at(keys, until) if until else {}
+        return any(states[key] in OPEN and key not in known for key in keys)
 
     def _without(
         self, racing: Sequence[Replicates], reasons: Mapping[str, str], *, first: int

@@ -19,6 +19,7 @@ from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState
 from kdctl.sweep.study import known_points, require_sampler
 from kdctl.workflows.identity import lost_members
+from kdctl.workflows.rungs import require_rungs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
     _require_racing_split(recipe, example)
+    require_rungs(planner, runs)
     return SweepPlan(
         recipe=recipe,
         study=study,

@@ -20,15 +20,13 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search
 from kdctl.records import RunState, StoredRun, SweepMember
+from kdctl.store.briefs import RunBrief
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
 from kdctl.workflows.sweep_plan import planner_of, settled_plan
-
-NOT_STARTED = frozenset({RunState.PLANNED, RunState.PRUNED})
-"""States of runs that no budget has paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,26 +162,29 @@ class _RunningSweep:
         if recipe.limits.drops:
             replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
             rounds = Rounds(store=store, limits=recipe.limits, progress=self.meter, train=self._train)
-            rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
+            is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
         else:
-            self._train(plans, later)
+            self._train(plans, later=later)
+            states = store.states([plan.key for plan in plans])
+            is_through = not any(state in OPEN for state in states.values())
         for proposal in self.study.untold(proposals):
             keys = [plan.key for plan in self.planner.replicates(proposal.point)]
             self._tell(proposal, store.runs(keys=keys), metric)
-        return not any(state in OPEN for state in store.states([plan.key for plan in plans]).values())
+        return is_through
 
-    def _train(self, plans: Sequence[RunPlan], later: int) -> None:
+    def _train(self, plans: Sequence[RunPlan], *, later: int, until: int | None = None) -> None:
         """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
         store, limit = self.executor.workspace.store, self.planner.recipe.limits.budget.max_runs
-        store.revive([plan.key for plan in plans])
+        keys = [plan.key for plan in plans]
+        store.revive([*set(keys) - store.past(keys, until)] if until else keys)
         if limit is not None:
             students = [key for key, role in self.roles.items() if role == "student"]
-            started = {key for key, state in store.states(students).items() if state not in NOT_STARTED}
+            started = {run.key for run in store.briefs(students) if _has_started(run)}
             new = [plan.key for plan in plans if plan.key not in started]
             allowed = started | set(new[: max(limit - len(started), 0)])
             self.cut_off = self.cut_off or len(new) > limit - len(started)
             plans = [plan for plan in plans if plan.key in allowed]
-        self.executor.complete(plans, later=later)
+        self.executor.complete(plans, later=later, until=until)
 
     def _tell(self, proposal: Proposal, runs: Sequence[StoredRun], metric: str) -> None:
         """Tell Optuna the mean over seeds, once all of them have ended."""
@@ -191,3 +192,8 @@ class _RunningSweep:
             return
         values = [value for run in runs if (value := accuracy(run, metric)) is not None]
         self.study.tell(proposal, fmean(values) if values else None)
+
+
+def _has_started(run: RunBrief) -> bool:
+    """Return whether a budget has paid for a run, whatever became of it."""
+    return bool(run.epochs) or run.state not in (RunState.PLANNED, RunState.PRUNED)

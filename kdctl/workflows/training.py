@@ -83,7 +83,7 @@ def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
         )
     if recipe.limits != Limits():
         raise UsageError(
-            f"{recipe.source}: [budget] and [racing] hold for sweeps, not for a single training.",
+            f"{recipe.source}: [budget], [racing] and [pruning] hold for sweeps, not for a single training.",
             f"run it with: kdctl sweep {recipe.source}",
         )
     planner = Planner(recipe, workspace)

@@ -79,6 +79,23 @@ def test_a_dry_run_names_what_will_end_the_sweep_early(kdctl: Kdctl, recipe: Wri
     assert "racing: after 2 seeds, what trails by more than 1 points on test is dropped" in text
 
 
+def test_a_dry_run_names_the_rungs_and_what_they_save(kdctl: Kdctl, recipe: WriteRecipe) -> None:
+    grid = "[grid]\nmethod = ['ce']\noptimizer.learning_rate = [0.1, 0.2, 0.3, 0.4]\n"
+    rungs = "[pruning]\nepochs = [10, 14]\nkeep = 0.5\nmetric = 'test'\n"
+    lines = "-o schedule.epochs=20 -o seeds=[0,1,2] --dry-run"
+    text = kdctl(f"sweep {recipe(grid + rungs)} {lines}").out
+    assert (
+        "pruning: after epoch 10 and 14 of the first seed, all but the best 50 % on test is dropped" in text
+    )
+    assert "epochs of students: 94 of 240;" in text  # 4 * 10 + 2 * 4 + 1 * 6, and two seeds more of one
+    name = recipe(f"{grid}{rungs}margin = 1\n[racing]\nmargin = 1\nmetric = 'test'\n")
+    assert "the best 50 % and what trails by more than 1 points on test" in kdctl(f"sweep {name} {lines}").out
+    planned = json.loads(kdctl(f"sweep {name} {lines} --format json").out)["run_epochs"]
+    assert planned == {"everything": 240, "most": 94, "fewest": 40 + 4 + 6 + 40}
+    few = recipe(f"{grid}[pruning]\nepochs = [10]\nmargin = 1\nmetric = 'test'\n")
+    assert "epochs of students: 90 to 240 of 240;" in kdctl(f"sweep {few} {lines}").out
+
+
 def test_many_runs_are_summed_up_by_pair(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     name = recipe(
         "[grid]\ntogether = [{ student = 'resnet3' }, { student = 'resnet5' }]\n"

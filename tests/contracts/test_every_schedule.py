@@ -25,6 +25,17 @@ def test_a_schedule_without_warm_up_starts_at_the_full_rate(name: str) -> None:
     assert schedules.get(name).config(epochs=20).factor(0.0) == 1.0
 
 
+@pytest.mark.parametrize("name", schedules.names())
+def test_runs_can_be_compared_once_the_rate_does_not_rise_any_more(name: str) -> None:
+    config = schedules.get(name).config
+    schedule = config(epochs=40, warmup_epochs=25)
+    assert schedule.comparable_from == 26
+    assert schedule.factor(schedule.comparable_from - 1) == max(
+        schedule.factor(position) for position in range(25, 40)
+    )
+    assert 1 <= config(epochs=1).comparable_from <= 2
+
+
 @pytest.mark.parametrize("name", optimizers.names())
 def test_an_optimizer_is_built_with_its_rate_and_takes_another(name: str) -> None:
     layer = nn.Linear(3, 2)

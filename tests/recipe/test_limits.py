@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kdctl.errors import RecipeError
-from kdctl.recipe.limits import Budget, Limits, Racing
+from kdctl.recipe.limits import Budget, Limits, Pruning, Racing
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\nseeds = 4\n'
 GRID = "[grid]\noptimizer.learning_rate = [0.1, 0.05, 0.01]\n"
@@ -23,6 +23,13 @@ def test_limits_are_read(bench) -> None:
     assert limits.drops
 
 
+def test_rungs_are_read(bench) -> None:
+    text = f"{BASE}{GRID}[pruning]\nepochs = [160, 200]\nkeep = 0.5\n"
+    limits = bench.recipe(text).limits
+    assert limits.pruning == Pruning(epochs=(160, 200), keep=0.5, margin=None, among="settings", metric="val")
+    assert (limits.drops, limits.drops_between_seeds) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
@@ -38,6 +45,21 @@ def test_limits_are_read(bench) -> None:
         (f"{GRID}[racing]\nmargin = 0\n", "margin = 0"),
         (f"{GRID}[racing]\nmargin = 1\nmin_seeds = 4\n", "min_seeds = 4 can save nothing"),
         (f"{GRID}[racing]\nmargin = 1\namong = 'all'\n", "among"),
+        (f"{GRID}[pruning]\nepochs = [160]\n", "[pruning] does not say what is dropped"),
+        (f"{GRID}[pruning]\nkeep = 0.5\n", "lacks the option 'epochs'"),
+        (f"{GRID}[pruning]\nepochs = []\nkeep = 0.5\n", "epochs = [] is not a list of rising epochs"),
+        (
+            f"{GRID}[pruning]\nepochs = [200, 160]\nkeep = 0.5\n",
+            "epochs = [200, 160] is not a list of rising",
+        ),
+        (f"{GRID}[pruning]\nepochs = [160, 160]\nkeep = 0.5\n", "epochs = [160, 160] is not a list of ris"),
+        (f"{GRID}[pruning]\nepochs = [0]\nkeep = 0.5\n", "epochs"),
+        (f"{GRID}[pruning]\nepochs = [160]\nkeep = 1\n", "keep = 1"),
+        (f"{GRID}[pruning]\nepochs = [160]\nkeep = 0\n", "keep = 0"),
+        (f"{GRID}[pruning]\nepochs = [160]\nmargin = 0\n", "margin = 0"),
+        (f"{GRID}[pruning]\nepochs = [160]\nkeep = 0.5\nbest = 3\n", "no option 'best'"),
+        ("[pruning]\nepochs = [160]\nkeep = 0.5\n", "the recipe has one configuration"),
+        (f"{SEARCH}[pruning]\nepochs = [160]\nkeep = 0.5\n", "[pruning] does not go with [search]"),
     ],
 )
 def test_contradictions_are_refused(bench, body: str, complaint: str) -> None:
@@ -55,5 +77,6 @@ def test_a_standard_error_needs_seeds_to_save(bench) -> None:
 
 
 def test_limits_do_not_change_what_a_run_is(bench) -> None:
-    text = BASE + "[budget]\nmax_runs = 9\n[racing]\nmargin = 1\n"
-    assert [plan.key for plan in bench.plans(text)] == [plan.key for plan in bench.plans(BASE)]
+    rungs = "[pruning]\nepochs = [160]\nkeep = 0.5\n"
+    text = f"{BASE}{GRID}[budget]\nmax_runs = 9\n[racing]\nmargin = 1\n{rungs}"
+    assert [plan.key for plan in bench.plans(text)] == [plan.key for plan in bench.plans(BASE + GRID)]

@@ -1,0 +1,399 @@
+"""Sweeps whose first round is cut at rungs: who is dropped, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdctl import workflows
+from kdctl.crews.local_crew import LocalWorkers
+from kdctl.errors import UsageError
+from kdctl.lab.progress import Silent
+from kdctl.lab.workspace import Workspace
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import EpochResult, RunResult, RunState, StoredRun
+from kdctl.trees import to_tree
+from kdctl.workflows.metering import spent_seconds
+
+RecipeWriter = Callable[..., Path]
+
+RATES = (1e30, 1e-9, 0.05, 0.1, 0.5)
+GRID = f"method = 'ce'\n[grid]\noptimizer.learning_rate = {list(RATES)}\n"
+PRUNING = "[pruning]\nepochs = [1, 3]\nkeep = 0.5\nmetric = 'test'\n"
+LINES = {
+    "teacher": "",
+    "seeds": "seeds = [0, 1]",
+    "schedule": "schedule = {name = 'cosine', epochs = 5}",
+}
+
+
+class Seen(Silent):
+    """Counts epochs, and remembers how runs ended."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+        self.ends: list[tuple[str, RunState, str]] = []
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        self.epochs.append((plan.key, result.epoch))
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        self.ends.append((plan.key, state, reason))
+
+
+class KilledError(BaseException):
+    """What a test raises where a process would be killed: nothing catches it."""
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
+    """Another place for the same runs."""
+    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pruned(recipe: RecipeWriter) -> Path:
+    """A sweep with rungs; the first lies as early as this schedule allows."""
+    return recipe(GRID + PRUNING.replace("[1, 3]", "[3, 4]"), **LINES)
+
+
+def decisions(workspace: Workspace) -> dict[str, tuple[RunState, str, int]]:
+    """Return what became of each run; the reason of one that diverged or was dropped has its numbers."""
+    return {run.key: (run.state, run.reason, run.epochs) for run in workspace.store.runs()}
+
+
+def numbers(workspace: Workspace, key: str) -> tuple[object, ...]:
+    """Return what a run came to, without its times."""
+    run, folder = workspace.store.run(key), workspace.folder(key)
+    trees = [to_tree(epoch) for epoch in workspace.store.epochs(key)]
+    epochs = [{name: value for name, value in tree.items() if "second" not in name} for tree in trees]
+    return run.result and run.result.selected, epochs, folder.artifacts()
+
+
+def by_rate(runs: tuple[StoredRun, ...]) -> dict[float, list[StoredRun]]:
+    rates: dict[float, list[StoredRun]] = {}
+    for run in runs:
+        rates.setdefault(run.plan["optimizer"]["learning_rate"], []).append(run)
+    return rates
+
+
+def expected(workspace: Workspace, rates: dict[float, list[StoredRun]]) -> dict[float, int]:
+    """Decide from the curves of a sweep without rungs: by rate, after which epoch it is dropped."""
+    curves = {
+        rate: [epoch.test.top1 for epoch in workspace.store.epochs(runs[0].key)]
+        for rate, runs in rates.items()
+    }
+    dropped = {1e30: 3}
+    for epoch, places in ((3, 3), (4, 2)):  # half of 5, half of 3
+        left = {rate: curve[epoch - 1] for rate, curve in curves.items() if rate not in dropped}
+        last = sorted(left.values(), reverse=True)[min(places, len(left)) - 1]
+        dropped |= {rate: epoch for rate, value in left.items() if value < last}
+    return dropped
+
+
+def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, pruned: Path
+) -> None:
+    whole = by_rate(workflows.sweep(recipe(GRID, **LINES), undisturbed).runs)
+    seen = Seen()
+    outcome = workflows.sweep(pruned, workspace, progress=seen)
+    assert outcome.complete
+    dropped = expected(undisturbed, whole)
+    assert 0 < len(dropped) < len(RATES)
+    for rate, (first, second) in by_rate(outcome.runs).items():
+        assert (first.seed, second.seed) == (0, 1)
+        if rate not in dropped:
+            assert (first.state, second.state) == (RunState.FINISHED, RunState.FINISHED)
+            assert numbers(workspace, first.key) == numbers(undisturbed, first.key)
+            assert numbers(workspace, second.key) == numbers(undisturbed, second.key)
+            continue
+        assert second.state is RunState.PRUNED
+        assert second.epochs == 0
+        assert f"dropped after epoch {dropped[rate]}: it" in second.reason
+        if rate != 1e30:
+            assert (first.state, first.reason) == (RunState.PRUNED, second.reason)
+            assert first.epochs == dropped[rate]
+            theirs = numbers(undisturbed, first.key)[1][: dropped[rate]]  # type: ignore[index]
+            assert numbers(workspace, first.key)[1] == theirs
+    assert len(seen.epochs) == len(set(seen.epochs)), "an epoch was trained twice"
+    assert {key for key, state, _ in seen.ends if state is RunState.PRUNED} == {
+        run.key for run in outcome.runs if run.state is RunState.PRUNED
+    }
+    notes = " ".join(workflows.report(workspace).notes)
+    assert "is not among the best" in notes
+
+
+def test_a_start_after_the_end_does_nothing(workspace: Workspace, pruned: Path) -> None:
+    workflows.sweep(pruned, workspace)
+    before = workspace.store.runs()
+    seen = Seen()
+    assert workflows.sweep(pruned, workspace, progress=seen).complete
+    assert (seen.epochs, seen.ends) == ([], [])
+    assert workspace.store.runs() == before
+
+
+def test_a_sweep_that_is_stopped_again_and_again_decides_the_same(
+    workspace: Workspace, undisturbed: Workspace, pruned: Path
+) -> None:
+    workflows.sweep(pruned, undisturbed)
+    for number in range(3, 100, 7):
+        calls = iter(range(number))
+        if workflows.sweep(pruned, workspace, stop=lambda calls=calls: next(calls, None) is None).complete:
+            break
+    assert decisions(workspace) == decisions(undisturbed)
+
+
+@pytest.mark.parametrize("state", [RunState.INTERRUPTED, RunState.PRUNED], ids=["decision", "dropping"])
+def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and_repeats_nothing(
+    workspace: Workspace, undisturbed: Workspace, pruned: Path, state: RunState
+) -> None:
+    workflows.sweep(pruned, undisturbed)
+    seen = Seen()
+
+    class Killer(Seen):
+        def ended(self, plan: RunPlan, ended: RunState, result: RunResult | None, reason: str) -> None:
+            super().ended(plan, ended, result, reason)
+            if sum(known is state for _, known, _ in self.ends) == (
+                4 if state is RunState.INTERRUPTED else 1
+            ):
+                raise KilledError
+
+    killer = Killer()
+    with pytest.raises(KilledError):
+        workflows.sweep(pruned, workspace, progress=killer)
+    assert any("paused after epoch 3" in reason for _, _, reason in killer.ends)
+    assert workflows.sweep(pruned, workspace, progress=seen).complete
+    assert decisions(workspace) == decisions(undisturbed)
+    assert not set(killer.epochs) & set(seen.epochs)
+
+
+def test_a_lost_database_is_rebuilt_and_decides_the_same(
+    workspace: Workspace, tmp_path: Path, pruned: Path
+) -> None:
+    workflows.sweep(pruned, workspace)
+    before = decisions(workspace)
+    workspace.store.close()
+    for path in workspace.runs.glob("kdctl.db*"):
+        path.unlink()
+    with workflows.open_workspace(workspace.runs, tmp_path / "data", num_threads=1) as again:
+        seen = Seen()
+        assert workflows.sweep(pruned, again, progress=seen).complete
+        assert decisions(again) == before
+        assert seen.epochs == []
+
+
+@pytest.mark.slow
+def test_workers_come_to_the_same_decisions(
+    workspace: Workspace, undisturbed: Workspace, pruned: Path
+) -> None:
+    workflows.sweep(pruned, undisturbed)
+    seen = Seen()
+    outcome = workflows.sweep(pruned, workspace, crew=LocalWorkers(slots=2), progress=seen, gang_size=1)
+    assert outcome.complete
+    assert decisions(workspace) == decisions(undisturbed)
+    assert len(seen.epochs) == len(set(seen.epochs))
+    for run in outcome.runs:
+        assert numbers(workspace, run.key) == numbers(undisturbed, run.key)
+
+
+@pytest.mark.parametrize("collect", [False, True], ids=["saved", "collected"])
+def test_without_rungs_what_was_dropped_goes_on_with_or_without_its_saved_state(
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, pruned: Path, collect: bool
+) -> None:
+    plain = recipe(GRID, **LINES)
+    workflows.sweep(plain, undisturbed)
+    dropped = {
+        run.key: run.epochs for run in workflows.sweep(pruned, workspace).runs if run.state is RunState.PRUNED
+    }
+    begun = {key for key, epochs in dropped.items() if epochs}
+    assert begun
+    if collect:
+        workflows.collect(workspace, workflows.plan_collection(workspace))
+    assert {key: (workspace.folder(key).path / "resume.pt").exists() for key in begun} == dict.fromkeys(
+        begun, not collect
+    )
+    seen = Seen()
+    assert {plan.key for plan in workflows.plan_sweep(plain, workspace).to_do} == set(dropped)
+    workflows.sweep(plain, workspace, progress=seen)
+    for key, epochs in dropped.items():
+        assert numbers(workspace, key) == numbers(undisturbed, key)
+        first = min((epoch for known, epoch in seen.epochs if known == key), default=1)
+        assert first == (1 if collect else epochs + 1) or key not in begun
+
+
+def test_a_margin_drops_what_trails_the_leader(workspace: Workspace, recipe: RecipeWriter) -> None:
+    body = "[pruning]\nepochs = [3]\nmargin = 0.001\nmetric = 'test'\n"
+    outcome = workflows.sweep(recipe(GRID + body, **LINES), workspace)
+    left = {rate for rate, runs in by_rate(outcome.runs).items() if runs[0].state is RunState.FINISHED}
+    at_rung = workspace.store.results_at([run.key for run in outcome.runs], 3)
+    best = max(result.test.top1 for result in at_rung.values())
+    for rate, runs in by_rate(outcome.runs).items():
+        if rate in left:
+            assert at_rung[runs[0].key].test.top1 == best
+        elif rate != 1e30:
+            assert "trails" in runs[0].reason
+            assert f"({best:.2f} %)" in runs[0].reason
+
+
+def test_rungs_come_before_the_rounds_of_a_race(workspace: Workspace, recipe: RecipeWriter) -> None:
+    lines = {**LINES, "seeds": "seeds = [0, 1, 2]"}
+    racing = "[racing]\nmargin = 0.001\nmetric = 'test'\n"
+    body = GRID + PRUNING.replace("[1, 3]", "[3]") + racing
+    outcome = workflows.sweep(recipe(body, **lines), workspace)
+    assert outcome.complete
+    reasons = {run.reason for run in outcome.runs if run.state is RunState.PRUNED}
+    assert any("dropped after epoch 3" in reason for reason in reasons)
+    for runs in by_rate(outcome.runs).values():
+        states = [run.state for run in runs]
+        if states[2] is RunState.PRUNED and states[1] is RunState.FINISHED:
+            assert "dropped after 2 seeds" in runs[2].reason
+        else:
+            assert states[1] == states[2]
+
+
+def test_a_budget_pays_for_runs_that_were_dropped_on_the_way(
+    workspace: Workspace, recipe: RecipeWriter, pruned: Path
+) -> None:
+    body = GRID + PRUNING.replace("[1, 3]", "[3]")
+    outcome = workflows.sweep(recipe(f"{body}[budget]\nmax_runs = 5\n", **LINES), workspace)
+    assert outcome.budget == "max_runs = 5 were started"
+    started = [run for run in outcome.runs if run.attempts]
+    assert len(started) == 5
+    assert RunState.PRUNED in {run.state for run in started}
+    again = workflows.sweep(recipe(f"{body}[budget]\nmax_runs = 5\n", **LINES), workspace)
+    assert again.runs == outcome.runs
+    timed = recipe(f"{body}[budget]\ndevice_hours = 1\n", **LINES)
+    spent = spent_seconds(workflows.plan_sweep(timed, workspace), workspace)
+    (dropped,) = {
+        sum(epoch.seconds for epoch in workspace.store.epochs(run.key))
+        for run in started
+        if run.plan["optimizer"]["learning_rate"] == 1e-9
+    }
+    assert spent > dropped / 5
+
+
+TAUGHT = {"method": "method = {name = 'fitnet', hint_share = 0.5}", "teacher": "teacher = 'resnet4'"}
+"""The model that is shipped is trained in the second half, in which the schedule runs anew."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "rungs", "complaint"),
+    [
+        ({"schedule": "schedule = {name = 'step', epochs = 8, milestones = [4, 6]}"}, "4", "from epoch 5 on"),
+        ({"schedule": "schedule = {name = 'cosine', epochs = 8}"}, "3", "from epoch 4 on"),
+        ({"schedule": "schedule = {name = 'constant', epochs = 8, warmup_epochs = 2}"}, "2", "epoch 3 on"),
+        (
+            {"schedule": "schedule = {name = 'constant', epochs = 8}"},
+            "8",
+            "saves nothing, runs have 8 epochs",
+        ),
+        ({**TAUGHT, "schedule": "schedule = {name = 'constant', epochs = 8}"}, "4", "from epoch 5 on"),
+        (
+            {**TAUGHT, "schedule": "schedule = {name = 'step', epochs = 8, milestones = [4]}"},
+            "6",
+            "epoch 7 on",
+        ),
+    ],
+)
+def test_rungs_where_accuracies_tell_nothing_are_refused(
+    workspace: Workspace, recipe: RecipeWriter, lines: dict[str, str], rungs: str, complaint: str
+) -> None:
+    grid = "[grid]\noptimizer.learning_rate = [0.01, 0.1]\n"
+    body = f"{grid}[pruning]\nepochs = [{rungs}]\nkeep = 0.5\nmetric = 'test'\n"
+    head = {"teacher": "", "method": "method = 'ce'", "schedule": "schedule = {name='constant', epochs=8}"}
+    with pytest.raises(UsageError) as refusal:
+        workflows.plan_sweep(recipe(body, **{**head, **lines}), workspace)
+    assert complaint in refusal.value.problem
+    assert refusal.value.hint
+
+
+def test_runs_of_different_lengths_are_not_compared(workspace: Workspace, recipe: RecipeWriter) -> None:
+    body = "[grid]\nschedule.epochs = [6, 8]\n[pruning]\nepochs = [5]\nkeep = 0.5\nmetric = 'test'\n"
+    with pytest.raises(UsageError, match="there are runs of 6 and 8 epochs"):
+        workflows.plan_sweep(recipe(body, teacher="", method="method = 'ce'"), workspace)
+
+
+def test_any_configuration_s_first_drop_counts(workspace: Workspace, recipe: RecipeWriter) -> None:
+    schedule = "schedule = {name = 'step', epochs = 9}"
+    grid = "[grid]\nschedule.milestones = [[3, 5], [5, 7]]\n"
+    rungs = "[pruning]\nepochs = [6]\nmargin = 1\nmetric = 'test'\n"
+    lines = {"teacher": "", "method": "method = 'ce'", "schedule": schedule}
+    assert workflows.plan_sweep(recipe(grid + rungs, **lines), workspace).runs
+    with pytest.raises(UsageError, match=r"5 is too early.*from epoch 6 on"):
+        workflows.plan_sweep(recipe(grid + rungs.replace("6", "5"), **lines), workspace)
+
+
+def test_the_validation_split_decides_and_must_be_there(workspace: Workspace, recipe: RecipeWriter) -> None:
+    body = "[pruning]\nepochs = [3]\nkeep = 0.5\n"
+    with pytest.raises(UsageError, match=r"\[pruning\] metric = 'val', but no validation split"):
+        workflows.plan_sweep(recipe(GRID + body, **LINES), workspace)
+    data = "data = {name = 'digits', size = 8, samples_per_class = 8, val_fraction = 0.2}"
+    outcome = workflows.sweep(recipe(GRID + body, **LINES, data=data), workspace)
+    at_rung = workspace.store.results_at([run.key for run in outcome.runs if run.seed == 0], 3)
+    values = {key: result.val.top1 for key, result in at_rung.items() if result.val}
+    last = sorted(values.values(), reverse=True)[2]  # half of five
+    assert {key for key, value in values.items() if value < last} == {
+        run.key for run in outcome.runs if run.seed == 0 and run.state is RunState.PRUNED
+    }
+
+
+def test_trying_a_recipe_out_knows_no_rungs(pruned: Path) -> None:
+    assert not workflows.open_recipe(pruned, smoke=True).limits.drops
+
+
+def start(path: Path, runs: Path, data: Path) -> subprocess.Popen[str]:
+    """Start a sweep in a process of its own, which tells what happens."""
+    places = ["--runs", str(runs), "--data", str(data)]
+    command = ["sweep", str(path), *places, "--json", "--threads", "1", "--gang", "1"]
+    words = [sys.executable, "-m", "kdctl", *command]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def events(lines: Iterable[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines]
+
+
+def trained(told: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(event["run"], event["result"]["epoch"]) for event in told if event["event"] == "epoch"]
+
+
+@pytest.mark.slow
+def test_schedulers_side_by_side_train_each_epoch_once_and_decide_the_same(
+    workspace: Workspace, undisturbed: Workspace, pruned: Path, tmp_path: Path
+) -> None:
+    workflows.sweep(pruned, undisturbed)
+    both = [start(pruned, workspace.runs, tmp_path / "data") for _ in range(2)]
+    told = [events(process.communicate(timeout=120)[0].splitlines()) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [lines[-1]["complete"] for lines in told] == [True, True]
+    epochs = [epoch for lines in told for epoch in trained(lines)]
+    assert len(epochs) == len(set(epochs))
+    assert decisions(workspace) == decisions(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_at_a_rung_is_followed_by_one_that_decides_the_same(
+    workspace: Workspace, undisturbed: Workspace, pruned: Path, tmp_path: Path
+) -> None:
+    workflows.sweep(pruned, undisturbed)
+    first = start(pruned, workspace.runs, tmp_path / "data")
+    assert first.stdout is not None
+    lines: list[str] = []
+    for line in first.stdout:
+        lines.append(line)
+        if "paused after epoch" in line:
+            first.kill()
+            break
+    first.communicate()
+    seen = Seen()
+    assert workflows.sweep(pruned, workspace, progress=seen).complete
+    assert decisions(workspace) == decisions(undisturbed)
+    for run in undisturbed.store.runs():
+        assert numbers(workspace, run.key) == numbers(undisturbed, run.key)
