@@ -22,8 +22,8 @@ class Standing:
     """Accuracies of the seeds that finished, in percent; at a rung, of the one seed that got there."""
     num_diverged: int = 0
     """Seeds without a value because they diverged."""
-    epoch: int | None = None
-    """Of the rung; None after whole rounds."""
+    rung: str = ""
+    """What the rung is called, as 'epoch 160 of seed 0'; empty after whole rounds."""
 
 
 def trailing(
@@ -120,15 +120,15 @@ def _is_judged(standing: Standing) -> bool:
 
 
 def _accuracy(standing: Standing) -> str:
-    return f"{_mean(standing):.2f} %" if standing.epoch else f"mean {_mean(standing):.2f} %"
+    return f"{_mean(standing):.2f} %" if standing.rung else f"mean {_mean(standing):.2f} %"
 
 
 def _diverged(standing: Standing) -> str:
-    return f"dropped after {_when(standing)}: {'it' if standing.epoch else 'all'} diverged"
+    return f"dropped after {_when(standing)}: {'it' if standing.rung else 'all'} diverged"
 
 
 def _when(standing: Standing) -> str:
-    if standing.epoch:
-        return f"epoch {standing.epoch}"
+    if standing.rung:
+        return standing.rung
     number = len(standing.values) + standing.num_diverged
     return "1 seed" if number == 1 else f"{number} seeds"

@@ -70,7 +70,7 @@ def dropped_at(
             race=race_of(plan, pruning.among),
             values=(_accuracy_at(results[plan.key], pruning.metric),) if plan.key in results else (),
             num_diverged=int(plan.key not in results and states[plan.key] is RunState.DIVERGED),
-            epoch=epoch,
+            rung=f"epoch {epoch} of seed {plan.seed}",
         )
         for plan in first
     }

@@ -7,8 +7,8 @@ import pytest
 from kdctl.sweep.rounds import Standing, outside, precise, share_of, trailing
 
 
-def standing(*values: float, race: str = "", num_diverged: int = 0, epoch: int | None = None) -> Standing:
-    return Standing(race=race, values=values, num_diverged=num_diverged, epoch=epoch)
+def standing(*values: float, race: str = "", num_diverged: int = 0, rung: str = "") -> Standing:
+    return Standing(race=race, values=values, num_diverged=num_diverged, rung=rung)
 
 
 def test_who_trails_the_leader_by_more_than_the_margin_is_dropped_and_told_why() -> None:
@@ -48,11 +48,14 @@ def test_the_order_of_configurations_does_not_matter() -> None:
 
 
 def test_who_is_not_among_the_best_of_a_rung_is_dropped_and_told_why() -> None:
-    standings = {key: standing(value, epoch=160) for key, value in zip("abcd", (40, 70, 60, 50), strict=True)}
+    standings = {
+        key: standing(value, rung="epoch 160 of seed 0")
+        for key, value in zip("abcd", (40, 70, 60, 50), strict=True)
+    }
     dropped = outside(standings, keep=0.5)
     assert dropped == {
-        "a": "dropped after epoch 160: its 40.00 % is not among the best 2 of 4, from 60.00 % on",
-        "d": "dropped after epoch 160: its 50.00 % is not among the best 2 of 4, from 60.00 % on",
+        "a": "dropped after epoch 160 of seed 0: its 40.00 % is not among the best 2 of 4, from 60.00 % on",
+        "d": "dropped after epoch 160 of seed 0: its 50.00 % is not among the best 2 of 4, from 60.00 % on",
     }
     assert outside(dict(reversed(standings.items())), keep=0.5) == dropped
     assert set(outside(standings, keep=0.25)) == set(outside(standings, keep=0.001)) == {"a", "c", "d"}
@@ -81,7 +84,7 @@ def test_a_run_that_diverged_comes_last_and_one_that_failed_takes_no_part() -> N
     standings = {
         "a": standing(70),
         "b": standing(60),
-        "c": standing(num_diverged=1, epoch=9),
+        "c": standing(num_diverged=1, rung="epoch 9"),
         "d": standing(),
     }
     assert outside(standings, keep=0.7) == {"c": "dropped after epoch 9: it diverged"}  # 3 of 3 may stay

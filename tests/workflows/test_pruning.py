@@ -116,7 +116,7 @@ def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
             continue
         assert second.state is RunState.PRUNED
         assert second.epochs == 0
-        assert f"dropped after epoch {dropped[rate]}: it" in second.reason
+        assert f"dropped after epoch {dropped[rate]} of seed 0: it" in second.reason
         if rate != 1e30:
             assert (first.state, first.reason) == (RunState.PRUNED, second.reason)
             assert first.epochs == dropped[rate]
@@ -249,7 +249,7 @@ def test_rungs_come_before_the_rounds_of_a_race(workspace: Workspace, recipe: Re
     outcome = workflows.sweep(recipe(body, **lines), workspace)
     assert outcome.complete
     reasons = {run.reason for run in outcome.runs if run.state is RunState.PRUNED}
-    assert any("dropped after epoch 3" in reason for reason in reasons)
+    assert any("dropped after epoch 3 of seed 0" in reason for reason in reasons)
     for runs in by_rate(outcome.runs).values():
         states = [run.state for run in runs]
         if states[2] is RunState.PRUNED and states[1] is RunState.FINISHED:
