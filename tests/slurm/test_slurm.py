@@ -95,6 +95,32 @@ def test_a_job_that_is_pre_empted_goes_on_from_its_checkpoint(
     same_bits(workspace, undisturbed)
 
 
+def test_jobs_pause_at_rungs_also_when_they_are_pre_empted_on_the_way(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    path = recipe(
+        "schedule = {name = 'constant', epochs = 10}\nmethod = {name = 'slow', pause = 0.1}\n"
+        "[grid]\noptimizer.learning_rate = [1e-9, 0.01, 0.1, 0.2]\n"
+        "[pruning]\nepochs = [6]\nkeep = 0.5\nmetric = 'test'\n"
+    )
+    rival = Rival()
+    crew = jobs(gangs_per_job=2)
+    outcome = workflows.sweep(path, workspace, crew=crew, gang_size=2, progress=rival)
+    assert rival.submitted
+    assert outcome.complete
+    told = events(workspace)
+    assert len([event for event in told if event["kind"] == "ready"]) > len(
+        list(workspace.runs.glob(".slurm/*/job"))
+    )
+    assert any("paused after epoch 6" in str(event["text"]) for event in told)
+    workflows.sweep(path, undisturbed)
+    for run in undisturbed.store.runs():
+        ours = workspace.store.run(run.key)
+        assert (ours.state, ours.reason, ours.epochs) == (run.state, run.reason, run.epochs)
+        assert workspace.folder(run.key).artifacts() == undisturbed.folder(run.key).artifacts()
+    assert {run.state for run in outcome.runs} == {RunState.FINISHED, RunState.PRUNED}
+
+
 def test_a_job_that_is_killed_by_its_time_limit_goes_on_from_its_checkpoint(
     slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
 ) -> None:
