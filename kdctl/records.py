@@ -66,6 +66,8 @@ class EpochResult:
     """Name of the phase of training, for a method that has several."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """What the method tells besides its losses, by name; means over the training samples."""
+    device_seconds: float | None = None
+    """`seconds` divided among the runs of the gang; None in what earlier versions wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)

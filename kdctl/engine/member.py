@@ -132,8 +132,14 @@ class Member:
             *self.sums.tensors(),
         ]
 
-    def result(self, test: SplitMetrics, val: SplitMetrics | None) -> EpochResult:
-        """Return the numbers of the running epoch, which has had its last step and its evaluation."""
+    def result(self, test: SplitMetrics, val: SplitMetrics | None, *, num_sharing: int = 1) -> EpochResult:
+        """Return the numbers of the running epoch, which has had its last step and its evaluation.
+
+        Args:
+            test: how the model does on the test split.
+            val: the same on the validation split.
+            num_sharing: how many runs shared the device.
+        """
         terms, train_top1 = self.sums.means()
         return EpochResult(
             epoch=self.epoch + 1,
@@ -146,6 +152,7 @@ class Member:
             test=test,
             val=val,
             seconds=self.epoch_seconds,
+            device_seconds=self.epoch_seconds / num_sharing,
             images_per_second=self.sums.images / self.epoch_seconds,
         )
 

@@ -214,7 +214,7 @@ class _Training:
         scores = [_scores(logits, data) for logits in answers]
         self._lap()
         for member, model, (test, val) in zip(members, models, scores, strict=True):
-            result = member.result(test, val)
+            result = member.result(test, val, num_sharing=len(members))
             member.diverged = _divergence(result)
             if not member.diverged:
                 self._record(member, result, model)

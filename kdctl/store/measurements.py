@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, case, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.records import Artifact, Environment, EpochResult, Evaluation
@@ -56,6 +56,15 @@ def results_at(connection: Connection, keys: Iterable[str], epoch: int) -> dict[
     wanted = (EpochRow.run_key.in_(listed(keys)), EpochRow.epoch == epoch)
     rows = connection.execute(select(EpochRow.run_key, EpochRow.result).where(*wanted))
     return {row.run_key: row.result for row in rows}
+
+
+def seconds_of(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the time of each run's epochs: its own share, and what earlier versions wrote undivided."""
+    own = func.json_extract(EpochRow.result, "$.device_seconds")
+    undivided = case((own.is_(None), func.json_extract(EpochRow.result, "$.seconds")), else_=0.0)
+    statement = select(EpochRow.run_key, func.total(own), func.total(undivided)).group_by(EpochRow.run_key)
+    rows = connection.execute(statement.where(EpochRow.run_key.in_(listed(keys))))
+    return {key: (shared, alone) for key, shared, alone in rows}
 
 
 def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact]) -> None:

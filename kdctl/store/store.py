@@ -229,6 +229,11 @@ class Store:
         with reading(self._engine) as connection:
             return measurements.results_at(connection, keys, epoch)
 
+    def seconds_of(self, keys: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """Return the time of each run's epochs: its own share, and what earlier versions wrote undivided."""
+        with reading(self._engine) as connection:
+            return measurements.seconds_of(connection, keys)
+
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run left behind, by name."""
         with reading(self._engine) as connection:

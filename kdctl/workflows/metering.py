@@ -25,7 +25,6 @@ class Meter:
     spent_seconds: float
     """Device time of earlier starts, and of this one so far."""
     began: float = field(default_factory=time.monotonic)
-    _gang_sizes: dict[str, int] = field(default_factory=dict[str, int])
 
     def used_up(self) -> str:
         """Return which part of the budget is used up, in words; empty while there is some left."""
@@ -42,8 +41,7 @@ class Meter:
         self.inner.planned(plans, settled, later)
 
     def started(self, plans: Sequence[RunPlan]) -> None:
-        """Note who trains together: a gang shares its time."""
-        self._gang_sizes.update({plan.key: len(plans) for plan in plans})
+        """Pass it on."""
         self.inner.started(plans)
 
     def stepped(self, key: str, position: float) -> None:
@@ -52,7 +50,7 @@ class Meter:
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Count the time of an epoch."""
-        self.spent_seconds += result.seconds / self._gang_sizes.get(plan.key, 1)
+        self.spent_seconds += result.seconds if result.device_seconds is None else result.device_seconds
         self.inner.epoch(plan, result)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
@@ -72,21 +70,20 @@ def spent_seconds(plan: SweepPlan, workspace: Workspace) -> float:
     known = {item.name: item for item in workspace.store.sweeps()}.get(plan.recipe.name)
     if known is None or plan.recipe.limits.budget.device_hours is None:
         return 0.0
+    store = workspace.store
     teachers = {member.run_key for member in known.members if member.role == "teacher"}
     members = [member.run_key for member in known.members]
+    paid = [
+        run for run in store.runs(keys=members) if run.key not in teachers or run.updated >= known.created
+    ]
+    seconds = store.seconds_of([run.key for run in paid])
     return sum(
-        _seconds_of(workspace, run)
-        for run in workspace.store.runs(keys=members)
-        if run.key not in teachers or run.updated >= known.created
+        own + undivided / _gang_size(run)
+        for run in paid
+        for own, undivided in [seconds.get(run.key, (0.0, 0.0))]
     )
 
 
-def _seconds_of(workspace: Workspace, run: StoredRun) -> float:
-    """Return a run's share of the time of its gang, to its end or as far as it came."""
-    gang = run.environment.gang.split() if run.environment else []
-    seconds = (
-        run.result.train_seconds
-        if run.result
-        else sum(epoch.seconds for epoch in workspace.store.epochs(run.key))
-    )
-    return seconds / max(len(gang), 1)
+def _gang_size(run: StoredRun) -> int:
+    """Return how many runs trained together, when this one was last started."""
+    return max(len(run.environment.gang.split()), 1) if run.environment else 1

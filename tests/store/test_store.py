@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 from collections.abc import Callable
@@ -146,6 +147,17 @@ def test_an_epoch_lies_behind_a_run_once_its_holder_let_go_or_went_on(
     assert store.past(keys, 2) == set()
     assert store.past([begun.key], 1) == {begun.key}
     assert store.results_at(keys, 2) == {begun.key: make_epoch(2)}
+
+
+def test_time_is_summed_up_as_shares_and_as_what_earlier_versions_wrote(
+    store: Store, plan_run: Callable[..., PlannedRun], make_epoch: Callable[..., EpochResult]
+) -> None:
+    run, other = plan_run(0), plan_run(1)
+    store.add_runs([run, other])
+    for number, share in ((1, None), (2, 0.5), (3, 0.25)):
+        epoch = dataclasses.replace(make_epoch(number), seconds=4.0, device_seconds=share)
+        store.record_epoch(run.key, epoch)
+    assert store.seconds_of([run.key, other.key]) == {run.key: (0.75, 4.0)}
 
 
 def test_what_was_measured_comes_back_as_it_was(
