@@ -148,10 +148,7 @@ def _check_racing(resolver: Resolver, racing: Racing, *, num_seeds: int, num_poi
 
 def _check_pruning(resolver: Resolver, pruning: Pruning, *, num_points: int) -> None:
     """Note what no schedule could make good; `workflows/rungs.py` holds the rungs against the schedules."""
-    if not num_points:
-        problem = "[pruning] does not go with [search], which chooses by itself where to look."
-        resolver.wrong("pruning", problem, "leave [pruning] out, or write a [grid].")
-    elif num_points == 1:
+    if num_points == 1:
         problem = "[pruning] can save nothing: the recipe has one configuration."
         resolver.wrong("pruning", problem, "leave it out, or write a [grid].")
     if list(pruning.epochs) != sorted(set(pruning.epochs)) or not pruning.epochs:

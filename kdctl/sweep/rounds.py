@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -86,6 +86,27 @@ def outside(standings: Mapping[str, Standing], *, keep: float) -> dict[str, str]
                     f"dropped after {_when(standing)}: its {_accuracy(standing)} is not among the best "
                     f"{places} of {len(judged)}, from {last:.2f} % on"
                 )
+    return dropped
+
+
+def in_turn(
+    standings: Mapping[str, Standing], judge: Callable[[Mapping[str, Standing]], Mapping[str, str]]
+) -> dict[str, str]:
+    """Judge each configuration among those up to it; return those that are dropped, with the reason.
+
+    So a search decides, whose later configurations are not known yet, and depend on what it decides.
+
+    Args:
+        standings: by configuration, in the order in which they were proposed.
+        judge: returns which of some standings are dropped, and why.
+    """
+    known: dict[str, Standing] = {}
+    dropped: dict[str, str] = {}
+    for key, standing in standings.items():
+        known[key] = standing
+        reason = judge(known).get(key)
+        if reason:
+            dropped[key] = reason
     return dropped
 
 

@@ -88,6 +88,11 @@ class ConfigurationStudy:
         with self._lock:
             self._study.tell(proposal.trial, value, state=state, skip_if_finished=True)
 
+    def tell_pruned(self, proposal: Proposal) -> None:
+        """Report that a configuration was dropped on the way: samplers take it for a bad one."""
+        with self._lock:
+            self._study.tell(proposal.trial, state=TrialState.PRUNED, skip_if_finished=True)
+
     def _ask(self, search: Search, number: int) -> Proposal:
         self._study.sampler = _sampler(search, number)
         trial = self._study.ask({dotted: _distribution(choice) for dotted, choice in search.space.items()})

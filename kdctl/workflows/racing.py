@@ -9,7 +9,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.store.store import Store
-from kdctl.sweep.rounds import Standing, outside, precise, trailing
+from kdctl.sweep.rounds import Standing, in_turn, outside, precise, trailing
 from kdctl.trees import canonical_json
 
 
@@ -49,7 +49,7 @@ def dropped_after(
 
 
 def dropped_at(
-    store: Store, pruning: Pruning, racing: Sequence[Sequence[RunPlan]], epoch: int
+    store: Store, pruning: Pruning, racing: Sequence[Sequence[RunPlan]], epoch: int, *, by_turns: bool
 ) -> dict[str, str]:
     """Return the configurations that do not go on from a rung, with the reason.
 
@@ -61,6 +61,7 @@ def dropped_at(
         pruning: of the recipe.
         racing: the runs of each configuration, in the order of seeds.
         epoch: of the rung, which lies behind all of their first runs.
+        by_turns: whether each is held against those before it alone, as in a search.
     """
     first = [plans[0] for plans in racing]
     keys = [plan.key for plan in first]
@@ -74,10 +75,13 @@ def dropped_at(
         )
         for plan in first
     }
-    dropped = outside(standings, keep=pruning.keep) if pruning.keep else {}
-    if pruning.margin:
-        dropped |= trailing(standings, margin=pruning.margin, names=_names(first))
-    return dropped
+    names = _names(first)
+
+    def judge(standings: Mapping[str, Standing]) -> dict[str, str]:
+        dropped = outside(standings, keep=pruning.keep) if pruning.keep else {}
+        return dropped | (trailing(standings, margin=pruning.margin, names=names) if pruning.margin else {})
+
+    return in_turn(standings, judge) if by_turns else judge(standings)
 
 
 def race_of(plan: RunPlan, among: str) -> str:

@@ -6,13 +6,13 @@ The first round may be cut at rungs: all runs pause after the same epoch, and so
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kdctl.lab.progress import Progress
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState
+from kdctl.records import SETTLED, RunState
 from kdctl.store.store import Store
 from kdctl.workflows.racing import dropped_after, dropped_at
 
@@ -34,7 +34,7 @@ class Train(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Rounds:
     """Trains configurations seed by seed, and drops those that are not worth more."""
 
@@ -42,23 +42,30 @@ class Rounds:
     limits: Limits
     progress: Progress
     train: Train
+    later: int = 0
+    """How many runs a search will still choose; 0 for a grid."""
+    by_turns: bool = False
+    """Whether a configuration is held against those before it alone, as in a search."""
+    pruned: set[str] = field(default_factory=set[str])
+    """Configurations that did not get beyond a rung."""
 
     def run(self, racing: Sequence[Replicates]) -> bool:
         """Train configurations as far as they get; return whether all that was not dropped has ended."""
         num_seeds, pruning = len(racing[0]), self.limits.pruning
         for place in self._rounds(num_seeds):
             rungs = pruning.epochs if pruning and place.start == 0 else ()
-            later = num_seeds - place.stop
             for until in (*rungs, None):
                 here = [plans[seed] for seed in place for plans in racing]
-                self.train(here, later=len(racing) * later, until=until)
+                self.train(here, later=self._num_later(racing, place.stop), until=until)
                 if self._is_open(here, until):
                     return False
                 if pruning and until:
-                    reasons, first = dropped_at(self.store, pruning, racing, until), 0
+                    reasons = dropped_at(self.store, pruning, racing, until, by_turns=self.by_turns)
+                    self.pruned |= reasons.keys()
+                    racing = self._without(racing, reasons, first=0)
                 else:
-                    reasons, first = dropped_after(self.store, self.limits, racing, place.stop), place.stop
-                racing = self._without(racing, reasons, first=first)
+                    reasons = dropped_after(self.store, self.limits, racing, place.stop)
+                    racing = self._without(racing, reasons, first=place.stop)
         return True
 
     def _rounds(self, num_seeds: int) -> list[range]:
@@ -66,6 +73,11 @@ class Rounds:
         if self.limits.drops_between_seeds:
             return [range(place, place + 1) for place in range(num_seeds)]
         return [range(1), range(1, num_seeds)] if num_seeds > 1 else [range(1)]
+
+    def _num_later(self, racing: Sequence[Replicates], place: int) -> int:
+        """Return how many runs come after those before `place`, if nobody else is dropped."""
+        states = self.store.states([plan.key for plans in racing for plan in plans[place:]])
+        return self.later + sum(state not in SETTLED for state in states.values())
 
     def _is_open(self, plans: Sequence[RunPlan], until: int | None) -> bool:
         """Return whether a run has neither ended nor come to the epoch at which it is to pause.

@@ -104,7 +104,7 @@ class RunEpochs:
 
 
 def run_epochs(limits: Limits, runs: Sequence[RunPlan]) -> RunEpochs | None:
-    """Return how many epochs the runs of a grid take under its limits; None without `[pruning]`."""
+    """Return how many epochs the runs of a grid take under its limits; None without `[pruning]`, or runs."""
     pruning = limits.pruning
     if pruning is None or not runs:
         return None

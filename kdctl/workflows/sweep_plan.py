@@ -97,20 +97,21 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
     recipe, search = planner.recipe, planner.recipe.search
     if search is None:
         runs = planner.runs(recipe.points)
-        study, example, num_later = _study_name(recipe, runs), runs[0], 0
+        study, probes, num_later = _study_name(recipe, runs), runs, 0
     else:
         probes = planner.probe({dotted: _corners(choice) for dotted, choice in search.space.items()})
-        study, example = _study_name(recipe, probes), probes[0]
+        study = _study_name(recipe, probes)
         require_sampler(search)
-        _require_split(recipe, search, example)
+        _require_split(recipe, search, probes[0])
         chosen = known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
         runs = planner.runs(chosen)
         num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds)
+    example = probes[0]
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
     _require_racing_split(recipe, example)
-    require_rungs(planner, runs)
+    require_rungs(planner, probes)
     return SweepPlan(
         recipe=recipe,
         study=study,

@@ -123,10 +123,17 @@ class _RunningSweep:
         chosen = 0
         while proposals:
             chosen += len(proposals)
-            if not self._complete(proposals, search.metric, num_later=max(search.trials - chosen, 0)):
+            num_later = max(search.trials - chosen, 0)
+            if not self._complete(self._rivals(proposals), search.metric, num_later=num_later):
                 return False
             proposals = self.study.propose_search(search)
         return True
+
+    def _rivals(self, proposals: Sequence[Proposal]) -> Sequence[Proposal]:
+        """Return a search's proposals with those before them that they are held against."""
+        if self.planner.recipe.limits.pruning is None:
+            return proposals
+        return [known for known in self.study.proposals() if known.trial <= proposals[-1].trial]
 
     def outcome(self, *, complete: bool) -> SweepOutcome:
         """Return the state of all runs."""
@@ -159,17 +166,24 @@ class _RunningSweep:
             leaving=self.leaving,
         )
         later = num_later * len(recipe.seeds)
+        rounds = Rounds(
+            store=store,
+            limits=recipe.limits,
+            progress=self.meter,
+            train=self._train,
+            later=later,
+            by_turns=recipe.search is not None,
+        )
         if recipe.limits.drops:
             replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
-            rounds = Rounds(store=store, limits=recipe.limits, progress=self.meter, train=self._train)
             is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
         else:
             self._train(plans, later=later)
             states = store.states([plan.key for plan in plans])
             is_through = not any(state in OPEN for state in states.values())
         for proposal in self.study.untold(proposals):
-            keys = [plan.key for plan in self.planner.replicates(proposal.point)]
-            self._tell(proposal, store.runs(keys=keys), metric)
+            runs = store.runs(keys=[plan.key for plan in self.planner.replicates(proposal.point)])
+            self._tell(proposal, runs, metric, pruned=runs[0].configuration in rounds.pruned)
         return is_through
 
     def _train(self, plans: Sequence[RunPlan], *, later: int, until: int | None = None) -> None:
@@ -186,12 +200,13 @@ class _RunningSweep:
             plans = [plan for plan in plans if plan.key in allowed]
         self.executor.complete(plans, later=later, until=until)
 
-    def _tell(self, proposal: Proposal, runs: Sequence[StoredRun], metric: str) -> None:
-        """Tell Optuna the mean over seeds, once all of them have ended."""
-        if any(run.state in OPEN for run in runs):
-            return
-        values = [value for run in runs if (value := accuracy(run, metric)) is not None]
-        self.study.tell(proposal, fmean(values) if values else None)
+    def _tell(self, proposal: Proposal, runs: Sequence[StoredRun], metric: str, *, pruned: bool) -> None:
+        """Tell Optuna the mean over seeds, once all of them have ended, or that there will be none."""
+        if pruned:
+            self.study.tell_pruned(proposal)
+        elif not any(run.state in OPEN for run in runs):
+            values = [value for run in runs if (value := accuracy(run, metric)) is not None]
+            self.study.tell(proposal, fmean(values) if values else None)
 
 
 def _has_started(run: RunBrief) -> bool:

@@ -59,7 +59,6 @@ def test_rungs_are_read(bench) -> None:
         (f"{GRID}[pruning]\nepochs = [160]\nmargin = 0\n", "margin = 0"),
         (f"{GRID}[pruning]\nepochs = [160]\nkeep = 0.5\nbest = 3\n", "no option 'best'"),
         ("[pruning]\nepochs = [160]\nkeep = 0.5\n", "the recipe has one configuration"),
-        (f"{SEARCH}[pruning]\nepochs = [160]\nkeep = 0.5\n", "[pruning] does not go with [search]"),
     ],
 )
 def test_contradictions_are_refused(bench, body: str, complaint: str) -> None:

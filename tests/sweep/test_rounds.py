@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from kdctl.sweep.rounds import Standing, outside, precise, share_of, trailing
+from kdctl.sweep.rounds import Standing, in_turn, outside, precise, share_of, trailing
 
 
 def standing(*values: float, race: str = "", num_diverged: int = 0, rung: str = "") -> Standing:
@@ -90,6 +90,14 @@ def test_a_run_that_diverged_comes_last_and_one_that_failed_takes_no_part() -> N
     assert outside(standings, keep=0.7) == {"c": "dropped after epoch 9: it diverged"}  # 3 of 3 may stay
     assert trailing(standings, margin=99.0) == {"c": "dropped after epoch 9: it diverged"}
     assert outside({"c": standings["c"]}, keep=0.5) == {}
+
+
+def test_by_turns_a_configuration_meets_only_those_before_it() -> None:
+    standings = {f"{value}": standing(value) for value in (10, 30, 20, 5, 40)}
+    dropped = in_turn(standings, lambda known: outside(known, keep=0.5))
+    assert set(dropped) == {"5"}  # 10 was alone, 20 is among the best 2 of 3, 5 not among those of 4
+    prefix = dict(list(standings.items())[:4])
+    assert in_turn(prefix, lambda known: outside(known, keep=0.5)) == dropped
 
 
 def test_a_share_is_rounded_up_and_never_empty() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from kdctl import workflows
@@ -350,6 +352,81 @@ def test_the_validation_split_decides_and_must_be_there(workspace: Workspace, re
 
 def test_trying_a_recipe_out_knows_no_rungs(pruned: Path) -> None:
     assert not workflows.open_recipe(pruned, smoke=True).limits.drops
+
+
+SEARCH = """method = 'ce'
+[search]
+sampler = 'tpe'
+trials = 6
+batch = {batch}
+metric = 'test'
+[search.space]
+optimizer.learning_rate = {{ low = 0.001, high = 0.5, log = true }}
+[pruning]
+epochs = [3]
+keep = 0.4
+metric = 'test'
+"""
+
+
+def trials(workspace: Workspace) -> list[tuple[int, str, float | None]]:
+    """Return what Optuna knows of each trial."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{workspace.store.path}")
+    (name,) = optuna.get_all_study_names(storage)
+    known = optuna.load_study(study_name=name, storage=storage).trials
+    storage.remove_session()
+    storage.engine.dispose()
+    return [(trial.number, trial.state.name, trial.value) for trial in known]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_search_holds_a_configuration_against_those_before_it(
+    workspace: Workspace, recipe: RecipeWriter, batch: int
+) -> None:
+    path = recipe(SEARCH.format(batch=batch), **{**LINES, "seeds": "seeds = [0, 1]"})
+    seen = Seen()
+    outcome = workflows.sweep(path, workspace, progress=seen)
+    assert outcome.complete
+    assert len(seen.epochs) == len(set(seen.epochs))
+    first = [run for run in outcome.runs if run.seed == 0]
+    at_rung = workspace.store.results_at([run.key for run in first], 3)
+    values = [at_rung[run.key].test.top1 for run in first]
+    for place, run in enumerate(first):
+        best = sorted(values[: place + 1], reverse=True)[: math.ceil(0.4 * (place + 1) - 1e-9)]
+        assert (run.state is RunState.PRUNED) == (values[place] < best[-1])
+    told = trials(workspace)
+    dropped = [run.state is RunState.PRUNED for run in first]
+    assert True in dropped
+    assert [state for _, state, _ in told] == ["PRUNED" if lost else "COMPLETE" for lost in dropped]
+    assert len(outcome.runs) == 12
+    for run in outcome.runs:
+        if run.seed == 1:
+            twin = next(known for known in first if known.configuration == run.configuration)
+            assert (run.state, run.reason) == (twin.state, twin.reason)
+
+
+def test_a_search_that_is_stopped_again_and_again_chooses_and_decides_the_same(
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
+) -> None:
+    path = recipe(SEARCH.format(batch=2), **{**LINES, "seeds": "seeds = [0]"})
+    workflows.sweep(path, undisturbed)
+    for number in range(3, 200, 11):
+        calls = iter(range(number))
+        if workflows.sweep(path, workspace, stop=lambda calls=calls: next(calls, None) is None).complete:
+            break
+    assert decisions(workspace) == decisions(undisturbed)
+    assert trials(workspace) == trials(undisturbed)
+    seen = Seen()
+    assert workflows.sweep(path, workspace, progress=seen).complete
+    assert (seen.epochs, seen.ends) == ([], [])
+
+
+def test_rungs_of_a_search_are_held_against_all_that_it_may_choose(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    body = SEARCH.format(batch=1).replace("[pruning]", "schedule.epochs = [5, 6]\n[pruning]")
+    with pytest.raises(UsageError, match="there are runs of 5 and 6 epochs"):
+        workflows.plan_sweep(recipe(body, **LINES), workspace)
 
 
 def start(path: Path, runs: Path, data: Path) -> subprocess.Popen[str]:
