@@ -42,7 +42,7 @@ def show_sweep_plan(
             estimated_seconds=estimate.seconds if estimate else None,
             estimated_flop=sum(operations.values()) if estimate else None,
             gangs=num_gangs,
-            run_epochs=to_tree(run_epochs(plan.recipe.limits, () if plan.recipe.search else plan.runs)),
+            run_epochs=to_tree(run_epochs(plan.recipe, plan.runs)),
             disk=to_tree(disk),
         )
         return
@@ -103,7 +103,7 @@ def _limits(plan: SweepPlan) -> Iterator[str]:
     if given:
         yield f"budget: {', '.join(given)}"
     if pruning is not None:
-        yield from _rungs(pruning, run_epochs(limits, () if plan.recipe.search else plan.runs))
+        yield from _rungs(pruning, run_epochs(plan.recipe, plan.runs))
     if racing is not None:
         yield (
             f"racing: after {counted(racing.min_seeds, 'seed')}, what trails by more than {racing.margin:g} "

@@ -80,7 +80,7 @@ class Executor:
         self.workspace.store.add_runs([plan.planned() for plan in to_do])
         self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
         size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
-        self._queue = [*form_gangs(self._open(teachers), size), *form_gangs(self._open(plans), size)]
+        self._queue = [*form_gangs(self._open(teachers), size), *self._gangs(self._open(plans), size)]
         self._elsewhere = {}
         self._work()
 
@@ -109,7 +109,7 @@ class Executor:
             gang = [] if self.stop() else self._claimed_gang(owner)
             if not gang:
                 break
-            pauses = any(plan.key in self._pausing for plan in gang)
+            pauses = gang[0].key in self._pausing
             self.crew.train(owner, gang, until=self._until if pauses else None)
             given = True
         return given
@@ -136,7 +136,7 @@ class Executor:
         again = [back.plan for back in returned if self._is_to_go_on(back)]
         alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
         together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
-        self._queue = [*form_gangs(together, self.gang_size), *alone, *self._queue]
+        self._queue = [*self._gangs(together, self.gang_size), *alone, *self._queue]
 
     def _is_to_go_on(self, back: Return) -> bool:
         """Write down where a run stands that came back; return whether it is ours to go on with."""
@@ -167,7 +167,13 @@ class Executor:
                 free.append(plan)
             else:
                 self._elsewhere[plan.key] = plan
-        self._queue.extend(form_gangs(free, self.gang_size))
+        self._queue.extend(self._gangs(free, self.gang_size))
+
+    def _gangs(self, plans: Sequence[RunPlan], size: int) -> list[list[RunPlan]]:
+        """Group runs that train in lockstep; a student that teaches others does not pause with the others."""
+        whole = [plan for plan in plans if plan.key not in self._pausing]
+        pausing = [plan for plan in plans if plan.key in self._pausing]
+        return [*form_gangs(whole, size), *form_gangs(pausing, size)]
 
     def _claim(self, plan: RunPlan, owner: Owner) -> bool:
         return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)

@@ -63,16 +63,18 @@ class Rounds:
                     reasons = dropped_at(self.store, pruning, racing, until, by_turns=self.by_turns)
                     self.pruned |= reasons.keys()
                     racing = self._without(racing, reasons, first=0)
-                else:
+                elif self.limits.drops_between_seeds:
                     reasons = dropped_after(self.store, self.limits, racing, place.stop)
                     racing = self._without(racing, reasons, first=place.stop)
         return True
 
     def _rounds(self, num_seeds: int) -> list[range]:
-        """Return which seeds train together: where none decides about the next, all after the first."""
+        """Return which seeds train together: those among which nothing is decided."""
         if self.limits.drops_between_seeds:
             return [range(place, place + 1) for place in range(num_seeds)]
-        return [range(1), range(1, num_seeds)] if num_seeds > 1 else [range(1)]
+        if self.limits.pruning and num_seeds > 1:
+            return [range(1), range(1, num_seeds)]
+        return [range(num_seeds)]
 
     def _num_later(self, racing: Sequence[Replicates], place: int) -> int:
         """Return how many runs come after those before `place`, if nobody else is dropped."""

@@ -15,6 +15,7 @@ from kdctl.lab.planning import Planner
 from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits, Pruning
 from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
 from kdctl.sweep.rounds import share_of
 from kdctl.trees import canonical_json
 from kdctl.workflows.racing import race_of
@@ -103,10 +104,10 @@ class RunEpochs:
     """If all is dropped that may be."""
 
 
-def run_epochs(limits: Limits, runs: Sequence[RunPlan]) -> RunEpochs | None:
-    """Return how many epochs the runs of a grid take under its limits; None without `[pruning]`, or runs."""
-    pruning = limits.pruning
-    if pruning is None or not runs:
+def run_epochs(recipe: Recipe, runs: Sequence[RunPlan]) -> RunEpochs | None:
+    """Return how many epochs the runs of a recipe take; None without a grid and `[pruning]`."""
+    limits, pruning = recipe.limits, recipe.limits.pruning
+    if pruning is None or recipe.search is not None:
         return None
     certain = Limits(pruning=dataclasses.replace(pruning, margin=None))
     races = Counter(race_of(run, pruning.among) for run in runs if run.seed == runs[0].seed).values()

@@ -165,22 +165,16 @@ class _RunningSweep:
             members=members,
             leaving=self.leaving,
         )
-        later = num_later * len(recipe.seeds)
         rounds = Rounds(
             store=store,
             limits=recipe.limits,
             progress=self.meter,
             train=self._train,
-            later=later,
+            later=num_later * len(recipe.seeds),
             by_turns=recipe.search is not None,
         )
-        if recipe.limits.drops:
-            replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
-            is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
-        else:
-            self._train(plans, later=later)
-            states = store.states([plan.key for plan in plans])
-            is_through = not any(state in OPEN for state in states.values())
+        replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
+        is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
         for proposal in self.study.untold(proposals):
             runs = store.runs(keys=[plan.key for plan in self.planner.replicates(proposal.point)])
             self._tell(proposal, runs, metric, pruned=runs[0].configuration in rounds.pruned)

@@ -354,6 +354,31 @@ def test_trying_a_recipe_out_knows_no_rungs(pruned: Path) -> None:
     assert not workflows.open_recipe(pruned, smoke=True).limits.drops
 
 
+def test_a_student_that_teaches_others_trains_to_its_end_and_they_are_pruned(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    kd = "'kd', { name = 'kd', temperature = 1.0 }, { name = 'kd', temperature = 9.0 }"
+    body = (
+        f"[grid]\nmethod = ['ce', {kd}]\n"
+        + "[pruning]\nepochs = [3]\nkeep = 0.3\nmetric = 'test'\namong = 'methods'\n"
+    )
+    lines = {**LINES, "teacher": "teacher = {name = 'resnet3'}", "seeds": "seeds = [0]"}
+    seen = Seen()
+    outcome = workflows.sweep(recipe(body, **lines), workspace, progress=seen)
+    assert outcome.complete
+    teacher = outcome.runs[0]
+    assert teacher.plan["method"]["name"] == "ce"
+    taught = outcome.runs[1:]
+    assert {run.plan["teachers"][0]["run"] for run in taught} == {teacher.key}
+    paused = {key for key, _, reason in seen.ends if "paused after epoch 3" in reason}
+    assert paused == {run.key for run in taught}
+    assert (teacher.state, teacher.attempts) == (RunState.FINISHED, 1)
+    at_rung = workspace.store.results_at([run.key for run in taught], 3)
+    best = max(result.test.top1 for result in at_rung.values())
+    for run in taught:  # one of three goes on, and what equals it
+        assert (run.state is RunState.FINISHED) == (at_rung[run.key].test.top1 == best)
+
+
 SEARCH = """method = 'ce'
 [search]
 sampler = 'tpe'
