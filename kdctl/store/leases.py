@@ -99,8 +99,12 @@ def release(connection: Connection, key: str, *, owner: Owner, state: RunState, 
 
 
 def prune(connection: Connection, keys: Sequence[str], *, reason: str) -> int:
-    """Take runs that are not worth starting out of the race; return how many it were."""
-    idle = RunRow.state.in_(RELEASED)
+    """Take runs that are not worth more out of the race; return how many it were.
+
+    One that is out of it already may be so for another reason now.
+    """
+    other = and_(RunRow.state == RunState.PRUNED, RunRow.reason != reason)
+    idle = or_(RunRow.state.in_(RELEASED), other)
     values = {"state": RunState.PRUNED, "reason": reason, "updated": utc_now()}
     pruned = 0
     for key in keys:

@@ -99,6 +99,8 @@ class Rounds:
             reason = reasons.get(plans[0].configuration, "")
             states = self.store.states([plan.key for plan in plans[first:]]) if reason else {}
             for plan in plans[first:]:
-                if states.get(plan.key) in IDLE and self.store.prune([plan.key], reason=reason):
+                state = states.get(plan.key)
+                is_new = state in IDLE | {RunState.PRUNED} and self.store.prune([plan.key], reason=reason)
+                if is_new and state is not RunState.PRUNED:
                     self.progress.ended(plan, RunState.PRUNED, None, reason)
         return [plans for plans in racing if plans[0].configuration not in reasons]

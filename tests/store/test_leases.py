@@ -149,4 +149,7 @@ def test_runs_that_nobody_holds_can_be_pruned(
 
     assert store.prune([run.key for run in runs], reason="5 points behind") == 2
     assert [run.state for run in store.runs()] == [RunState.RUNNING, RunState.PRUNED, RunState.PRUNED]
+    assert store.prune([runs[1].key], reason="5 points behind") == 0
+    assert store.prune([runs[1].key], reason="9 points behind") == 1
+    assert store.run(runs[1].key).reason == "9 points behind"
     assert store.runs()[2].reason == "5 points behind"

@@ -176,6 +176,22 @@ def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and
     assert not set(killer.epochs) & set(seen.epochs)
 
 
+def test_other_rungs_decide_anew_and_what_they_keep_goes_on(
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
+) -> None:
+    late = recipe(GRID + PRUNING.replace("[1, 3]", "[4]"), **LINES)
+    workflows.sweep(late, undisturbed)
+    strict = recipe(GRID + PRUNING.replace("[1, 3]", "[3]").replace("0.5", "0.2"), **LINES)
+    workflows.sweep(strict, workspace)
+    assert decisions(workspace) != decisions(undisturbed)
+    seen = Seen()
+    assert workflows.sweep(late, workspace, progress=seen).complete
+    assert decisions(workspace) == decisions(undisturbed)
+    assert min(epoch for _, epoch in seen.epochs if epoch > 1) == 2  # second seeds
+    first = {run.key for run in workspace.store.runs() if run.seed == 0}
+    assert min(epoch for key, epoch in seen.epochs if key in first) == 4
+
+
 def test_a_lost_database_is_rebuilt_and_decides_the_same(
     workspace: Workspace, tmp_path: Path, pruned: Path
 ) -> None:
