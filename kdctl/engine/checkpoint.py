@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
 from kdctl.trees import canonical_json
+from kdctl.trouble import unwritable
 
 FORMAT = "kdctl-checkpoint-1"
 
@@ -124,7 +125,7 @@ def write(path: Path, content: Mapping[str, Any], *, previous: Path | None = Non
         previous: where to keep the file that is there; None: nowhere.
 
     Raises:
-        KdctlError: there is no room, or no permission.
+        MachineError: there is no room, or no permission.
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
@@ -142,9 +143,7 @@ def write(path: Path, content: Mapping[str, Any], *, previous: Path | None = Non
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise KdctlError(
-            f"{path} cannot be written ({error.strerror}).", "free disk space or mend permissions."
-        ) from error
+        raise unwritable(path, error) from error
     return hashlib.sha256(data).hexdigest()
 
 

@@ -57,7 +57,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state into the folder of its run; the one before it is kept.
 
     Raises:
-        KdctlError: there is no room, or no permission.
+        MachineError: there is no room, or no permission.
     """
     write(folder / RESUME_FILE, state, previous=folder / PREVIOUS_FILE)
 

@@ -7,7 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
-from kdctl.errors import KdctlError
+from kdctl.trouble import unwritable
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -17,7 +17,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     What is not `durable` may be lost in a power cut, and is written at once.
 
     Raises:
-        KdctlError: the disk is full, or may not be written.
+        MachineError: the disk is full, or may not be written.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -36,11 +36,6 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         raise
     if durable:
         _sync_folder(path.parent)
-
-
-def unwritable(path: Path, error: OSError) -> KdctlError:
-    """Say why a file could not be written."""
-    return KdctlError(f"{path} cannot be written ({error.strerror}).", "free disk space or mend permissions.")
 
 
 def _remove(temporary: Path) -> None:

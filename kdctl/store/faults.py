@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from kdctl.errors import KdctlError
+from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 _MEANINGS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_NOTADB: (
@@ -34,7 +34,7 @@ _MEANINGS: dict[int, tuple[str, str]] = {
     ),
     sqlite3.SQLITE_FULL: (
         "there is no room on the disk for {path}.",
-        "free some space; what the run folders hold comes back with `kdctl sync`.",
+        f"free disk space; {GOES_ON}",
     ),
     sqlite3.SQLITE_IOERR: (
         "{path} cannot be read or written: the disk reports an error.",
@@ -45,15 +45,24 @@ _MEANINGS: dict[int, tuple[str, str]] = {
 
 @contextmanager
 def explained(path: Path) -> Generator[None]:
-    """Turn SQLite's refusals that a person can mend into a `KdctlError`; let others pass."""
+    """Turn SQLite's refusals that a person can mend into a `MachineError`; let others pass.
+
+    No run is to blame for any of them.
+    """
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
-        meaning = _MEANINGS.get(primary_code(error))
-        if meaning is None:
+        code = primary_code(error)
+        if code not in _MEANINGS:
             raise
-        problem, hint = meaning
-        raise KdctlError(problem.format(path=path), hint) from error
+        problem, hint = _MEANINGS[code]
+        trouble = Trouble(
+            problem=problem.format(path=path),
+            hint=hint,
+            path=str(path),
+            needs_room=code == sqlite3.SQLITE_FULL,
+        )
+        raise MachineError(trouble) from error
 
 
 def primary_code(error: Exception) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from kdctl.errors import KdctlError
-from kdctl.store.atomic import unwritable, write_atomically
+from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import from_json, to_json
+from kdctl.trouble import unwritable
 
 Record = TypeVar("Record")
 
@@ -29,7 +30,7 @@ class JsonLines(Generic[Record]):
         """Add one record; it is on disk when this returns.
 
         Raises:
-            KdctlError: the disk is full, or may not be written.
+            MachineError: the disk is full, or may not be written.
         """
         try:
             self._append(_line(record))

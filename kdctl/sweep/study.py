@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sqlalchemy.exc import OperationalError
 from kdctl.errors import KdctlError
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
+from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -106,7 +108,7 @@ def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
     """Open or create the study called `name`, whose values are maximised, in our database file.
 
     Raises:
-        KdctlError: Optuna cannot write the file: the disk is full, or another program locks it.
+        MachineError: Optuna cannot write the file: the disk is full, or another program locks it.
     """
     lock = _lock(database)
     with _explained(database), ExitStack() as stack:
@@ -126,10 +128,14 @@ def _explained(database: Path) -> Generator[None]:
         yield
     except (OperationalError, optuna.exceptions.StorageInternalError) as error:
         origin = getattr(error.__cause__ or error, "orig", None)
-        raise KdctlError(
-            f"the study in {database} cannot be written: {origin or error}.",
-            "free disk space, or end the program that locks the file; the same command goes on.",
-        ) from error
+        code = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # without its extension
+        trouble = Trouble(
+            problem=f"the study in {database} cannot be written: {origin or error}.",
+            hint=f"free disk space, or end the program that locks the file; {GOES_ON}",
+            path=str(database),
+            needs_room=code == sqlite3.SQLITE_FULL,
+        )
+        raise MachineError(trouble) from error
 
 
 def require_sampler(search: Search) -> None:

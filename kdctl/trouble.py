@@ -1,0 +1,92 @@
+"""Trouble of the machine, told from mistakes: a full disk is no run's fault.
+
+Whoever meets it stops in good order. What was saved is good, and once the machine is mended the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdctl.errors import KdctlError
+
+GOES_ON = "the same command goes on."
+
+
+def _numbers(*names: str) -> frozenset[int]:
+    """Return the error numbers that this system has."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+_NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
+"""The disk, a quota or a limit is used up."""
+
+_DISK_GONE = _numbers("EIO", "EROFS", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN")
+"""A device fails, was unplugged or became read-only, or the server of a network disk is away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What the machine refused."""
+
+    problem: str
+    hint: str
+    path: str = ""
+    """The file it is about; empty if it is not about one."""
+    needs_room: bool = False
+    """Whether free space would mend it."""
+
+
+class MachineError(KdctlError):
+    """The machine refuses what it granted before."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.problem, trouble.hint)
+        self.trouble = trouble
+        self.args = (trouble,)  # what unpickling calls the class with
+
+
+def unwritable(path: Path, error: OSError) -> MachineError:
+    """Say why a file of kdctl's could not be written; there was a time when it could."""
+    return MachineError(_refused(str(path), error, "written"))
+
+
+def trouble_behind(error: BaseException) -> Trouble | None:
+    """Return the trouble of the machine that an error, or what caused it, comes from; None if it does not."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MachineError):
+            return cause.trouble
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM | _DISK_GONE:
+            return _refused(str(cause.filename or ""), cause, "used")
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextmanager
+def troubles_named() -> Generator[None]:
+    """Turn what the system says about trouble of the machine into `MachineError`; let all else pass."""
+    try:
+        yield
+    except MachineError:
+        raise
+    except Exception as error:
+        trouble = trouble_behind(error)
+        if trouble is None:
+            raise
+        raise MachineError(trouble) from error
+
+
+def _refused(path: str, error: OSError, done: str) -> Trouble:
+    needs_room = error.errno in _NO_ROOM
+    action = "free disk space" if needs_room else "mend the disk or its permissions"
+    return Trouble(
+        problem=f"{path or 'a file'} cannot be {done} ({error.strerror or error}).",
+        hint=f"{action}; {GOES_ON}",
+        path=path,
+        needs_room=needs_room,
+    )
