@@ -7,7 +7,7 @@ Every line is an object with `schema`, `event` and `time` (UTC), and by its even
     epoch      run, epochs, result                                    an epoch's numbers
     ended      run, state, reason, result                             how a run ended, or that it paused
     waiting    runs                                                   keys of runs that other processes train
-    finished   complete, states, budget                               the last line
+    finished   complete, states, budget, trouble                      the last line
 
 Numbers that JSON lacks are spelled 'nan', 'inf' and '-inf'.
 """
@@ -72,10 +72,12 @@ class Events(AbstractContextManager["Events"]):
         """Write whom we wait for."""
         self._write("waiting", runs=[plan.key for plan in plans])
 
-    def finished(self, runs: Iterable[StoredRun], *, complete: bool, budget: str = "") -> None:
+    def finished(
+        self, runs: Iterable[StoredRun], *, complete: bool, budget: str = "", trouble: str = ""
+    ) -> None:
         """Write what it all came to."""
         states = Counter(run.state.value for run in runs)
-        self._write("finished", complete=complete, states=dict(states), budget=budget)
+        self._write("finished", complete=complete, states=dict(states), budget=budget, trouble=trouble)
 
     def _write(self, event: str, **content: Any) -> None:
         """Write a line; a reader that has gone (`| head`) must not be taken for a failing run."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli import options
+from kdctl.errors import Mistake
+from kdctl.trouble import GOES_ON, Trouble
 
 if TYPE_CHECKING:
     from kdctl.lab.workspace import Execution
@@ -90,9 +92,13 @@ def sweep(
             replace=replace,
         )
     if isinstance(progress, Events):
-        progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget)
+        trouble = outcome.trouble.problem if outcome.trouble else ""
+        progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget, trouble=trouble)
     else:
         _show_outcome(outcome, form, quiet=quiet)
+    if outcome.trouble:
+        print_mistakes([*outcome.failures, _worded(outcome.trouble, outcome.missing_bytes)])
+        raise typer.Exit(1)
     if not outcome.complete:
         stop.exit_if_heard()
     if outcome.budget and not quiet:
@@ -100,6 +106,14 @@ def sweep(
     if outcome.failures:
         print_mistakes(outcome.failures)
         raise typer.Exit(FAILED_RUNS)
+
+
+def _worded(trouble: Trouble, missing_bytes: int) -> Mistake:
+    """Say what the machine refused, and how much room the rest needs, if that is known."""
+    from kdctl.cli.wording import file_size
+
+    room = f"free about {file_size(missing_bytes)}; {GOES_ON}" if missing_bytes else trouble.hint
+    return Mistake(problem=trouble.problem, hint=room)
 
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:

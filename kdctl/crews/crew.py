@@ -14,8 +14,11 @@ from kdctl.crews.journal import FolderJournal
 from kdctl.crews.lease import Lease
 from kdctl.crews.ledger import Ledger
 from kdctl.crews.store_journal import StoreJournal
+from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
+from kdctl.store.reserve import spend_reserve
+from kdctl.trouble import Trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +46,21 @@ class Crew(Protocol):
         """Whether a gang is in training."""
         ...
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What the machine refused a member, if all others would meet it too."""
+        ...
+
     def idle(self, wanted: int) -> Sequence[Owner]:
         """Return members that could train a gang now, at most `wanted`; hire some if there are too few."""
         ...
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
-        """Hand a gang to a member that is idle and holds its runs; they pause after the epoch `until`."""
+        """Hand a gang to a member that is idle and holds its runs; they pause after the epoch `until`.
+
+        Raises:
+            MachineError: the machine is in trouble; the runs are given back.
+        """
         ...
 
     def attend(self, seconds: float) -> list[Return]:
@@ -96,6 +108,8 @@ class _ThisProcess:
     owner: Owner
     slots: int = 1
     busy: bool = False
+    trouble: Trouble | None = None
+    """Always None: `train` raises it."""
 
     def idle(self, wanted: int) -> Sequence[Owner]:
         return (self.owner,)[:wanted]
@@ -110,6 +124,7 @@ class _ThisProcess:
             stop=self.stop_wish,
             until=until,
             renew_seconds=lease.renew_seconds,
+            on_failure=self._make_room,
         )
         self.ledger.failures.update(trainer.train(plans))
 
@@ -122,3 +137,7 @@ class _ThisProcess:
 
     def stop(self) -> None:
         """Do nothing: the trainer asks for itself."""
+
+    def _make_room(self, failure: Failure) -> None:
+        if failure.trouble is not None:
+            spend_reserve(self.ledger.workspace.runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
 from kdctl.store.owner import Owner
+from kdctl.store.reserve import keep_reserve, spend_reserve
+from kdctl.trouble import MachineError, troubles_named
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
@@ -68,6 +71,7 @@ class Executor:
 
         Raises:
             KdctlError: device or data are missing; then nothing was started.
+            MachineError: a disk is full, or data are gone; everything is saved, and runs are given back.
         """
         teachers = teacher_plans(plans)
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
@@ -82,9 +86,23 @@ class Executor:
         size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
         self._queue = [*form_gangs(self._open(teachers), size), *self._gangs(self._open(plans), size)]
         self._elsewhere = {}
+        keep_reserve(self.workspace.runs)
         self._work()
 
     def _work(self) -> None:
+        """Hand out gangs until all have ended; when the machine is in trouble, end in good order."""
+        try:
+            with troubles_named():
+                self._hand_out_all()
+        except MachineError:
+            spend_reserve(self.workspace.runs)
+            self.crew.stop()
+            while self.crew.busy:
+                with contextlib.suppress(MachineError), troubles_named():
+                    self._listen(LISTEN_SECONDS)
+            raise
+
+    def _hand_out_all(self) -> None:
         """Hand out gangs until all have ended, or until it is time to stop."""
         looked, told = 0.0, False
         while not self.stop() and (self._queue or self._elsewhere or self.crew.busy):
@@ -124,11 +142,22 @@ class Executor:
                 continue
             del self._queue[place]
             wanted = self._open(gang)
-            claimed = [plan for plan in wanted if self._claim(plan, owner)]
+            try:
+                claimed = [plan for plan in wanted if self._claim(plan, owner)]
+            except MachineError as error:
+                spend_reserve(self.workspace.runs)
+                self._give_back(wanted, owner, error.problem)
+                raise
             self._elsewhere |= {plan.key: plan for plan in wanted if plan not in claimed}
             if claimed:
                 return claimed
         return []
+
+    def _give_back(self, plans: Sequence[RunPlan], owner: Owner, reason: str) -> None:
+        """Close what `owner` holds of these runs, as far as a machine in trouble lets us."""
+        for plan in plans:
+            with contextlib.suppress(MachineError), troubles_named():
+                self.ledger.close(plan, owner, reason)
 
     def _listen(self, seconds: float) -> None:
         """Hear from the crew, and put runs that came back before their end into the queue again."""
@@ -137,6 +166,8 @@ class Executor:
         alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
         together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
         self._queue = [*self._gangs(together, self.gang_size), *alone, *self._queue]
+        if self.crew.trouble is not None:
+            raise MachineError(self.crew.trouble)
 
     def _is_to_go_on(self, back: Return) -> bool:
         """Write down where a run stands that came back; return whether it is ours to go on with."""
@@ -227,17 +258,20 @@ def hired(
     """Return an executor with its crew, which leaves at the end."""
     plan = crew or InThisProcess()
     ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=plan.lease)
-    with plan.hire(ledger, stop) as members:
-        yield Executor(
-            workspace=workspace,
-            crew=members,
-            ledger=ledger,
-            claims=Claims(workspace=workspace, lease=plan.lease, lives=members.lives),
-            stop=stop,
-            gang_size=gang_size,
-            retry_failed=retry_failed,
-            setbacks=Setbacks(most_deaths=plan.lease.most_deaths),
-        )
+    try:
+        with plan.hire(ledger, stop) as members:
+            yield Executor(
+                workspace=workspace,
+                crew=members,
+                ledger=ledger,
+                claims=Claims(workspace=workspace, lease=plan.lease, lives=members.lives),
+                stop=stop,
+                gang_size=gang_size,
+                retry_failed=retry_failed,
+                setbacks=Setbacks(most_deaths=plan.lease.most_deaths),
+            )
+    finally:
+        spend_reserve(workspace.runs)
 
 
 def teacher_plans(plans: Iterable[RunPlan]) -> list[RunPlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -25,7 +26,7 @@ from kdctl.lab.assemble import (
     model_facts,
 )
 from kdctl.lab.bench import Bench
-from kdctl.lab.data import sizes_of
+from kdctl.lab.data import planned_data, sizes_of
 from kdctl.lab.environment import describe_environment
 from kdctl.lab.failure import Failure, explain
 from kdctl.lab.memory import require_memory
@@ -34,11 +35,12 @@ from kdctl.lab.teacher_cache import find_table
 from kdctl.lab.teachers import load_teacher
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
+from kdctl.trouble import MachineError, troubles_named
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class GangTrainer:
     """Trains claimed runs in this process."""
 
@@ -50,16 +52,40 @@ class GangTrainer:
     """The epoch after which runs pause; None: they train to their end."""
     renew_seconds: float = Lease.renew_seconds
     on_failure: Callable[[Failure], None] = lambda failure: None
-    """Hears what stops a gang before its members are tried again."""
+    """Hears what stops a gang before its members are tried again, or given back."""
+    _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
+    """Runs that have not come to an end here."""
 
     def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
         """Train runs in lockstep to their end; return what stopped those that failed, by run key.
 
         A gang that memory does not hold trains in parts. One bad member must not fail the others: when a
         gang cannot go on, each member trains on its own, or after a lack of memory each half.
+
+        Raises:
+            MachineError: the machine is in trouble, which is no run's fault: all are given back, and their
+                last saved states are good.
         """
-        parts = fitting_parts(plans, self.bench)
-        return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
+        self._open = {plan.key: plan for plan in plans}
+        try:
+            with troubles_named():
+                parts = fitting_parts(plans, self.bench)
+                return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
+        except MachineError as trouble:
+            self.on_failure(explain(trouble, self.bench.device))
+            self._give_back(trouble.problem)
+            raise
+
+    def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
+        """Tell that a run is not ours to train any more."""
+        self.progress.ended(self._open.pop(key), state, result, reason)
+
+    def _give_back(self, reason: str) -> None:
+        """Mark what is open as interrupted, as far as a machine in trouble lets us; our end says the rest."""
+        for key in list(self._open):
+            with contextlib.suppress(MachineError), troubles_named():
+                self.journal.interrupted(key, reason)
+            self.end(key, RunState.INTERRUPTED, None, reason)
 
     def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
         failures: dict[str, Failure] = {}
@@ -73,6 +99,8 @@ class GangTrainer:
         failure = run.run()
         if failure is None:
             return {}
+        if failure.trouble is not None:
+            raise MachineError(failure.trouble)
         self.on_failure(failure)
         ours = run.still_ours()
         if len(plans) > 1 and failure.out_of_memory:
@@ -84,7 +112,7 @@ class GangTrainer:
             return self._train_parts([[plan] for plan in ours], reduced)
         for plan in ours:
             self.journal.failed(plan.key, failure)
-            self.progress.ended(plan, RunState.FAILED, None, failure.problem)
+            self.end(plan.key, RunState.FAILED, None, failure.problem)
         return {plan.key: failure for plan in ours}
 
 
@@ -158,7 +186,7 @@ class GangRun:
         device = choose_device(bench.device)
         compute = build_compute(first, device)
         prepare(compute, bench.num_threads)
-        selected = bench.library.select(first.data)
+        selected = planned_data(first, bench.library)
         data = build_data(selected, first.data.options, device)
         sizes = sizes_of(selected)
         for plan in self.plans:
@@ -245,7 +273,7 @@ class GangRun:
 
     def _end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
         self._ended.add(key)
-        self.trainer.progress.ended(self._plan(key), state, result, reason)
+        self.trainer.end(key, state, result, reason)
 
     def _plan(self, key: str) -> RunPlan:
         return next(plan for plan in self.plans if plan.key == key)

@@ -10,6 +10,7 @@ from kdctl.crews.ledger import Ledger
 from kdctl.crews.messages import Event, EventKind
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
+from kdctl.trouble import Trouble
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Hand:
         """Whether they have taken a step: before that, data are read and models are built in silence."""
         self.last_words = ""
         """Why it leaves, if that is known."""
+        self.trouble: Trouble | None = None
+        """What its machine refused; then it leaves."""
         self._ledger = ledger
         self._indexed: set[str] = set()
 
@@ -59,6 +62,8 @@ class Hand:
                 _log.warning("%s", event.text)
             case EventKind.LOST:
                 self.last_words = event.text
+            case EventKind.TROUBLE if event.trouble is not None:
+                self.last_words, self.trouble = event.trouble.problem, event.trouble
             case _:
                 pass
         return []

@@ -17,6 +17,7 @@ from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.owner import Owner
+from kdctl.trouble import Trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,8 @@ class EventKind(enum.StrEnum):
     """Something that people should read."""
     LOST = "lost"
     """Its device failed; it can do nothing more."""
+    TROUBLE = "trouble"
+    """Its machine is in trouble; it leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +143,4 @@ class Event:
     result: EpochResult | None = None
     owner: Owner | None = None
     text: str = ""
+    trouble: Trouble | None = None

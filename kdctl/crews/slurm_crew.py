@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import from_json, to_json
 from kdctl.store.owner import Owner
+from kdctl.trouble import Trouble
 
 HOST = "slurm"
 """Stands for the host of a job's owner: which node it will run on is not known when its runs are claimed."""
@@ -123,6 +125,10 @@ class SlurmCrew:
     _jobs: list[_Job] = field(default_factory=list[_Job])
     _renewed: float = field(default_factory=time.monotonic)
     _stopping: bool = False
+    _troubles: Counter[str] = field(default_factory=Counter[str])
+    """How many jobs a run was in whose node was in trouble."""
+    trouble: Trouble | None = None
+    """What the machine refused a job, if it concerns the run folders, or has met a run too often."""
 
     @property
     def slots(self) -> int:
@@ -217,7 +223,22 @@ class SlurmCrew:
             return over
         reason = job.last_words or f"job {job.number} ended before it did"
         keys = list(job.plans)
-        return over + [job.returned(key, reason, blamed=job.started and key not in job.saved) for key in keys]
+        self._weigh(job.trouble, keys)
+        blamed = job.started and job.trouble is None
+        return over + [job.returned(key, reason, blamed=blamed and key not in job.saved) for key in keys]
+
+    def _weigh(self, trouble: Trouble | None, keys: Sequence[str]) -> None:
+        """Decide whether trouble of one job is everybody's.
+
+        The run folders are. A node's data and disks are its own: its runs go into another job, which may
+        find a better node, but not for ever.
+        """
+        if trouble is None:
+            return
+        self._troubles.update(keys)
+        shared = Path(trouble.path).is_relative_to(self.ledger.workspace.runs.resolve())
+        if shared or any(self._troubles[key] >= self.plan.lease.most_deaths for key in keys):
+            self.trouble = self.trouble or trouble
 
     def _orders(self) -> Path:
         return self.ledger.workspace.runs / ORDERS

@@ -13,6 +13,7 @@ from types import FrameType
 from kdctl.crews.messages import Event, EventKind, JobOrder
 from kdctl.crews.worker import SAVED, Notes, Voice, Wishes, Worker
 from kdctl.store.json_text import from_json
+from kdctl.trouble import MachineError
 
 PATIENCE_SECONDS = 60.0
 """How long a command of SLURM may take to answer."""
@@ -28,7 +29,8 @@ def work(folder: str) -> None:
 
     SIGTERM (the job is pre-empted or cancelled), SIGUSR2 (its time is nearly over) and SIGINT (the
     scheduler wants no more) end it in good order: states are saved. After the first two it is put back
-    into the queue, unless it was cancelled; when SLURM starts it again, it goes on from here.
+    into the queue, unless it was cancelled; when SLURM starts it again, it goes on from here. Trouble of
+    the node's disk or data ends it as well, and gives its runs back.
     """
     path = Path(folder)
     order = from_json(JobOrder, (path / ORDER).read_bytes())
@@ -48,9 +50,12 @@ def work(folder: str) -> None:
         signal.signal(signal.SIGUSR2, hear)
         worker = Worker(setup=order.setup, owner=order.owner, voice=voice, stop=wishes, rejoins=True)
         voice.tell(Event(kind=EventKind.READY, owner=order.owner))
-        for gang in order.gangs:
-            if not wishes():
-                worker.train(gang)
+        try:
+            for gang in order.gangs:
+                if not wishes():
+                    worker.train(gang)
+        except MachineError:  # told; the other gangs would meet it too
+            wishes.wish()
         voice.finish()
     if interrupted:
         _put_back()

@@ -33,6 +33,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.store.json_text import from_json, to_json
 from kdctl.store.owner import Owner
+from kdctl.trouble import MachineError, Trouble, troubles_named
 
 SAVED = 143
 """Exit code of a worker that was asked to leave."""
@@ -147,9 +148,18 @@ class Worker:
         self._progress = Told(voice=self.voice)
 
     def train(self, order: Order) -> None:
-        """Train those runs of a gang that are still ours and have not ended before."""
-        readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
-        plans = [plan for plan in readied if plan is not None]
+        """Train those runs of a gang that are still ours and have not ended before.
+
+        Raises:
+            MachineError: the machine is in trouble; that is told, and the runs are given back.
+        """
+        try:
+            with troubles_named():
+                readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
+                plans = [plan for plan in readied if plan is not None]
+        except MachineError as error:
+            self._tell_trouble(error.trouble)
+            raise
         if plans:
             trainer = GangTrainer(
                 bench=self._bench,
@@ -158,7 +168,7 @@ class Worker:
                 stop=self.stop,
                 until=order.until,
                 renew_seconds=self.setup.lease.renew_seconds,
-                on_failure=self._leave_if_device_lost,
+                on_failure=self._consider,
             )
             trainer.train(plans)
         self.voice.tell(Event(kind=EventKind.IDLE))
@@ -181,12 +191,17 @@ class Worker:
             self.voice.tell(Event(kind=EventKind.ENDED, keys=(key,), text=error.problem))
             return None
 
-    def _leave_if_device_lost(self, failure: Failure) -> None:
-        """End this process if it cannot use its device any more; another one may."""
+    def _consider(self, failure: Failure) -> None:
+        """Tell trouble of the machine; end this process if it cannot use its device any more: another may."""
+        if failure.trouble is not None:
+            self._tell_trouble(failure.trouble)
         if failure.device_lost:
             self.voice.tell(Event(kind=EventKind.LOST, text=failure.problem))
             self.voice.finish()
             os._exit(DEVICE_LOST)
+
+    def _tell_trouble(self, trouble: Trouble) -> None:
+        self.voice.tell(Event(kind=EventKind.TROUBLE, trouble=trouble))
 
 
 class Wishes:
@@ -245,7 +260,10 @@ def main() -> int:
             continue
         if order is None:
             break
-        worker.train(order)
+        try:
+            worker.train(order)
+        except MachineError:  # told; the next gang would meet it too
+            break
     voice.finish()
     return SAVED
 

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
+from kdctl.recipe.plan import RunPlan
 from kdctl.trees import canonical_json
+from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 
 class Sizes(NamedTuple):
@@ -81,6 +84,34 @@ class DataLibrary:
             with self._network():
                 self._whole[source] = datasets.get(spec.name).item.load(spec.options, self.root)
         return self._whole[source]
+
+
+def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
+    """Return the splits that a run trains on, as they were when it was planned.
+
+    A process that has read them keeps them, whatever becomes of the disk. One that reads them now may
+    find them gone or changed, which is not the run's fault.
+
+    Raises:
+        MachineError: they cannot be read any more, or are not what they were.
+    """
+    name = plan.data.name
+    try:
+        selected, found = library.select(plan.data), library.fingerprint(plan.data)
+    except (KdctlError, OSError) as error:
+        problem = error.problem if isinstance(error, KdctlError) else f"{error}."
+        trouble = Trouble(
+            problem=f"the data set '{name}' was there when the run was planned, and is not now: {problem}",
+            hint=f"bring it back; {GOES_ON}",
+        )
+        raise MachineError(trouble) from error
+    if found != plan.data_fingerprint:
+        trouble = Trouble(
+            problem=f"the data set '{name}' in {library.root} is not what it was when the run was planned.",
+            hint=f"bring back the files that it had; {GOES_ON}",
+        )
+        raise MachineError(trouble)
+    return selected
 
 
 def sizes_of(data: SelectedData) -> Sizes:

@@ -12,6 +12,7 @@ import torch
 
 from kdctl.errors import KdctlError, Mistake
 from kdctl.records import RunState, StoredRun
+from kdctl.trouble import Trouble, trouble_behind
 
 TRACEBACK = "traceback.txt"
 """In the folder of a run that stopped over something unexpected."""
@@ -34,6 +35,8 @@ class Failure:
     """Whether a smaller gang might go on."""
     device_lost: bool = False
     """Whether the process can compute nothing more: a GPU that failed once refuses it all further work."""
+    trouble: Trouble | None = None
+    """What the machine refused, if it was that: no run is to blame, and the next one would meet it too."""
 
     def mistake(self) -> Mistake:
         """Return what to write down."""
@@ -52,6 +55,9 @@ class RunsFailedError(KdctlError):
 
 def explain(error: Exception, device: str) -> Failure:
     """Word an error that came up in training on `device`."""
+    trouble = trouble_behind(error)
+    if trouble is not None:
+        return Failure(problem=trouble.problem, hint=trouble.hint, trouble=trouble)
     if isinstance(error, KdctlError):
         return Failure(problem=error.problem, hint=error.hint)
     first_line = str(error).partition("\n")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,13 @@ def estimate_disk(
         peak_bytes=sum(wanted) + STATE_FACTOR * sum(states) // 2,
         free_bytes=shutil.disk_usage(_existing(workspace.runs)).free,
     )
+
+
+def missing_bytes(plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE) -> int:
+    """Return how much room the runs that are still to do need beyond what is free; 0 if that is not known."""
+    states = workspace.store.states([run.key for run in (*plan.teachers, *plan.runs)])
+    need = estimate_disk(dataclasses.replace(plan, states=states), workspace, gang_size=gang_size)
+    return max(need.peak_bytes - need.free_bytes, 0) if need else 0
 
 
 class _Sizes:

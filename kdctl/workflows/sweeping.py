@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from kdctl.records import RunState, StoredRun, SweepMember
 from kdctl.store.briefs import RunBrief
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
+from kdctl.trouble import MachineError, Trouble, troubles_named
+from kdctl.workflows.disk import missing_bytes
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
@@ -42,6 +45,10 @@ class SweepOutcome:
     """What is to be mended for the runs that failed."""
     budget: str = ""
     """Which part of the budget ended it, in words; empty if none did."""
+    trouble: Trouble | None = None
+    """What the machine refused, if that ended it: a full disk, data that are gone. The same call goes on."""
+    missing_bytes: int = 0
+    """Room on the disk that the rest needs beyond what is free, if room is what it lacks; 0: not known."""
 
 
 def sweep(
@@ -82,20 +89,29 @@ def sweep(
         budget=planner.recipe.limits.budget,
         spent_seconds=spent_seconds(plan, workspace),
     )
-    with (
-        open_study(workspace.runs / DATABASE, plan.study) as study,
-        hired(
-            workspace,
-            crew=crew,
-            progress=meter,
-            stop=lambda: stop() or bool(meter.used_up()),
-            gang_size=gang_size,
-            retry_failed=retry_failed,
-        ) as executor,
-    ):
-        running = _RunningSweep(planner, study, executor, meter, plan.leaving)
-        complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
-        return running.outcome(complete=complete)
+    running: _RunningSweep | None = None
+    try:
+        with (
+            troubles_named(),
+            open_study(workspace.runs / DATABASE, plan.study) as study,
+            hired(
+                workspace,
+                crew=crew,
+                progress=meter,
+                stop=lambda: stop() or bool(meter.used_up()),
+                gang_size=gang_size,
+                retry_failed=retry_failed,
+            ) as executor,
+        ):
+            running = _RunningSweep(planner, study, executor, meter, plan.leaving)
+            complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
+            return running.outcome(complete=complete)
+    except MachineError as error:
+        if running is None:
+            raise
+        lacks = missing_bytes(plan, workspace, gang_size=gang_size) if error.trouble.needs_room else 0
+        stopped = running.outcome(complete=False)
+        return dataclasses.replace(stopped, budget="", trouble=error.trouble, missing_bytes=lacks)
 
 
 @dataclass

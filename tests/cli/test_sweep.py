@@ -153,6 +153,43 @@ def test_json_is_all_that_stdout_gets(kdctl: Kdctl, recipe: WriteRecipe) -> None
     assert (plan["done"], plan["estimated_seconds"], plan["estimated_flop"]) == (4, 0.0, 0)
 
 
+FILLS = """
+import os
+from pathlib import Path
+from kdctl.methods.ce import CrossEntropy
+from kdctl.protocols.distiller import methods
+
+@methods.register("fills")
+class Fills(CrossEntropy):
+    '''Leaves no room on the disk beside this file, once.'''
+    def losses(self, step):
+        disk, mark = Path(__file__).with_name("disk"), Path(__file__).with_name("filled")
+        if not mark.exists():
+            mark.touch()
+            free = os.statvfs(disk)
+            (disk / "ballast").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
+        return super().losses(step)
+"""
+
+
+def test_a_full_disk_ends_with_one_and_says_how_much_to_free(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path, small_disk: Path
+) -> None:
+    (tmp_path / "fills.py").write_text(FILLS)
+    name = recipe("[grid]\nmethod = ['fills', 'ce']\n")
+    command = f"sweep {name} --plugin fills.py --threads 1 --runs disk/runs --gang 1"
+    stopped = kdctl(command)
+    assert (stopped.code, stopped.out) == (1, "")
+    assert "cannot be written (No space left on device)" in stopped.err
+    assert re.search(r"hint: free about [\d.]+ [KM]iB; the same command goes on", stopped.err)
+    assert "1 interrupted" in stopped.err
+    assert "failed" not in stopped.err
+    (small_disk / "ballast").unlink()
+    again = kdctl(command)
+    assert again.code == 0
+    assert "finished" in again.err
+
+
 def test_failed_runs_are_explained_and_end_with_three(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,45 +35,6 @@ class Started(Silent):
 
     def stepped(self, key: str, position: float) -> None:
         self.steps += 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of three megabytes, or a skipped test."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    if os.name != "posix" or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small tmpfs cannot be mounted here: that needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def trouble_of(path: Path, workspace: Workspace) -> str:
-    """Sweep, and return what went wrong."""
-    try:
-        return " ".join(mistake.problem for mistake in workflows.sweep(path, workspace).failures)
-    except KdctlError as error:
-        return error.problem
-
-
-@pytest.mark.parametrize("room", [0, 40_000])
-def test_a_full_disk_is_named_and_with_room_the_sweep_goes_on(
-    small_disk: Path, recipe: RecipeWriter, tmp_path: Path, room: int
-) -> None:
-    grid = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1, 0.2]"
-    first, more = recipe("method = 'ce'", **ALONE), recipe(grid, **ALONE)
-    ballast = small_disk / "ballast"
-    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
-        workflows.sweep(first, workspace)
-        free = os.statvfs(small_disk)
-        ballast.write_bytes(b"x" * (free.f_bavail * free.f_frsize - room))
-        assert re.search("no room|No space left|disk is full", trouble_of(more, workspace))
-    ballast.unlink()
-    with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
-        finished = workflows.sweep(more, workspace, gang_size=1, retry_failed=True, replace=True)
-        assert {run.state for run in finished.runs} == {RunState.FINISHED}
-        assert len(finished.runs) == 3
 
 
 def test_a_disk_that_became_read_only_is_named_and_nothing_is_lost(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kdctl import workflows
 from kdctl.crews.crew import CrewPlan
@@ -15,7 +18,7 @@ from kdctl.errors import KdctlError
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import EpochResult, RunState
+from kdctl.records import EpochResult, RunResult, RunState
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +166,76 @@ def test_what_slurm_refuses_is_said_and_nothing_stays_claimed(
         workflows.sweep(path, workspace, crew=jobs(partition="moon"))
     outcome = workflows.sweep(path, workspace, crew=jobs())
     assert [run.state for run in outcome.runs] == [RunState.FINISHED]
+
+
+class Unplugs(Silent):
+    """Takes the data away before the first job starts, and brings them back when one has complained."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = path.with_name("unplugged")
+        self.reasons: list[str] = []
+
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
+        self.path.rename(self.place)
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        if state is RunState.INTERRUPTED and not self.path.exists():
+            self.reasons.append(reason)
+            self.place.rename(self.path)
+
+
+def test_runs_of_a_node_without_the_data_go_into_another_job(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace, tmp_path: Path
+) -> None:
+    for place in range(16):
+        split, name = ("train", "test")[place % 2], ("ant", "bee")[place // 2 % 2]
+        path = workspace.library.root / "pets" / split / name / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (16 * place, 0, 0)).save(path)
+    pets = recipe(
+        "method = 'ce'\nschedule = {name = 'cosine', epochs = 2}\n"
+        "[grid]\noptimizer.learning_rate = [0.1, 0.2]"
+    )
+    data = "data = {name = 'imagefolder', path = 'pets', size = 8, batch_size = 4}"
+    pets.write_text(re.sub("data = .*", data, pets.read_text()))
+    seen = Unplugs(workspace.library.root / "pets")
+    outcome = workflows.sweep(pets, workspace, crew=jobs(), progress=seen, gang_size=1)
+    assert "the data set 'imagefolder' was there when the run was planned" in seen.reasons[0]
+    assert outcome.complete
+    assert {run.state for run in outcome.runs} == {RunState.FINISHED}
+    workflows.sweep(pets, undisturbed)
+    same_bits(workspace, undisturbed)
+
+
+class Fills(Silent):
+    """Fills a disk once a run has had its third epoch."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk = disk
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        if result.epoch == 3:
+            free = os.statvfs(self.disk)
+            (self.disk / "ballast").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
+
+
+def test_jobs_whose_run_folders_are_on_a_full_disk_end_and_fail_no_run(
+    slurm: Path, recipe: RecipeWriter, undisturbed: Workspace, small_disk: Path, tmp_path: Path
+) -> None:
+    path = recipe(
+        "schedule = {name = 'cosine', epochs = 8}\nmethod = {name = 'slow', pause = 0.1}\n"
+        "[grid]\noptimizer.learning_rate = [0.1, 0.2, 0.3]"
+    )
+    runs = small_disk / "runs"
+    with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:
+        stopped = workflows.sweep(path, workspace, crew=jobs(), progress=Fills(small_disk), gang_size=1)
+        assert (stopped.complete, stopped.failures) == (False, ())
+        assert stopped.trouble is not None
+        assert stopped.trouble.needs_room
+        assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
+    (small_disk / "ballast").unlink()
+    with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:
+        assert workflows.sweep(path, workspace, crew=jobs(), gang_size=1).complete
+        workflows.sweep(path, undisturbed)
+        same_bits(workspace, undisturbed)
