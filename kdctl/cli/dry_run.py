@@ -9,7 +9,6 @@ from kdctl.cli.console import output, print_json
 from kdctl.cli.options import Format
 from kdctl.cli.runs import planned_trees, show_plans, show_summary
 from kdctl.cli.wording import assignments, counted, duration, file_size, flop
-from kdctl.recipe.gangs import form_gangs
 from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
@@ -24,13 +23,12 @@ MOST_LISTED = 30
 
 
 def show_sweep_plan(
-    plan: SweepPlan, estimate: Estimate | None, disk: DiskNeed | None, form: Format, *, gang_size: int
+    plan: SweepPlan, estimate: Estimate | None, disk: DiskNeed | None, form: Format, *, num_gangs: int
 ) -> None:
     """Print what a sweep would run, how long it would take, and how much room."""
     from kdctl.workflows.rungs import run_epochs
 
     operations = estimate.operations if estimate else {}
-    num_gangs = _num_gangs(plan, gang_size)
     everything = (*plan.teachers, *plan.runs)
     if form is Format.JSON:
         print_json(
@@ -40,6 +38,7 @@ def show_sweep_plan(
             done=plan.num_settled,
             failed=plan.num_failed,
             estimated_seconds=estimate.seconds if estimate else None,
+            estimated_device_seconds=estimate.device_seconds if estimate else None,
             estimated_flop=sum(operations.values()) if estimate else None,
             gangs=num_gangs,
             run_epochs=to_tree(run_epochs(plan.recipe, plan.runs)),
@@ -58,8 +57,7 @@ def show_sweep_plan(
         f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
         f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
         f"{plan.num_settled} done{failed}, {to_do} to do{gangs}",
-        f"estimated time: about {duration(estimate.seconds)}, from {estimate.basis}; "
-        f"{flop(sum(operations.values()))}"
+        f"estimated time: {_time(estimate)}, from {estimate.basis}; {flop(sum(operations.values()))}"
         if estimate
         else "estimated time: unknown, the data are not here",
         *_room(disk),
@@ -76,12 +74,15 @@ def show_sweep_plan(
         output().print(line, markup=False)
 
 
-def _num_gangs(plan: SweepPlan, size: int) -> int:
-    """Return how many gangs there will be; teachers train before their students, and not beside them."""
-    teachers = {run.key for run in plan.teachers}
-    first = [run for run in plan.to_do if run.key in teachers]
-    then = [run for run in plan.to_do if run.key not in teachers]
-    return len(form_gangs(first, size)) + len(form_gangs(then, size))
+def _time(estimate: Estimate) -> str:
+    """Word how long it takes; with several gangs at once, what devices spend, too."""
+    capacity, spent = estimate.capacity, duration(estimate.device_seconds)
+    if capacity.queued:
+        together = f"{duration(estimate.seconds)} if {counted(capacity.slots, 'job')} run at once"
+        return f"about {spent} of device time ({together}; waiting in the queue is not in it)"
+    if capacity.slots == 1:
+        return f"about {duration(estimate.seconds)}"
+    return f"about {duration(estimate.seconds)} with {capacity.slots} slots ({spent} of device time)"
 
 
 def _room(disk: DiskNeed | None) -> Iterator[str]:

@@ -71,9 +71,10 @@ def sweep(
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
         if dry_run:
-            estimate = workflows.estimate_sweep(plan, workspace, gang_size=gang)
+            estimate = workflows.estimate_sweep(plan, workspace, crew=crew, gang_size=gang)
             disk = workflows.estimate_disk(plan, workspace, gang_size=gang)
-            show_sweep_plan(plan, estimate, disk, form, gang_size=gang)
+            gangs = workflows.planned_gangs(plan, crew.capacity(workspace), gang_size=gang)
+            show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
             return
         workflows.require_ready(plan.ahead, workspace)
     with (

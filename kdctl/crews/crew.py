@@ -14,6 +14,7 @@ from kdctl.crews.journal import FolderJournal
 from kdctl.crews.lease import Lease
 from kdctl.crews.ledger import Ledger
 from kdctl.crews.store_journal import StoreJournal
+from kdctl.lab.bench import Bench
 from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
@@ -31,6 +32,20 @@ class Return:
     """What stopped it, if it did not end."""
     blamed: bool = False
     """Whether its worker died while it trained, so that the run may be what killed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How much a crew does at once."""
+
+    slots: int
+    """Gangs in training, at most."""
+    at_full_speed: float
+    """Of these, how many do not share a GPU, or the cores of the CPU, with others."""
+    num_threads: int | None
+    """Of torch, for each gang; None: its default."""
+    queued: bool = False
+    """Whether gangs wait for devices that are not here, in a cluster's queue."""
 
 
 class Crew(Protocol):
@@ -84,6 +99,10 @@ class CrewPlan(Protocol):
         """How long it holds runs without a sign of life."""
         ...
 
+    def capacity(self, bench: Bench) -> Capacity:
+        """Return how much it would do at once."""
+        ...
+
     def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> AbstractContextManager[Crew]:
         """Return the crew for as long as it is needed."""
         ...
@@ -94,6 +113,10 @@ class InThisProcess:
     """One gang after the other, here. What `kdctl train` does, and a sweep with one slot."""
 
     lease: Lease = Lease()
+
+    def capacity(self, bench: Bench) -> Capacity:
+        """Return the capacity of one process."""
+        return Capacity(slots=1, at_full_speed=1, num_threads=bench.num_threads)
 
     @contextmanager
     def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:

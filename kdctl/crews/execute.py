@@ -12,11 +12,12 @@ from kdctl.crews.claims import Claims
 from kdctl.crews.crew import Crew, CrewPlan, InThisProcess, Return
 from kdctl.crews.ledger import Ledger
 from kdctl.crews.setbacks import Setbacks
+from kdctl.crews.timetable import gangs_apart, gangs_of
 from kdctl.lab.failure import Failure
 from kdctl.lab.progress import Progress, Silent
 from kdctl.lab.readiness import require_ready
 from kdctl.lab.workspace import Workspace
-from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
+from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
 from kdctl.store.owner import Owner
@@ -83,8 +84,10 @@ class Executor:
         require_ready(to_do, self.workspace)
         self.workspace.store.add_runs([plan.planned() for plan in to_do])
         self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
-        size = min(self.gang_size, -(-len(to_do) // self.crew.slots) or 1)
-        self._queue = [*form_gangs(self._open(teachers), size), *self._gangs(self._open(plans), size)]
+        first, then = self._open(teachers), self._open(plans)
+        self._queue = gangs_of(
+            first, then, gang_size=self.gang_size, slots=self.crew.slots, pausing=self._pausing
+        )
         self._elsewhere = {}
         keep_reserve(self.workspace.runs)
         self._work()
@@ -201,10 +204,7 @@ class Executor:
         self._queue.extend(self._gangs(free, self.gang_size))
 
     def _gangs(self, plans: Sequence[RunPlan], size: int) -> list[list[RunPlan]]:
-        """Group runs that train in lockstep; a student that teaches others does not pause with the others."""
-        whole = [plan for plan in plans if plan.key not in self._pausing]
-        pausing = [plan for plan in plans if plan.key in self._pausing]
-        return [*form_gangs(whole, size), *form_gangs(pausing, size)]
+        return gangs_apart(plans, size, self._pausing)
 
     def _claim(self, plan: RunPlan, owner: Owner) -> bool:
         return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from kdctl.crews.claims import by_process
-from kdctl.crews.crew import Crew, Return
+from kdctl.crews.crew import Capacity, Crew, Return
 from kdctl.crews.lease import Lease
 from kdctl.crews.ledger import Ledger
 from kdctl.crews.messages import Event, EventKind, Setup
@@ -36,6 +37,15 @@ class LocalWorkers:
 
     slots: int
     lease: Lease = Lease()
+
+    def capacity(self, bench: Bench) -> Capacity:
+        """Return that of the GPUs that the workers will have, or of the cores that their threads will."""
+        setups = _setups(bench, self.slots, self.lease)
+        if setups[0].device.startswith("cuda:"):
+            alone = len({setup.device for setup in setups})
+        else:
+            alone = min(self.slots, max(_num_cores() / (setups[0].num_threads or 1), 1))
+        return Capacity(slots=self.slots, at_full_speed=alone, num_threads=setups[0].num_threads)
 
     @contextmanager
     def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
@@ -161,6 +171,11 @@ class LocalCrew:
             for worker in self._workers.values():
                 if worker.owner is not None:
                     self.ledger.renew(list(worker.plans), worker.owner)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _setups(bench: Bench, slots: int, lease: Lease) -> list[Setup]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdctl.crews.claims import by_process
-from kdctl.crews.crew import Crew, Return
+from kdctl.crews.crew import Capacity, Crew, Return
 from kdctl.crews.hand import Hand
 from kdctl.crews.lease import Lease
 from kdctl.crews.ledger import Ledger
@@ -25,6 +25,7 @@ from kdctl.crews.messages import Event, JobOrder, Order, Setup
 from kdctl.crews.slurm import Slurm, require_slurm
 from kdctl.crews.slurm_job import EVENTS, JOB, ORDER
 from kdctl.errors import KdctlError
+from kdctl.lab.bench import Bench
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
@@ -53,6 +54,12 @@ class SlurmJobs:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
     lease: Lease = Lease()
+
+    def capacity(self, bench: Bench) -> Capacity:
+        """Return how many jobs the cluster runs at once, at best."""
+        return Capacity(
+            slots=self.slots, at_full_speed=self.slots, num_threads=bench.num_threads, queued=True
+        )
 
     @contextmanager
     def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:

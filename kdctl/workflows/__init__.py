@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.confirming import confirm, plan_confirmation
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
-    from kdctl.workflows.estimate import estimate_sweep
+    from kdctl.workflows.estimate import estimate_sweep, planned_gangs
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
@@ -63,6 +63,7 @@ __all__ = [
     "plan_removal",
     "plan_sweep",
     "plan_training",
+    "planned_gangs",
     "remove",
     "report",
     "require_ready",
@@ -97,6 +98,7 @@ _MODULES = {
     "plan_removal": "kdctl.workflows.housekeeping",
     "plan_sweep": "kdctl.workflows.sweep_plan",
     "plan_training": "kdctl.workflows.training",
+    "planned_gangs": "kdctl.workflows.estimate",
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.lab.readiness",

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from kdctl.crews.crew import Capacity, CrewPlan, InThisProcess
+from kdctl.crews.execute import teacher_plans
+from kdctl.crews.timetable import gangs_of, makespan
 from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
@@ -20,7 +23,7 @@ from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
-from kdctl.recipe.gangs import DEFAULT_GANG_SIZE, form_gangs
+from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun
 from kdctl.trees import canonical_json
@@ -35,6 +38,10 @@ class Estimate:
     """A guess, and what it rests on."""
 
     seconds: float
+    """From the first run to the last; on a cluster without the time that jobs wait in its queue."""
+    device_seconds: float
+    """That all devices spend together."""
+    capacity: Capacity
     basis: str
     operations: Mapping[str, float]
     """Run key -> floating-point operations of the networks in the run's forward and backward passes, those of
@@ -42,73 +49,118 @@ class Estimate:
 
 
 def estimate_sweep(
-    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE
+    plan: SweepPlan,
+    workspace: Workspace,
+    *,
+    crew: CrewPlan | None = None,
+    gang_size: int = DEFAULT_GANG_SIZE,
 ) -> Estimate | None:
-    """Return the time that the runs still to do will take, one gang at a time on this device.
+    """Return the time that a crew will take for the runs still to do.
 
-    Runs that a search will still choose count like its example. Earlier runs of the same models and
-    data on this device count first, with what they really took. For others, operations are counted
-    and divided by the rate that one measured step reaches here. None when nobody knows how many samples
-    there are, since the data are not here, or when a model does not fit into memory.
+    Runs that a search will still choose count like its example, in batches one after the other. Earlier
+    runs of the same models and data count first, with what they really took for their operations; those
+    on this device, or for a cluster those on the device that was used last. For others, operations are
+    counted and divided by the rate that one measured step reaches here. None when nobody knows how many
+    samples there are, since the data are not here, or when a model does not fit into memory.
     """
-    pace = _Pace(workspace)
+    capacity = (crew or InThisProcess()).capacity(workspace)
+    pace = _Pace(workspace, capacity)
     try:
-        seconds = sum(
-            pace.seconds(run, with_teachers=place == 0)
-            for gang in form_gangs(plan.to_do, gang_size)
-            for place, run in enumerate(gang)
-        )
+        device_seconds, seconds = pace.of_gangs(planned_gangs(plan, capacity, gang_size=gang_size))
         if plan.num_later:
-            seconds += pace.seconds(plan.example, with_teachers=True, times=plan.num_later)
+            batches = pace.of_later(plan, gang_size)
+            device_seconds, seconds = device_seconds + batches[0], seconds + batches[1]
     except (KdctlError, RuntimeError, MemoryError):
         return None
-    basis = " and ".join(sorted(pace.bases)) or "nothing to do"
-    return Estimate(seconds=seconds, basis=basis, operations=pace.operations)
+    return Estimate(
+        seconds=seconds,
+        device_seconds=device_seconds,
+        capacity=capacity,
+        basis=" and ".join(sorted(pace.bases)) or "nothing to do",
+        operations=pace.operations,
+    )
+
+
+def planned_gangs(plan: SweepPlan, capacity: Capacity, *, gang_size: int) -> list[list[RunPlan]]:
+    """Return the gangs in which the runs still to do will train; those of a search come later."""
+    first = {run.key for run in teacher_plans(plan.runs)}
+    teachers = [run for run in plan.to_do if run.key in first]
+    return gangs_of(teachers, plan.to_do, gang_size=gang_size, slots=capacity.slots)
 
 
 class _Pace:
-    """How fast runs are here."""
+    """How fast runs are with a crew."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, capacity: Capacity) -> None:
         device = choose_device(workspace.device)
-        self._earlier = _EarlierRuns(workspace.store.runs(), describe(device))
-        self._counted = _CountedOperations(workspace.library, device)
+        self._capacity = capacity
+        self._counted = _CountedOperations(workspace.library, device, capacity.num_threads)
+        name = None if capacity.queued else describe(device)
+        self._earlier = _EarlierRuns(workspace.store.runs(), name, self._counted)
         self.bases: set[str] = set()
         self.operations: dict[str, float] = {}
 
-    def seconds(self, plan: RunPlan, *, with_teachers: bool, times: int = 1) -> float:
-        """Return the time a run (or several like it) still takes, and note its operations."""
+    def of_gangs(self, gangs: Sequence[Sequence[RunPlan]]) -> tuple[float, float]:
+        """Return the time that devices spend on gangs, and the time until the last one ends."""
+        each = [
+            sum(self._seconds(run, with_teachers=place == 0) for place, run in enumerate(gang))
+            for gang in gangs
+        ]
+        last = makespan([list(gang) for gang in gangs], each, slots=self._capacity.slots)
+        return sum(each), max(last, sum(each) / self._capacity.at_full_speed)
+
+    def of_later(self, plan: SweepPlan, gang_size: int) -> tuple[float, float]:
+        """Return the same for the batches that a search will choose: each ends before the next begins."""
+        search, num_seeds = plan.recipe.search, len(plan.recipe.seeds)
+        width = min(search.batch if search else 1, plan.num_later // num_seeds)
+        size = min(gang_size, -(-width * num_seeds // self._capacity.slots))
+        sizes = [min(size, width - start) for start in range(0, width, size)] * num_seeds
+        spent, lasted = self.of_gangs([[plan.example] * members for members in sizes])
+        times = plan.num_later / (width * num_seeds)
+        self.operations[plan.example.key] *= times
+        return spent * times, lasted * times
+
+    def _seconds(self, plan: RunPlan, *, with_teachers: bool) -> float:
+        """Return the time that a run still takes of its gang's, and note its operations."""
         operations = self._counted.per_epoch(plan, with_teachers=with_teachers)
-        per_epoch = self._earlier.seconds_per_epoch(plan)
-        if per_epoch is None:
-            per_epoch = operations / self._counted.rate(plan)
-            self.bases.add("operations, at the rate of one measured step")
-        else:
-            self.bases.add("earlier runs")
-        epochs = times * (plan.epochs - self._earlier.epochs_done(plan))
+        rate = self._earlier.rate(plan)
+        self.bases.add("operations, at the rate of one measured step" if rate is None else "earlier runs")
+        epochs = plan.epochs - self._earlier.epochs_done(plan)
         self.operations[plan.key] = self.operations.get(plan.key, 0.0) + operations * epochs
-        return per_epoch * epochs
+        return epochs * operations / (rate or self._counted.rate(plan))
 
 
 class _EarlierRuns:
-    """What runs on the same kind of device took."""
+    """What runs took that are finished."""
 
-    def __init__(self, runs: Sequence[StoredRun], device: str) -> None:
-        seconds: dict[str, list[float]] = {}
-        for run in runs:
-            if run.result is None or run.environment is None or run.environment.device != device:
-                continue
-            if not run.result.epochs:  # imported, not trained
-                continue
-            if run.state is RunState.FINISHED:
-                members = max(len(run.environment.gang.split()), 1)  # a gang shares its wall time
-                spent = run.result.train_seconds / run.result.epochs / members
-                seconds.setdefault(_kind(run.plan), []).append(spent)
-        self._seconds = {kind: median(values) for kind, values in seconds.items()}
+    def __init__(self, runs: Sequence[StoredRun], device: str | None, counted: _CountedOperations) -> None:
+        """Look at runs on `device`; None: on the one that was used last."""
+        self._counted = counted
         self._begun = {run.key: run.epochs for run in runs if run.state is RunState.INTERRUPTED}
+        trained = [
+            (run, run.environment, run.result)
+            for run in runs
+            if run.state is RunState.FINISHED and run.environment and run.result and run.result.train_seconds
+        ]  # without time: imported, not trained
+        if device is None:
+            device = max(((run.updated, env.device) for run, env, _ in trained), default=("", ""))[1]
+        self._spent: dict[str, list[tuple[float, int]]] = {}
+        """By kind of run: seconds of its gang for an epoch, and how many shared them."""
+        for run, environment, result in trained:
+            if environment.device == device:
+                spent = (result.train_seconds / result.epochs, max(len(environment.gang.split()), 1))
+                self._spent.setdefault(_kind(run.plan), []).append(spent)
+        self._rates: dict[str, float] = {}
 
-    def seconds_per_epoch(self, plan: RunPlan) -> float | None:
-        return self._seconds.get(_kind(plan.tree()))
+    def rate(self, plan: RunPlan) -> float | None:
+        """Return the operations a second that runs like this one reached; None if there were none."""
+        kind = _kind(plan.tree())
+        if kind not in self._rates and kind in self._spent:
+            alone = self._counted.per_epoch(plan, with_teachers=False)
+            teachers = self._counted.per_epoch(plan, with_teachers=True) - alone
+            rates = [(alone * members + teachers) / seconds for seconds, members in self._spent[kind]]
+            self._rates[kind] = median(rates)
+        return self._rates.get(kind)
 
     def epochs_done(self, plan: RunPlan) -> int:
         return self._begun.get(plan.key, 0)
@@ -117,8 +169,9 @@ class _EarlierRuns:
 class _CountedOperations:
     """What runs should take by their arithmetic: a training step is three forward passes."""
 
-    def __init__(self, library: DataLibrary, device: torch.device) -> None:
+    def __init__(self, library: DataLibrary, device: torch.device, num_threads: int | None) -> None:
         self._library = library
+        self._num_threads = num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
         self._forward: dict[tuple[str, Sizes], float] = {}
@@ -159,12 +212,17 @@ class _CountedOperations:
         images = torch.rand(MEASURED_BATCH, 3, sizes.input_size, sizes.input_size, device=self._device)
         backbone = models.get(model).item(*sizes).to(self._device).to(memory_format=torch.channels_last)
         seconds: list[float] = []
-        for _ in range(3):
-            began = time.perf_counter()
-            backbone(images).sum().backward()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            seconds.append(time.perf_counter() - began)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            for _ in range(3):
+                began = time.perf_counter()
+                backbone(images).sum().backward()
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+                seconds.append(time.perf_counter() - began)
+        finally:
+            torch.set_num_threads(before)
         return min(seconds[1:])
 
 

@@ -57,6 +57,19 @@ def test_a_dry_run_counts_runs_and_time_and_touches_nothing(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_dry_run_counts_with_slots_and_leaves_a_cluster_s_queue_out(
+    kdctl: Kdctl, recipe: WriteRecipe
+) -> None:
+    name = recipe(GRID)
+    slots = kdctl(f"sweep {name} --dry-run --slots 2 -o seeds=[0,1]").out
+    assert re.search(r"estimated time: about .* with 2 slots \(.* of device time\), from", slots)
+    command = f"sweep {name} --dry-run --executor slurm --slots 16"
+    jobs = kdctl(command).out
+    assert re.search(r"about .* of device time \(.* if 16 jobs run at once; waiting in the queue", jobs)
+    tree = json.loads(kdctl(f"{command} --format json").out)
+    assert tree["estimated_device_seconds"] >= tree["estimated_seconds"] > 0
+
+
 def test_a_dry_run_measures_the_disk_by_what_earlier_runs_left(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:

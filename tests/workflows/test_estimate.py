@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.crews.crew import Capacity, InThisProcess
+from kdctl.lab.bench import Bench
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
@@ -66,6 +68,73 @@ def test_a_search_counts_the_configurations_it_will_choose(
     ten, _ = seconds(recipe(body.format(10), method="method = 'ce'", teacher=""), workspace)
     five, _ = seconds(recipe(body.format(5), method="method = 'ce'", teacher=""), workspace)
     assert ten == pytest.approx(2 * five)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crew(InThisProcess):
+    """A crew of any size, on a machine of any size."""
+
+    slots: int
+    at_full_speed: float
+    queued: bool = False
+
+    def capacity(self, bench: Bench) -> Capacity:
+        return Capacity(slots=self.slots, at_full_speed=self.at_full_speed, num_threads=1, queued=self.queued)
+
+
+def test_slots_share_the_work_as_far_as_there_are_devices(workspace: Workspace, recipe: RecipeWriter) -> None:
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    grid = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.1, 0.2, 0.3, 0.4]"
+    plan = workflows.plan_sweep(recipe(grid, teacher="", name="name = 'four'"), workspace)
+    alone, two, crowded = (
+        workflows.estimate_sweep(plan, workspace, crew=Crew(slots=slots, at_full_speed=devices))
+        for slots, devices in ((1, 1.0), (2, 2.0), (4, 1.0))
+    )
+    assert alone is not None
+    assert two is not None
+    assert crowded is not None
+    assert two.seconds == pytest.approx(alone.seconds / 2)
+    assert two.device_seconds == pytest.approx(alone.seconds)
+    assert crowded.seconds == pytest.approx(alone.seconds)
+
+
+def test_the_slots_of_this_machine_are_its_cores(workspace: Workspace) -> None:
+    crew = workflows.choose_crew(slots=1000)
+    assert crew.capacity(workspace).slots == 1000
+    assert crew.capacity(workspace).at_full_speed <= 1000
+    assert workflows.choose_crew().capacity(workspace) == Capacity(slots=1, at_full_speed=1, num_threads=1)
+
+
+def test_runs_that_trained_alone_say_what_a_gang_saves_by_sharing_its_teacher(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    taught = "method = 'kd'\n[grid]\nmethod.temperature = {}"
+    workflows.sweep(recipe(taught.format([1]), name="name = 'one'"), workspace)
+    plan = workflows.plan_sweep(recipe(taught.format([2, 3, 4, 5]), name="name = 'more'"), workspace)
+    together = workflows.estimate_sweep(plan, workspace)
+    apart = workflows.estimate_sweep(plan, workspace, gang_size=1)
+    assert together is not None
+    assert apart is not None
+    (run,) = [run for run in workspace.store.runs(sweep="one") if run.plan["teachers"]]
+    assert run.result is not None
+    assert together.basis == apart.basis == "earlier runs"
+    assert apart.seconds == pytest.approx(4 * run.result.train_seconds)
+    paid = [sum(estimate.operations.values()) for estimate in (together, apart)]
+    assert together.seconds / apart.seconds == pytest.approx(paid[0] / paid[1])
+    assert paid[0] < paid[1]
+
+
+def test_a_cluster_takes_what_runs_took_on_the_device_that_was_used_last(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    (run,) = workspace.store.runs()
+    assert run.environment is not None
+    workspace.store.record_environment(run.key, dataclasses.replace(run.environment, device="a fast GPU"))
+    plan = workflows.plan_sweep(recipe(GRID, teacher=""), workspace)
+    cluster = workflows.estimate_sweep(plan, workspace, crew=Crew(slots=2, at_full_speed=2.0, queued=True))
+    assert cluster is not None
+    assert cluster.basis == "earlier runs"
 
 
 def test_nobody_knows_without_the_data(workspace: Workspace, recipe: RecipeWriter) -> None:
