@@ -6,6 +6,7 @@ Handwritten Digits" (Alpaydin and Kaynak, UCI Machine Learning Repository, 1998)
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,6 +29,9 @@ from kdctl.readers.pixels import channel_statistics, resized
 
 TEST_PER_CLASS = 50
 """Test images of each digit; the other 124 to 133 are for training."""
+
+_TABLE = "data/digits.csv.gz"
+"""Within `sklearn.datasets`."""
 
 _DARKEST = 16
 """Highest grey level of the scans."""
@@ -72,12 +76,28 @@ class Digits(Dataset):
 
 
 def _scans() -> Split:
-    # scikit-learn takes a second to import, and every look-up of a data set's name comes by here.
+    pixels, labels = _bundled()
+    grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / _DARKEST)).astype(np.uint8)
+    return Split(images=np.repeat(grey[..., None], 3, axis=-1), labels=labels.astype(np.int64))
+
+
+def _bundled() -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Return pixels [N, 64] and labels [N] as scikit-learn brings them.
+
+    Its table is read where it lies: importing scikit-learn takes a second, in every process that trains
+    or plans. A version that keeps the table elsewhere is asked for it.
+    """
+    package = importlib.util.find_spec("sklearn")
+    table = (
+        Path(package.origin).with_name("datasets") / _TABLE if package and package.origin else Path(_TABLE)
+    )
+    if table.is_file():
+        rows = np.loadtxt(table, delimiter=",")
+        return rows[:, :-1], rows[:, -1]
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
     bundle: Any = load_digits()
-    grey = np.rint(bundle.images * (255 / _DARKEST)).astype(np.uint8)
-    return Split(images=np.repeat(grey[..., None], 3, axis=-1), labels=bundle.target.astype(np.int64))
+    return bundle.data, bundle.target
 
 
 def _scaled(scans: Split, rows: npt.NDArray[np.bool_], size: int) -> Split:

@@ -48,9 +48,8 @@ def estimate_disk(
     Earlier runs of the same student and method count with what they left behind; for others, the
     student's weights are counted once for each selection rule.
     """
-    sizes = _Sizes(workspace)
     try:
-        wanted = [sizes.of(run) for run in plan.to_do] + [sizes.of(plan.example)] * plan.num_later
+        wanted = _wanted(plan, workspace)
     except KdctlError:
         return None
     states = sorted(wanted, reverse=True)[:gang_size]
@@ -66,6 +65,19 @@ def missing_bytes(plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEF
     states = workspace.store.states([run.key for run in (*plan.teachers, *plan.runs)])
     need = estimate_disk(dataclasses.replace(plan, states=states), workspace, gang_size=gang_size)
     return max(need.peak_bytes - need.free_bytes, 0) if need else 0
+
+
+def _wanted(plan: SweepPlan, workspace: Workspace) -> list[int]:
+    """Return what each run still to do will leave behind."""
+    if not plan.ahead:
+        return []
+    sizes = _Sizes(workspace)
+    by_configuration: dict[str, int] = {}
+    for run in plan.ahead:  # a seed changes no size
+        if run.configuration not in by_configuration:
+            by_configuration[run.configuration] = sizes.of(run)
+    to_do = [by_configuration[run.configuration] for run in plan.to_do]
+    return to_do + plan.num_later * [by_configuration.get(plan.example.configuration, 0)]
 
 
 class _Sizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,10 +96,15 @@ class _Pace:
         device = choose_device(workspace.device)
         self._capacity = capacity
         self._counted = _CountedOperations(workspace.library, device, capacity.num_threads)
-        name = None if capacity.queued else describe(device)
-        self._earlier = _EarlierRuns(workspace.store.runs(), name, self._counted)
+        self._store = workspace.store
+        self._device = None if capacity.queued else describe(device)
         self.bases: set[str] = set()
         self.operations: dict[str, float] = {}
+
+    @functools.cached_property
+    def _earlier(self) -> _EarlierRuns:
+        """What runs took before: read when the first run is asked for."""
+        return _EarlierRuns(self._store.runs(), self._device, self._counted)
 
     def of_gangs(self, gangs: Sequence[Sequence[RunPlan]]) -> tuple[float, float]:
         """Return the time that devices spend on gangs, and the time until the last one ends."""

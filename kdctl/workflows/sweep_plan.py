@@ -17,7 +17,6 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Choice, Search
 from kdctl.records import SETTLED, RunState
-from kdctl.sweep.study import known_points, require_sampler
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
 
@@ -99,6 +98,8 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         runs = planner.runs(recipe.points)
         study, probes, num_later = _study_name(recipe, runs), runs, 0
     else:
+        from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
+
         probes = planner.probe({dotted: _corners(choice) for dotted, choice in search.space.items()})
         study = _study_name(recipe, probes)
         require_sampler(search)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,18 @@ def test_normalised_training_pixels_have_mean_zero_and_deviation_one(digits: Ima
 def test_digits_are_not_mirrored_unless_a_recipe_says_so() -> None:
     assert CONFIG().augmentation == "crop"
     assert CONFIG().padding == 2
+
+
+def test_a_scikit_learn_that_keeps_its_table_elsewhere_is_asked_for_it(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdctl.datasets.digits._TABLE", "elsewhere.csv")
+    again = Digits.load(CONFIG(), NOWHERE)
+    np.testing.assert_array_equal(again.train.images, digits.train.images)
+    np.testing.assert_array_equal(again.test.labels, digits.test.labels)
+
+
+def test_scikit_learn_itself_is_not_imported() -> None:
+    check = "import sys; from kdctl.datasets.digits import Digits as D; from pathlib import Path as P; "
+    check += "D.load(D.Config(size=8), P()); sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
