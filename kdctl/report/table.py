@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdctl.records import RunState
 from kdctl.report.fields import known_fields, read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.notes import comparison_notes, reported_notes, run_notes
@@ -14,7 +15,7 @@ from kdctl.report.reported import Reported, find_reported
 from kdctl.report.rows import make_rows
 from kdctl.report.strips import Strip, table_strips
 from kdctl.report.table_format import Table
-from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS
+from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
 
 
 def configuration_table(
@@ -42,7 +43,7 @@ def _table(
     groups: Sequence[Replicates], layout: Layout, strips: Sequence[Strip], notes: tuple[str, ...]
 ) -> Table:
     return Table(
-        caption=_caption([run.plan for group in groups for run in group.runs], layout),
+        caption=_caption([run.plan for group in groups for run in group.runs], layout) + _dropped(groups),
         columns=tuple(strip.column for strip in strips),
         rows=tuple(zip(*(strip.cells for strip in strips), strict=True)),
         notes=notes,
@@ -59,6 +60,12 @@ def _caption(plans: Sequence[Mapping[str, Any]], layout: Layout) -> str:
     what = [f"Top-1 test accuracy (%) on {data}" if data else "Top-1 test accuracy (%)"]
     what += [words for words in (method, pair, f"protocol {protocol}" if protocol else "") if words]
     return f"{', '.join(what)}; {SELECTION_WORDS[layout.select]}; mean ± {SPREAD_WORDS[layout.spread]}"
+
+
+def _dropped(groups: Sequence[Replicates]) -> str:
+    """Say how many rows have fewer seeds because of what the first ones showed; the notes may get lost."""
+    dropped = sum(RunState.PRUNED in group.lost for group in groups)
+    return f"; {dropped} of {plural(len(groups), 'configuration')} dropped early" if dropped else ""
 
 
 def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:

@@ -72,7 +72,10 @@ def test_a_race_drops_what_trails_after_enough_seeds_and_says_so(
     assert pruned
     assert pruned == {key for key, state, _ in seen.states if state is RunState.PRUNED}
     assert not pruned & set(seen.started_keys)
-    notes = " ".join(workflows.report(workspace).notes)
+    table = workflows.report(workspace)
+    dropped = [rate for rate, runs in rates.items() if RunState.PRUNED in {run.state for run in runs}]
+    assert table.caption.endswith(f"; {len(dropped)} of {len(rates)} configurations dropped early")
+    notes = " ".join(table.notes)
     assert "were dropped before all of their seeds had run" in notes
     assert "all diverged" in notes
 
@@ -104,6 +107,7 @@ def test_without_the_race_the_dropped_runs_are_run_after_all(
     workflows.sweep(plain, workspace, progress=seen)
     assert set(seen.started_keys) == pruned
     assert RunState.PRUNED not in states(workspace).values()
+    assert "dropped" not in workflows.report(workspace).caption
 
 
 def test_a_student_without_a_teacher_never_loses_a_race_to_taught_ones(
