@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types that are their own tree; a subclass, such as a text with a name, is looked at."""
+
 
 def to_tree(record: Any) -> Any:
     """Turn a record into plain dicts, lists and scalars, ready for JSON."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {item.name: to_tree(getattr(record, item.name)) for item in dataclasses.fields(record)}
+    kind = type(record)
+    if kind in _PLAIN:
+        return record
+    names = _field_names(kind)
+    if names is not None:
+        return {name: to_tree(getattr(record, name)) for name in names}
     if isinstance(record, Mapping):
         return {str(key): to_tree(value) for key, value in record.items()}
     if isinstance(record, (list, tuple)):
@@ -38,6 +45,12 @@ def from_tree(record: type[Record], tree: Any) -> Record:
 def canonical_json(tree: Any) -> str:
     """Write a tree so that equal content gives equal text (sorted keys, no white space)."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    """Return the names of a dataclass's fields; None for another type. Sweeps have thousands of members."""
+    return tuple(item.name for item in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 @functools.cache

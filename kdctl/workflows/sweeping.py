@@ -174,8 +174,9 @@ class _RunningSweep:
         everything = {plan.key: plan for plan in (*teachers, *plans)}
         known = store.states(everything)
         store.add_runs([plan.planned() for key, plan in everything.items() if key not in known])
-        self.roles |= {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
-        members = [SweepMember(run_key=key, role=role) for key, role in self.roles.items()]
+        roles = {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
+        self.roles |= roles
+        members = [SweepMember(run_key=key, role=role) for key, role in roles.items()]
         keep_sweep(
             *(store, self.executor.workspace.runs, recipe.name, recipe.tree),
             members=members,

@@ -151,3 +151,9 @@ def test_known_points_are_looked_up_without_making_a_study(database: Path) -> No
     with open_study(database, "s") as study:
         study.propose_grid(POINTS[:1])
     assert known_points(database, "s") == [POINTS[0]]
+
+
+def test_optuna_waits_for_the_disk_no_more_often_than_the_store_does(study: ConfigurationStudy) -> None:
+    engine = study._study._storage._backend.engine  # type: ignore[attr-defined]
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
