@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from against_public import PAIRS, cpu_name, run_git
+from against_public import PAIRS, SHORT, cpu_name, run_git
 from torch.profiler import ProfilerActivity, profile
 
 from kdctl import workflows
@@ -35,6 +35,7 @@ from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
 from kdctl.engine.trainer import choose_steps
 from kdctl.lab.assemble import build_compute
+from kdctl.lab.bench import TeacherCache
 from kdctl.lab.planning import Planner
 from kdctl.workflows.benchmarking import Subject
 
@@ -108,6 +109,7 @@ class Lab:
         *,
         graphs: str = "auto",
         lookahead: int = 1,
+        cache: TeacherCache = "off",
     ) -> Subject:
         """Build a gang of equal members, its state warmed up."""
         teacher, student = pair.split(":")
@@ -116,6 +118,7 @@ class Lab:
             for who, name in zip(("student", "teacher"), precision, strict=True)
         ]
         overrides.append(f"engine.teacher_lookahead={lookahead}")
+        overrides += SHORT if cache == "on" else ()
         words = layer(student, [teacher], method="simkd", data="noise")
         recipe = open_recipe(None, "simkd", words, overrides, [HERE / "synthetic.py"])
         opened = workflows.open_for_planning(
@@ -124,6 +127,7 @@ class Lab:
             device=str(self.device),
             num_threads=self.arguments.threads,
             graphs=graphs,
+            teacher_cache=cache,
         )
         with opened as workspace:
             plan = Planner(recipe, workspace).runs(recipe.points)[0]
@@ -175,6 +179,7 @@ def main() -> None:
         report.run(f"{pair}, alone: kernels of a replayed step", lambda pair=pair: kernels(lab, pair))
         report.run(f"{pair}, gangs", lambda pair=pair: gangs(lab, pair))
         report.run(f"{pair}, batches that the teacher sees at once", lambda pair=pair: lookaheads(lab, pair))
+        report.run(f"{pair}, teacher outputs kept", lambda pair=pair: kept(lab, pair))
         report.run(f"{pair}, precisions (student, teacher)", lambda pair=pair: precisions(lab, pair))
         report.run(f"{pair}, evaluation", lambda pair=pair: evaluation(lab, pair))
     if arguments.official:
@@ -301,6 +306,17 @@ def lookaheads(lab: Lab, pair: str) -> list[Row]:
         for number in (LOOKAHEADS[:2] if lab.arguments.quick else LOOKAHEADS)
         for subject in [lab.subject(pair, lab.precision(), size, lookahead=number)]
     ]
+
+
+def kept(lab: Lab, pair: str) -> list[Row]:
+    """Measure runs that read what their teacher says from a table, after they have filled it."""
+    rows: list[Row] = []
+    for cache in ("off", "on"):
+        subject = lab.subject(pair, lab.precision(), cache=cache)
+        subject.take(lab.arguments.steps)
+        executed = ", ".join({member.execution for member in subject.gang.members})
+        rows.append({"kept": cache, **lab.measured(subject), "executed": executed})
+    return rows
 
 
 def precisions(lab: Lab, pair: str) -> list[Row]:

@@ -127,7 +127,9 @@ class GraphedSteps:
     def executed_as(self, member: Member) -> str:
         """Say whether a member's steps are replayed, and if not, why."""
         reason = self._tracks[id(member)].reason
-        return f"eager: {reason}" if reason else RECORDED
+        if reason:
+            return f"eager: {reason}"
+        return RECORDED if self._gang.table is None else f"{RECORDED}, teacher outputs kept"
 
     def _is_new(self, member: Member) -> bool:
         track = self._tracks.get(id(member))

@@ -8,7 +8,7 @@ teachers can already be at the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 from kdctl.engine.batches import EpochOrder, TrainingSet
 from kdctl.engine.teacher_outputs import Ask, KeptRows, Place, Wish, gather_outputs, pick, places_of
 from kdctl.protocols.backbone import Outputs
+
+Read = Callable[[Tensor], tuple[Outputs, ...]]
+"""Finds what the teachers say to the images at places [B] of the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +106,21 @@ class Lookout:
         """Write the next chunk, of `size` images, among those of its parity: 0 if it is even, or 1."""
         self._counter.add_(1)
         places = self._counter * self.chunks.num_images + self._range[:size]
-        outputs = self._ask(self.chunks.train.gather(self._order, places).images)
-        for place in places_of(self._wishes):
-            found = pick(outputs, place)
-            if place not in self._rows:
-                self._rows[place] = KeptRows(found, 2 * self.chunks.num_images)
-            self._rows[place].write(parity * self.chunks.num_images, found)
+        self._write(parity, self._ask(self.chunks.train.gather(self._order, places).images))
+
+    def recall(self, parity: int, size: int, read: Read) -> None:
+        """Write the next chunk as well, but find what the teachers say instead of running them."""
+        self._counter.add_(1)
+        self._write(parity, read(self._counter * self.chunks.num_images + self._range[:size]))
 
     def read(self, places: Tensor) -> tuple[Outputs, ...]:
         """Return what the teachers say to the images at `places` [B] of the epoch."""
         rows = places % (2 * self.chunks.num_images)
         return gather_outputs(self._wishes, lambda place: self._rows[place].read(rows))
+
+    def _write(self, parity: int, outputs: Sequence[Outputs]) -> None:
+        for place in places_of(self._wishes):
+            found = pick(outputs, place)
+            if place not in self._rows:
+                self._rows[place] = KeptRows(found, 2 * self.chunks.num_images)
+            self._rows[place].write(parity * self.chunks.num_images, found)

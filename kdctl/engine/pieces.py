@@ -21,6 +21,7 @@ from kdctl.engine.frozen import widened
 from kdctl.engine.lookahead import Lookout
 from kdctl.engine.member import Member
 from kdctl.engine.optim import copy_learning_rate
+from kdctl.engine.recall import Recall
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Batch
 
@@ -39,6 +40,9 @@ class Feed:
         self._order = order
         self.lookout = Lookout(gang.chunks, order, wishes=wishes, ask=ask)
         """Runs the teachers."""
+        table = gang.table
+        self.recall = table and Recall(table, gang.chunks, order, wishes=wishes, ask=ask)
+        """Finds what was kept of them, if anything is."""
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
         """[1]: the running step of the epoch."""
         self._range = torch.arange(self._train.batch_size, device=device)

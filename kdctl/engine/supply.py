@@ -14,7 +14,9 @@ import torch
 
 from kdctl.engine.batches import EpochOrder
 from kdctl.engine.lanes import Lane, Lanes, Work
+from kdctl.engine.lookahead import Lookout
 from kdctl.engine.pieces import Feed
+from kdctl.engine.recall import Recall
 
 if TYPE_CHECKING:
     from kdctl.engine.trainer import Gang
@@ -41,6 +43,11 @@ class Supply:
         """By the number of images in the batch."""
         self._looking: dict[tuple[int, int], Work] = {}
         """By the parity and the number of images of a chunk; empty if nothing is read of teachers."""
+        self._recalling: dict[int, Work] = {}
+        """By the parity of a chunk; empty if no outputs are kept."""
+        self._recall: Recall | None = None
+        self._asking: Work | None = None
+        """Runs the teachers on views that are to be kept."""
         self._chunk = -1
         """The chunk whose outputs can be read."""
 
@@ -67,16 +74,28 @@ class Supply:
             CannotRecordError: it cannot be recorded.
         """
         self._recorded = feed = Feed(self._gang, order)
-        self._looking = {}
+        self._looking, self._recalling, self._recall = {}, {}, None
         chunks, lookout = feed.lookout.chunks, feed.lookout
         if lookout.is_idle:
             return
         kinds = {(chunk % 2, chunks.size(chunk)): chunk for chunk in range(len(chunks))}
         for kind, chunk in kinds.items():
-            stand = functools.partial(lookout.stand_before, chunk)
-            self._looking[kind] = _record(
-                self._teacher_lane, stand, functools.partial(lookout.advance, *kind)
+            stand, look = (
+                functools.partial(lookout.stand_before, chunk),
+                functools.partial(lookout.advance, *kind),
             )
+            self._looking[kind] = _record(self._teacher_lane, stand, look)
+        if feed.recall is not None and feed.recall.prepare():
+            self._recall = feed.recall
+            self._open_table(lookout, feed.recall)
+
+    def _open_table(self, lookout: Lookout, recall: Recall) -> None:
+        """Record how teachers are asked what is missing, and how a chunk is read."""
+        self._asking = _record(self._teacher_lane, recall.aim, recall.ask)
+        for parity in {chunk % 2 for chunk in range(len(lookout.chunks))}:
+            stand = functools.partial(lookout.stand_before, 0)
+            read = functools.partial(lookout.recall, parity, lookout.chunks.num_images, recall.read)
+            self._recalling[parity] = _record(self._teacher_lane, stand, read)
 
     def record_batch(self, step: int) -> None:
         """Record how a batch as large as that of `step` is made, and make that of `step` itself.
@@ -86,7 +105,7 @@ class Supply:
         """
         feed, size = self.feed, self._gang.data.train.size(step)
         self._stand_before(step)
-        self._look(feed.lookout.chunks.of(step))
+        self._watch(feed.lookout.chunks.of(step))
         self.lane.wait_for(self._teacher_lane)
         stand = functools.partial(feed.stand_before, step)
         self._feeding[size] = _record(self.lane, stand, functools.partial(feed.advance, size))
@@ -96,6 +115,8 @@ class Supply:
         """Stand before `step` of an epoch, once what is queued on `after` is done; teachers begin."""
         self.feed.take_over(order)
         self._stand_before(step)
+        if self._recall is not None:
+            self._recall.begin_epoch(step)
         for lane in self.lanes:
             lane.wait_for(after)
         self._look(self.feed.lookout.chunks.of(step))
@@ -117,10 +138,28 @@ class Supply:
         self._chunk = -1
 
     def _look(self, chunk: int) -> None:
+        """Let what teachers say to a chunk be found: in the table where it can be."""
+        recall = self._recall
+        if recall is None or not recall.can_serve(chunk):
+            self._watch(chunk)
+            return
+        while recall.lacks(chunk):
+            self._keep_more(recall)
+        self._teacher_lane.wait_for(self.lane)
+        self._teacher_lane.run(self._recalling[chunk % 2])
+
+    def _watch(self, chunk: int) -> None:
         """Let teachers see a chunk, once no step needs the one that lies in its place."""
         if self._looking:
             self._teacher_lane.wait_for(self.lane)
             self._teacher_lane.run(self._looking[chunk % 2, self.feed.lookout.chunks.size(chunk)])
+
+    def _keep_more(self, recall: Recall) -> None:
+        """Queue that teachers see missing views, a batch of them, and that the table keeps what they say."""
+        assert self._asking is not None
+        for work in (recall.aim, self._asking, recall.keep):
+            self._teacher_lane.run(work)
+        recall.count()
 
 
 def _record(lane: Lane, stand: Callable[[], None], work: Work) -> Work:

@@ -41,15 +41,24 @@ class TeacherTable:
             missing |= True if column is None else column.unknown(views)
         return missing
 
-    def write(self, wishes: Sequence[Wish], views: Tensor, outputs: Sequence[Outputs]) -> bool:
-        """Keep what the teachers said to `views` [B]; False if there is no room."""
-        found = {name: pick(outputs, name) for name in places_of(wishes)}
-        self._make_columns({name: values for name, values in found.items() if name not in self._columns})
-        fresh = {name: self._columns[name].unknown(views) for name in found}
-        if any(int(rows.sum()) > self._columns[name].room for name, rows in fresh.items()):
+    def lacking(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Place, ...]:
+        """Return the outputs that are wished for and missing for any of `views` [B]."""
+        columns = ((place, self._columns.get(place)) for place in places_of(wishes))
+        return tuple(place for place, found in columns if found is None or bool(found.unknown(views).any()))
+
+    def room(self, places: Sequence[Place]) -> int:
+        """Return for how many more views there is room, as far as these outputs were written before."""
+        known = (self._columns[place].room for place in places if place in self._columns)
+        return min(known, default=self._num_views)
+
+    def write(self, places: Sequence[Place], views: Tensor, outputs: Sequence[Outputs]) -> bool:
+        """Keep some outputs of what the teachers said to `views` [B]; False if there is no room."""
+        found = {place: pick(outputs, place) for place in places}
+        self._make_columns({place: values for place, values in found.items() if place not in self._columns})
+        if self.room(places) < len(views):
             return False
-        for name, rows in fresh.items():
-            self._columns[name].write(views[rows], found[name][rows])
+        for place, rows in found.items():
+            self._columns[place].write(views, rows)
         return True
 
     def read(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Outputs, ...]:
@@ -85,6 +94,7 @@ class TableReader:
         self._served = len(train) - len(train) % train.batch_size
         places = torch.arange(first_step * train.batch_size, self._served, device=self._views.device)
         self._missing = places[table.unknown(wishes, self._views[places])]
+        self._lacking = table.lacking(wishes, self._views[self._missing])
         self._filled = 0
         self._full = False
 
@@ -111,7 +121,7 @@ class TableReader:
         whole = torch.cat([places, places.new_zeros(size - count)])  # always the same shape
         outputs = self._ask(self._train.gather(self._order, whole).images)
         heads = gather_outputs(self._wishes, lambda place: pick(outputs, place)[:count])
-        done = self._table.write(self._wishes, self._views[places], heads)
+        done = self._table.write(self._lacking, self._views[places], heads)
         self._filled += count if done else 0
         return done
 

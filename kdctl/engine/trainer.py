@@ -68,7 +68,7 @@ class Gang:
     data: TrainingData
     compute: Compute
     table: TeacherTable | None = None
-    """Where teacher outputs are kept that come again; recorded steps run the teachers all the same."""
+    """Where teacher outputs are kept that come again."""
     save_state_seconds: float = SAVE_STATE_SECONDS
     """Between two savings of the members' states."""
     graphs: Graphs = "auto"

@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Bench) -> TeacherTable | None:
     """Return the table that a gang shall use; None where teachers run at every step.
 
-    `bench.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. On
-    a GPU steps are recorded with the teachers in them, unless graphs are off.
+    `bench.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. For
+    recorded steps it must be asked for: on a GPU nobody has measured yet whether it pays.
 
     Args:
         gang: members and teachers.
@@ -46,7 +46,8 @@ def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Ben
     name = _name(gang, plan, checkpoints)
     known = bench.tables.get(name)
     epochs = gang.num_epochs - gang.active[0].epoch
-    if choice == "auto" and known is None and saving(gang, epochs) < LEAST_SAVING:
+    recorded = gang.compute.device.type != "cpu" and gang.graphs != "off"
+    if choice == "auto" and (recorded or (known is None and saving(gang, epochs) < LEAST_SAVING)):
         return None
     refusal = _unproven(gang) if known else _unproven(gang) or _too_large(gang, epochs)
     if refusal and choice == "on":
@@ -79,9 +80,6 @@ def _distinct(gang: Gang, epochs: int) -> float:
 
 def _unproven(gang: Gang) -> str:
     """Say why a table might change numbers; empty if it does not."""
-    device = gang.compute.device
-    if device.type != "cpu" and gang.graphs != "off":
-        return f"steps on {device} are recorded with the teachers in them"
     if gang.chunks.num_batches > 1:
         return "teachers see several batches at once (engine.teacher_lookahead)"
     wishes = gang.wishes()

@@ -17,6 +17,7 @@ from kdctl.engine.graphs import RECORDED, GraphedSteps
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
 from kdctl.engine.steps import EagerSteps
+from kdctl.engine.teacher_table import TeacherTable, row_bytes
 from kdctl.engine.trainer import Gang, choose_steps, fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
@@ -139,6 +140,41 @@ def test_however_lanes_overtake_each_other_the_bits_stay(
     fit(gangs[1], record(), steps=GraphedSteps(gangs[1], unruly_lanes(haste), required=True))
     for left, right in zip(*(gang.members for gang in gangs), strict=True):
         assert_same_end(left, right)
+
+
+@pytest.mark.parametrize("haste", range(3))
+@pytest.mark.parametrize("room", ["plenty", "one batch and a half", "hardly any"])
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
+def test_with_kept_teacher_outputs_the_bits_stay(
+    make_member: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    unruly_lanes: Callable[[int], Any],
+    assert_same_end: Check,
+    haste: int,
+    room: str,
+    others: bool,
+) -> None:
+    methods = METHODS if others else ("kd",)
+    plain = make_gang(*(recordable(make_member(method, folder="plain")) for method in methods))
+    fit(plain, record())
+    train, wishes = plain.data.train, plain.wishes()
+    row = row_bytes(wishes, plain.ask_teachers(train.batch(train.order(0, 0), 0).images, wishes))
+    views = torch.cat([train.views(train.order(0, epoch))[:32] for epoch in range(3)])  # of whole batches
+    num_rows, num_kept = {
+        "plenty": (10_000, len(views.unique())),
+        "one batch and a half": (24, 16),
+        "hardly any": (3, 0),
+    }[room]
+    table = TeacherTable(train.num_views, num_rows * row)
+    for folder in ("filling", "known"):
+        gang = make_gang(*(recordable(make_member(m, folder=folder)) for m in methods), table=table)
+        steps = GraphedSteps(gang, unruly_lanes(haste), required=True)
+        fit(gang, record(), steps=steps)
+        for left, right in zip(plain.members, gang.members, strict=True):
+            assert_same_end(left, right)
+        assert table.num_bytes == num_kept * row
+        assert steps.executed_as(gang.members[0]) == "graphs, teacher outputs kept"
 
 
 class Drawing(Distiller):

@@ -10,7 +10,7 @@ from torch import Tensor
 from kdctl.engine.batches import TrainingSet
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.member import Member
-from kdctl.engine.teacher_outputs import Wish
+from kdctl.engine.teacher_outputs import Wish, places_of
 from kdctl.engine.teacher_table import TableReader, TeacherTable, rows_are_independent
 from kdctl.engine.trainer import Gang, TrainingData, fit
 from kdctl.protocols.backbone import Backbone, Outputs
@@ -107,10 +107,8 @@ def test_after_a_resume_only_the_steps_to_come_are_computed(train: TrainingSet, 
 def test_unknown_views_of_later_steps_fill_a_batch(train: TrainingSet, ask: Ask) -> None:
     table = TeacherTable(train.num_views, PLENTY)
     order = train.order(0, 0)
-    known = torch.arange(
-        4
-    )  # of the first batch, so that twelve views of it are new, and sixteen of the second
-    table.write(WISHES, train.views(order)[known], ask(train.gather(order, known).images))
+    known = torch.arange(4)  # of the first batch: twelve views of it are new, and sixteen of the second
+    table.write([*places_of(WISHES)], train.views(order)[known], ask(train.gather(order, known).images))
     ask.batches.clear()
     serve = reader(table, train, ask)
     assert serve.outputs(0) is not None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdctl import workflows
 from kdctl.engine.checkpoint import read_model
+from kdctl.lab.bench import TeacherCache
 from kdctl.records import StoredRun
 
 DEVICE = "cuda"
@@ -67,6 +68,7 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         gang_size: int = 8,
         methods: tuple[str, ...] = METHODS,
         lines: str = "",
+        teacher_cache: TeacherCache = "off",
         stop_after: int | None = None,
     ) -> Trained:
         path = tmp_path / f"{folder}.toml"
@@ -74,7 +76,12 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         asked = iter(range(10**9))
         stop: dict[str, Any] = {} if stop_after is None else {"stop": lambda: next(asked) >= stop_after}
         opened = workflows.open_workspace(
-            tmp_path / folder, tmp_path / "data", device=DEVICE, num_threads=1, graphs=graphs
+            tmp_path / folder,
+            tmp_path / "data",
+            device=DEVICE,
+            num_threads=1,
+            graphs=graphs,
+            teacher_cache=teacher_cache,
         )
         with opened as workspace, contextlib.suppress(KeyboardInterrupt):
             outcome = workflows.sweep(path, workspace, gang_size=gang_size, **stop)

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 BF16 = "engine = {student_precision = 'bf16', teacher_precision = 'fp16'}"
+AHEAD = "engine = {teacher_lookahead = 3}"
 ADAMW = "optimizer = {name = 'adamw', learning_rate = 0.003}"
 
 READS_BACK = """
@@ -39,13 +40,21 @@ Train = Callable[..., Any]
 Check = Callable[[Any, Any], None]
 
 
-@pytest.mark.parametrize("lines", ["", BF16, ADAMW], ids=["fp32", "bf16", "adamw"])
+@pytest.mark.parametrize("lines", ["", BF16, AHEAD, ADAMW], ids=["fp32", "bf16", "ahead", "adamw"])
 def test_replayed_runs_end_like_plain_ones(train: Train, assert_same: Check, lines: str) -> None:
     plain = train("plain", graphs="off", lines=lines)
     replayed = train("replayed", graphs="on", lines=lines)
     assert plain.executions == {"eager"}
     assert replayed.executions == {"graphs"}
     assert_same(plain, replayed)
+
+
+@pytest.mark.parametrize("lines", ["", BF16], ids=["fp32", "bf16"])
+def test_kept_teacher_outputs_change_no_bit(train: Train, assert_same: Check, lines: str) -> None:
+    plain = train("plain", graphs="off", lines=lines)
+    kept = train("kept", graphs="on", lines=lines, teacher_cache="on")
+    assert kept.executions == {"graphs, teacher outputs kept"}
+    assert_same(plain, kept)
 
 
 @pytest.mark.parametrize("lines", ["", BF16], ids=["fp32", "bf16"])
