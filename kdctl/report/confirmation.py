@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
-from kdctl.records import Selection, StoredRun, StoredSweep
+from kdctl.records import RunState, Selection, StoredRun, StoredSweep
 from kdctl.report.baseline import Comparison, compare, find_baseline
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.replicates import Replicates, group_by_configuration
@@ -59,13 +59,14 @@ def choose_candidates(
     tasks: dict[str, list[Replicates]] = {}
     for group in group_by_configuration(students, fields, select):
         task = canonical_json([group.plan["student"], group.plan["data"], group.plan["data_fingerprint"]])
-        if group.top1:
+        if group.top1 or RunState.PRUNED in group.lost:  # what was dropped was a choice as well
             tasks.setdefault(task, []).append(group)
-    if not tasks:
+    finished = [groups for groups in tasks.values() if any(group.top1 for group in groups)]
+    if not finished:
         raise KdctlError(
             f"no run of the sweep '{sweep.name}' has finished.", "finish the sweep first: kdctl sweep RECIPE"
         )
-    return [_of_task(groups, fields) for groups in tasks.values()]
+    return [_of_task(groups, fields) for groups in finished]
 
 
 def confirmation_table(
@@ -115,8 +116,9 @@ _COLUMNS = (
 
 
 def _of_task(groups: Sequence[Replicates], fields: Sequence[str]) -> tuple[Candidate, ...]:
-    ranked = sorted(groups, key=lambda group: summarize(group.top1).mean, reverse=True)
-    baseline = find_baseline(ranked[0], groups)
+    trained = [group for group in groups if group.top1]
+    ranked = sorted(trained, key=lambda group: summarize(group.top1).mean, reverse=True)
+    baseline = find_baseline(ranked[0], trained)
     names = list(short_names(fields).values())
 
     def candidate(group: Replicates, role: str) -> Candidate:

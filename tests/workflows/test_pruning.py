@@ -132,6 +132,15 @@ def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
     assert "is not among the best" in notes
 
 
+def test_what_was_dropped_counts_among_those_that_a_winner_was_chosen_from(
+    workspace: Workspace, pruned: Path
+) -> None:
+    outcome = workflows.sweep(pruned, workspace)
+    ((winner, *_),) = workflows.plan_confirmation(workspace, outcome.name).candidates
+    assert winner.original.top1
+    assert winner.num_candidates == len(RATES)
+
+
 def test_a_start_after_the_end_does_nothing(workspace: Workspace, pruned: Path) -> None:
     workflows.sweep(pruned, workspace)
     before = workspace.store.runs()
