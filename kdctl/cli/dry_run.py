@@ -90,8 +90,17 @@ def _room(disk: DiskNeed | None) -> Iterator[str]:
         return
     need, peak = file_size(disk.num_bytes), file_size(disk.peak_bytes)
     yield f"disk: about {need} of models, {peak} while they train; {file_size(disk.free_bytes)} free"
-    if disk.peak_bytes > disk.free_bytes:
-        yield "warning: that is more than is free; kdctl runs gc makes room"
+    yield from lacking_room(disk)
+
+
+def lacking_room(disk: DiskNeed | None) -> Iterator[str]:
+    """Warn of a disk that will not hold what the runs leave behind."""
+    if disk is not None and disk.peak_bytes > disk.free_bytes:
+        peak, free = file_size(disk.peak_bytes), file_size(disk.free_bytes)
+        yield (
+            f"warning: the runs need about {peak} of the disk while they train, and {free} are free: "
+            "the sweep will stop when it is full; kdctl runs gc makes room"
+        )
 
 
 def _limits(plan: SweepPlan) -> Iterator[str]:

@@ -54,7 +54,7 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import print_mistakes, say
-    from kdctl.cli.dry_run import show_sweep_plan
+    from kdctl.cli.dry_run import lacking_room, show_sweep_plan
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
 
@@ -70,13 +70,16 @@ def sweep(
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
+        capacity = crew.capacity(workspace)
+        disk = workflows.estimate_disk(plan, workspace, gang_size=gang, slots=capacity.slots)
         if dry_run:
             estimate = workflows.estimate_sweep(plan, workspace, crew=crew, gang_size=gang)
-            disk = workflows.estimate_disk(plan, workspace, gang_size=gang)
-            gangs = workflows.planned_gangs(plan, crew.capacity(workspace), gang_size=gang)
+            gangs = workflows.planned_gangs(plan, capacity, gang_size=gang)
             show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
             return
         workflows.require_ready(plan.ahead, workspace)
+        for line in lacking_room(disk) if not quiet else ():
+            say(line)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,

@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 from kdctl.engine.shapes import shapes_only
-from kdctl.errors import KdctlError
 from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
@@ -41,18 +40,20 @@ class DiskNeed:
 
 
 def estimate_disk(
-    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE
+    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE, slots: int = 1
 ) -> DiskNeed | None:
     """Return the room that the runs still to do need; None when nobody knows how large the models are.
+
+    Each slot has a gang of `gang_size` in training, at most, whose states need room too.
 
     Earlier runs of the same student and method count with what they left behind; for others, the
     student's weights are counted once for each selection rule.
     """
     try:
         wanted = _wanted(plan, workspace)
-    except KdctlError:
+    except Exception:  # noqa: BLE001 - a plug-in may raise anything, and an estimate must not stop a sweep
         return None
-    states = sorted(wanted, reverse=True)[:gang_size]
+    states = sorted(wanted, reverse=True)[: gang_size * slots]
     return DiskNeed(
         num_bytes=sum(wanted),
         peak_bytes=sum(wanted) + STATE_FACTOR * sum(states) // 2,
@@ -60,10 +61,14 @@ def estimate_disk(
     )
 
 
-def missing_bytes(plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE) -> int:
+def missing_bytes(
+    plan: SweepPlan, workspace: Workspace, *, gang_size: int = DEFAULT_GANG_SIZE, slots: int = 1
+) -> int:
     """Return how much room the runs that are still to do need beyond what is free; 0 if that is not known."""
     states = workspace.store.states([run.key for run in (*plan.teachers, *plan.runs)])
-    need = estimate_disk(dataclasses.replace(plan, states=states), workspace, gang_size=gang_size)
+    need = estimate_disk(
+        dataclasses.replace(plan, states=states), workspace, gang_size=gang_size, slots=slots
+    )
     return max(need.peak_bytes - need.free_bytes, 0) if need else 0
 
 

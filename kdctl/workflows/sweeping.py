@@ -109,7 +109,8 @@ def sweep(
     except MachineError as error:
         if running is None:
             raise
-        lacks = missing_bytes(plan, workspace, gang_size=gang_size) if error.trouble.needs_room else 0
+        room = {"gang_size": gang_size, "slots": running.executor.crew.slots}
+        lacks = missing_bytes(plan, workspace, **room) if error.trouble.needs_room else 0
         stopped = running.outcome(complete=False)
         return dataclasses.replace(stopped, budget="", trouble=error.trouble, missing_bytes=lacks)
 

@@ -203,6 +203,21 @@ def test_a_full_disk_ends_with_one_and_says_how_much_to_free(
     assert "finished" in again.err
 
 
+def test_a_disk_that_will_not_hold_the_runs_is_told_before_the_first(
+    kdctl: Kdctl, recipe: WriteRecipe, small_disk: Path
+) -> None:
+    name = recipe("[grid]\nmethod = ['ce']\n[budget]\nmax_runs = 1\n")
+    command = f"sweep {name} --threads 1 --runs {small_disk / 'runs'} -o seeds={list(range(150))}".replace(
+        ", ", ","
+    )
+    warning = r"warning: the runs need about [\d.]+ MiB of the disk while they train, and [\d.]+ MiB are free"
+    assert re.search(warning, kdctl(f"{command} --dry-run").out)
+    begun = kdctl(command)
+    assert begun.code == 0
+    assert re.search(warning, begun.err.partition("start")[0])
+    assert "warning" not in kdctl(f"{command} --quiet").err
+
+
 def test_failed_runs_are_explained_and_end_with_three(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:
