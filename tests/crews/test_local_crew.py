@@ -49,13 +49,14 @@ class Deadly(CrossEntropy):
         signal: int = 0
         times: int = 0
         raises: bool = False
+        after: float = 0.0
 
     def losses(self, step):
         if self.config.raises:
             raise ZeroDivisionError("unlucky")
         folder = Path(__file__).parent
         deaths = len(list(folder.glob(f"death-{self.config.signal}-*")))
-        if deaths < self.config.times:
+        if deaths < self.config.times and step.progress.item() >= self.config.after:
             (folder / f"death-{self.config.signal}-{deaths}").touch()
             os.kill(os.getpid(), self.config.signal)
             time.sleep(60)  # a stopped process goes on here
@@ -121,8 +122,9 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, death: signal.Signals
 ) -> None:
     (tmp_path / "deadly.py").write_text(DEADLY)
+    after = 0.5 if death is signal.SIGSTOP else 0.0  # before its first step nobody expects it to speak
     path = recipe(
-        f"[grid]\nmethod = ['ce', {{name = 'deadly', signal = {int(death)}, times = 1}}]",
+        f"[grid]\nmethod = ['ce', {{name = 'deadly', signal = {int(death)}, times = 1, after = {after}}}]",
         plugins="plugins = ['deadly.py']",
         teacher="",
     )
