@@ -209,6 +209,18 @@ def results(folder: Path) -> dict[str, object]:
     return found
 
 
+def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:
+    """Say for each run that is not the same where the two begin to differ."""
+    found: list[str] = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        left, right = json.dumps(ours.get(key)), json.dumps(theirs.get(key))
+        if left != right:
+            place = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), -1)
+            start = max(place - 80, 0)
+            found.append(f"{key}: ...{left[start : place + 60]} instead of ...{right[start : place + 60]}")
+    return found
+
+
 def step_counts(folder: Path, epochs: int) -> tuple[int, int, int]:
     """Return distinct steps, steps that were repeated, and steps by a process that had lost its run."""
     names = {
@@ -296,6 +308,8 @@ def report(calm: Sweep, chaos: Chaos, seconds: float) -> int:
     print(f"{attempts} attempts; {repeated} steps repeated from saved states, {stale} by stale processes")
     for promise, held in kept.items():
         print(f"  {'ok    ' if held else 'BROKEN'}  {promise}")
+    for difference in differences(ours, theirs):
+        print(f"  {difference}")
     return 0 if all(kept.values()) else 1
 
 
