@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kdctl.crews.lease import Lease
+from kdctl.engine.resume import discard_state
 from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
@@ -65,7 +66,10 @@ class Claims:
         folder = self.workspace.folder(key)
         if not (folder.path / "plan.json").is_file():
             return None
-        return ingest(self.workspace.store, folder, abandoned=self._is_abandoned(folder))
+        state = ingest(self.workspace.store, folder, abandoned=self._is_abandoned(folder))
+        if folder.result() is not None and folder.holding() is None:
+            discard_state(folder.path)  # whoever ended the run may have died before that
+        return state
 
     def reconcile_if_left(self, key: str) -> RunState | None:
         """Do the same, unless somebody still works in the folder."""

@@ -244,7 +244,7 @@ class GangRun:
         names = [f"{rule.value}.pt" for rule in Selection]
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
         self.trainer.journal.settled(member.key, result, artifacts)
-        discard_state(member)
+        discard_state(folder.path)
         self._end(member.key, state, result, member.diverged)
 
     def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from kdctl.crews.lease import Lease
+from kdctl.engine.resume import discard_state
 from kdctl.errors import KdctlError
 from kdctl.lab.failure import Failure
 from kdctl.lab.progress import Progress
@@ -60,6 +61,7 @@ class Ledger:
                 store.settle(plan.key, owner, result=result, artifacts=folder.artifacts())
             except KdctlError:  # somebody took it over meanwhile, and settles it
                 return RunState.RUNNING
+            discard_state(folder.path)  # its worker may have died before that
             self.progress.ended(plan, result.state, result, result.reason)
             return result.state
         if failure is not None:

@@ -82,10 +82,10 @@ def load_state(member: Member) -> bool:
     return True
 
 
-def discard_state(member: Member) -> None:
-    """Remove the saved states of a run that has come to its end."""
+def discard_state(folder: Path) -> None:
+    """Remove the saved states of a run that has come to its end from its folder."""
     for name in (RESUME_FILE, PREVIOUS_FILE):
-        (member.folder / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def _load(member: Member, path: Path) -> bool:

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.crews.lease import Lease
+from kdctl.crews.ledger import Ledger
+from kdctl.engine.resume import PREVIOUS_FILE, RESUME_FILE
 from kdctl.errors import KdctlError
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
+from kdctl.store.owner import Owner
 
 RecipeWriter = Callable[..., Path]
 
@@ -118,16 +122,47 @@ def test_a_database_that_was_deleted_is_rebuilt_from_the_folders(
 def test_a_result_that_was_written_but_not_indexed_is_not_trained_again(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
-    """The process died between the two."""
+    """The process died between the two, and so before it removed what it had saved on the way."""
     path = recipe("method = 'ce'", **ALONE)
     (run,) = workflows.sweep(path, workspace).runs
-    with sqlite3.connect(workspace.store.path) as connection:
-        change = "UPDATE kdctl_runs SET state = 'running', result = NULL, lease_host = 'here', lease_pid = 1,"
-        connection.execute(
-            f"{change} lease_token = '::gone', lease_expires = '2026-01-01' WHERE key = ?", (run.key,)
-        )
-    connection.close()
+    saved = save_states(workspace, run.key)
+    forget_the_end(workspace, run.key, Owner(host="here", pid=1, token="::gone"))
     seen = Started()
     (again,) = workflows.sweep(path, workspace, progress=seen).runs
     assert seen.keys == []
     assert (again.state, again.result) == (RunState.FINISHED, run.result)
+    assert [file for file in saved if file.exists()] == []
+
+
+def test_what_a_worker_leaves_that_dies_after_its_result_is_removed(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    path = recipe("method = 'ce'", **ALONE)
+    (plan,) = workflows.plan_training(path, workspace).runs
+    workflows.sweep(path, workspace)
+    saved = save_states(workspace, plan.key)
+    me = Owner.here()
+    forget_the_end(workspace, plan.key, me)
+    ledger = Ledger(workspace=workspace, progress=Silent(), lease=Lease())
+    assert ledger.close(plan, me, "its worker was killed by SIGKILL") is RunState.FINISHED
+    assert [file for file in saved if file.exists()] == []
+
+
+def save_states(workspace: Workspace, key: str) -> list[Path]:
+    """Leave the states that a run saves on its way."""
+    folder = workspace.folder(key).path
+    saved = [folder / RESUME_FILE, folder / PREVIOUS_FILE]
+    for file in saved:
+        file.touch()
+    return saved
+
+
+def forget_the_end(workspace: Workspace, key: str, owner: Owner) -> None:
+    """Let the database believe that `owner` still trains a run, on a lease that ran out."""
+    with sqlite3.connect(workspace.store.path) as connection:
+        change = "UPDATE kdctl_runs SET state = 'running', result = NULL, lease_expires = '2026-01-01',"
+        connection.execute(
+            f"{change} lease_host = ?, lease_pid = ?, lease_token = ? WHERE key = ?",
+            (owner.host, owner.pid, owner.token, key),
+        )
+    connection.close()

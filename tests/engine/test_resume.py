@@ -69,9 +69,9 @@ def test_a_state_that_may_not_be_read_is_told_and_kept(stopped: Member, make_mem
 
 
 def test_a_run_at_its_end_has_no_state(stopped: Member) -> None:
-    discard_state(stopped)
+    discard_state(stopped.folder)
     assert not (stopped.folder / RESUME_FILE).exists()
-    discard_state(stopped)  # nothing to do is fine
+    discard_state(stopped.folder)  # nothing to do is fine
 
 
 def test_a_state_holds_no_teacher(stopped: Member) -> None:
