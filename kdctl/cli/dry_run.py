@@ -129,7 +129,5 @@ def _rungs(pruning: Pruning, epochs: RunEpochs | None) -> Iterator[str]:
     dropped = " and ".join([*share, *trailing])
     yield f"pruning: after epoch {rungs} of the first seed, {dropped} on {pruning.metric} is dropped"
     if epochs is not None:
-        number = (
-            f"{epochs.fewest:,} to {epochs.most:,}" if epochs.fewest < epochs.most else f"{epochs.most:,}"
-        )
-        yield f"epochs of students: {number} of {epochs.everything:,}; the numbers above are for all of them"
+        number = f"{epochs.fewest:,} to {epochs.everything:,}"
+        yield f"epochs of students: {number}, as equals stay and few may trail; the numbers above are for all"

@@ -61,6 +61,7 @@ class FolderJournal:
         folder = self.bench.folder(plan.key)
         (folder.path / TRACEBACK).unlink(missing_ok=True)
         folder.discard_failure()
+        folder.discard_dropped()
         folder.write_plan(plan.planned())
         folder.write_environment(environment)
         folder.truncate_epochs(epoch)

@@ -78,7 +78,8 @@ def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fewest fields, headlines first, that still tell all configurations apart.
 
     An option that only follows another (a method's own loss, a protocol's number of epochs) is left
-    out; hashes and places are used only when nothing else differs.
+    out; hashes and places are used only when nothing else differs. Of a search, in which each number comes
+    once, all numbers are told: any of them would tell the rows apart, and none is their reason.
     """
     headlines = [field for field in HEADLINE_FIELDS if _headline_varies(field, plans)]
     varying = _varying(plans)
@@ -88,7 +89,7 @@ def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     num_told_apart = _num_distinct(plans, chosen)
     for field in ["teachers", *settings, *identities]:
         num_with_field = _num_distinct(plans, [*chosen, field])
-        if num_with_field > num_told_apart:
+        if num_with_field > num_told_apart or _is_searched(field, plans, headlines):
             chosen.append(field)
             num_told_apart = num_with_field
     return chosen
@@ -160,6 +161,13 @@ def _headline_varies(field: str, plans: Sequence[Mapping[str, Any]]) -> bool:
     """A run without a teacher (the baseline) does not make the teacher vary."""
     values = {read_field(plan, field) for plan in plans}
     return len(values - {None} if field == "teachers" else values) > 1
+
+
+def _is_searched(field: str, plans: Sequence[Mapping[str, Any]], headlines: Sequence[str]) -> bool:
+    """Say whether a number is another one in each configuration that has it, whatever the headlines say."""
+    values = [value for plan in plans if (value := read_field(plan, field)) is not None]
+    numbers = {value for value in values if isinstance(value, float)}
+    return len(numbers) == len(values) > max(_num_distinct(plans, headlines), 2)
 
 
 def _num_distinct(plans: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> int:

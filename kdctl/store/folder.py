@@ -6,6 +6,7 @@
                holder.json         who works on it, and until when; only while somebody does
                result.json         how it ended, and the files it left behind
                failure.json        what stopped it, if it failed
+               dropped.json        why a sweep dropped it, until somebody starts it after all
                evaluations.jsonl   later looks at its model
                *.pt                checkpoints, which the engine writes
 
@@ -33,6 +34,7 @@ Record = TypeVar("Record")
 
 _HOLDER = "holder.json"
 _FAILURE = "failure.json"
+_DROPPED = "dropped.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,13 @@ class _Ending:
 
     result: RunResult
     artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dropped:
+    """What `dropped.json` holds."""
+
+    reason: str
 
 
 class RunFolder:
@@ -147,6 +156,20 @@ class RunFolder:
     def discard_failure(self) -> None:
         """Forget what stopped the run: it is tried again."""
         (self.path / _FAILURE).unlink(missing_ok=True)
+
+    def write_dropped(self, run: PlannedRun, reason: str) -> None:
+        """Write why a sweep does not go on with the run, which may never have begun."""
+        self.write_plan(run)
+        self._write(_DROPPED, _Dropped(reason=reason))
+
+    def dropped(self) -> str:
+        """Return why a sweep dropped the run; empty if none did, or if it was started after all."""
+        known = self._read(_DROPPED, _Dropped)
+        return known.reason if known else ""
+
+    def discard_dropped(self) -> None:
+        """Forget that a sweep dropped the run: it is started after all."""
+        (self.path / _DROPPED).unlink(missing_ok=True)
 
     def append_evaluation(self, evaluation: Evaluation) -> None:
         """Add a later look at the run's model."""

@@ -5,7 +5,7 @@ The first round may be cut at rungs: all runs pause after the same epoch, and so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from kdctl.lab.progress import Progress
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
+from kdctl.store.folder import RunFolder
 from kdctl.store.store import Store
 from kdctl.workflows.racing import dropped_after, dropped_at
 
@@ -39,6 +40,8 @@ class Rounds:
     """Trains configurations seed by seed, and drops those that are not worth more."""
 
     store: Store
+    folder: Callable[[str], RunFolder]
+    """Gives the folder of a run: what is dropped stands there too, should the database be lost."""
     limits: Limits
     progress: Progress
     train: Train
@@ -100,7 +103,9 @@ class Rounds:
             states = self.store.states([plan.key for plan in plans[first:]]) if reason else {}
             for plan in plans[first:]:
                 state = states.get(plan.key)
-                is_new = state in IDLE | {RunState.PRUNED} and self.store.prune([plan.key], reason=reason)
-                if is_new and state is not RunState.PRUNED:
+                if state not in IDLE | {RunState.PRUNED} or not self.store.prune([plan.key], reason=reason):
+                    continue
+                self.folder(plan.key).write_dropped(plan.planned(), reason)
+                if state is not RunState.PRUNED:
                     self.progress.ended(plan, RunState.PRUNED, None, reason)
         return [plans for plans in racing if plans[0].configuration not in reasons]

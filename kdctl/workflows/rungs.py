@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -97,9 +96,7 @@ class RunEpochs:
     """How many epochs of students a sweep will train."""
 
     everything: int
-    """If nothing was dropped."""
-    most: int
-    """If no more is dropped than the share of each race that does not go on; equal accuracies aside."""
+    """If nothing is dropped: equals stay, and perhaps none trails by the margin."""
     fewest: int
     """If all is dropped that may be."""
 
@@ -109,12 +106,10 @@ def run_epochs(recipe: Recipe, runs: Sequence[RunPlan]) -> RunEpochs | None:
     limits, pruning = recipe.limits, recipe.limits.pruning
     if pruning is None or recipe.search is not None:
         return None
-    certain = Limits(pruning=dataclasses.replace(pruning, margin=None))
     races = Counter(race_of(run, pruning.among) for run in runs if run.seed == runs[0].seed).values()
     length, num_seeds = runs[0].epochs, len({run.seed for run in runs})
     return RunEpochs(
         everything=len(runs) * length,
-        most=sum(_fewest_epochs(certain, number, length, num_seeds) for number in races),
         fewest=sum(_fewest_epochs(limits, number, length, num_seeds) for number in races),
     )
 

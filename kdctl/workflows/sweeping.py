@@ -185,6 +185,7 @@ class _RunningSweep:
         )
         rounds = Rounds(
             store=store,
+            folder=self.executor.workspace.folder,
             limits=recipe.limits,
             progress=self.meter,
             train=self._train,

@@ -52,6 +52,8 @@ def synchronise(
         try:
             ingest(store, folder)
             seen.add(folder.key)
+            if folder.key not in before and (reason := folder.dropped()):
+                store.prune([folder.key], reason=reason)  # a known run may have been asked for since
         except KdctlError as error:
             damaged.extend(error.mistakes)
         progress(number, len(folders))

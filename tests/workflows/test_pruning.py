@@ -216,6 +216,26 @@ def test_a_lost_database_is_rebuilt_and_decides_the_same(
         assert seen.epochs == []
 
 
+def test_what_was_dropped_is_known_to_a_database_that_is_rebuilt_from_folders(
+    workspace: Workspace, tmp_path: Path, pruned: Path, recipe: RecipeWriter
+) -> None:
+    workflows.sweep(pruned, workspace)
+    before, (sweep,) = decisions(workspace), workspace.store.sweeps()
+    plain = recipe(GRID, **LINES)
+    workspace.store.close()
+    for path in workspace.runs.glob("kdctl.db*"):
+        path.unlink()
+    with workflows.open_workspace(workspace.runs, tmp_path / "data", num_threads=1) as again:
+        workflows.synchronise(again)
+        assert decisions(again) == before
+        assert RunState.PRUNED in {run.state for run in again.store.runs()}
+        assert [known.members for known in again.store.sweeps()] == [sweep.members]
+        assert not workflows.synchronise(again).changed
+        workflows.sweep(plain, again, replace=True)  # what was dropped is asked for after all
+        assert {run.state for run in again.store.runs()} <= {RunState.FINISHED, RunState.DIVERGED}
+        assert not list(again.runs.glob("*/dropped.json"))
+
+
 @pytest.mark.slow
 def test_workers_come_to_the_same_decisions(
     workspace: Workspace, undisturbed: Workspace, pruned: Path
