@@ -104,23 +104,22 @@ class Lookout:
 
     def advance(self, parity: int, size: int) -> None:
         """Write the next chunk, of `size` images, among those of its parity: 0 if it is even, or 1."""
-        self._counter.add_(1)
-        places = self._counter * self.chunks.num_images + self._range[:size]
-        self._write(parity, self._ask(self.chunks.train.gather(self._order, places).images))
+        self.recall(parity, size, lambda places: self._ask(self._gather(places)))
 
     def recall(self, parity: int, size: int, read: Read) -> None:
         """Write the next chunk as well, but find what the teachers say instead of running them."""
         self._counter.add_(1)
-        self._write(parity, read(self._counter * self.chunks.num_images + self._range[:size]))
+        outputs = read(self._counter * self.chunks.num_images + self._range[:size])
+        for place in places_of(self._wishes):
+            found = pick(outputs, place)
+            if place not in self._rows:
+                self._rows[place] = KeptRows(found, 2 * self.chunks.num_images)
+            self._rows[place].write(parity * self.chunks.num_images, found)
 
     def read(self, places: Tensor) -> tuple[Outputs, ...]:
         """Return what the teachers say to the images at `places` [B] of the epoch."""
         rows = places % (2 * self.chunks.num_images)
         return gather_outputs(self._wishes, lambda place: self._rows[place].read(rows))
 
-    def _write(self, parity: int, outputs: Sequence[Outputs]) -> None:
-        for place in places_of(self._wishes):
-            found = pick(outputs, place)
-            if place not in self._rows:
-                self._rows[place] = KeptRows(found, 2 * self.chunks.num_images)
-            self._rows[place].write(parity * self.chunks.num_images, found)
+    def _gather(self, places: Tensor) -> Tensor:
+        return self.chunks.train.gather(self._order, places).images

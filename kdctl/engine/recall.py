@@ -74,13 +74,11 @@ class Recall:
 
     def lacks(self, chunk: int) -> bool:
         """Say whether views of a chunk are still to be asked about."""
-        end = self._chunks.first(chunk) + self._chunks.num_images
-        return self._num_aimed < bisect_left(self._wanted, end)
+        return self._num_aimed < self._num_missing(chunk)
 
     def can_serve(self, chunk: int) -> bool:
         """Say whether a chunk can be read once all that it lacks is kept: it is whole, and there is room."""
-        end = self._chunks.first(chunk) + self._chunks.num_images
-        return self._is_whole(chunk) and bisect_left(self._wanted, end) <= self._reach
+        return self._is_whole(chunk) and self._num_missing(chunk) <= self._reach
 
     def aim(self) -> None:
         """Look at the next missing views; at those of the epoch's begin as well where fewer are left."""
@@ -113,6 +111,10 @@ class Recall:
         if self._room >= len(self._wanted):
             return len(self._wanted)
         return self._room // len(self._aim) * len(self._aim)
+
+    def _num_missing(self, chunk: int) -> int:
+        """Return how many views were missing when the epoch began, up to the end of a whole chunk."""
+        return bisect_left(self._wanted, self._chunks.first(chunk) + self._chunks.num_images)
 
     def _is_whole(self, chunk: int) -> bool:
         return self._chunks.size(chunk) == self._chunks.num_images

@@ -80,10 +80,8 @@ class Supply:
             return
         kinds = {(chunk % 2, chunks.size(chunk)): chunk for chunk in range(len(chunks))}
         for kind, chunk in kinds.items():
-            stand, look = (
-                functools.partial(lookout.stand_before, chunk),
-                functools.partial(lookout.advance, *kind),
-            )
+            stand = functools.partial(lookout.stand_before, chunk)
+            look = functools.partial(lookout.advance, *kind)
             self._looking[kind] = _record(self._teacher_lane, stand, look)
         if feed.recall is not None and feed.recall.prepare():
             self._recall = feed.recall
