@@ -13,6 +13,9 @@ from kdctl.errors import Mistake
 from kdctl.trouble import GOES_ON, Trouble
 
 if TYPE_CHECKING:
+    from kdctl.cli.events import Events
+    from kdctl.cli.live import Display
+    from kdctl.cli.signals import StopSignals
     from kdctl.lab.workspace import Execution
     from kdctl.workflows.sweeping import SweepOutcome
 
@@ -53,9 +56,9 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import print_mistakes, say
+    from kdctl.cli.console import say
     from kdctl.cli.dry_run import lacking_room, show_sweep_plan
-    from kdctl.cli.events import Events, listener
+    from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
 
     execution: Execution = {
@@ -95,6 +98,16 @@ def sweep(
             retry_failed=retry_failed,
             replace=replace,
         )
+    _conclude(outcome, progress, stop, form, quiet=quiet)
+
+
+def _conclude(
+    outcome: SweepOutcome, progress: Events | Display, stop: StopSignals, form: options.Format, *, quiet: bool
+) -> None:
+    """Say what a sweep came to, and end with the exit code for it."""
+    from kdctl.cli.console import print_mistakes, say
+    from kdctl.cli.events import Events
+
     if isinstance(progress, Events):
         trouble = outcome.trouble.problem if outcome.trouble else ""
         progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget, trouble=trouble)
