@@ -15,6 +15,7 @@ from kdctl.lab.assemble import count_parameters, join, make_projector, model_fac
 from kdctl.lab.data import DataLibrary, Sizes
 from kdctl.protocols.backbone import Backbone, Shape, models
 from kdctl.protocols.distiller import Distiller, Match
+from kdctl.protocols.maps import tap_and_size
 from kdctl.readers.selection import Counts
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
@@ -175,10 +176,11 @@ def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
 
 
 def _matched(distiller: Distiller, match: Match) -> MatchedTaps:
+    teacher, _ = tap_and_size(match.teacher)
     return MatchedTaps(
         student=match.student,
         student_shape=distiller.student.tap_shapes[match.student],
-        teacher=match.teacher,
-        teacher_shape=distiller.setup.teacher.tap_shapes[match.teacher],
+        teacher=teacher,
+        teacher_shape=distiller.setup.teacher.tap_shapes[teacher],
         weight=match.weight,
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdctl.errors import KdctlError, suggestion
-from kdctl.losses.spatial import shared_size
 from kdctl.losses.stages import pair_stages
 from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.maps import Size, shared_size
 
 Taps = Literal["end", "biased", "all"] | tuple[tuple[float, float], ...]
 """The stages to align: a word, or pairs (relative depth, weight) of which the last has depth 1."""
@@ -25,8 +25,10 @@ class AlignedPair:
 
     student: str
     teacher: str
-    size: tuple[int, int]
-    """(height, width) of the smaller map: the larger one is pooled to it."""
+    size: Size
+    """Of the smaller map: the larger one is pooled to it."""
+    target: str
+    """The name under which the teacher gives its map at that size."""
     share: float
     """Of the loss; those of all pairs sum to 1."""
 
@@ -105,4 +107,5 @@ def _stage(teacher: Backbone, until: float | str) -> str:
 def _aligned(student: Backbone, teacher: Backbone, pair: tuple[str, str], share: float) -> AlignedPair:
     own, other = pair
     size = shared_size(student.tap_shapes[own], teacher.tap_shapes[other])
-    return AlignedPair(student=own, teacher=other, size=size, share=share)
+    target = teacher.tap_at(other, size)
+    return AlignedPair(student=own, teacher=other, size=size, target=target, share=share)

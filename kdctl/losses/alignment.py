@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdctl.losses.spatial import pool_to
 from kdctl.protocols.distiller import Step
+from kdctl.protocols.maps import pool_to
 
 
 def at_one_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

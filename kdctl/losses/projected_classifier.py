@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdctl.losses.spatial import pool_to
+from kdctl.protocols.maps import pool_to
 
 
 class ProjectedClassifier(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdctl.protocols.backbone import PREACTIVATION, Backbone
+from kdctl.protocols.maps import shared_size
 
 
 def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
@@ -15,6 +16,17 @@ def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], 
     own, other = student.stage_taps, teacher.stage_taps
     count = max(len(own), len(other))
     return tuple((_at(own, place, count), _at(other, place, count)) for place in range(count))
+
+
+def pair_maps(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
+    """Pair stages likewise for a comparison of maps: (student tap, name of the teacher's map).
+
+    The teacher gives each map averaged to the student's size where it is the larger one.
+    """
+    return tuple(
+        (own, teacher.tap_at(other, shared_size(student.tap_shapes[own], teacher.tap_shapes[other])))
+        for own, other in pair_stages(student, teacher)
+    )
 
 
 def preactivation(backbone: Backbone, stage: str) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kdctl.losses.alignment import paired_maps
 from kdctl.losses.attention import attention_map
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import pair_maps
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
@@ -50,7 +50,7 @@ class AttentionTransfer(Distiller):
     def __init__(self, config: AttentionTransferConfig, setup: Setup) -> None:
         """Nothing is trained besides the student."""
         super().__init__(config, setup)
-        self.pairs = pair_stages(setup.student, setup.teacher)
+        self.pairs = pair_maps(setup.student, setup.teacher)
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0

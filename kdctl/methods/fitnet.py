@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from kdctl.errors import KdctlError
 from kdctl.losses.alignment import at_one_size
-from kdctl.losses.spatial import shared_size
 from kdctl.losses.stages import pair_stages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
+from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -76,6 +76,7 @@ class FitNet(Distiller):
         source = setup.student.tap_shapes[self.student_tap]
         target = setup.teacher.tap_shapes[self.teacher_tap]
         size = shared_size(source, target)
+        self._target = setup.teacher.tap_at(self.teacher_tap, size)
         self.projector = setup.make_projector(config.projector, (source[0], *size), (target[0], *size))
         self.arrange()
 
@@ -90,7 +91,7 @@ class FitNet(Distiller):
         """Read the hint's maps in the first stage, the predictions in the second."""
         hinting, predicting = self._hinting, self._predicting
         self.student_taps = (self.student_tap,) if hinting else ()
-        self.teacher_taps = ((self.teacher_tap,) if hinting else (),)
+        self.teacher_taps = ((self._target,) if hinting else (),)
         self.reads_student_logits = predicting
         self.reads_teacher_logits = predicting and self.config.kd_weight > 0
 
@@ -118,9 +119,7 @@ class FitNet(Distiller):
         return self.phase.name != _HINT
 
     def _distance(self, step: Step) -> Tensor:
-        hinted, hint = at_one_size(
-            step.student.taps[self.student_tap], step.teachers[0].taps[self.teacher_tap]
-        )
+        hinted, hint = at_one_size(step.student.taps[self.student_tap], step.teachers[0].taps[self._target])
         return functional.mse_loss(self.projector(hinted).float(), hint.float())
 
     @torch.no_grad()

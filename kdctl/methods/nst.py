@@ -10,7 +10,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from kdctl.losses.alignment import paired_maps
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import pair_maps
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
@@ -47,7 +47,7 @@ class NeuronSelectivityTransfer(Distiller):
     def __init__(self, config: NeuronSelectivityConfig, setup: Setup) -> None:
         """Nothing is trained besides the student."""
         super().__init__(config, setup)
-        self.pairs = pair_stages(setup.student, setup.teacher)
+        self.pairs = pair_maps(setup.student, setup.teacher)
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from kdctl.losses.alignment import at_one_size
 from kdctl.losses.similarity import similarity_rows
-from kdctl.losses.spatial import shared_size
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, tunable
 
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from kdctl.losses.feature_loss import FeatureLoss
 from kdctl.losses.projected_classifier import ProjectedClassifier
-from kdctl.losses.spatial import pool_to, shared_size
 from kdctl.protocols.backbone import GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
+from kdctl.protocols.maps import pool_to, shared_size
 from kdctl.recipe.component import Spec, component
 
 _FEATURES, _CLASSIFIER = "features", "classifier"
@@ -57,6 +57,7 @@ class SequentialTraining(Distiller):
         source = setup.student.tap_shapes[setup.student.final_tap]
         target = setup.teacher.tap_shapes[setup.teacher.final_tap]
         self.size = shared_size(source, target)
+        self._target = setup.teacher.tap_at(setup.teacher.final_tap, self.size)
         self.student_taps = (setup.student.final_tap,)
         self.reads_student_logits = False  # they are made here, from the frozen map
         self.reads_teacher_logits = False
@@ -82,7 +83,7 @@ class SequentialTraining(Distiller):
 
     def arrange(self) -> None:
         """Read the teacher in the first phase alone."""
-        self.teacher_taps = ((self.setup.teacher.final_tap,) if self._aligning else (),)
+        self.teacher_taps = ((self._target,) if self._aligning else (),)
 
     def losses(self, step: Step) -> Losses:
         """Return the distance of the projected map in the first phase, cross-entropy in the second."""
@@ -92,7 +93,7 @@ class SequentialTraining(Distiller):
         if not self._aligning:
             logits = self._classify(projected)
             return Losses(task=functional.cross_entropy(logits.float(), step.batch.labels), logits=logits)
-        target = pool_to(step.teachers[0].taps[self.setup.teacher.final_tap], self.size)
+        target = step.teachers[0].taps[self._target]
         with torch.no_grad():
             logits = self._classify(features if self.new_classifier is None else projected)
         return Losses(task=None, transfer=self.config.distances(projected, target), logits=logits)

@@ -16,8 +16,8 @@ from torch.nn import functional
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
 from kdctl.losses.projected_classifier import ProjectedClassifier
-from kdctl.losses.spatial import pool_to
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.maps import pool_to
 from kdctl.recipe.component import Spec, component, tunable
 
 _PARTS = {"junction": (1.0, 0.0), "end": (0.0, 1.0), "both": (0.5, 0.5)}
@@ -97,6 +97,8 @@ class SimKd(Distiller):
         *earlier, junction = aligned_pairs(setup.student, teacher, taps=config.taps, until=config.reuse_from)
         self._earlier = tuple(earlier)
         self.student_tap, self.teacher_tap, self.size = junction.student, junction.teacher, junction.size
+        self._target = junction.target
+        self._last_target = junction.target if junction.teacher == teacher.final_tap else teacher.final_tap
         self._share_at_junction, self._share_at_end = (
             part * junction.share for part in _PARTS[config.loss_at]
         )
@@ -163,27 +165,27 @@ class SimKd(Distiller):
         teacher = step.teachers[0].taps
         for pair, projector in zip(self._earlier, self.extra_projectors, strict=True):
             features = projector(pool_to(step.student.taps[pair.student], pair.size))
-            yield self._compared(features, teacher[pair.teacher], pair.share, kept)
+            yield self._compared(features, teacher[pair.target], pair.share, kept)
         if self._share_at_junction > 0:
-            yield self._compared(projected, teacher[self.teacher_tap], self._share_at_junction, kept)
+            yield self._compared(projected, teacher[self._target], self._share_at_junction, kept)
         if self._share_at_end > 0:
-            yield self._compared(last_map, teacher[self.setup.teacher.final_tap], self._share_at_end, kept)
+            yield self._compared(last_map, teacher[self._last_target], self._share_at_end, kept)
 
     def _compared(
         self, features: Tensor, target: Tensor, share: float, kept: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the weighted distances of student features from a teacher's map, pooled to their size."""
+        """Return the weighted distances of student features from a teacher's map, at their size."""
         height, width = features.shape[-2:]
         distances = self.config.distances(features, pool_to(target, (height, width)), kept)
         return {name: self.config.simkd_weight * share * term for name, term in distances.items()}
 
     def _compared_taps(self) -> tuple[str, ...]:
         """Return the teacher's taps that the loss reads."""
-        taps = [pair.teacher for pair in self._earlier]
+        taps = [pair.target for pair in self._earlier]
         if self._share_at_junction > 0:
-            taps.append(self.teacher_tap)
+            taps.append(self._target)
         if self._share_at_end > 0:
-            taps.append(self.setup.teacher.final_tap)
+            taps.append(self._last_target)
         return tuple(dict.fromkeys(taps))
 
     def _make_projector(self, pair: AlignedPair) -> nn.Module:

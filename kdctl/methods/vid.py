@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.alignment import paired_maps
-from kdctl.losses.spatial import shared_size
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import pair_maps
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.maps import shared_size, tap_and_size
 from kdctl.recipe.component import Spec, component, tunable
 
 _LEAST_VARIANCE = 1e-5
@@ -74,7 +74,7 @@ class VariationalInformationDistillation(Distiller):
     def __init__(self, config: VariationalInformationConfig, setup: Setup) -> None:
         """Build a prediction for each pair of stages."""
         super().__init__(config, setup)
-        self.pairs = pair_stages(setup.student, setup.teacher)
+        self.pairs = pair_maps(setup.student, setup.teacher)
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0
@@ -99,7 +99,7 @@ class VariationalInformationDistillation(Distiller):
 
     def _prediction(self, student_tap: str, teacher_tap: str) -> GaussianPrediction:
         source = self.setup.student.tap_shapes[student_tap]
-        target = self.setup.teacher.tap_shapes[teacher_tap]
+        target = self.setup.teacher.tap_shapes[tap_and_size(teacher_tap)[0]]
         size = shared_size(source, target)
         mean = self.setup.make_projector(self.config.projector, (source[0], *size), (target[0], *size))
         return GaussianPrediction(mean, target, self.config.initial_variance)

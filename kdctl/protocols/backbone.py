@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from kdctl.protocols.maps import Size, name_at, pool_to, tap_and_size
 from kdctl.registry import Registry
 
 Shape = tuple[int, ...]
@@ -93,10 +94,13 @@ class Backbone(nn.Module):
     def observe(self, images: Tensor, taps: Sequence[str], *, with_logits: bool = True) -> Outputs:
         """Run only as far as needed and return the named taps, and the logits if asked.
 
+        Names may be those of `tap_at`: such a map comes averaged, and in fp32 at least.
+
         Raises:
             ValueError: this model has no such tap.
         """
-        wanted = set(taps)
+        sizes = {name: tap_and_size(name) for name in taps}
+        wanted = {tap for tap, _ in sizes.values()}
         if not wanted <= self.tap_shapes.keys():
             raise ValueError(f"no such taps: {sorted(wanted - self.tap_shapes.keys())}")
         seen: dict[str, Tensor] = {}
@@ -107,7 +111,22 @@ class Backbone(nn.Module):
             features = module(features)
             if name in wanted:
                 seen[name] = features
-        return Outputs(logits=self.classifier(features) if with_logits else None, taps=seen)
+        return Outputs(
+            logits=self.classifier(features) if with_logits else None,
+            taps={
+                name: seen[tap] if size is None else _averaged(seen[tap], size)
+                for name, (tap, size) in sizes.items()
+            },
+        )
+
+    def tap_at(self, tap: str, size: Size) -> str:
+        """Return the name under which `observe` gives the map of `tap` averaged down to `size`.
+
+        A map that is not larger keeps the name of its tap.
+        """
+        height, width = self.tap_shapes[tap][1:]
+        smaller = min(height, size[0]), min(width, size[1])
+        return tap if smaller == (height, width) else name_at(tap, smaller)
 
     def adapt_input(self, scale: Sequence[float], shift: Sequence[float]) -> None:
         """Multiply and shift the channels of all images from now on, before the first link.
@@ -132,6 +151,11 @@ class Backbone(nn.Module):
         names = list(self.links)
         rest = names[names.index(tap) + 1 :]
         return {**{name: self.links[name] for name in rest}, "classifier": self.classifier}
+
+
+def _averaged(features: Tensor, size: Size) -> Tensor:
+    """Return a map [B, C, H, W] at a smaller size; averages are not rounded to lower precisions."""
+    return pool_to(features if features.element_size() >= 4 else features.float(), size)
 
 
 class ScaledChannels(nn.Module):

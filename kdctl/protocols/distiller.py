@@ -132,7 +132,7 @@ class Distiller(nn.Module):
         self.student_taps: tuple[str, ...] = ()
         """Taps of the student that `losses` reads."""
         self.teacher_taps: tuple[tuple[str, ...], ...] = tuple(() for _ in setup.teachers)
-        """Taps of each teacher that `losses` reads."""
+        """Taps of each teacher that `losses` reads; or names of `Backbone.tap_at`, for averaged maps."""
         self.reads_student_logits = True
         """False: the engine runs the student only up to its last tap."""
         self.reads_teacher_logits = True

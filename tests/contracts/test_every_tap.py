@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdctl.protocols.backbone import Backbone, models
 
@@ -64,6 +65,27 @@ def test_a_tap_can_be_read_after_a_step_that_used_it(backbone: Backbone, images:
     loss.backward()
     backbone.zero_grad()
     assert all(torch.equal(before[tap], features) for tap, features in outputs.taps.items())
+
+
+def test_a_map_can_be_had_averaged_to_fewer_positions(backbone: Backbone, images: Tensor) -> None:
+    backbone.eval()  # statistics of a batch norm would change from one pass to the next
+    for tap in backbone.stage_taps:
+        names = {size: backbone.tap_at(tap, size) for size in ((1, 1), (2, 1), (99, 99))}
+        seen = backbone.observe(images, [tap, *names.values()]).taps
+        assert names[99, 99] == tap
+        for size, name in names.items():
+            height, width = (min(pair) for pair in zip(size, seen[tap].shape[2:], strict=True))
+            torch.testing.assert_close(
+                seen[name], functional.adaptive_avg_pool2d(seen[tap], (height, width)), rtol=1e-5, atol=1e-6
+            )
+
+
+def test_averages_of_a_map_in_low_precision_are_not_rounded_to_it() -> None:
+    backbone = models.get("resnet8").item(4, 16).eval().bfloat16()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    taps = backbone.observe(images, ["stage3", "stage3@2x2"], with_logits=False).taps
+    assert taps["stage3"].dtype is torch.bfloat16
+    assert torch.equal(taps["stage3@2x2"], functional.avg_pool2d(taps["stage3"].float(), 2))
 
 
 def test_a_tap_that_is_not_there_is_refused(backbone: Backbone, images: Tensor) -> None:

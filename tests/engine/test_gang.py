@@ -46,6 +46,23 @@ def test_a_gang_gives_every_member_what_it_gets_alone(
             assert (member.folder / name).read_bytes() == (solo.folder / name).read_bytes()
 
 
+def test_members_whose_maps_differ_in_size_get_the_teachers_at_theirs(
+    make_member: MakeMember, make_gang: MakeGang, record: type, assert_same_end: Check
+) -> None:
+    students = {"resnet8": ("stage3",), "mobilenetv2": ("stage3@1x1",)}
+    compute = Compute(device=torch.device("cpu"), options=EngineOptions(teacher_precision="bf16"))
+    gang = make_gang(
+        *(make_member("simkd", folder="gang", student=student) for student in students), compute=compute
+    )
+    assert gang.wishes()[0].taps == ("stage3", "stage3@1x1")
+    assert fit(gang, record())
+    for member, (student, taps) in zip(gang.members, students.items(), strict=True):
+        solo = make_gang(make_member("simkd", folder="solo", student=student), compute=compute)
+        assert solo.wishes()[0].taps == taps
+        assert fit(solo, record())
+        assert_same_end(member, solo.members[0])
+
+
 def test_a_diverged_member_leaves_and_the_others_do_not_notice(
     make_member: MakeMember,
     make_gang: MakeGang,

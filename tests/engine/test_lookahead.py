@@ -16,7 +16,7 @@ from kdctl.engine.trainer import Gang, TrainingData, fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 
-WISHES = (Wish(taps=("stage2", "pooled"), logits=True),)
+WISHES = (Wish(taps=("stage2", "stage2@4x4", "pooled"), logits=True),)
 
 MakeMember = Callable[..., Member]
 MakeGang = Callable[..., Gang]

@@ -17,7 +17,7 @@ from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 
 PLENTY = 2**30
-WISHES = (Wish(taps=("stage2", "pooled"), logits=True),)
+WISHES = (Wish(taps=("stage2", "stage2@3x4", "pooled"), logits=True),)
 METHODS: tuple[Any, ...] = ("kd", "simkd", {"name": "at"})
 
 MakeMember = Callable[..., Member]
@@ -94,8 +94,8 @@ def test_a_view_is_computed_once_and_in_whole_batches(train: TrainingSet, ask: A
         for step in (0, 1, 2):
             serve.outputs(step)
     assert ask.batches == [16, 16]
-    (pooled, stage2) = 4 * 64, 2 * 32 * 8 * 8
-    assert table.num_bytes == 32 * (4 * 4 + pooled + stage2)
+    pooled, stage2, averaged = 4 * 64, 2 * 32 * 8 * 8, 4 * 32 * 3 * 4
+    assert table.num_bytes == 32 * (4 * 4 + pooled + stage2 + averaged)
 
 
 def test_after_a_resume_only_the_steps_to_come_are_computed(train: TrainingSet, ask: Ask) -> None:
@@ -118,7 +118,7 @@ def test_unknown_views_of_later_steps_fill_a_batch(train: TrainingSet, ask: Ask)
 
 
 def test_a_full_table_serves_what_it_knows(train: TrainingSet, ask: Ask) -> None:
-    row_bytes = 4 * 4 + 4 * 64 + 2 * 32 * 8 * 8
+    row_bytes = 4 * 4 + 4 * 64 + 2 * 32 * 8 * 8 + 4 * 32 * 3 * 4
     table = TeacherTable(train.num_views, 20 * row_bytes)
     serve = reader(table, train, ask)
     assert serve.outputs(0) is not None

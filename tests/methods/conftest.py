@@ -5,10 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdctl.lab.assemble import make_projector
 from kdctl.protocols.backbone import Backbone, Outputs, models
 from kdctl.protocols.distiller import Batch, Distiller, Setup, Step
+from kdctl.protocols.maps import tap_and_size
 
 NUM_CLASSES = 5
 INPUT_SIZE = 16
@@ -63,7 +65,25 @@ def logits() -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def draw_stages(make_step: Callable[..., Step]) -> Callable[..., Step]:
+def with_averages() -> Callable[[Distiller, Outputs], Outputs]:
+    """Add the averaged maps that a method reads of its teacher to those of whole stages."""
+
+    def add(method: Distiller, teacher: Outputs) -> Outputs:
+        asked = {name: tap_and_size(name) for name in method.teacher_taps[0]}
+        averages = {
+            name: functional.adaptive_avg_pool2d(teacher.taps[tap], size)
+            for name, (tap, size) in asked.items()
+            if size is not None
+        }
+        return Outputs(logits=teacher.logits, taps={**teacher.taps, **averages})
+
+    return add
+
+
+@pytest.fixture
+def draw_stages(
+    make_step: Callable[..., Step], with_averages: Callable[[Distiller, Outputs], Outputs]
+) -> Callable[..., Step]:
     """Make a step with a map for every stage of student and teacher; the student's have gradients."""
 
     def outputs(backbone: Backbone, count: int, seed: int, *, rectified: bool) -> Outputs:
@@ -77,6 +97,6 @@ def draw_stages(make_step: Callable[..., Step]) -> Callable[..., Step]:
     def draw(method: Distiller, labels: Tensor, *, rectified: bool = True) -> Step:
         student = outputs(method.student, len(labels), 0, rectified=rectified)
         teacher = outputs(method.setup.teacher, len(labels), 1, rectified=rectified)
-        return make_step(labels, student, teacher)
+        return make_step(labels, student, with_averages(method, teacher))
 
     return draw

@@ -23,6 +23,7 @@ PAIRS = {
     "student's smaller": ("mobilenetv2", "resnet8"),
 }
 
+Complete = Callable[[FitNet, Outputs], Outputs]
 MakeFitNet = Callable[..., FitNet]
 
 
@@ -36,7 +37,7 @@ def make_fitnet(make_setup: Callable[..., Setup]) -> MakeFitNet:
 
 
 @pytest.fixture
-def look(make_step: Callable[..., Step]) -> Callable[[FitNet], Step]:
+def look(make_step: Callable[..., Step], with_averages: Complete) -> Callable[[FitNet], Step]:
     """Draw the maps that the method reads; the student's have gradients."""
 
     def outputs(backbone: Backbone, tap: str, seed: int) -> Outputs:
@@ -46,7 +47,8 @@ def look(make_step: Callable[..., Step]) -> Callable[[FitNet], Step]:
 
     def draw(method: FitNet) -> Step:
         student = outputs(method.student, method.student_tap, seed=0)
-        return make_step(LABELS, student, outputs(method.setup.teacher, method.teacher_tap, seed=1))
+        teacher = outputs(method.setup.teacher, method.teacher_tap, seed=1)
+        return make_step(LABELS, student, with_averages(method, teacher))
 
     return draw
 
@@ -80,7 +82,7 @@ def test_the_first_stage_is_the_hint_unless_another_is_asked_for(make_fitnet: Ma
     assert make_fitnet("resnet8", "resnet14").student_taps == ("stage1",)
     assert make_fitnet("resnet8", "resnet14", stage=2).teacher_taps == (("stage2",),)
     last = make_fitnet("vgg8", "resnet14", stage=4)
-    assert (last.student_taps, last.teacher_taps) == (("stage4",), (("stage3",),))
+    assert (last.student_taps, last.teacher_taps) == (("stage4",), (("stage3@2x2",),))
 
 
 def test_a_stage_that_is_not_there_is_refused(make_fitnet: MakeFitNet) -> None:

@@ -23,6 +23,7 @@ PAIRS = {
     "a convolution after the student's map": ("shufflenetv2", "resnet8"),
 }
 
+Complete = Callable[[SimKd, Outputs], Outputs]
 MakeSimKd = Callable[..., SimKd]
 
 
@@ -41,14 +42,14 @@ def images() -> Tensor:
 
 
 @pytest.fixture
-def look(make_step: Callable[..., Step], images: Tensor) -> Callable[[SimKd], Step]:
+def look(make_step: Callable[..., Step], with_averages: Complete, images: Tensor) -> Callable[[SimKd], Step]:
     """Run both models as the engine would; the student's map is a leaf, for its gradient."""
 
     def run(method: SimKd) -> Step:
         student = method.student.observe(images, method.student_taps, with_logits=False)
         leaves = {tap: features.detach().requires_grad_() for tap, features in student.taps.items()}
-        teacher = method.setup.teacher.observe(images, method.teacher_taps[0], with_logits=False)
-        return make_step(LABELS, Outputs(logits=None, taps=leaves), teacher)
+        teacher = method.setup.teacher.observe(images, method.setup.teacher.stage_taps, with_logits=False)
+        return make_step(LABELS, Outputs(logits=None, taps=leaves), with_averages(method, teacher))
 
     return run
 

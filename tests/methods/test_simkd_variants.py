@@ -20,6 +20,7 @@ from kdctl.recipe.component import Spec
 
 LABELS = torch.tensor([0, 4, 2])
 
+Complete = Callable[[SimKd, Outputs], Outputs]
 MakeSimKd = Callable[..., SimKd]
 Look = Callable[[SimKd], Step]
 
@@ -39,15 +40,15 @@ def images() -> Tensor:
 
 
 @pytest.fixture
-def look(make_step: Callable[..., Step], images: Tensor) -> Look:
+def look(make_step: Callable[..., Step], with_averages: Complete, images: Tensor) -> Look:
     """Run both models as the engine would."""
 
     def run(method: SimKd) -> Step:
         student = method.student.observe(images, method.student_taps, with_logits=method.reads_student_logits)
         teacher = method.setup.teacher.observe(
-            images, method.teacher_taps[0], with_logits=method.reads_teacher_logits
+            images, method.setup.teacher.stage_taps, with_logits=method.reads_teacher_logits
         )
-        return make_step(LABELS, student, teacher)
+        return make_step(LABELS, student, with_averages(method, teacher))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Bringing feature maps to one spatial size."""
+"""Feature maps at smaller spatial sizes, and how a tap is named whose map is asked for at one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.protocols.backbone import Shape
+Size = tuple[int, int]
+"""Height and width of a map."""
+
+_AT = "@"
+"""Between a tap and the size that its map is averaged to: 'stage3@2x2'."""
 
 
-def pool_to(features: Tensor, size: tuple[int, int]) -> Tensor:
+def pool_to(features: Tensor, size: Size) -> Tensor:
     """Average-pool a map [B, C, H, W] down to `size`; one that is not larger stays as it is.
 
     The result is that of torch's adaptive average pooling, whose gradient on a GPU is not the same
@@ -24,9 +28,23 @@ def pool_to(features: Tensor, size: tuple[int, int]) -> Tensor:
     return _average_windows(_average_windows(features, dim=2, count=target[0]), dim=3, count=target[1])
 
 
-def shared_size(first: Shape, second: Shape) -> tuple[int, int]:
+def shared_size(first: tuple[int, ...], second: tuple[int, ...]) -> Size:
     """Return the smaller height and width of two maps of shape (C, H, W)."""
     return min(first[1], second[1]), min(first[2], second[2])
+
+
+def name_at(tap: str, size: Size) -> str:
+    """Return the name under which a model gives a tap's map averaged to `size`: 'stage3@2x2'."""
+    return f"{tap}{_AT}{size[0]}x{size[1]}"
+
+
+def tap_and_size(name: str) -> tuple[str, Size | None]:
+    """Return the tap that a name stands for, and the size its map is averaged to; None: as it is."""
+    tap, _, size = name.partition(_AT)
+    if not size:
+        return tap, None
+    height, _, width = size.partition("x")
+    return tap, (int(height), int(width))
 
 
 def _average_windows(features: Tensor, *, dim: int, count: int) -> Tensor:

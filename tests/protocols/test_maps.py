@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.spatial import pool_to, shared_size
+from kdctl.protocols.maps import name_at, pool_to, shared_size, tap_and_size
 
 SIZES = [
     ((8, 8), (4, 4)),
@@ -97,3 +97,9 @@ def test_its_gradient_is_allowed_where_only_repeatable_ones_are(
 
 def test_the_shared_size_is_the_smaller_in_each_direction() -> None:
     assert shared_size((64, 8, 4), (256, 4, 8)) == (4, 4)
+
+
+def test_a_name_says_which_tap_it_stands_for_and_at_which_size() -> None:
+    assert name_at("stage3_pre", (2, 10)) == "stage3_pre@2x10"
+    assert tap_and_size("stage3_pre@2x10") == ("stage3_pre", (2, 10))
+    assert tap_and_size("stage3_pre") == ("stage3_pre", None)
