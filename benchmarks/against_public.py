@@ -2,9 +2,10 @@
 
     python benchmarks/against_public.py --pair wrn_40_2_post:resnet8x4 --pair resnet32x4:mobilenetv2x2
 
-Every subject trains SimKD with batch 64 on the same noise in the form of CIFAR-100 (speed does not
-depend on the weights or the images). One round takes a few steps of each; the medians over rounds
-count. Prints Markdown, and writes it with the raw numbers as JSON where `--out` says.
+Every contender trains SimKD with batch 64 on the same noise in the form of CIFAR-100 (speed does not
+depend on the weights or the images). Public code runs in one process and kdctl in another, each set up
+as it is when people use it. One round takes a few steps of each; the medians over rounds count. Prints
+Markdown, and writes it with the raw numbers as JSON where `--out` says.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Protocol
 
 import torch
 from official_simkd import OfficialLoop
 from public_style import PublicLoop, make_loader
+from taking_turns import Contender, Entry, Stage
 
 from kdctl import workflows
 from kdctl.cli.words import layer, open_recipe
-from kdctl.engine.device import choose_device, describe
+from kdctl.engine.device import Compute, choose_device, describe, prepare
 from kdctl.lab.bench import TeacherCache
 from kdctl.lab.planning import Planner
 from kdctl.lab.workspace import Workspace
 from kdctl.protocols.dataset import Split
+from kdctl.recipe.plan import EngineOptions
 from kdctl.recipe.recipe import Recipe
 from kdctl.workflows.benchmarking import Subject
 
@@ -39,30 +40,6 @@ SHORT = ("schedule.name='constant'", "schedule.epochs=1")
 """A run so short that what teachers say to its views fits into memory whatever the pair."""
 PAIRS = ("wrn_40_2_post:resnet8x4", "resnet32x4:mobilenetv2x2")
 BASELINE = "public style"
-
-
-class Takes(Protocol):
-    """Something that trains step by step."""
-
-    def take(self, num_steps: int) -> float:
-        """Take steps and return the seconds."""
-        ...
-
-
-@dataclass
-class Contender:
-    """One way to train, and what its rounds took."""
-
-    name: str
-    students: int
-    subject: Takes
-    steps: int
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def student_ms(self) -> float:
-        """Median time of a step, per student."""
-        return 1e3 * median(self.seconds) / self.steps / self.students
 
 
 def main() -> None:
@@ -74,8 +51,9 @@ def main() -> None:
     report = [headline(device, arguments)]
     raw: list[dict[str, object]] = []
     for pair in arguments.pair or PAIRS:
-        contenders = build(pair, device, arguments)
-        measure(contenders, arguments.rounds)
+        with Stage({build_public: (pair, device, arguments), build_ours: (pair, device, arguments)}) as stage:
+            stage.measure(arguments.rounds)
+        contenders = stage.contenders
         report.append(table(pair, contenders))
         raw += [
             {"pair": pair, "name": c.name, "students": c.students, "steps": c.steps, "seconds": c.seconds}
@@ -105,22 +83,34 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(pair: str, device: torch.device, arguments: argparse.Namespace) -> list[Contender]:
-    """Build all contenders for a pair."""
+def build_public(pair: str, device: torch.device, arguments: argparse.Namespace) -> list[Entry]:
+    """Build the public style for a pair, and the official code where it is."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     teacher, student = pair.split(":")
-    ours = OurSubjects(teacher, student, arguments)
-    split = ours.split()
+    split = OurSubjects(teacher, student, arguments).split()
     loader = make_loader(split.images, split.labels, arguments.workers)
     steps = arguments.steps
-    contenders = [Contender(BASELINE, 1, PublicLoop(teacher, student, loader, device), steps)]
+    entries = [Entry(name=BASELINE, subject=PublicLoop(teacher, student, loader, device), steps=steps)]
     if arguments.official:
         official = OfficialLoop(arguments.official, teacher, student, loader, device)
-        contenders.append(Contender("official SimKD code", 1, official, steps))
-    gang = arguments.gang
-    for variant in variants(gang):
-        fewer = steps if variant.members == 1 else max(steps // 2, 1)
-        contenders.append(Contender(variant.name, variant.members, ours.subject(variant, steps), fewer))
-    return contenders
+        entries.append(Entry(name="official SimKD code", subject=official, steps=steps))
+    return entries
+
+
+def build_ours(pair: str, device: torch.device, arguments: argparse.Namespace) -> list[Entry]:
+    """Build our ways to train a pair."""
+    prepare(Compute(device=device, options=EngineOptions()), arguments.threads)
+    ours = OurSubjects(*pair.split(":"), arguments)
+    return [
+        Entry(
+            name=variant.name,
+            subject=ours.subject(variant, arguments.steps),
+            steps=arguments.steps if variant.members == 1 else max(arguments.steps // 2, 1),
+            students=variant.members,
+        )
+        for variant in variants(arguments.gang)
+    ]
 
 
 def variants(gang: int) -> list[Variant]:
@@ -185,15 +175,6 @@ class OurSubjects:
             num_threads=self.arguments.threads,
             teacher_cache=cache,
         )
-
-
-def measure(contenders: Sequence[Contender], rounds: int) -> None:
-    """Let all take turns; the first round warms up and does not count."""
-    for number in range(rounds + 1):
-        for contender in contenders:
-            seconds = contender.subject.take(contender.steps)
-            if number:
-                contender.seconds.append(seconds)
 
 
 def headline(device: torch.device, arguments: argparse.Namespace) -> str:
