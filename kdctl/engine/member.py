@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.batch_counters import BatchCounters
 from kdctl.engine.device import Compute
 from kdctl.engine.optim import set_learning_rate
 from kdctl.engine.phases import Span, divide, span_at
@@ -58,6 +59,8 @@ class Member:
     """Why the run cannot go on; empty while it can."""
     execution: str = "eager"
     """How its steps are executed, for the record."""
+    counters: BatchCounters = field(init=False)
+    """Of its batch norms."""
     _observe: Callable[..., Outputs] | None = field(init=False, default=None)
     """The student's forward pass as it runs."""
     left: bool = False
@@ -65,6 +68,7 @@ class Member:
 
     def __post_init__(self) -> None:
         """Start the first phase, and the sums on the device the weights are on."""
+        self.counters = BatchCounters(self.distiller)
         self.spans = divide(self.distiller.phases(), self.schedule.epochs)
         self._begin_phase()
 
@@ -105,7 +109,7 @@ class Member:
         distiller = self.distiller
         if self._observe is None:
             self._observe = compute.translated(distiller.student.observe)
-        with compute.arithmetic():
+        with compute.arithmetic(), self.counters.resting():
             student = self._observe(
                 batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
@@ -120,6 +124,7 @@ class Member:
     def advance(self, num_images: int) -> None:
         """Count a step over `num_images` as complete."""
         self.sums.images += num_images
+        self.counters.count()
         self.step += 1
 
     def changing(self) -> list[Tensor]:

@@ -208,6 +208,8 @@ class _Training:
         """Evaluate all members, then record the epoch of those that did not diverge."""
         members, data = self.gang.active, self.gang.data
         self.steps.settle()
+        for member in members:
+            member.counters.settle()
         models = [member.distiller.inference_model() for member in members]
         answers = [self._answers(member, model) for member, model in zip(members, models, strict=True)]
         self.steps.settle()
