@@ -10,12 +10,13 @@ from kdctl.records import RunState, Selection, StoredRun, StoredSweep
 from kdctl.report.baseline import Comparison, compare, find_baseline
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.replicates import Replicates, group_by_configuration
-from kdctl.report.statistics import Spread, Summary, summarize
+from kdctl.report.statistics import Spread, Summary, Verdict, summarize
 from kdctl.report.table_format import Cell, Column, Number, Table
 from kdctl.report.wording import (
     NOTHING,
     SELECTION_WORDS,
     SPREAD_WORDS,
+    UNDECIDED_WORDS,
     label,
     mean_and_spread,
     plural,
@@ -87,10 +88,9 @@ def confirmation_table(
         select: which epoch counts.
     """
     again = {key: group_by_configuration(list(runs), [], select)[0] for key, runs in fresh.items() if runs}
-    against = iter(compare([_pair(pair, again) for pair in pairs]))
+    against = compare([_pair(pair, again) for pair in pairs])
     rows: list[tuple[Cell, ...]] = []
-    for pair in pairs:
-        comparison = next(against)
+    for pair, comparison in zip(pairs, against, strict=True):
         for candidate in pair:
             group = again.get(candidate.configuration)
             rows.append(_row(candidate, group, comparison if candidate.role == "winner" else None))
@@ -99,7 +99,7 @@ def confirmation_table(
         f"mean ± {SPREAD_WORDS[Spread.SAMPLE]}",
         columns=_COLUMNS,
         rows=tuple(rows),
-        notes=tuple(_notes(pairs, again, seeds)),
+        notes=tuple(_notes(pairs, again, seeds, against)),
     )
 
 
@@ -176,7 +176,10 @@ def _cell(text: str, *values: Number) -> Cell:
 
 
 def _notes(
-    pairs: Sequence[tuple[Candidate, ...]], again: Mapping[str, Replicates], seeds: Sequence[int]
+    pairs: Sequence[tuple[Candidate, ...]],
+    again: Mapping[str, Replicates],
+    seeds: Sequence[int],
+    against: Sequence[Comparison | None],
 ) -> list[str]:
     numbers = ", ".join(map(str, seeds))
     notes = [
@@ -185,9 +188,10 @@ def _notes(
         "Teachers are those of the sweep: what varies is the students' seeds.",
     ]
     if any(len(pair) > 1 for pair in pairs):
+        undecided = any(item and item.verdict is Verdict.UNDECIDED for item in against)
         notes.append(
             "Winner − other: on fresh seeds alone, ± half the 95 % confidence interval; Welch's two-sided "
-            "t-test at 5 %, Holm-corrected over the table."
+            f"t-test at 5 %, Holm-corrected over the table.{f' {UNDECIDED_WORDS}' if undecided else ''}"
         )
     lost = [
         f"{candidate.label}: {len(group.runs) - len(group.counted)} of {len(group.runs)} fresh runs"

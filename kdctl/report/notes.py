@@ -13,8 +13,9 @@ from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
+from kdctl.report.statistics import Verdict
 from kdctl.report.strips import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
-from kdctl.report.wording import SELECTION_WORDS, mean_and_spread, plural, title
+from kdctl.report.wording import SELECTION_WORDS, UNDECIDED_WORDS, mean_and_spread, plural, title
 
 OUTLIER_RATIO = 5.0
 """A std that many times its neighbours' median is pointed out."""
@@ -48,19 +49,18 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
 def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
     """Say what rows are compared with and how."""
     yield from _baselines(rows, layout)
-    num_tests = sum(row.against_baseline is not None and row.against_baseline.p is not None for row in rows)
-    num_published = sum(
-        row.against_reported is not None and row.against_reported.p is not None for row in rows
-    )
+    ours = [row.against_baseline.verdict for row in rows if row.against_baseline]
+    published = [row.against_reported.verdict for row in rows if row.against_reported]
     families = [
-        f"{plural(count, 'comparison')} with {theirs}"
-        for count, theirs in ((num_tests, BASELINE_METHOD), (num_published, "published numbers"))
-        if count
+        f"{plural(len(tested), 'comparison')} with {theirs}"
+        for verdicts, theirs in ((ours, BASELINE_METHOD), (published, "published numbers"))
+        if (tested := [verdict for verdict in verdicts if verdict is not None])
     ]
     if families:
+        undecided = f" {UNDECIDED_WORDS}" if Verdict.UNDECIDED in [*ours, *published] else ""
         yield (
             "Verdicts: Welch's two-sided t-test at 5 %, p Holm-corrected over the "
-            f"{' and, apart from these, the '.join(families)}."
+            f"{' and, apart from these, the '.join(families)}.{undecided}"
         )
 
 

@@ -33,7 +33,8 @@ class Verdict(enum.StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    ON_PAR = "on par"
+    UNDECIDED = "undecided"
+    """No difference is shown, which is not to say that there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def verdict(difference: float, corrected_p: float) -> Verdict:
     """Word a test: a direction only where the corrected p-value is below 5 %."""
     if corrected_p >= SIGNIFICANCE:
-        return Verdict.ON_PAR
+        return Verdict.UNDECIDED
     return Verdict.BETTER if difference > 0 else Verdict.WORSE
 
 

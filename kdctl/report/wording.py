@@ -22,6 +22,8 @@ SPREAD_WORDS = {
     Spread.CI95: "half the 95 % confidence interval (Student's t)",
 }
 
+UNDECIDED_WORDS = "Undecided does not mean equal: more seeds may show a difference."
+
 _DECIMALS = 6
 
 

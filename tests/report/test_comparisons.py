@@ -27,7 +27,7 @@ def replicates(make_run):
     return make
 
 
-def test_better_worse_and_on_par_come_from_the_test(replicates):
+def test_better_worse_and_undecided_come_from_the_test(replicates):
     table = build_report(
         [
             *replicates(73.0, 73.2, 72.9, method="ce"),
@@ -38,11 +38,17 @@ def test_better_worse_and_on_par_come_from_the_test(replicates):
     )
     rows = {record["method"]: record for record in table.records()}
     assert rows["simkd"]["verdict"] == "better"
-    assert rows["kd"]["verdict"] == "on par"
+    assert rows["kd"]["verdict"] == "undecided"
     assert rows["at"]["verdict"] == "worse"
     assert rows["ce"]["verdict"] is None
     assert rows["simkd"]["difference"] == pytest.approx(5.066667)
     assert any("Holm-corrected over the 3 comparisons with ce" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("tops", "told"), [((73.1, 72.8, 73.3), True), ((78.0, 78.2, 78.1), False)])
+def test_undecided_is_told_from_equal(replicates, tops, told):
+    notes = build_report([*replicates(73.0, 73.2, 72.9, method="ce"), *replicates(*tops)]).notes
+    assert any("Undecided does not mean equal" in note for note in notes) is told
 
 
 def test_a_single_run_has_a_difference_and_no_verdict(replicates):
@@ -97,7 +103,7 @@ def test_a_published_number_stands_beside_its_row_and_is_tested(replicates, make
     record = table.records()[0]
     assert record["published_mean"] == 78.08
     assert record["published_difference"] == pytest.approx(0.02)
-    assert record["published_verdict"] == "on par"
+    assert record["published_verdict"] == "undecided"
     assert "Published: arXiv:2203.14001 Table 1 (protocol simkd, last epoch, 4 trials)." in table.notes
 
 

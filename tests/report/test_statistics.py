@@ -62,13 +62,13 @@ def test_welch_from_values_agrees_with_scipy():
     assert test.half_width == pytest.approx((interval.high - interval.low) / 2)
 
 
-def test_the_slides_claim_of_75_52_over_75_43_is_on_par():
+def test_the_slides_claim_of_75_52_over_75_43_is_undecided():
     test = welch(Summary(n=3, mean=75.52, std=0.18), Summary(n=4, mean=75.43, std=0.26))
     expected = stats.ttest_ind_from_stats(75.52, 0.18, 3, 75.43, 0.26, 4, equal_var=False)
     assert test is not None
     assert test.p == pytest.approx(expected.pvalue)
     assert round(test.p, 2) == 0.61
-    assert verdict(75.52 - 75.43, test.p) is Verdict.ON_PAR
+    assert verdict(75.52 - 75.43, test.p) is Verdict.UNDECIDED
 
 
 def test_welch_takes_the_smallest_spread_there_is():
@@ -119,7 +119,7 @@ def test_holm_lies_between_no_correction_and_bonferroni(p_values):
 
 
 @pytest.mark.parametrize(
-    ("difference", "p", "word"), [(0.3, 0.049, "better"), (-0.3, 0.049, "worse"), (3.0, 0.05, "on par")]
+    ("difference", "p", "word"), [(0.3, 0.049, "better"), (-0.3, 0.049, "worse"), (3.0, 0.05, "undecided")]
 )
 def test_only_the_test_gives_a_direction(difference, p, word):
     assert verdict(difference, p) == word
