@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,7 +14,7 @@ import kdctl
 from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.confirm import confirm
-from kdctl.cli.console import ShownWarnings, print_mistakes
+from kdctl.cli.console import ShownWarnings, print_mistakes, say
 from kdctl.cli.database import database, sync
 from kdctl.cli.evaluate import evaluate
 from kdctl.cli.housekeeping import gc, rm
@@ -23,12 +23,15 @@ from kdctl.cli.listing import listing
 from kdctl.cli.report import report
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
-from kdctl.errors import KdctlError, Mistake
+from kdctl.errors import KdctlError, Mistake, UsageError
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed as explained; 2 wrong usage or recipe; 3 a sweep ended with failed runs; "
     "130 interrupted and 143 terminated, state saved: the same command goes on."
 )
+
+WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for words that it does not understand; its module is not the same in all versions."""
 
 BUG = 2
 """Exit code of a mistake in kdctl itself."""
@@ -76,10 +79,16 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
     try:
-        app(args=None if arguments is None else list(arguments))
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except KdctlError as error:
         print_mistakes(error.mistakes)
         sys.exit(error.exit_code)
+    except WRONG_USAGE as error:
+        print_mistakes(_in_our_words(error))
+        sys.exit(UsageError.exit_code)
+    except typer.Abort:
+        say("Aborted.")
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
         traceback.print_exc()
         problem = f"kdctl stumbled: {type(error).__name__}: {error}."
@@ -94,4 +103,15 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
         sys.exit(BUG)
     finally:
         log.removeHandler(shown)
-    sys.exit(0)
+    sys.exit(code or 0)
+
+
+def _in_our_words(error: Any) -> list[Mistake]:
+    """Return what Typer found wrong as problem and hint; nothing if it has shown the help instead."""
+    message = error.format_message().replace("Value error, ", "")
+    if not message:
+        return []
+    end = "" if message.endswith((".", "?")) else "."
+    command = error.ctx.command_path if error.ctx else "kdctl"
+    hint = f"{command} --help lists what it takes."
+    return [Mistake(problem=f"{message[0].lower()}{message[1:]}{end}", hint=hint)]

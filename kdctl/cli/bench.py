@@ -20,9 +20,11 @@ def bench(
     method: words.Method = None,
     dataset: words.Dataset = None,
     protocol: words.Protocol = None,
-    gang: Annotated[int, typer.Option(min=1, max=32, help="Members of the gang.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a round.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    gang: Annotated[
+        int, options.number("--gang", "Members of the gang.", least=1, most=options.LARGEST_GANG)
+    ] = 8,
+    steps: Annotated[int, options.number("--steps", "Steps of a round.", least=1)] = 10,
+    rounds: Annotated[int, options.number("--rounds", "Rounds; the median counts.", least=1)] = 5,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     data: options.Data = options.DEFAULT_DATA,

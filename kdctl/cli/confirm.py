@@ -13,7 +13,10 @@ from kdctl.records import Selection
 def confirm(
     sweep: Annotated[str, typer.Argument(help="Name of the sweep: kdctl list sweeps.")],
     seeds: Annotated[
-        int | None, typer.Option(min=2, help="How many fresh seeds; as many as the sweep had, at least 3.")
+        int | None,
+        options.number(
+            "--seeds", "How many fresh seeds; if not given, as many as the sweep had, at least 3.", least=2
+        ),
     ] = None,
     select: Annotated[
         Selection | None, typer.Option(help="Which epoch counts; as the recipe's [report] says, else last.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,9 @@ listing.command("runs")(list_runs)
 
 @listing.command("models")
 def list_models(
-    num_classes: int = typer.Option(100, help="Width of the classifier that is counted."),
+    num_classes: Annotated[
+        int, options.number("--num-classes", "Width of the classifier that is counted.", least=1)
+    ] = 100,
     plugin: options.Plugins = None,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from kdctl.errors import UsageError
 
+
+def number(option: str, text: str, *, least: int, most: int | None = None) -> Any:
+    """Return an option that takes a whole number within bounds; another one is a problem with a hint.
+
+    Args:
+        option: its name, with dashes.
+        text: its help.
+        least: the smallest number.
+        most: the largest one; no bound if not given.
+    """
+    bounds = f"{least} or more" if most is None else f"from {least} to {most}"
+
+    def read(word: object) -> int:
+        digits = str(word)
+        if digits.isdecimal() and least <= int(digits) <= (most or int(digits)):
+            return int(digits)
+        raise UsageError(f"{option} {word} is not possible.", f"give a whole number, {bounds}.")
+
+    return typer.Option(option, parser=read, metavar="N", help=text)
+
+
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders and of the database kdctl.db.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder below which data sets are looked for.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of torch; its own default if not given.")
+    int | None, number("--threads", "CPU threads of torch; its own default if not given.", least=1)
 ]
 Graphs = Annotated[
     Literal["auto", "on", "off"],
@@ -42,7 +63,10 @@ def gang_size(word: str) -> int:
     if word == "auto":
         return DEFAULT_GANG_SIZE
     if not word.isdecimal() or not 1 <= int(word) <= LARGEST_GANG:
-        raise typer.BadParameter(f"'{word}' is neither auto nor a number from 1 to {LARGEST_GANG}.")
+        raise UsageError(
+            f"--gang {word} is not possible.",
+            f"give a whole number from 1 to {LARGEST_GANG}, or auto: as many runs as pay.",
+        )
     return int(word)
 
 
@@ -62,11 +86,11 @@ TeacherCache = Annotated[
 
 Slots = Annotated[
     int | None,
-    typer.Option(
+    number(
         "--slots",
-        min=1,
-        help="Gangs that train at once: locally one worker process for each GPU, or for each share of the "
+        "Gangs that train at once: locally one worker process for each GPU, or for each share of the "
         "CPU; on a cluster jobs.",
+        least=1,
     ),
 ]
 Executor = Annotated[str, typer.Option("--executor", help="Where gangs train: local or slurm.")]

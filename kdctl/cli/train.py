@@ -25,7 +25,7 @@ def train(
     method: words.Method = None,
     dataset: words.Dataset = None,
     protocol: words.Protocol = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; may repeat.")] = None,
+    seed: Annotated[list[int] | None, options.number("--seed", "Seed of a run; may repeat.", least=0)] = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

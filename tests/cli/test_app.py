@@ -56,11 +56,44 @@ def test_version_and_help(kdctl: Kdctl) -> None:
     assert "Exit codes: 0 done" in kdctl("--help").out
 
 
-def test_an_unknown_option_is_wrong_usage(kdctl: Kdctl) -> None:
-    answer = kdctl("train --studnet resnet8")
-    assert answer.code == 2
-    assert answer.out == ""
-    assert "--student" in answer.err
+@pytest.mark.parametrize(
+    ("words", "complaints"),
+    [
+        ("train --studnet resnet8", ("--studnet", "--student", "train --help")),
+        ("sweeep x.toml", ("'sweeep'", "'sweep'", "--help")),
+        ("sweep", ("missing argument", "sweep --help")),
+        ("sweep a.toml b.toml", ("b.toml", "sweep --help")),
+        ("train --graphs maybe", ("--graphs", "maybe", "auto", "train --help")),
+        ("confirm x --select first", ("--select", "best-val", "confirm --help")),
+    ],
+)
+def test_words_that_are_not_understood_are_a_problem_with_a_hint(
+    kdctl: Kdctl, words: str, complaints: tuple[str, ...]
+) -> None:
+    answer = kdctl(words)
+    answer.refused(*complaints, code=2)
+    assert answer.err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds"),
+    [
+        ("sweep x.toml --slots 0", "1 or more"),
+        ("sweep x.toml --gang 0", "from 1 to 32"),
+        ("train --threads 0", "1 or more"),
+        ("train --seed -1", "0 or more"),
+        ("train --seed one", "0 or more"),
+        ("bench --gang 33", "from 1 to 32"),
+        ("bench --steps 0", "1 or more"),
+        ("bench --rounds 1.5", "1 or more"),
+        ("confirm x --seeds 0", "2 or more"),
+        ("confirm x --seeds 1", "2 or more"),
+        ("list models --num-classes 0", "1 or more"),
+    ],
+)
+def test_a_number_out_of_bounds_is_named_with_its_bounds(kdctl: Kdctl, words: str, bounds: str) -> None:
+    answer = kdctl(words)
+    answer.refused(" ".join(words.split()[-2:]), "give a whole number", bounds, code=2)
 
 
 def test_completion_knows_the_verbs(tmp_path: Path) -> None:
