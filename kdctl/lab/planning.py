@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.lab.catalog import full_catalog
@@ -80,20 +80,6 @@ class Planner:
             raise RecipeError(mistakes)
         by_seed = [plan for plans in zip(*configurations, strict=True) for plan in plans]
         return tuple({plan.key: plan for plan in by_seed}.values())
-
-    def probe(self, corners: Mapping[str, tuple[object, ...]]) -> tuple[RunPlan, ...]:
-        """Plan the first value of every field together, then each other value in place of the first.
-
-        Raises:
-            RecipeError: everything that is wrong with any of them.
-        """
-        first = {dotted: values[0] for dotted, values in corners.items()}
-        others = [
-            Point(values={**first, dotted: value})
-            for dotted, values in corners.items()
-            for value in values[1:]
-        ]
-        return self.runs([Point(values=first), *others])
 
     @contextlib.contextmanager
     def _mistakes_in(self, what: str) -> Generator[None]:

@@ -10,9 +10,10 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
-from kdctl.recipe.layers import NAME, Layer, Merged, Tree, merge
+from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE
+from kdctl.recipe.overruled import overruled
 from kdctl.recipe.plan import EngineOptions, RunPlan
 from kdctl.recipe.reporting import check_reporting
 from kdctl.recipe.resolve import Resolver
@@ -57,6 +58,23 @@ class Recipe:
         resolver.record(EngineOptions, resolver.merged.tree.get("engine"), "engine")
         read_teachers(resolver)
         return resolver.mistakes
+
+    def overruled(self, catalog: Catalog) -> list[Mistake]:
+        """Return a mistake for each override of the command line that no configuration has."""
+        said = {
+            dotted: value
+            for layer in self.layers
+            if layer.source == OVERRIDES
+            for dotted, value in flat(layer.values).items()
+        }
+        above = {dotted for layer in self.layers if layer.above_grid for dotted in flat(layer.values)}
+        return overruled(
+            {dotted: value for dotted, value in said.items() if dotted not in above},
+            self.search.probes() if self.search else self.points,
+            lambda point: self._merged(point.layer(OVERRIDES), catalog).tree,
+            space="search.space" if self.search else "grid",
+            axes=self.tree["search"]["space"] if self.search else self.tree.get("grid"),
+        )
 
     def teacher_plan(self, teacher: TeacherOptions, data: Spec, context: PlanContext) -> RunPlan:
         """Plan how a teacher given by architecture is trained.
@@ -137,9 +155,10 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
         tree=tree,
     )
     check_reporting(resolver)
+    resolver.mistakes.extend(recipe.overruled(catalog))
     if resolver.mistakes:
-        corners = (recipe.search.corner(),) if recipe.search else recipe.points[:1]
-        resolver.mistakes.extend(m for point in corners for m in recipe.mistakes_at(point, catalog))
+        first = recipe.search.probes()[:1] if recipe.search else recipe.points[:1]
+        resolver.mistakes.extend(m for point in first for m in recipe.mistakes_at(point, catalog))
     resolver.finish()
     return recipe
 

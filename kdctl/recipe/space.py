@@ -48,13 +48,21 @@ class Search:
     sampler_seed: int
     space: Mapping[str, Choice]
 
-    def corner(self) -> Point:
-        """Return the point of all lowest values and first choices: what is wrong there is wrong early."""
-        first = {
-            dotted: choice[0] if isinstance(choice, tuple) else choice.low
+    def probes(self) -> tuple[Point, ...]:
+        """Return points that show early what is wrong.
+
+        The first is that of all lowest values and first choices. In the others, one of its values is
+        replaced by the highest one, or by another choice.
+        """
+        ends = {
+            dotted: choice if isinstance(choice, tuple) else (choice.low, choice.high)
             for dotted, choice in self.space.items()
         }
-        return Point(values=first)
+        first = {dotted: values[0] for dotted, values in ends.items()}
+        others = [
+            Point(values={**first, dotted: value}) for dotted, values in ends.items() for value in values[1:]
+        ]
+        return Point(values=first), *others
 
 
 @dataclass(frozen=True, kw_only=True)

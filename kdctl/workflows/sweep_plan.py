@@ -12,10 +12,9 @@ from kdctl.errors import UsageError
 from kdctl.lab.planning import Planner
 from kdctl.lab.recipes import open_recipe
 from kdctl.lab.workspace import DATABASE, Workspace
-from kdctl.recipe.component import Range
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
-from kdctl.recipe.space import Choice, Search
+from kdctl.recipe.space import Search
 from kdctl.records import SETTLED, RunState
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
@@ -100,7 +99,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
     else:
         from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
 
-        probes = planner.probe({dotted: _corners(choice) for dotted, choice in search.space.items()})
+        probes = planner.runs(search.probes())
         study = _study_name(recipe, probes)
         require_sampler(search)
         _require_split(recipe, search, probes[0])
@@ -124,10 +123,6 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         retry_failed=retry_failed,
         leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
     )
-
-
-def _corners(choice: Choice) -> tuple[object, ...]:
-    return (choice.low, choice.high) if isinstance(choice, Range) else choice
 
 
 def _require_racing_split(recipe: Recipe, example: RunPlan) -> None:

@@ -122,9 +122,9 @@ def test_a_nested_plugin_may_be_an_axis(bench) -> None:
 
 
 def test_a_grid_point_wins_over_the_command_line(bench) -> None:
-    text = f"{BASE}[grid]\noptimizer.learning_rate = [0.1, 0.2]"
+    text = f"{BASE}[[grid]]\noptimizer.learning_rate = [0.1, 0.2]\n[[grid]]\nmethod = ['ce']"
     plans = bench.plans(text, "optimizer.learning_rate=3", "optimizer.momentum=0.5")
-    assert [plan.optimizer.options.learning_rate for plan in plans] == [0.1, 0.2]
+    assert [plan.optimizer.options.learning_rate for plan in plans] == [0.1, 0.2, 3]
     assert {plan.optimizer.options.momentum for plan in plans} == {0.5}
 
 
@@ -195,7 +195,7 @@ def test_a_search_has_options_and_a_space(bench) -> None:
     temperature = search.space["method.temperature"]
     assert isinstance(temperature, Range)
     assert isinstance(temperature.low, int)  # so that only whole numbers are tried
-    assert search.corner() == Point(
+    assert search.probes()[0] == Point(
         values={
             "optimizer.learning_rate": 0.001,
             "method.temperature": 1,
