@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
+from kdctl.errors import KdctlError
 from kdctl.lab.bench import Bench, TeacherCache
 from kdctl.lab.data import DataLibrary
 from kdctl.store.store import Store
@@ -49,11 +50,12 @@ def open_workspace(
         **execution: how runs are computed here; see `Execution`.
 
     Raises:
-        KdctlError: the database is missing (and may not be created), not ours, or cannot be written.
+        KdctlError: there is a file where a folder should be; or the database is missing (and may not
+            be created), not ours, or cannot be written.
     """
-    folder = Path(runs)
+    folder = _require_no_file(runs, "--runs")
     with Store.open(folder / DATABASE, create=create) as store:
-        library = data if isinstance(data, DataLibrary) else DataLibrary(Path(data))
+        library = data if isinstance(data, DataLibrary) else DataLibrary(_require_no_file(data, "--data"))
         yield Workspace(runs=folder, store=store, library=library, **execution)
 
 
@@ -71,13 +73,23 @@ def open_for_planning(
     here are only downloaded if `may_fetch`.
 
     Raises:
-        KdctlError: the database is not ours, or cannot be written.
+        KdctlError: there is a file where a folder should be; or the database is not ours, or cannot
+            be written.
     """
-    folder = Path(runs)
-    library = DataLibrary(Path(data), may_fetch=may_fetch)
+    folder = _require_no_file(runs, "--runs")
+    library = DataLibrary(_require_no_file(data, "--data"), may_fetch=may_fetch)
     with ExitStack() as stack:
         path = folder / DATABASE
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
         store = stack.enter_context(Store.open(path))
         yield Workspace(runs=folder, store=store, library=library, **execution)
+
+
+def _require_no_file(name: Path | str, option: str) -> Path:
+    """Return the path of a folder that is there or may still be made."""
+    path = Path(name)
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is not None:
+        raise KdctlError(f"{option} {path}: {file} is a file, not a folder.", f"name a folder: {option}.")
+    return path

@@ -108,9 +108,16 @@ def test_a_folder_that_is_read_only_is_refused(kdctl: Kdctl, tmp_path: Path) -> 
     kdctl(f"train --student resnet3 {TINY}").refused("read-only", code=1)
 
 
-def test_runs_may_not_be_kept_in_a_file(kdctl: Kdctl, tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("a file")
-    kdctl(f"train --student resnet3 {TINY} --quiet").refused("runs", code=1)
+@pytest.mark.parametrize("option", ["--runs", "--data"])
+@pytest.mark.parametrize("place", ["notes", "notes/inside"])
+@pytest.mark.parametrize("mode", ["--quiet", "--dry-run"])
+def test_a_file_is_no_place_for_runs_or_data(
+    kdctl: Kdctl, tmp_path: Path, option: str, place: str, mode: str
+) -> None:
+    (tmp_path / "notes").write_text("a file")
+    answer = kdctl(f"train --student resnet3 {TINY} {option} {place} {mode}")
+    answer.refused(f"{option} {place}: notes is a file, not a folder", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
 def test_a_plug_in_that_raises_is_named(kdctl: Kdctl, tmp_path: Path) -> None:
