@@ -134,12 +134,18 @@ def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = F
 
     Args:
         workspace: whose database it is.
-        target: the copy; `backups/kdctl-<time>.db` beside it, if not given.
+        target: the copy, in a folder that is there: a path below a disk that is not mounted should
+            not end on another one. `backups/kdctl-<time>.db` beside the database, if not given.
         force: overwrite the file.
 
     Raises:
-        KdctlError: the file is there already, or the copy is not sound.
+        KdctlError: the target's folder is missing, the file is there already, or the copy is not sound.
     """
+    if target is not None and not target.parent.is_dir():
+        raise KdctlError(
+            f"there is no folder {target.parent} for {target.name}.",
+            "make it first, or name another one; is the disk mounted?",
+        )
     stamp = utc_now()[:19].replace(":", "").replace("-", "")
     copy = target or workspace.runs / "backups" / f"kdctl-{stamp}Z.db"
     if copy.is_dir():

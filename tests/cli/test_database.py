@@ -91,3 +91,8 @@ def test_a_backup_says_where_it_is(kdctl: Kdctl, swept: str, tmp_path: Path) -> 
     assert (answer.code, answer.out) == (0, "copy.db\n")
     assert (tmp_path / "copy.db").read_bytes()[:15] == b"SQLite format 3"
     kdctl("db backup copy.db").refused("is there already", code=1)
+
+
+def test_a_backup_makes_no_folders(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:
+    kdctl("db backup safe/copy.db").refused("there is no folder safe for copy.db", "mounted", code=1)
+    assert not (tmp_path / "safe").exists()
