@@ -67,6 +67,8 @@ def _show(result: BenchResult, form: options.Format) -> None:
         "GFLOP per second": [f"{pace.gflop_per_second:,.1f}" for pace in result.paces],
         "of the measured peak": [f"{100 * pace.share_of_peak:.1f} %" for pace in result.paces],
         "launches per step": [f"{pace.launches:,}" for pace in result.paces],
+        "teacher outputs": [pace.teacher_outputs for pace in result.paces],
+        "batches a teacher sees at once": [str(pace.teacher_lookahead) for pace in result.paces],
         "peak memory, MiB": [f"{pace.memory_mib:,.0f}" for pace in result.paces],
     }
     gangs = ["alone" if pace.members == 1 else f"gang of {pace.members}" for pace in result.paces]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,6 +62,10 @@ class Pace:
     """Of the rate that a large matrix product reaches here, in the students' precision."""
     launches: int
     """Kernels of a step on a GPU; operators on a CPU."""
+    teacher_outputs: Literal["kept", "computed", "none"]
+    """Whether the measured steps read what the teachers said before, or asked them; 'none': no teacher."""
+    teacher_lookahead: int
+    """Batches that teachers see at once."""
     memory_mib: float
     """Peak while training: of the GPU's memory that torch used, or of the process."""
 
@@ -182,8 +187,15 @@ class Subject:
             gflop_per_second=flops / step / 1e9,
             share_of_peak=flops / step / peak,
             launches=count_launches(lambda: self._watch.take(1), self.gang.compute.device),
+            teacher_outputs=self._teacher_outputs(),
+            teacher_lookahead=self.gang.chunks.num_batches,
             memory_mib=self._memory_mib,
         )
+
+    def _teacher_outputs(self) -> Literal["kept", "computed", "none"]:
+        if not self.gang.teachers:
+            return "none"
+        return "computed" if self.gang.table is None else "kept"
 
 
 def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> Gang:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def test_people_get_a_table(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
     assert "alone" in answer.out
     assert "gang of 2" in answer.out
     assert "images per second" in answer.out
+    assert re.search(r"^teacher outputs +computed +computed$", answer.out, re.MULTILINE)
+    assert re.search(r"^batches a teacher sees at once +1 +1$", answer.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "outputs", "lookahead"),
+    [
+        ("--teacher resnet4 --teacher-cache on", "kept", 1),
+        ("--teacher resnet4 -o engine.teacher_lookahead=2", "computed", 2),
+        ("--method ce", "none", 1),
+    ],
+)
+def test_what_teachers_did_is_named(kdctl: Kdctl, words: str, outputs: str, lookahead: int) -> None:
+    answer = kdctl(f"bench {words} --student resnet3 --dataset digits -o data.size=8 {FEW} --format json")
+    found = json.loads(answer.out)["bench"]["paces"]
+    assert {(pace["teacher_outputs"], pace["teacher_lookahead"]) for pace in found} == {(outputs, lookahead)}
 
 
 def test_more_steps_than_an_epoch_has_are_refused(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
