@@ -10,6 +10,8 @@ _MMAP_THRESHOLD = -3
 """Names of settings in glibc's malloc.h."""
 
 _LARGEST = 2**31 - 1
+_LARGEST_BEFORE = 2**25
+"""What mallopt takes for the second in a glibc older than 2.35."""
 
 
 def keep_freed_memory() -> None:
@@ -22,5 +24,6 @@ def keep_freed_memory() -> None:
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(_MMAP_THRESHOLD, _LARGEST)
+        if not set_option(_MMAP_THRESHOLD, _LARGEST):
+            set_option(_MMAP_THRESHOLD, _LARGEST_BEFORE)
         set_option(_TRIM_THRESHOLD, _LARGEST)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_FEW_POSITIONS = 16
+"""Of a map: up to here a matrix product is faster than a pointwise convolution, on a CPU."""
+
 
 def conv1x1(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """Return a pointwise convolution without bias: [B, C_in, H, W] -> [B, C_out, H / stride, W / stride]."""
-    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+    return PointwiseConv(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -20,6 +23,30 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int
 def depthwise3x3(channels: int, *, stride: int = 1) -> nn.Conv2d:
     """Return a padded 3x3 convolution that keeps its channels apart."""
     return DepthwiseConv(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A pointwise convolution that on small maps is the matrix product it amounts to.
+
+    A CPU takes up to four times as long for the convolution there: its backward pass parts the work by
+    images, and a map of 2x2 is little work (docs/log.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch calls it so)
+        """Return the map: [B, C_in, H, W] -> [B, C_out, H / stride, W / stride]."""
+        if not (self.training and input.device.type == "cpu" and self._is_product(input)):
+            return super().forward(input)
+        weights = self.weight.view(self.out_channels, self.in_channels)
+        return functional.linear(input.permute(0, 2, 3, 1), weights, self.bias).permute(0, 3, 1, 2)
+
+    def _is_product(self, maps: Tensor) -> bool:
+        """Say whether one matrix product does it, on maps so small that it is the faster way."""
+        return (
+            self.stride == (1, 1)
+            and self.groups == 1
+            and maps.shape[2] * maps.shape[3] <= _FEW_POSITIONS
+            and maps.is_contiguous(memory_format=torch.channels_last)
+        )
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -19,7 +19,7 @@ from kdctl.trees import canonical_json, to_tree
 SCHEMA = 1
 """Version of the recipe and plan format."""
 
-NUMERICS = 3
+NUMERICS = 4
 """Raised when a change of kdctl alters the numbers of existing plans: old results are then not reused."""
 
 KEY_LENGTH = 16

@@ -1,4 +1,4 @@
-"""Depthwise convolutions: other ways to the same numbers."""
+"""Depthwise and pointwise convolutions: other ways to the same numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
-from kdctl.layers.conv import DepthwiseConv, depthwise3x3
+from kdctl.layers.conv import DepthwiseConv, PointwiseConv, conv1x1, depthwise3x3
 
+SMALL_MAPS = [(1, 1), (1, 4), (2, 2), (4, 4)]
 MAPS = [(8, 1), (8, 2), (7, 2), (2, 1), (1, 1), (2, 2)]
 """Height and width, stride."""
 
@@ -19,9 +21,9 @@ def plain(layer: nn.Conv2d) -> nn.Conv2d:
     made = nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
-        3,
+        layer.kernel_size,
         stride=layer.stride,
-        padding=1,
+        padding=layer.padding,
         groups=layer.groups,
         bias=False,
     )
@@ -77,8 +79,35 @@ def test_a_strided_one_computes_in_fp32_under_autocast_and_in_bf16_with_such_wei
     assert depthwise3x3(6, stride=2).bfloat16()(images).dtype == torch.bfloat16
 
 
-def test_it_is_a_convolution_for_whoever_looks_for_one() -> None:
-    layer = depthwise3x3(6)
-    assert isinstance(layer, DepthwiseConv)
-    assert isinstance(layer, nn.Conv2d)
-    assert layer.state_dict().keys() == {"weight"}
+@pytest.mark.parametrize("size", SMALL_MAPS)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 2}], ids=str)
+def test_a_pointwise_convolution_says_what_torch_says(
+    size: tuple[int, int], memory_format: torch.memory_format, options: dict[str, int]
+) -> None:
+    torch.manual_seed(0)
+    layer = conv1x1(6, 10, **options)
+    images = torch.randn(4, 6, *size).contiguous(memory_format=memory_format)
+    for ours, theirs in zip(pass_through(layer, images), pass_through(plain(layer), images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    layer.eval()
+    assert torch.equal(layer(images), plain(layer)(images))
+
+
+@pytest.mark.parametrize("size", SMALL_MAPS)
+def test_on_small_maps_a_pointwise_convolution_is_a_matrix_product(size: tuple[int, int]) -> None:
+    images = torch.randn(4, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    layer = conv1x1(6, 10)
+    with profile(activities=[ProfilerActivity.CPU]) as seen, torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(images)
+        output.float().sum().backward()
+    assert not [event.name for event in seen.events() if "convolution" in event.name]
+    assert output.dtype == torch.bfloat16
+    assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_they_are_convolutions_for_whoever_looks_for_one() -> None:
+    for layer, kind in ((depthwise3x3(6), DepthwiseConv), (conv1x1(6, 4), PointwiseConv)):
+        assert isinstance(layer, kind)
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.state_dict().keys() == {"weight"}

@@ -35,7 +35,7 @@ def test_a_plan_survives_its_trip_through_json(bench, text: str) -> None:
 @pytest.mark.parametrize("change", [{"schema": 2}, {"numerics": 0}, {"schema": None}])
 def test_a_plan_of_another_version_is_refused(bench, change: dict[str, int]) -> None:
     tree = {**bench.plan(f'{BASE}method = "ce"').tree(), **change}
-    with pytest.raises(UsageError, match=r"the plan has format .*, this kdctl reads 1\.3\."):
+    with pytest.raises(UsageError, match=r"the plan has format .*, this kdctl reads 1\.4\."):
         read_plan(tree, bench.context.catalog)
 
 
