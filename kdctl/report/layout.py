@@ -11,7 +11,12 @@ from kdctl.report.replicates import Replicates
 from kdctl.report.statistics import Spread
 from kdctl.report.wording import label
 
-OWN_PARTS = frozenset({"n", "num_planned", "difference", "p", "verdict", "parameters", "teacher_top1"})
+OWN_PARTS = frozenset(
+    {
+        *("n", "num_planned", "num_dropped", "num_diverged", "num_failed"),
+        *("difference", "p", "verdict", "parameters", "teacher_top1"),
+    }
+)
 """Names of raw columns that a field may not take."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from kdctl.records import RunResult
+from kdctl.records import RunResult, RunState
 from kdctl.report.baseline import BASELINE_METHOD, Comparison
 from kdctl.report.fields import show_value
 from kdctl.report.layout import Layout
@@ -25,6 +25,12 @@ SPREAD_PARTS = {
     Spread.SEM: "sem",
     Spread.CI95: "ci95",
 }
+LOST_PARTS = {
+    "num_dropped": RunState.PRUNED,
+    "num_diverged": RunState.DIVERGED,
+    "num_failed": RunState.FAILED,
+}
+"""Raw columns that say why n is smaller than what was planned; runs in none of them are still missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,17 @@ def count_text(group: Replicates) -> str:
     return str(counted) if counted == planned else f"{counted} of {planned}"
 
 
+def lost_parts(groups: Iterable[Replicates]) -> tuple[str, ...]:
+    """Return which of the `LOST_PARTS` a table needs: only what happened to some of its runs."""
+    states = {state for group in groups for state in group.lost}
+    return tuple(part for part, state in LOST_PARTS.items() if state in states)
+
+
+def lost_counts(group: Replicates, parts: Sequence[str]) -> tuple[int, ...]:
+    """Return how many runs of a group were lost in each way."""
+    return tuple(group.lost.get(LOST_PARTS[part], 0) for part in parts)
+
+
 def _strip(rows: Sequence[Row], column: Column, cell: Callable[[Row], Cell]) -> Strip:
     return Strip(column=column, cells=tuple(map(cell, rows)))
 
@@ -85,12 +102,13 @@ def _top1_strip(rows: Sequence[Row], spread: Spread) -> Strip:
 
 
 def _n_strip(rows: Sequence[Row]) -> Strip:
-    column = Column(title="n", parts=("n", "num_planned"))
-    return _strip(
-        rows,
-        column,
-        lambda row: Cell(text=count_text(row.group), values=(len(row.group.counted), len(row.group.runs))),
-    )
+    lost = lost_parts([row.group for row in rows])
+
+    def cell(row: Row) -> Cell:
+        counts = (len(row.group.counted), len(row.group.runs))
+        return Cell(text=count_text(row.group), values=(*counts, *lost_counts(row.group, lost)))
+
+    return _strip(rows, Column(title="n", parts=("n", "num_planned", *lost)), cell)
 
 
 def _baseline_strips(rows: Sequence[Row]) -> list[Strip]:

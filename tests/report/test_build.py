@@ -68,6 +68,19 @@ def test_missing_seeds_show_in_n_and_in_a_note(make_run):
     assert "Still missing: simkd: 3 runs, 1 planned." in table.notes
 
 
+@pytest.mark.parametrize("columns", [(), ("learning_rate",)])
+def test_programs_can_tell_dropped_runs_from_missing_ones(make_run, columns):
+    states = ["finished", "pruned", "pruned", "failed", "planned"]
+    runs = [
+        make_run(75.0 if state == "finished" else None, seed=seed, state=state)
+        for seed, state in enumerate(states)
+    ]
+    (record,) = build_report(runs, rows=["method"], columns=columns).records()
+    counts = {part: value for part, value in record.items() if part.endswith(("_dropped", "_failed"))}
+    assert list(counts.values()) == [2, 1]
+    assert not any("diverged" in part for part in record)
+
+
 def test_diverged_and_failed_runs_are_counted_and_never_averaged(make_run):
     runs = [
         make_run(75.0),
