@@ -54,7 +54,7 @@ def list_runs(
     with workflows.open_workspace(runs, create=False) as workspace:
         found = workflows.list_runs(workspace, chosen, order=sort, descending=reverse)
     empty = "nothing yet" if chosen == RunFilter() else "no run meets all conditions"
-    show_rows([_row(run) for run in found], form, empty=empty)
+    show_rows([_row(run, form) for run in found], form, empty=empty)
 
 
 @browsing.command("show")
@@ -118,7 +118,9 @@ def _planned(
     return (*plan.runs, *plan.teachers)
 
 
-def _row(run: RunBrief) -> dict[str, Any]:
+def _row(run: RunBrief, form: options.ListFormat) -> dict[str, Any]:
+    """Return what a list shows of a run; programs are told as well why it failed or was dropped."""
+    reason = {} if form is options.ListFormat.TEXT else {"reason": run.reason or None}
     return {
         "run": run.key[:SHOWN_DIGITS],
         "student": run.student,
@@ -131,6 +133,7 @@ def _row(run: RunBrief) -> dict[str, Any]:
         "of": run.planned_epochs,
         "top1": run.top1,
         "updated": run.updated[:19],
+        **reason,
     }
 
 

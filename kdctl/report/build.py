@@ -56,6 +56,7 @@ def build_report(
         columns=tuple(wanted_columns),
         select=rule,
         spread=kind,
+        sweep=sweep.name if sweep else "",
     )
     group = group_by_fields if wanted_rows or wanted_columns else group_by_configuration
     groups = group(students, layout.fields, rule)

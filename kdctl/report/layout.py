@@ -29,6 +29,8 @@ class Layout:
     """Empty: one row for each group, with all its numbers; else the fields spread over columns."""
     select: Selection
     spread: Spread
+    sweep: str = ""
+    """Name of the sweep whose runs they are; empty for all runs of the store."""
 
     @property
     def fields(self) -> tuple[str, ...]:

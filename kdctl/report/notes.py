@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,16 +22,19 @@ OUTLIER_RATIO = 5.0
 """A std that many times its neighbours' median is pointed out."""
 
 _MAX_NAMED = 5
+_MAX_REASONS = 2
 
 
 def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     """Say what became of the runs: lost, still missing, pooled, suspiciously scattered."""
     lost = [f"{layout.label(group)}: {_lost(group)}" for group in groups if group.lost]
     if lost:
-        yield f"Not in the means: {'; '.join(lost)}."
+        states = dict.fromkeys(state for group in groups for state in group.lost)
+        yield f"Not in the means: {_first_of(lost, states, layout)}."
     missing = [f"{layout.label(group)}: {words}" for group in groups if (words := _missing(group, layout))]
     if missing:
-        yield f"Still missing: {'; '.join(missing)}."
+        states = dict.fromkeys(run.state for group in groups for run in _open_runs(group))
+        yield f"Still missing: {_first_of(missing, states, layout)}."
     if any(RunState.PRUNED in group.lost for group in groups):
         yield (
             "Some configurations were dropped before all of their seeds had run (pruned): their n is "
@@ -95,17 +99,34 @@ def teacher_notes(teachers: Sequence[StoredRun], layout: Layout) -> Iterator[str
         yield f"Teacher {group.values[0]}: {mean_and_spread(group.summary, layout.spread)} ({counted})."
 
 
+def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -> str:
+    """Name the first rows; for the others, the command that lists the runs of all."""
+    named, rest = "; ".join(rows[:_MAX_NAMED]), len(rows) - _MAX_NAMED
+    if rest <= 0:
+        return named
+    sweep = f" --sweep {shlex.quote(layout.sweep)}" if layout.sweep else ""
+    asked = "".join(f" --state {state.value}" for state in states)
+    return f"{named}; and {rest} more: `kdctl runs list{sweep}{asked} --format csv`"
+
+
 def _lost(group: Replicates) -> str:
     counts = ", ".join(f"{count} {state.value}" for state, count in group.lost.items())
-    reasons = dict.fromkeys(run.reason for run in group.runs if run.state in group.lost and run.reason)
-    return f"{plural(len(group.runs), 'run')}, {counts}" + (f" ({'; '.join(reasons)})" if reasons else "")
+    reasons = list(dict.fromkeys(run.reason for run in group.runs if run.state in group.lost and run.reason))
+    more = ["..."] if len(reasons) > _MAX_REASONS else []
+    told = "; ".join([*reasons[:_MAX_REASONS], *more])
+    return f"{plural(len(group.runs), 'run')}, {counts}" + (f" ({told})" if told else "")
+
+
+def _open_runs(group: Replicates) -> list[StoredRun]:
+    """Return the runs that may still come: planned, running, interrupted, or without the selected epoch."""
+    return [run for run in group.runs if run not in group.counted and run.state not in group.lost]
 
 
 def _missing(group: Replicates, layout: Layout) -> str:
-    """Name runs that may still come: planned, running, interrupted, or without the selected epoch."""
-    open_runs = [run for run in group.runs if run not in group.counted and run.state not in group.lost]
     finished = f"without a {layout.select} epoch"
-    states = Counter(finished if run.state is RunState.FINISHED else run.state.value for run in open_runs)
+    states = Counter(
+        finished if run.state is RunState.FINISHED else run.state.value for run in _open_runs(group)
+    )
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     return f"{plural(len(group.runs), 'run')}, {counts}" if counts else ""
 

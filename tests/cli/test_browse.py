@@ -42,6 +42,18 @@ def test_a_list_can_be_read_by_people_and_by_spreadsheets(kdctl: Kdctl, swept: s
     assert (none.code, none.out, none.err) == (0, "", "no run meets all conditions\n")
 
 
+def test_programs_are_told_why_a_run_did_not_finish(kdctl: Kdctl) -> None:
+    kdctl(
+        "train --student resnet3 --dataset digits -o data.size=8 -o data.samples_per_class=8 "
+        "-o schedule.epochs=1 -o optimizer.learning_rate=1e30 --threads 1 --quiet"
+    )
+    (row,) = rows(kdctl, "--state diverged")
+    assert "is not finite" in row["reason"]
+    (line,) = csv.DictReader(kdctl("runs list --format csv").out.splitlines())
+    assert line["reason"] == row["reason"]
+    assert "not finite" not in kdctl("runs list").out
+
+
 def test_a_run_is_shown_in_full(kdctl: Kdctl, swept: str) -> None:
     run = key(kdctl, "simkd")
     text = kdctl(f"runs show {run[:6]}").out

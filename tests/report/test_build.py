@@ -81,6 +81,28 @@ def test_programs_can_tell_dropped_runs_from_missing_ones(make_run, columns):
     assert not any("diverged" in part for part in record)
 
 
+def test_many_runs_that_are_not_in_the_means_are_named_by_a_command(make_run, make_sweep):
+    runs = [make_run(75.0, settings={"optimizer.learning_rate": 9.0})]
+    for rate in range(1, 8):
+        settings = {"optimizer.learning_rate": float(rate)}
+        runs.append(make_run(seed=0, state="pruned", reason=f"it trails by {rate}", settings=settings))
+        runs.append(make_run(seed=1, state="planned", settings=settings))
+    sweep = make_sweep(runs)
+    lost, missing = [note for note in build_report(runs, sweep).notes if "more: " in note]
+    assert lost.startswith("Not in the means: ")
+    assert lost.count("it trails by") == 5
+    assert lost.endswith(f"; and 2 more: `kdctl runs list --sweep {sweep.name} --state pruned --format csv`.")
+    assert missing.endswith(
+        f"; and 2 more: `kdctl runs list --sweep {sweep.name} --state planned --format csv`."
+    )
+
+
+def test_of_many_reasons_in_one_row_two_are_told(make_run):
+    runs = [make_run(75.0), *(make_run(seed=n, state="failed", reason=f"reason {n}") for n in range(1, 5))]
+    note = next(note for note in build_report(runs, rows=["method"]).notes if "failed" in note)
+    assert note == "Not in the means: simkd: 5 runs, 4 failed (reason 1; reason 2; ...)."
+
+
 def test_diverged_and_failed_runs_are_counted_and_never_averaged(make_run):
     runs = [
         make_run(75.0),
