@@ -119,7 +119,7 @@ def _planned(
 
 
 def _row(run: RunBrief, form: options.ListFormat) -> dict[str, Any]:
-    """Return what a list shows of a run; programs are told as well why it failed or was dropped."""
+    """Return what a list shows of a run; programs are also told why it failed or was dropped."""
     reason = {} if form is options.ListFormat.TEXT else {"reason": run.reason or None}
     return {
         "run": run.key[:SHOWN_DIGITS],

@@ -46,7 +46,7 @@ def confirm(
     from kdctl.cli.live import display
     from kdctl.cli.runs import show_plans
     from kdctl.cli.signals import StopSignals
-    from kdctl.cli.wording import counted
+    from kdctl.cli.wording import counted, standing
     from kdctl.plugins import load_plugin_file
     from kdctl.report.table_format import report_formats
 
@@ -63,7 +63,10 @@ def confirm(
         plan = workflows.plan_confirmation(workspace, sweep, num_seeds=seeds, select=select)
         if dry_run:
             show_plans((), plan.runs, plan.states)
-            say(f"{counted(len(plan.runs), 'run')}, {len(plan.to_do)} to do")
+        if dry_run or not quiet:
+            num_runs = len(plan.runs)
+            say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
+        if dry_run:
             return
         table = workflows.confirm(
             plan,

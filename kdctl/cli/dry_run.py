@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kdctl.cli.console import output, print_json
 from kdctl.cli.options import Format
 from kdctl.cli.runs import planned_trees, show_plans, show_summary
-from kdctl.cli.wording import assignments, counted, duration, file_size, flop
+from kdctl.cli.wording import assignments, counted, duration, file_size, flop, standing
 from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def show_sweep_plan(
             sweep=plan.recipe.name,
             runs=planned_trees(plan.teachers, plan.runs, plan.states),
             planned_later=plan.num_later,
-            done=plan.num_settled,
+            done=plan.num_done,
+            dropped=plan.num_dropped,
             failed=plan.num_failed,
             estimated_seconds=estimate.seconds if estimate else None,
             estimated_device_seconds=estimate.device_seconds if estimate else None,
@@ -49,14 +50,11 @@ def show_sweep_plan(
         show_summary(plan.teachers, plan.runs, plan.states, operations)
     elif everything:
         show_plans(plan.teachers, plan.runs, plan.states)
-    to_do = len(plan.to_do) + plan.num_later
-    failed = f", {plan.num_failed} failed (--retry-failed)" if plan.num_failed else ""
     gangs = f" in {counted(num_gangs, 'gang')}" if num_gangs else ""
-    seeds = counted(len(plan.recipe.seeds), "seed")
+    teachers, seeds = counted(len(plan.teachers), "teacher"), counted(len(plan.recipe.seeds), "seed")
+    configurations = counted(plan.num_configurations, "configuration")
     lines = [
-        f"{counted(len(everything) + plan.num_later, 'run')}: {counted(len(plan.teachers), 'teacher')}, "
-        f"{counted(plan.num_configurations, 'configuration')} × {seeds}; "
-        f"{plan.num_settled} done{failed}, {to_do} to do{gangs}",
+        f"{sweep_standing(plan, told=f'{teachers}, {configurations} × {seeds}; ')}{gangs}",
         f"estimated time: {_time(estimate)}, from {estimate.basis}; {flop(sum(operations.values()))}"
         if estimate
         else "estimated time: unknown, the data are not here",
@@ -72,6 +70,14 @@ def show_sweep_plan(
         )
     for line in lines:
         output().print(line, markup=False)
+
+
+def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
+    """Say how far a sweep is: '16 runs: 9 done, 6 dropped, 1 to do'; with something `told` before it."""
+    standing_of = standing(
+        plan.num_runs, to_do=plan.num_to_do, dropped=plan.num_dropped, failed=plan.num_failed
+    )
+    return f"{counted(plan.num_runs, 'run')}: {told}{standing_of}"
 
 
 def _time(estimate: Estimate) -> str:

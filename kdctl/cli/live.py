@@ -34,7 +34,6 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self) -> None:
         """Nothing is planned yet."""
         self._clock = Clock()
-        self._announced = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -42,12 +41,8 @@ class Display(AbstractContextManager["Display"]):
         """Leave the screen as it is."""
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
-        """Count what is before us; say how much it is the first time."""
+        """Count what is before us."""
         self._clock.expect({plan.key: plan.epochs for plan in plans}, later)
-        if not self._announced:
-            self._announced = True
-            total, to_do = len(plans) + settled + later, len(plans) + later
-            self.say(f"{counted(total, 'run')}: {settled} done, {to_do} to do")
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Start the clock."""

@@ -64,7 +64,7 @@ def show_summary(
         pairs.setdefault((plan.pair(), plan in teachers, plan.epochs), []).append(plan)
     rows: list[list[str]] = []
     for (pair, are_teachers, epochs), plans in pairs.items():
-        num_done = sum(states.get(plan.key) in SETTLED for plan in plans)
+        num_done = sum(states.get(plan.key) in SETTLED - {RunState.PRUNED} for plan in plans)
         cost = sum(operations.get(plan.key, 0.0) for plan in plans)
         what = "teacher, trained first" if are_teachers else _methods(plans)
         rows.append([pair, what, str(epochs), str(len(plans)), str(num_done), flop(cost) if cost else "—"])

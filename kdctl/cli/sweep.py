@@ -57,7 +57,7 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import lacking_room, show_sweep_plan
+    from kdctl.cli.dry_run import lacking_room, show_sweep_plan, sweep_standing
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
 
@@ -81,6 +81,8 @@ def sweep(
             show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
             return
         workflows.require_ready(plan.ahead, workspace)
+        if not quiet and not json:
+            say(sweep_standing(plan))
         for line in lacking_room(disk) if not quiet else ():
             say(line)
     with (

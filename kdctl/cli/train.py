@@ -46,10 +46,11 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import messages
+    from kdctl.cli.console import messages, say
     from kdctl.cli.events import Events, listener
     from kdctl.cli.runs import show_results
     from kdctl.cli.signals import StopSignals
+    from kdctl.cli.wording import counted, standing
 
     execution: Execution = {
         "device": device,
@@ -68,6 +69,8 @@ def train(
             return
         if not quiet and not json:
             _show_text(plan, to=messages())
+            num_runs = len(plan.teachers) + len(plan.runs)
+            say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
         workflows.require_ready(plan.to_do, workspace)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,

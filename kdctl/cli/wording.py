@@ -18,6 +18,14 @@ def counted(number: int, singular: str) -> str:
     return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
 
 
+def standing(num_runs: int, *, to_do: int, dropped: int = 0, failed: int = 0) -> str:
+    """Say how far so many runs are: '9 done, 6 dropped, 1 to do'; what has ended otherwise is done."""
+    parts = [f"{num_runs - to_do - dropped - failed} done"]
+    parts += [f"{dropped} dropped"] if dropped else []
+    parts += [f"{failed} failed (--retry-failed)"] if failed else []
+    return ", ".join([*parts, f"{to_do} to do"])
+
+
 def duration(seconds: float) -> str:
     """Return a time for people: '12 s', '3 min 05 s', '2 h 10 min', '3 d 04 h'."""
     whole = round(seconds)

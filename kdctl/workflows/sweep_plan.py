@@ -49,14 +49,29 @@ class SweepPlan:
         return len(chosen) + self.num_later // len(self.recipe.seeds)
 
     @property
+    def num_runs(self) -> int:
+        """How many runs there are or will be, teachers too."""
+        return len(self.teachers) + len(self.runs) + self.num_later
+
+    @property
     def num_failed(self) -> int:
         """How many runs failed and are left so."""
         return 0 if self.retry_failed else sum(state is RunState.FAILED for state in self.states.values())
 
     @property
-    def num_settled(self) -> int:
-        """How many runs are done."""
-        return len(self.teachers) + len(self.runs) - len(self.to_do) - self.num_failed
+    def num_dropped(self) -> int:
+        """How many runs are not worth training any more, by what is decided already."""
+        return sum(state is RunState.PRUNED for state in self.states.values())
+
+    @property
+    def num_done(self) -> int:
+        """How many runs have ended by themselves: finished, or diverged."""
+        return self.num_runs - self.num_to_do - self.num_failed - self.num_dropped
+
+    @property
+    def num_to_do(self) -> int:
+        """How many runs are left to train, if nothing more is dropped; a search's later ones, too."""
+        return len(self.to_do) + self.num_later
 
     @property
     def to_do(self) -> list[RunPlan]:

@@ -42,17 +42,9 @@ def test_lines_tell_a_run_from_start_to_end(plan: RunPlan, capsys: pytest.Captur
     lines.waiting([plan, plan])
     told = capsys.readouterr().err.splitlines()
     key = plan.key[:8]
-    assert told[0] == "3 runs: 2 done, 1 to do"
-    assert told[1] == f"{key}  start  resnet3 · ce · seed 0 · lr 0.05"
-    assert told[2].startswith(f"{key}  epoch 1/1  loss 1.25  test 61.50 %  80 images/s  ")
-    assert told[3:] == [f"{key}  failed: unlucky", "waiting for 2 runs in training by another process"]
-
-
-def test_a_search_announces_itself_once(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines()
-    lines.planned([plan], settled=0, later=4)
-    lines.planned([plan], settled=0, later=3)
-    assert capsys.readouterr().err == "5 runs: 0 done, 5 to do\n"
+    assert told[0] == f"{key}  start  resnet3 · ce · seed 0 · lr 0.05"
+    assert told[1].startswith(f"{key}  epoch 1/1  loss 1.25  test 61.50 %  80 images/s  ")
+    assert told[2:] == [f"{key}  failed: unlucky", "waiting for 2 runs in training by another process"]
 
 
 def test_quiet_shows_nothing(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:

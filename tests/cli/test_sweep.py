@@ -91,6 +91,28 @@ def test_a_dry_run_names_what_will_end_the_sweep_early(kdctl: Kdctl, recipe: Wri
     assert "racing: after 2 seeds, what trails by more than 1 points on test is dropped" in text
 
 
+@pytest.mark.parametrize(
+    "early",
+    [
+        "[pruning]\nepochs = [1]\nkeep = 0.5\nmetric = 'test'\n",
+        "[racing]\nmin_seeds = 2\nmargin = 1\nmetric = 'test'\n",
+    ],
+)
+def test_a_start_counts_what_was_dropped_as_its_dry_run_does(
+    kdctl: Kdctl, recipe: WriteRecipe, early: str
+) -> None:
+    grid = "[grid]\nmethod = ['ce']\noptimizer.learning_rate = [1e-9, 0.05, 0.1]\n"
+    lines = "-o seeds=3 -o schedule.epochs=2 -o data.samples_per_class=40 --threads 1"
+    command = f"sweep {recipe(grid + early)} {lines}"
+    first = kdctl(command)
+    assert first.err.splitlines()[0] == "9 runs: 0 done, 9 to do"
+    num_dropped = first.err.count("  pruned: ")
+    assert num_dropped > 0
+    standing = f"{9 - num_dropped} done, {num_dropped} dropped, 0 to do"
+    assert f"; {standing}" in kdctl(f"{command} --dry-run").out
+    assert kdctl(command).err.splitlines()[0] == f"9 runs: {standing}"
+
+
 def test_a_dry_run_names_the_rungs_and_what_they_save(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     grid = "[grid]\nmethod = ['ce']\noptimizer.learning_rate = [0.1, 0.2, 0.3, 0.4]\n"
     rungs = "[pruning]\nepochs = [10, 14]\nkeep = 0.5\nmetric = 'test'\n"
@@ -235,7 +257,7 @@ def test_failed_runs_are_explained_and_end_with_three(
     assert "tiny: 1 finished, 1 failed" in answer.err
     again = kdctl(f"sweep {name} --threads 1 --plugin breaks.py")
     again.refused("AttributeError: broken", "--retry-failed", code=3)
-    assert "2 runs: 2 done, 0 to do" in again.err
+    assert "2 runs: 1 done, 1 failed (--retry-failed), 0 to do" in again.err
     planned = kdctl(f"sweep {name} --plugin breaks.py --dry-run").out
     assert "1 done, 1 failed (--retry-failed), 0 to do" in planned
     retried = kdctl(f"sweep {name} --threads 1 --plugin breaks.py --retry-failed")

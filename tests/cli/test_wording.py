@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.wording import counted, duration, flop, percent
+from kdctl.cli.wording import counted, duration, flop, percent, standing
+
+
+def test_how_far_runs_are_names_what_there_is() -> None:
+    assert standing(16, to_do=16) == "0 done, 16 to do"
+    assert (
+        standing(16, to_do=1, dropped=5, failed=2) == "8 done, 5 dropped, 2 failed (--retry-failed), 1 to do"
+    )
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_longer_search_goes_on_from_the_shorter_one(workspace: Workspace, reci
     workflows.sweep(recipe(SEARCH.format(sampler="tpe", trials=2), teacher=""), workspace)
     longer = recipe(SEARCH.format(sampler="tpe", trials=3), teacher="")
     plan = workflows.plan_sweep(longer, workspace)
-    assert (plan.num_settled, plan.num_later, plan.num_configurations) == (2, 1, 3)
+    assert (plan.num_done, plan.num_later, plan.num_configurations) == (2, 1, 3)
     assert len(started(longer, workspace)) == 1
 
 
@@ -326,4 +326,4 @@ def test_a_teacher_that_is_a_student_too_is_counted_once(workspace: Workspace, r
     plan = workflows.plan_sweep(path, workspace)
     assert (len(plan.teachers), len(plan.runs), len(plan.to_do)) == (0, 4, 4)
     workflows.sweep(path, workspace)
-    assert workflows.plan_sweep(path, workspace).num_settled == 4
+    assert workflows.plan_sweep(path, workspace).num_done == 4
