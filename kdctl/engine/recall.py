@@ -1,4 +1,4 @@
-"""Teacher outputs from a table, for steps that are recorded.
+"""Teacher outputs from a table.
 
 What the host must know, which views are missing, it asks once, when an epoch begins. Then everything is
 queued without waiting: batches of missing views run and are kept before the chunk that needs them, and the
@@ -31,7 +31,7 @@ class Recall:
         self, table: TeacherTable, chunks: Chunks, order: EpochOrder, *, wishes: Sequence[Wish], ask: Ask
     ) -> None:
         """`order` is the place where each epoch's choices are copied to."""
-        self._table, self._chunks, self._order = table, chunks, order
+        self._table, self.chunks, self._order = table, chunks, order
         self._wishes, self._ask = wishes, ask
         size, device = chunks.num_images, order.rows.device
         self._views = chunks.train.views(order)
@@ -45,23 +45,26 @@ class Recall:
         self._num_aimed = self._num_kept = self._room = 0
         self._outputs: tuple[Outputs, ...] = ()
 
-    def prepare(self) -> bool:
-        """Keep what teachers say to the first chunk; False if there is no room, or no whole chunk.
+    def prepare(self, step: int = 0) -> bool:
+        """Keep what teachers say to the chunk of a step; False if there is no room, or it is no whole chunk.
 
         Afterwards the table has its place in memory, and so `read` can be recorded.
         """
-        if not self._is_whole(0):  # another size than a whole chunk may take another algorithm
+        chunk = self.chunks.of(step)
+        if not self._is_whole(chunk):  # another size than a whole chunk may take another algorithm
             return False
-        self.begin_epoch(0)
-        if self.lacks(0):
+        self.begin_epoch(step)
+        if self.lacks(chunk):
             self.aim()
             self.ask()
             self.keep()
-        return not bool(self._table.unknown(self._wishes, self._views[: len(self._aim)]).any())
+        first = self.chunks.first(chunk)
+        views = self._views[first : first + self.chunks.num_images]
+        return not bool(self._table.unknown(self._wishes, views).any())
 
     def begin_epoch(self, step: int) -> None:
         """See what is missing from `step` on of the order; the host waits for it."""
-        chunks = self._chunks
+        chunks = self.chunks
         self._views.copy_(chunks.train.views(self._order))
         first, last = chunks.of(step), len(chunks) - 1
         end = chunks.first(last) + (chunks.num_images if self._is_whole(last) else 0)
@@ -88,7 +91,7 @@ class Recall:
 
     def ask(self) -> None:
         """Run the teachers on what was aimed at."""
-        self._outputs = self._ask(self._chunks.train.gather(self._order, self._aim).images)
+        self._outputs = self._ask(self.chunks.train.gather(self._order, self._aim).images)
 
     def keep(self) -> None:
         """Keep what they said."""
@@ -101,8 +104,8 @@ class Recall:
         """Count one more batch of missing views as queued."""
         self._num_aimed = min(self._num_aimed + len(self._aim), len(self._wanted))
 
-    def read(self, places: Tensor) -> tuple[Outputs, ...]:
-        """Return what the teachers say to the images at `places` [B] of the epoch, which are known."""
+    def read(self, places: slice | Tensor) -> tuple[Outputs, ...]:
+        """Return what the teachers say to the images at `places` of the epoch, a slice or [B]; all are known."""
         return self._table.read(self._wishes, self._views[places])
 
     @property
@@ -114,7 +117,31 @@ class Recall:
 
     def _num_missing(self, chunk: int) -> int:
         """Return how many views were missing when the epoch began, up to the end of a whole chunk."""
-        return bisect_left(self._wanted, self._chunks.first(chunk) + self._chunks.num_images)
+        return bisect_left(self._wanted, self.chunks.first(chunk) + self.chunks.num_images)
 
     def _is_whole(self, chunk: int) -> bool:
-        return self._chunks.size(chunk) == self._chunks.num_images
+        return self.chunks.size(chunk) == self.chunks.num_images
+
+
+class TableReader:
+    """Serves the plain steps of one epoch from a table, and fills it before them."""
+
+    def __init__(self, recall: Recall, first_step: int) -> None:
+        """Find which views are missing from `first_step` on."""
+        recall.prepare(first_step)  # a new table knows its room once it holds a batch
+        recall.begin_epoch(first_step)
+        self._recall = recall
+
+    def outputs(self, step: int) -> tuple[Outputs, ...] | None:
+        """Return what the teachers say to the batch of a step, once that is kept; None if it cannot be."""
+        recall = self._recall
+        chunk = recall.chunks.of(step)
+        if not recall.can_serve(chunk):
+            return None
+        while recall.lacks(chunk):
+            recall.aim()
+            recall.ask()
+            recall.keep()
+            recall.count()
+        first = recall.chunks.first(chunk)
+        return recall.read(slice(first, first + recall.chunks.num_images))

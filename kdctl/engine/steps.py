@@ -10,7 +10,7 @@ from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
 from kdctl.engine.lookahead import ChunkReader
-from kdctl.engine.teacher_table import TableReader
+from kdctl.engine.recall import TableReader
 
 if TYPE_CHECKING:
     from kdctl.engine.member import Member

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kdctl.engine.batches import EpochOrder, TrainingSet
+from kdctl.engine.batches import TrainingSet
 from kdctl.engine.teacher_outputs import Ask, KeptRows, Place, Wish, gather_outputs, pick, places_of
 from kdctl.protocols.backbone import Outputs
 
@@ -72,58 +72,6 @@ class TeacherTable:
         capacity = min(self._num_views, (self._num_bytes - reserved) // max(wanted, 1))
         for name, example in examples.items():
             self._columns[name] = _Column(example, self._num_views, capacity)
-
-
-class TableReader:
-    """Serves the steps of one epoch from a table, and fills it ahead of them."""
-
-    def __init__(
-        self,
-        table: TeacherTable,
-        train: TrainingSet,
-        order: EpochOrder,
-        *,
-        first_step: int,
-        wishes: Sequence[Wish],
-        ask: Ask,
-    ) -> None:
-        """Find which views are unknown from `first_step` on."""
-        self._table, self._train, self._order = table, train, order
-        self._wishes, self._ask = wishes, ask
-        self._views = train.views(order)
-        self._served = len(train) - len(train) % train.batch_size
-        places = torch.arange(first_step * train.batch_size, self._served, device=self._views.device)
-        self._missing = places[table.unknown(wishes, self._views[places])]
-        self._lacking = table.lacking(wishes, self._views[self._missing])
-        self._filled = 0
-        self._full = False
-
-    def outputs(self, step: int) -> tuple[Outputs, ...] | None:
-        """Return what the teachers say to the batch of a step; None if it cannot be served.
-
-        Unknown views are run first: those of this step, and of coming ones to make a whole batch.
-        """
-        size = self._train.batch_size
-        end = (step + 1) * size
-        if end > self._served:
-            return None
-        needed = int(torch.searchsorted(self._missing, end))
-        while self._filled < needed:
-            if self._full or not self._fill(size):
-                self._full = True  # what it cannot keep is not run for it again
-                return None
-        return self._table.read(self._wishes, self._views[end - size : end])
-
-    def _fill(self, size: int) -> bool:
-        """Run the teachers on the next `size` unknown views; False if there is no room for them."""
-        places = self._missing[self._filled : self._filled + size]
-        count = len(places)
-        whole = torch.cat([places, places.new_zeros(size - count)])  # always the same shape
-        outputs = self._ask(self._train.gather(self._order, whole).images)
-        heads = gather_outputs(self._wishes, lambda place: pick(outputs, place)[:count])
-        done = self._table.write(self._lacking, self._views[places], heads)
-        self._filled += count if done else 0
-        return done
 
 
 def row_bytes(wishes: Sequence[Wish], outputs: Sequence[Outputs]) -> int:

@@ -24,11 +24,12 @@ from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.lookahead import ChunkReader, Chunks
 from kdctl.engine.member import Member
+from kdctl.engine.recall import Recall, TableReader
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.supply import CannotRecordError
 from kdctl.engine.teacher_outputs import Wish
-from kdctl.engine.teacher_table import TableReader, TeacherTable
+from kdctl.engine.teacher_table import TeacherTable
 from kdctl.engine.writer import BackgroundWriter
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.records import EpochResult, Selection, SplitMetrics
@@ -113,9 +114,9 @@ class Gang:
         """Return what serves an epoch's steps with teacher outputs; None if teachers run at each step."""
         wishes = self.wishes()
         ask = functools.partial(self.ask_teachers, wishes=wishes)
-        train, chunks = self.data.train, self.chunks
+        chunks = self.chunks
         if self.table is not None:
-            return TableReader(self.table, train, order, first_step=first_step, wishes=wishes, ask=ask)
+            return TableReader(Recall(self.table, chunks, order, wishes=wishes, ask=ask), first_step)
         if chunks.num_batches == 1:
             return None
         return ChunkReader(chunks, order, wishes=wishes, ask=ask)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from kdctl.engine.batches import TrainingSet
 from kdctl.engine.frozen import frozen_copy
+from kdctl.engine.lookahead import Chunks
 from kdctl.engine.member import Member
+from kdctl.engine.recall import Recall, TableReader
 from kdctl.engine.teacher_outputs import Wish, places_of
-from kdctl.engine.teacher_table import TableReader, TeacherTable, rows_are_independent
+from kdctl.engine.teacher_table import TeacherTable, rows_are_independent
 from kdctl.engine.trainer import Gang, TrainingData, fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
@@ -51,7 +53,8 @@ def ask(teacher: Backbone) -> Ask:
 
 
 def reader(table: TeacherTable, train: TrainingSet, ask: Ask, epoch: int = 0, step: int = 0) -> TableReader:
-    return TableReader(table, train, train.order(0, epoch), first_step=step, wishes=WISHES, ask=ask)
+    chunks = Chunks(train=train, num_batches=1)
+    return TableReader(Recall(table, chunks, train.order(0, epoch), wishes=WISHES, ask=ask), step)
 
 
 def test_every_view_has_a_number_of_its_own(train: TrainingSet) -> None:
@@ -124,7 +127,7 @@ def test_a_full_table_serves_what_it_knows(train: TrainingSet, ask: Ask) -> None
     assert serve.outputs(0) is not None
     assert serve.outputs(1) is None
     assert serve.outputs(1) is None
-    assert ask.batches == [16, 16]  # what there is no room for is tried once
+    assert ask.batches == [16]  # what there is no room for is not tried
     assert table.num_bytes == 16 * row_bytes
     assert reader(table, train, ask).outputs(0) is not None
 
