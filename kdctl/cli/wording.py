@@ -79,7 +79,9 @@ def describe_member(plan: RunPlan) -> str:
 
 
 def outcome(state: RunState, result: RunResult | None, reason: str) -> str:
-    """Word how a run ended."""
+    """Word how a run ended, or why it does not go on for now."""
+    if state is RunState.INTERRUPTED and reason:
+        return reason
     if result is None or state is not RunState.FINISHED:
         return f"{state.value}: {reason}" if reason else state.value
     last = result.selected[Selection.LAST.value].test.top1

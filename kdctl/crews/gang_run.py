@@ -261,8 +261,11 @@ class GangRun:
         )
 
     def _interrupt(self, member: Member) -> None:
-        pauses = member.epoch == self.trainer.until
-        reason = f"paused after epoch {member.epoch}" if pauses else f"stopped in epoch {member.epoch + 1}"
+        reason = (
+            f"paused after epoch {member.epoch} until it is decided which runs go on"
+            if member.epoch == self.trainer.until
+            else f"stopped in epoch {member.epoch + 1}; its state is saved"
+        )
         self.trainer.journal.interrupted(member.key, reason)
         self._end(member.key, RunState.INTERRUPTED, None, reason)
 

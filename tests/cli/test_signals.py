@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_or_killed_ends_as_if_it_had_not_been(
     ends = {runs: end_of(process) for runs, process in processes.items()}
     assert ends["int"][0] == 130
     assert "the same command goes on from here" in ends["int"][1]
-    assert "interrupted: stopped in epoch" in ends["int"][1]
+    assert "; its state is saved" in ends["int"][1]
     assert ends["kill"][0] == -signal.SIGKILL
     assert (tmp_path / "int").is_dir()
     assert not list((tmp_path / "int").glob("*/last.pt"))

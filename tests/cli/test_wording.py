@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.wording import counted, duration, flop, percent, standing
+from kdctl.cli.wording import counted, duration, flop, outcome, percent, standing
+from kdctl.records import RunState
+
+
+def test_a_run_that_does_not_go_on_for_now_is_worded_by_its_reason() -> None:
+    assert outcome(RunState.INTERRUPTED, None, "stopped in epoch 2") == "stopped in epoch 2"
+    assert outcome(RunState.INTERRUPTED, None, "") == "interrupted"
+    assert outcome(RunState.PRUNED, None, "it trails") == "pruned: it trails"
 
 
 def test_how_far_runs_are_names_what_there_is() -> None:

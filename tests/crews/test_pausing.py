@@ -77,7 +77,8 @@ def test_runs_pause_after_an_epoch_and_go_on_as_if_they_had_not(
         with hired(workspace, crew=crew, progress=seen) as executor:
             executor.complete(plans, until=until)
         assert workspace.store.past(keys, until) == set(keys)
-        assert [run.reason for run in workspace.store.runs(keys=keys)] == [f"paused after epoch {until}"] * 2
+        told = f"paused after epoch {until} until it is decided which runs go on"
+        assert [run.reason for run in workspace.store.runs(keys=keys)] == [told] * 2
         assert set(workspace.store.states(keys).values()) == {RunState.INTERRUPTED}
         assert set(workspace.store.states([teacher]).values()) == {RunState.FINISHED}
     with hired(workspace, crew=crew, progress=seen) as executor:
