@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -26,12 +26,16 @@ from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState, StoredRun
+from kdctl.records import RunResult, RunState
+from kdctl.store.store import Store
 from kdctl.trees import canonical_json
 from kdctl.workflows.sweep_plan import SweepPlan
 
 MEASURED_BATCH = 32
 """Images in the step that is measured."""
+
+_LATEST = 15
+"""Earlier runs of a kind that are looked at, at most: to sum up all epochs of thousands takes long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,7 @@ class _Pace:
     @functools.cached_property
     def _earlier(self) -> _EarlierRuns:
         """What runs took before: read when the first run is asked for."""
-        return _EarlierRuns(self._store.runs(), self._device, self._counted)
+        return _EarlierRuns(self._store, self._device, self._counted)
 
     def of_gangs(self, gangs: Sequence[Sequence[RunPlan]]) -> tuple[float, float]:
         """Return the time that devices spend on gangs, and the time until the last one ends."""
@@ -139,9 +143,10 @@ class _Pace:
 class _EarlierRuns:
     """What runs took that are finished."""
 
-    def __init__(self, runs: Sequence[StoredRun], device: str | None, counted: _CountedOperations) -> None:
+    def __init__(self, store: Store, device: str | None, counted: _CountedOperations) -> None:
         """Look at runs on `device`; None: on the one that was used last."""
-        self._counted = counted
+        self._store, self._counted = store, counted
+        runs = store.runs()
         self._begun = {run.key: run.epochs for run in runs if run.state is RunState.INTERRUPTED}
         trained = [
             (run, run.environment, run.result)
@@ -150,23 +155,36 @@ class _EarlierRuns:
         ]  # without time: imported, not trained
         if device is None:
             device = max(((run.updated, env.device) for run, env, _ in trained), default=("", ""))[1]
-        self._spent: dict[str, list[tuple[float, int]]] = {}
-        """By kind of run: seconds of its gang for an epoch, and how many shared them."""
+        self._trained: dict[str, dict[str, tuple[RunResult, int]]] = {}
+        """By kind of run and by key: what it gave, and the size of the last gang that it was in."""
         for run, environment, result in trained:
             if environment.device == device:
-                spent = (result.train_seconds / result.epochs, max(len(environment.gang.split()), 1))
-                self._spent.setdefault(_kind(run.plan), []).append(spent)
+                members = max(len(environment.gang.split()), 1)
+                self._trained.setdefault(_kind(run.plan), {})[run.key] = result, members
         self._rates: dict[str, float] = {}
 
     def rate(self, plan: RunPlan) -> float | None:
         """Return the operations a second that runs like this one reached; None if there were none."""
         kind = _kind(plan.tree())
-        if kind not in self._rates and kind in self._spent:
+        if kind not in self._rates and kind in self._trained:
             alone = self._counted.per_epoch(plan, with_teachers=False)
             teachers = self._counted.per_epoch(plan, with_teachers=True) - alone
-            rates = [(alone * members + teachers) / seconds for seconds, members in self._spent[kind]]
-            self._rates[kind] = median(rates)
+            self._rates[kind] = median(
+                (alone * members + teachers) / seconds for seconds, members in self._spent(kind)
+            )
         return self._rates.get(kind)
+
+    def _spent(self, kind: str) -> Iterator[tuple[float, float]]:
+        """Yield for the latest runs of a kind the seconds of an epoch, and how many runs shared them.
+
+        Gangs shrink at rungs and are cut for memory: the size is the average over the run's epochs.
+        """
+        latest = dict(list(self._trained[kind].items())[-_LATEST:])
+        shares = self._store.seconds_of(latest)
+        for key, (result, last_size) in latest.items():
+            own, undivided = shares.get(key, (0.0, 0.0))
+            size = result.train_seconds / own if own and not undivided else last_size
+            yield result.train_seconds / result.epochs, size
 
     def epochs_done(self, plan: RunPlan) -> int:
         return self._begun.get(plan.key, 0)

@@ -8,6 +8,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.crews.crew import Capacity, InThisProcess
+from kdctl.crews.execute import hired
 from kdctl.lab.bench import Bench
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
@@ -47,6 +48,21 @@ def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe
     assert basis == "earlier runs"
     assert took == pytest.approx(2 * 50 * sum(spent) / 2)
     assert seconds(recipe(GRID, teacher=""), workspace) == (0.0, "nothing to do")
+
+
+def test_runs_whose_gang_shrank_on_the_way_count_with_what_they_spent(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    schedule = "schedule = {name = 'constant', epochs = 4}"
+    plans = workflows.plan_sweep(recipe(GRID, teacher="", schedule=schedule), workspace).runs
+    with hired(workspace) as executor:
+        executor.complete(plans, until=3)
+        executor.complete(plans[:1])
+        executor.complete(plans[1:])
+    shares = [own for own, _ in workspace.store.seconds_of([plan.key for plan in plans]).values()]
+    longer = "schedule = {name = 'constant', epochs = 50}"
+    took, _ = seconds(recipe("method = 'ce'", teacher="", schedule=longer), workspace)
+    assert took == pytest.approx(50 / (sum(4 / share for share in shares) / 2))
 
 
 def test_epochs_that_are_done_are_not_counted_again(workspace: Workspace, recipe: RecipeWriter) -> None:
