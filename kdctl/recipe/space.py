@@ -106,7 +106,7 @@ def search_space(table: Any, resolver: Resolver) -> Search | None:
     if not fields:
         hint = "name at least one field with a range or choices."
         resolver.wrong("search", "[search.space] is empty.", hint)
-    ranges = _own_ranges(resolver) if {} in fields.values() else {}
+    ranges = _own_ranges(resolver, fields) if {} in fields.values() else {}
     space = {dotted: _choice(dotted, value, resolver, ranges) for dotted, value in fields.items()}
     good = {dotted: choice for dotted, choice in space.items() if choice is not None}
     if options is None or len(good) < len(space) or not good:
@@ -163,8 +163,7 @@ def _joint_axis(rows: Any, lists: Mapping[str, Any], resolver: Resolver) -> list
 def _is_field(dotted: str, where: str, resolver: Resolver) -> bool:
     if dotted.partition(".")[0] in SECTIONS:
         return True
-    hint = f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
-    resolver.wrong(where, f"[grid] {dotted} is not a field of a run.", hint)
+    resolver.wrong(where, f"[grid] {dotted} is not a field of a run.", _where_it_belongs(dotted, resolver))
     return False
 
 
@@ -192,8 +191,8 @@ def _fields(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _choice(dotted: str, value: Any, resolver: Resolver, ranges: Mapping[str, Range]) -> Choice | None:
     where = f"search.space.{dotted}"
     if dotted.partition(".")[0] not in SECTIONS:
-        hint = f"sections: {', '.join(SECTIONS)}."
-        resolver.wrong(where, f"[search.space] {dotted} is not a field of a run.", hint)
+        problem = f"[search.space] {dotted} is not a field of a run."
+        resolver.wrong(where, problem, _where_it_belongs(dotted, resolver))
     elif isinstance(value, list) and value:
         return tuple(value)
     elif value == {} and dotted in ranges:
@@ -219,17 +218,41 @@ def _range(table: Mapping[str, Any], resolver: Resolver, where: str) -> Range | 
     return None
 
 
-def _own_ranges(resolver: Resolver) -> dict[str, Range]:
-    """Return the ranges that options declare with `tunable`, of the plug-ins the recipe picks."""
+def _where_it_belongs(dotted: str, resolver: Resolver) -> str:
+    """Return the hint for a field without its section: the options of that name."""
+    found = [
+        f"{section}.{dotted}"
+        for section, kind in PLUGIN_SECTIONS.items()
+        if any(
+            item.name == dotted
+            for entry in resolver.catalog[kind].entries()
+            for item in dataclasses.fields(entry.config)
+        )
+    ]
+    if found:
+        return f"write {' or '.join(found)}."
+    return f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
+
+
+def _own_ranges(resolver: Resolver, fields: Mapping[str, Any]) -> dict[str, Range]:
+    """Return the ranges that options declare with `tunable`, of the plug-ins that may be picked.
+
+    Where those that a search chooses from do not agree on the range of an option, it has none.
+    """
     tree = resolver.merged.tree
     ranges: dict[str, Range] = {}
     for section, kind in PLUGIN_SECTIONS.items():
-        ranges |= _tunable(resolver, kind, section, default_name(section, tree))
+        chosen = fields.get(f"{section}.{NAME}", fields.get(section))
+        names = chosen if isinstance(chosen, list) else [look_up(tree, f"{section}.{NAME}")]
+        each = [_tunable(resolver, kind, section, name or default_name(section, tree)) for name in names]
+        for dotted in dict.fromkeys(dotted for own in each for dotted in own):
+            first, *others = dict.fromkeys(own[dotted] for own in each if dotted in own)
+            if not others:
+                ranges[dotted] = first
     return ranges
 
 
-def _tunable(resolver: Resolver, kind: str, dotted: str, default: str | None) -> dict[str, Range]:
-    name = look_up(resolver.merged.tree, f"{dotted}.{NAME}") or default
+def _tunable(resolver: Resolver, kind: str, dotted: str, name: Any) -> dict[str, Range]:
     entry = resolver.catalog[kind].find(name) if isinstance(name, str) else None
     ranges: dict[str, Range] = {}
     for item in dataclasses.fields(entry.config) if entry else ():
@@ -237,5 +260,6 @@ def _tunable(resolver: Resolver, kind: str, dotted: str, default: str | None) ->
         if RANGE in item.metadata:
             ranges[inner] = item.metadata[RANGE]
         if COMPONENT in item.metadata:
-            ranges |= _tunable(resolver, item.metadata[COMPONENT], inner, item.metadata[COMPONENT_DEFAULT])
+            picked = look_up(resolver.merged.tree, f"{inner}.{NAME}") or item.metadata[COMPONENT_DEFAULT]
+            ranges |= _tunable(resolver, item.metadata[COMPONENT], inner, picked)
     return ranges

@@ -214,6 +214,33 @@ def test_an_empty_range_is_the_fields_own_also_of_what_is_silently_picked(bench)
     assert bench.recipe(text).search.space == {"optimizer.weight_decay": Range(low=1e-5, high=1e-2, log=True)}
 
 
+@pytest.mark.parametrize("names", ["['kd']", "['KD']", "['kd', 'dist']"])
+def test_an_empty_range_is_that_of_what_the_search_picks(bench, names: str) -> None:
+    text = f"{BASE}method = 'simkd'\n[search.space]\nmethod.name = {names}\nmethod.temperature = {{}}"
+    assert bench.recipe(text).search.space["method.temperature"] == Range(low=1.0, high=20.0, log=True)
+
+
+def test_an_option_has_no_range_where_those_to_choose_from_disagree(bench) -> None:
+    text = f"{BASE}[search.space]\noptimizer.name = ['sgd', 'adamw']\noptimizer.learning_rate = {{}}"
+    assert "optimizer.learning_rate has no range of its own" in bench.mistake(text)
+
+
+@pytest.mark.parametrize("table", ["[search.space]\n{} = [1, 2]", "[grid]\n{} = [1, 2]"])
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [
+        ("epochs", "write schedule.epochs."),
+        ("temperature", "write method.temperature."),
+        ("teachers", "fields start with one of: data"),
+    ],
+)
+def test_a_field_without_its_section_is_told_where_it_belongs(
+    bench, table: str, field: str, hint: str
+) -> None:
+    said = bench.mistake(BASE + table.format(field))
+    assert f"{field} is not a field of a run. // {hint}" in said
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
