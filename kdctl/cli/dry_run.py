@@ -60,6 +60,7 @@ def show_sweep_plan(
         else "estimated time: unknown, the data are not here",
         *_room(disk),
         *_limits(plan),
+        *joined(plan),
     ]
     lines[:0] = [f"{layer.source}: {assignments(layer)}" for layer in plan.recipe.layers if layer.above_grid]
     search = plan.recipe.search
@@ -78,6 +79,15 @@ def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
         plan.num_runs, to_do=plan.num_to_do, dropped=plan.num_dropped, failed=plan.num_failed
     )
     return f"{counted(plan.num_runs, 'run')}: {told}{standing_of}"
+
+
+def joined(plan: SweepPlan) -> Iterator[str]:
+    """Warn that a grid that drops was extended: its table may not be that of a fresh one."""
+    if plan.joins_decided:
+        yield (
+            "note: new configurations join those that were decided about: all are judged anew, but what was "
+            "trained stays in the table, also where a fresh sweep would have dropped it"
+        )
 
 
 def _time(estimate: Estimate) -> str:

@@ -57,7 +57,7 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import lacking_room, show_sweep_plan, sweep_standing
+    from kdctl.cli.dry_run import joined, lacking_room, show_sweep_plan, sweep_standing
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
 
@@ -83,7 +83,7 @@ def sweep(
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
             say(sweep_standing(plan))
-        for line in lacking_room(disk) if not quiet else ():
+        for line in (*lacking_room(disk), *joined(plan)) if not quiet else ():
             say(line)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,

@@ -59,6 +59,19 @@ class SweepPlan:
         return 0 if self.retry_failed else sum(state is RunState.FAILED for state in self.states.values())
 
     @property
+    def joins_decided(self) -> bool:
+        """Whether new configurations join a grid of which some were dropped or trained on already.
+
+        All are judged anew then, but what was trained stays: a fresh sweep might have dropped it.
+        """
+        limits, search = self.recipe.limits, self.recipe.search
+        known = {plan.configuration: self.states.get(plan.key) for plan in reversed(self.runs)}
+        are_new = [state is None for state in known.values()]
+        return (
+            limits.drops and search is None and any(are_new) and SETTLED.intersection(known.values()) != set()
+        )
+
+    @property
     def num_dropped(self) -> int:
         """How many runs are not worth training any more, by what is decided already."""
         return sum(state is RunState.PRUNED for state in self.states.values())

@@ -111,6 +111,8 @@ def test_a_start_counts_what_was_dropped_as_its_dry_run_does(
     standing = f"{9 - num_dropped} done, {num_dropped} dropped, 0 to do"
     assert f"; {standing}" in kdctl(f"{command} --dry-run").out
     assert kdctl(command).err.splitlines()[0] == f"9 runs: {standing}"
+    joined = f"{command} -o grid.optimizer.learning_rate=[1e-9,0.05,0.1,0.2] --dry-run"
+    assert "note: new configurations join those that were decided about" in kdctl(joined).out
 
 
 def test_a_dry_run_names_the_rungs_and_what_they_save(kdctl: Kdctl, recipe: WriteRecipe) -> None:

@@ -141,6 +141,24 @@ def test_what_was_dropped_counts_among_those_that_a_winner_was_chosen_from(
     assert winner.num_candidates == len(RATES)
 
 
+def test_what_joins_is_judged_with_all_and_what_was_trained_stays(
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
+) -> None:
+    rungs = "[pruning]\nepochs = [3]\nkeep = 0.3\nmetric = 'test'\n"
+    body = "method = 'ce'\n[grid]\noptimizer.learning_rate = [1e-30, 1e-20{}]\n" + rungs
+    few, more = (body.format(rates) for rates in ("", ", 0.1"))
+    assert not workflows.plan_sweep(recipe(few, **LINES), workspace).joins_decided
+    first = workflows.sweep(recipe(few, **LINES), workspace)
+    assert {run.state for run in first.runs} == {RunState.FINISHED}  # equals stay
+    assert not workflows.plan_sweep(recipe(few, **LINES), workspace).joins_decided
+    assert workflows.plan_sweep(recipe(more, **LINES), workspace).joins_decided
+    extended = workflows.sweep(recipe(more, **LINES), workspace)
+    assert {run.state for run in extended.runs} == {RunState.FINISHED}
+    fresh = by_rate(workflows.sweep(recipe(more, **LINES), undisturbed).runs)
+    assert {run.state for rate in (1e-30, 1e-20) for run in fresh[rate]} == {RunState.PRUNED}
+    assert {run.state for run in fresh[0.1]} == {RunState.FINISHED}
+
+
 def test_a_start_after_the_end_does_nothing(workspace: Workspace, pruned: Path) -> None:
     workflows.sweep(pruned, workspace)
     before = workspace.store.runs()
