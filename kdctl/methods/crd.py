@@ -63,7 +63,11 @@ class MemoryBank(nn.Module):
 
         Taken from the products with the whole bank: N numbers an anchor instead of M * D.
         """
-        return dot_products(anchors, self.vectors).gather(1, samples) / temperature
+        products = dot_products(anchors, self.vectors)
+        places = samples + len(self.vectors) * torch.arange(len(samples), device=samples.device)[:, None]
+        # Not `gather`: on a GPU in deterministic mode its backward pass copies strides from the host (torch's
+        # `_scatter_via_index_put`), which a CUDA graph cannot record.
+        return products.flatten().index_select(0, places.flatten()).view_as(samples) / temperature
 
     def normalisation(self, scores: Tensor) -> Tensor:
         """Return `log_mean`; while it is not known, that of `scores`: they are the first batch's."""

@@ -45,6 +45,13 @@ HOST_READS = frozenset(
         "aten::unique_consecutive",
         "aten::repeat_interleave",
         "aten::bincount",
+        "aten::lift_fresh",  # torch.tensor(3.0, device=...) is a copy from the host; torch.full is none
+        # In deterministic mode a GPU copies strides from the host for these (not in all versions of torch);
+        # the backward pass of `gather` has one of them, that of `index_select` has none.
+        "aten::scatter",
+        "aten::scatter_",
+        "aten::scatter_add",
+        "aten::scatter_add_",
     }
 )
 """What makes the host wait for the device, or the shape of a result depend on data."""
