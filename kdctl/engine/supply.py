@@ -35,6 +35,7 @@ class Supply:
     def __init__(self, gang: Gang, lanes: Lanes) -> None:
         """Nothing is recorded yet."""
         self._gang = gang
+        self._lanes = lanes
         self.lane = lanes.open()
         """Where batches come from: members wait for it, and it for them."""
         self._teacher_lane = lanes.open()
@@ -102,7 +103,12 @@ class Supply:
             CannotRecordError: it cannot be recorded.
         """
         feed, size = self.feed, self._gang.data.train.size(step)
+        current = self._lanes.current()
+        for lane in self.lanes:
+            current.wait_for(lane)
         self._stand_before(step)
+        for lane in self.lanes:
+            lane.wait_for(current)
         self._watch(feed.lookout.chunks.of(step))
         self.lane.wait_for(self._teacher_lane)
         stand = functools.partial(feed.stand_before, step)
