@@ -105,7 +105,7 @@ class Recall:
         self._num_aimed = min(self._num_aimed + len(self._aim), len(self._wanted))
 
     def read(self, places: slice | Tensor) -> tuple[Outputs, ...]:
-        """Return what the teachers say to the images at `places` of the epoch, a slice or [B]; all are known."""
+        """Return what the teachers say to the images at `places` of the epoch (a slice or [B]), all known."""
         return self._table.read(self._wishes, self._views[places])
 
     @property
