@@ -64,12 +64,10 @@ class SweepPlan:
 
         All are judged anew then, but what was trained stays: a fresh sweep might have dropped it.
         """
-        limits, search = self.recipe.limits, self.recipe.search
-        known = {plan.configuration: self.states.get(plan.key) for plan in reversed(self.runs)}
-        are_new = [state is None for state in known.values()]
-        return (
-            limits.drops and search is None and any(are_new) and SETTLED.intersection(known.values()) != set()
-        )
+        if not self.recipe.limits.drops or self.recipe.search:
+            return False
+        first = {plan.configuration: self.states.get(plan.key) for plan in reversed(self.runs)}
+        return None in first.values() and any(state in SETTLED for state in first.values())
 
     @property
     def num_dropped(self) -> int:
