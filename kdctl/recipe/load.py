@@ -11,7 +11,7 @@ from typing import Any
 
 from kdctl.errors import Mistake, UsageError, suggestion
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
-from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS
+from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS
 
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""
@@ -70,8 +70,6 @@ def override_layer(overrides: Sequence[str]) -> Layer:
         if not equals or not all(key.split(".")):
             problem, hint = f"{OVERRIDES} {word}: this is not key=value.", "write -o section.option=value."
             mistakes.append(Mistake(problem=problem, hint=hint))
-        elif mistake := _unknown_heading(key.partition(".")[0], f"{OVERRIDES} {word}"):
-            mistakes.append(mistake)
         elif key.partition(".")[0] in _OF_A_FILE:
             problem = f"{OVERRIDES} {word}: `{key}` is not a value that a run could have."
             mistakes.append(Mistake(problem=problem, hint="write it in the recipe's file."))
@@ -148,20 +146,13 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 
 
 def _layer(tree: dict[str, Any], source: str) -> Layer:
-    mistakes = [mistake for key in tree if (mistake := _unknown_heading(key, source))]
+    mistakes: list[Mistake] = []
     if tree.get("schema", 1) != 1:
         problem = f"{source}: schema = {tree['schema']!r} is not known."
         mistakes.append(Mistake(problem=problem, hint="write schema = 1."))
     whens = _whens(tree.get("when", []), source, mistakes)
     values = {key: value for key, value in tree.items() if key not in _OF_A_FILE}
     return Layer(source=source, values=values, whens=whens, mistakes=tuple(mistakes))
-
-
-def _unknown_heading(key: str, where: str) -> Mistake | None:
-    known = (*SECTIONS, *HEADINGS)
-    if key in known:
-        return None
-    return Mistake(problem=f"{where}: a recipe has no '{key}'.", hint=suggestion(key, known, "Sections"))
 
 
 def _whens(blocks: Any, source: str, mistakes: list[Mistake]) -> tuple[When, ...]:

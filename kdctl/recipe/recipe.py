@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
+from kdctl.recipe.headings import unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE
@@ -139,7 +140,7 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     tree = merged.tree
     source = next(layer.source for layer in reversed(layers) if layer.source not in (OVERRIDES, SMOKE))
     resolver = Resolver(merged, catalog, source)
-    resolver.mistakes.extend(mistake for layer in layers for mistake in _mistakes_in_layer(layer))
+    resolver.mistakes.extend(mistake for layer in layers for mistake in _mistakes_in_layer(layer, catalog))
     seeds, points = _seeds(resolver), _points(resolver)
     recipe = Recipe(
         source=source,
@@ -174,12 +175,13 @@ def plugin_paths(layers: Sequence[Layer]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def _mistakes_in_layer(layer: Layer) -> list[Mistake]:
+def _mistakes_in_layer(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
+    yield from unknown_headings(layer, catalog)
+    yield from layer.mistakes
     plugins = layer.values.get("plugins", [])
-    if _are_texts(plugins):
-        return [*layer.mistakes]
-    problem = f"{layer.source}: plugins = {plugins!r} is not a list of files."
-    return [*layer.mistakes, Mistake(problem=problem, hint="write plugins = ['mine.py'].")]
+    if not _are_texts(plugins):
+        problem = f"{layer.source}: plugins = {plugins!r} is not a list of files."
+        yield Mistake(problem=problem, hint="write plugins = ['mine.py'].")
 
 
 def _points(resolver: Resolver) -> tuple[Point, ...]:

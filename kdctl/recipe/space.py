@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, RANGE, Range
+from kdctl.recipe.headings import fields_called
 from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, default_name
@@ -219,17 +220,7 @@ def _range(table: Mapping[str, Any], resolver: Resolver, where: str) -> Range | 
 
 
 def _where_it_belongs(dotted: str, resolver: Resolver) -> str:
-    """Return the hint for a field without its section: the options of that name."""
-    found = [
-        f"{section}.{dotted}"
-        for section, kind in PLUGIN_SECTIONS.items()
-        if any(
-            item.name == dotted
-            for entry in resolver.catalog[kind].entries()
-            for item in dataclasses.fields(entry.config)
-        )
-    ]
-    if found:
+    if found := fields_called(dotted, resolver.catalog):
         return f"write {' or '.join(found)}."
     return f"fields start with one of: {', '.join(SECTIONS)}. Seeds go into `seeds`."
 

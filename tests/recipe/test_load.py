@@ -89,6 +89,16 @@ def test_unknown_headings_get_a_suggestion(bench) -> None:
     assert "x.toml: a recipe has no 'optimiser'. // did you mean 'optimizer'?" in said
 
 
+@pytest.mark.parametrize(
+    ("word", "field"),
+    [("epochs", "schedule.epochs"), ("lr", "optimizer.learning_rate"), ("batch_size", "data.batch_size")],
+)
+def test_an_option_without_its_section_is_told_where_it_belongs(bench, word: str, field: str) -> None:
+    problem = f"a recipe has no '{word}'. // write {field}."
+    assert bench.mistake(f"{word} = 5\n{PAIR}") == f"x.toml: {problem}"
+    assert bench.mistake(PAIR, f"{word}=5") == f"-o {word}=5: {problem}"
+
+
 def test_an_unknown_schema_is_refused(bench) -> None:
     assert "x.toml: schema = 2 is not known. // write schema = 1." in bench.mistake(f"schema = 2\n{PAIR}")
 

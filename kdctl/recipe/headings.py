@@ -1,0 +1,46 @@
+"""What a recipe says at its top that no recipe has, and where it belongs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from kdctl.errors import Mistake, suggestion
+from kdctl.recipe.layers import Layer, flat
+from kdctl.recipe.load import OVERRIDES
+from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS, Catalog
+
+
+def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
+    """Yield a mistake for each key of a layer that a recipe does not have."""
+    known = (*SECTIONS, *HEADINGS)
+    fields = flat(layer.values) if layer.source == OVERRIDES else layer.values
+    for dotted, value in fields.items():
+        heading = dotted.partition(".")[0]
+        if heading in known:
+            continue
+        word = f" {dotted}={json.dumps(value, default=str)}" if layer.source == OVERRIDES else ""
+        found = fields_called(heading, catalog)
+        yield Mistake(
+            problem=f"{layer.source}{word}: a recipe has no '{heading}'.",
+            hint=f"write {' or '.join(found)}." if found else suggestion(heading, known, "Sections"),
+        )
+
+
+def fields_called(name: str, catalog: Catalog) -> list[str]:
+    """Return the fields of a run whose option has this name, or these initials: 'lr' is a learning rate."""
+    return list(
+        dict.fromkeys(
+            f"{section}.{option.name}"
+            for section, kind in PLUGIN_SECTIONS.items()
+            for entry in catalog[kind].entries()
+            for option in dataclasses.fields(entry.config)
+            if name in (option.name, _initials(option.name))
+        )
+    )
+
+
+def _initials(name: str) -> str:
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
