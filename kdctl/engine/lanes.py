@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import warnings
+import weakref
 from collections.abc import Callable, Generator
 from typing import ClassVar, Protocol
 
@@ -68,6 +69,8 @@ class CudaLane:
         self.stream = stream
         self._done = torch.cuda.Event()
         self._pool = torch.cuda.graph_pool_handle()
+        self._records: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+        """Those that can still be run."""
 
     def run(self, work: Work) -> None:
         """Queue work on the stream."""
@@ -89,6 +92,8 @@ class CudaLane:
         with _no_host_reads():
             self.run(rehearse)
         self.stream.synchronize()
+        if not self._records:  # torch gives a pool up with its last graph, and refuses to take it up again
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         if randomness is not None:
             graph.register_generator_state(randomness)
@@ -101,6 +106,7 @@ class CudaLane:
         except torch.AcceleratorError as error:
             CudaLane.failure = str(error).partition("\n")[0]
             raise
+        self._records.add(graph)
         return graph.replay
 
     def wait_for(self, other: Lane) -> None:

@@ -135,6 +135,23 @@ def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
     assert value.tolist() == [4.0, 4.0, 4.0]
 
 
+def test_a_lane_records_again_after_all_its_records_are_gone() -> None:
+    """Something that a record left in the lane's memory may outlive it."""
+    left: list[torch.Tensor] = []
+    source = torch.ones(1000, device="cuda")
+    lane = CudaLanes(torch.device("cuda")).open()
+
+    def leave() -> None:
+        left.append(source + 1)
+
+    for _ in range(3):
+        replay = lane.record(leave, rehearse=lambda: None)
+        lane.run(replay)
+        torch.cuda.synchronize()
+        assert (left[-1] == 2).all()
+        del replay
+
+
 def test_lanes_wait_for_each_other_and_are_given_out_again() -> None:
     device = torch.device("cuda")
     lanes = CudaLanes(device)
