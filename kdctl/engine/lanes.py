@@ -97,15 +97,10 @@ class CudaLane:
         graph = torch.cuda.CUDAGraph()
         if randomness is not None:
             graph.register_generator_state(randomness)
-        # What other threads do, such as write a checkpoint, must not break the capture.
-        mode = "thread_local"
-        capture = torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode=mode)
         try:
-            with _no_garbage_collection(), capture:
-                work()
+            self._capture(graph, work)
         except torch.AcceleratorError as error:
-            CudaLane.failure = str(error).partition("\n")[0]
-            raise
+            raise explained(error) from error
         self._records.add(graph)
         return graph.replay
 
@@ -116,6 +111,14 @@ class CudaLane:
         if other.stream != self.stream:
             other._done.record(other.stream)
             self.stream.wait_event(other._done)
+
+    def _capture(self, graph: torch.cuda.CUDAGraph, work: Work) -> None:
+        # What other threads do, such as write a checkpoint, must not break the capture.
+        mode = "thread_local"
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode=mode)
+        # The outer context gives the caller its stream back, which a capture that fails may forget to do.
+        with _no_garbage_collection(), torch.cuda.stream(self.stream), capture:
+            work()
 
 
 class CudaLanes:
@@ -138,6 +141,19 @@ class CudaLanes:
     def current(self) -> CudaLane:
         """Return the current stream."""
         return CudaLane(torch.cuda.current_stream(self._device))
+
+
+def explained(error: torch.AcceleratorError) -> RuntimeError:
+    """Return what to say of a capture that failed: a lack of memory, or what CUDA refused for good.
+
+    A capture that broke fails once more where it ends, and that error says less than the one before it.
+    """
+    cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+    reason = str(cause).partition("\n")[0]
+    if "out of memory" in reason or "out of memory" in str(error):  # torch's allocator, or CUDA for the graph
+        return torch.OutOfMemoryError(reason)
+    CudaLane.failure = reason
+    return RuntimeError(reason)
 
 
 @contextlib.contextmanager
