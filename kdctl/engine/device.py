@@ -55,6 +55,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UsageError: there is no such device here.
     """
+    _set_variables_of_cuda()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -73,8 +74,7 @@ def choose_device(name: str) -> torch.device:
 
 def prepare(compute: Compute, num_threads: int | None) -> None:
     """Set torch's global switches, once per process, before any work."""
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # else streams wait for each other
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
+    _set_variables_of_cuda()
     # Says the same as use_deterministic_algorithms(), which imports torch's compiler: a second and more.
     torch.set_deterministic_debug_mode("error" if compute.options.deterministic else "default")
     # Deterministic torch also fills every new tensor, hundreds a step, lest somebody reads it unwritten.
@@ -86,6 +86,12 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
         torch.cuda.set_device(compute.device.index or 0)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+
+
+def _set_variables_of_cuda() -> None:
+    """Set what CUDA reads once, when a process first touches a GPU; what somebody set already stays."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # else streams wait for each other
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
 
 
 def has_fast_bf16(device: torch.device) -> bool | None:

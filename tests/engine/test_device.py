@@ -36,6 +36,13 @@ def _switches() -> Iterator[None]:
         os.environ.pop(name, None)
 
 
+@pytest.mark.usefixtures("_switches")
+def test_choosing_a_device_sets_what_cuda_reads_when_it_is_first_touched() -> None:
+    os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
+    choose_device("auto")
+    assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == "32"
+
+
 def test_auto_takes_a_gpu_where_there_is_one() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert choose_device("cpu") == CPU
