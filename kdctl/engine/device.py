@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -81,6 +82,7 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
+    _let_fp32_be_fp32()
     keep_freed_memory()
     if compute.device.type == "cuda":  # what names no device, such as a capture's start, means this one
         torch.cuda.set_device(compute.device.index or 0)
@@ -92,6 +94,17 @@ def _set_variables_of_cuda() -> None:
     """Set what CUDA reads once, when a process first touches a GPU; what somebody set already stays."""
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # else streams wait for each other
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
+
+
+def _let_fp32_be_fp32() -> None:
+    """Forbid TF32, ten bits of mantissa, which torch takes for convolutions of fp32 unless told otherwise.
+
+    What a recipe calls fp32 is so on every device. And folding is held against 1e-4: TF32 is off by more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions prefer a newer way, with which older code fails
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def has_fast_bf16(device: torch.device) -> bool | None:

@@ -26,11 +26,13 @@ def _switches() -> Iterator[None]:
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
         torch.get_num_threads(),
+        torch.backends.cudnn.allow_tf32,
     )
     yield
     torch.use_deterministic_algorithms(before[0])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:3]
     torch.set_num_threads(before[3])
+    torch.backends.cudnn.allow_tf32 = before[4]
     torch.utils.deterministic.fill_uninitialized_memory = fills
     for name in set(variables) - known:
         os.environ.pop(name, None)
@@ -64,6 +66,8 @@ def test_preparing_sets_every_switch(deterministic: bool) -> None:
     assert torch.backends.cudnn.deterministic is deterministic
     assert torch.backends.cudnn.benchmark is not deterministic
     assert torch.get_num_threads() == 1
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == "32"
