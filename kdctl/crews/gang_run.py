@@ -35,7 +35,7 @@ from kdctl.lab.teacher_cache import find_table
 from kdctl.lab.teachers import load_teacher
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
-from kdctl.trouble import MachineError, troubles_named
+from kdctl.trouble import GOES_ON, MachineError, Trouble, troubles_named
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ class GangTrainer:
         if failure.trouble is not None:
             raise MachineError(failure.trouble)
         self.on_failure(failure)
+        if failure.device_lost:
+            raise MachineError(_lost_device(failure))
         ours = run.still_ours()
         if len(plans) > 1 and failure.out_of_memory:
             del run  # and with it the members
@@ -114,6 +116,14 @@ class GangTrainer:
             self.journal.failed(plan.key, failure)
             self.end(plan.key, RunState.FAILED, None, failure.problem)
         return {plan.key: failure for plan in ours}
+
+
+def _lost_device(failure: Failure) -> Trouble:
+    """Say that the device computes nothing more for this process, whichever run it is asked to train."""
+    return Trouble(
+        problem=f"the device failed: {failure.problem}",
+        hint=f"if one run brings it down again and again, --slots 2 lets the others go on; {GOES_ON}",
+    )
 
 
 @dataclass(kw_only=True)

@@ -198,3 +198,42 @@ def test_workers_that_find_the_data_gone_leave_and_fail_no_run(
         assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
         (tmp_path / "unplugged").rename(taken)
         assert_goes_on_like_undisturbed(path, workspace, TWO, tmp_path)
+
+
+BREAKS = '''
+from pathlib import Path
+
+import torch
+
+from kdctl.methods.ce import CrossEntropy
+from kdctl.protocols.distiller import methods
+
+
+@methods.register("bound to break", label="Bound to break")
+class BoundToBreak(CrossEntropy):
+    """Trains until the device breaks."""
+
+    def losses(self, step):
+        if Path({broken!r}).exists():
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return super().losses(step)
+'''
+
+
+@pytest.mark.usefixtures("forget_plugins")
+@pytest.mark.parametrize("gang_size", [1, 4])
+def test_a_device_that_breaks_stops_the_sweep_and_fails_no_run(
+    recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, gang_size: int
+) -> None:
+    broken = tmp_path / "broken"
+    (tmp_path / "breaks.py").write_text(BREAKS.format(broken=str(broken)))
+    grid = GRID.replace("'ce'", "'bound to break'")
+    path = recipe(grid, **ALONE, schema="schema = 1\nplugins = ['breaks.py']")
+    seen = Disturbance(broken.touch, after_epochs=6)
+    stopped = workflows.sweep(path, workspace, progress=seen, gang_size=gang_size)
+    assert stopped.trouble is not None
+    assert "unspecified launch failure" in stopped.trouble.problem
+    assert stopped.failures == ()
+    assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
+    broken.unlink()
+    assert_goes_on_like_undisturbed(path, workspace, InThisProcess(), tmp_path)
