@@ -21,10 +21,15 @@ def bench(
     dataset: words.Dataset = None,
     protocol: words.Protocol = None,
     gang: Annotated[
-        int, options.number("--gang", "Members of the gang.", least=1, most=options.LARGEST_GANG)
+        int,
+        options.number(
+            "--gang", "Runs of the gang that is held against a run alone.", least=1, most=options.LARGEST_GANG
+        ),
     ] = 8,
-    steps: Annotated[int, options.number("--steps", "Steps of a round.", least=1)] = 10,
-    rounds: Annotated[int, options.number("--rounds", "Rounds; the median counts.", least=1)] = 5,
+    steps: Annotated[int, options.number("--steps", "Training steps in a round.", least=1)] = 10,
+    rounds: Annotated[
+        int, options.number("--rounds", "How often both are measured, in turns; the median counts.", least=1)
+    ] = 5,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     data: options.Data = options.DEFAULT_DATA,
@@ -34,9 +39,11 @@ def bench(
     teacher_cache: options.TeacherCache = "off",
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
-    """Measure how fast a run trains here, alone and in a gang. Nothing is trained to an end or stored.
+    """Measure how fast a run trains here, alone and in a gang that shares the teacher.
 
     For example: kdctl bench --teacher wrn_40_2 --student resnet8x4 --gang 8
+
+    Nothing is trained to an end or stored.
     """
     from kdctl import workflows
 

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from kdctl.store.briefs import RunBrief
     from kdctl.workflows.differences import RunDifference
 
-RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Run key, or its first digits.")]
+RunKey = Annotated[
+    str, typer.Argument(metavar="RUN", help="Key of a run, or its first digits: kdctl runs list.")
+]
 
 SHOWN_DIGITS = 16
 """Digits of a key in lists: all of them, so that a line can be copied."""
 
-browsing = typer.Typer(help="List, show, compare, remove and slim stored runs.", no_args_is_help=True)
+browsing = typer.Typer(
+    help="List, show, compare and remove stored runs, or free the disk of their checkpoints.",
+    no_args_is_help=True,
+)
 
 
 @browsing.command("list")
@@ -34,7 +39,10 @@ def list_runs(
         str, typer.Option(help="Only runs that changed since: 2026-01-31, '2026-01-31 18:00' (UTC), 12h, 3d.")
     ] = "",
     sort: Annotated[
-        str, typer.Option(help="student, teacher, method, seed, state, updated or top1; else as planned.")
+        str,
+        typer.Option(
+            help="student, teacher, method, seed, state, updated or top1; else in the order of planning."
+        ),
     ] = "",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     runs: options.Runs = options.DEFAULT_RUNS,

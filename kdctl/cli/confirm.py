@@ -19,7 +19,8 @@ def confirm(
         ),
     ] = None,
     select: Annotated[
-        Selection | None, typer.Option(help="Which epoch counts; as the recipe's [report] says, else last.")
+        Selection | None,
+        typer.Option(help="Which epoch counts; if not given, the one of the sweep's report."),
     ] = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
@@ -32,14 +33,14 @@ def confirm(
     slurm_option: options.SlurmOptions = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    form: Annotated[str, typer.Option("--format", help="markdown, csv or json.")] = "markdown",
+    form: options.TableFormat = "markdown",
 ) -> None:
     """Run the winner of a sweep and its baseline again, on seeds that had no part in choosing it.
 
     For example: kdctl confirm lr_grid --seeds 5
 
-    The best of many looks too good on the seeds that chose it. The table shows both, and compares winner and
-    baseline on the fresh ones alone. The same command again trains nothing.
+    The best of many looks too good on the seeds that chose it. The table shows both results, and compares
+    winner and baseline on the fresh seeds alone. The same command again trains nothing.
     """
     from kdctl import workflows
     from kdctl.cli.console import say

@@ -14,10 +14,13 @@ from kdctl.records import Evaluation, Latency, Selection
 
 def evaluate(
     subject: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT", help="Run key (or its start), or a file.")
+        str,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT", help="Key of a run, or its first digits: kdctl runs list; or a file."
+        ),
     ],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    select: Annotated[Selection, typer.Option(help="Which epoch's model of a run.")] = Selection.LAST,
+    select: Annotated[Selection, typer.Option(help="Which epoch's model of the run.")] = Selection.LAST,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")] = False,
     export: Annotated[
         Path | None, typer.Option(help="Also write the model to FILE.onnx or FILE.pt2, checked.")
@@ -32,7 +35,10 @@ def evaluate(
     threads: options.Threads = None,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
-    """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers."""
+    """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers.
+
+    For example: kdctl eval 3f2a --per-class
+    """
     from kdctl import workflows
     from kdctl.cli.console import say
     from kdctl.plugins import load_plugin_file

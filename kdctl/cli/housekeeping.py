@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rm(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run keys, or their first digits.")],
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Keys of runs, or their first digits.")],
     force: Annotated[
         bool, typer.Option("--force", help="Remove teachers, too, that other runs were taught by.")
     ] = False,

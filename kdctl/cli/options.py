@@ -10,8 +10,14 @@ import typer
 
 from kdctl.errors import UsageError
 
+RECIPE = "What to run"
+FOLDERS = "Folders"
+MACHINE = "Where and how it is computed"
+OUTPUT = "Output"
+"""Headings of a verb's help, below what is the verb's own."""
 
-def number(option: str, text: str, *, least: int, most: int | None = None) -> Any:
+
+def number(option: str, text: str, *, least: int, most: int | None = None, panel: str | None = None) -> Any:
     """Return an option that takes a whole number within bounds; another one is a problem with a hint.
 
     Args:
@@ -19,6 +25,7 @@ def number(option: str, text: str, *, least: int, most: int | None = None) -> An
         text: its help.
         least: the smallest number.
         most: the largest one; no bound if not given.
+        panel: the heading in a verb's help; that of its own options if not given.
     """
     bounds = f"{least} or more" if most is None else f"from {least} to {most}"
 
@@ -28,29 +35,60 @@ def number(option: str, text: str, *, least: int, most: int | None = None) -> An
             return int(digits)
         raise UsageError(f"{option} {word} is not possible.", f"give a whole number, {bounds}.")
 
-    return typer.Option(option, parser=read, metavar="N", help=text)
+    return typer.Option(option, parser=read, metavar="N", help=text, rich_help_panel=panel)
 
 
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders and of the database kdctl.db.")]
-Data = Annotated[Path, typer.Option("--data", help="Folder below which data sets are looked for.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Runs = Annotated[
+    Path,
+    typer.Option(
+        "--runs", rich_help_panel=FOLDERS, help="Holds a folder for each run, and the database kdctl.db."
+    ),
+]
+Data = Annotated[
+    Path, typer.Option("--data", rich_help_panel=FOLDERS, help="Data sets are looked for below it.")
+]
+Device = Annotated[str, typer.Option(rich_help_panel=MACHINE, help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
-    int | None, number("--threads", "CPU threads of torch; its own default if not given.", least=1)
+    int | None,
+    number(
+        "--threads",
+        "CPU threads of torch; as many as torch chooses if not given. Another number may round differently.",
+        least=1,
+        panel=MACHINE,
+    ),
 ]
 Graphs = Annotated[
     Literal["auto", "on", "off"],
-    typer.Option("--graphs", help="Record steps as CUDA graphs: where it can be, always (or fail), never."),
+    typer.Option(
+        "--graphs",
+        rich_help_panel=MACHINE,
+        help="Replay training steps as CUDA graphs: auto where that is possible; on stops where it is not.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set a recipe field: -o method.temperature=2"),
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        rich_help_panel=RECIPE,
+        help="Set a field of the recipe: -o method.temperature=2; may repeat.",
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file that registers methods, projectors, models or data sets."),
+    typer.Option(
+        "--plugin",
+        rich_help_panel=RECIPE,
+        help="Python file that registers methods, projectors, models or data sets; may repeat.",
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT, help="No progress; errors only.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=OUTPUT, help="Show what would run, and stop.")
+]
 
 
 LARGEST_GANG = 32
@@ -76,30 +114,41 @@ GangSize = Annotated[
         "--gang",
         parser=gang_size,
         metavar="auto|N",
-        help="Runs that train in lockstep and share the teacher, at most; auto: 8, or what memory holds.",
+        rich_help_panel=MACHINE,
+        help="At most so many runs train together, as a gang, and share the teacher's work; auto: 8, or as "
+        "many as memory holds.",
     ),
 ]
 TeacherCache = Annotated[
     Literal["auto", "on", "off"],
-    typer.Option(help="Keep teacher outputs in memory that come again; changes no number."),
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Keep in memory what a teacher said to images that come again; changes no result.",
+    ),
 ]
 
 Slots = Annotated[
     int | None,
     number(
         "--slots",
-        "Gangs that train at once: locally one worker process for each GPU, or for each share of the "
-        "CPU; on a cluster jobs.",
+        "Gangs that train at once: worker processes here, one for each GPU or share of the CPU (1 if not "
+        "given), or jobs on a cluster (64).",
         least=1,
+        panel=MACHINE,
     ),
 ]
-Executor = Annotated[str, typer.Option("--executor", help="Where gangs train: local or slurm.")]
+Executor = Annotated[
+    str,
+    typer.Option("--executor", rich_help_panel=MACHINE, help="Who trains: local (this machine) or slurm."),
+]
 SlurmOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--slurm-option",
         metavar="KEY=VALUE",
-        help="Option of sbatch: partition=gpu, time=240 (minutes), gpus_per_node=1; or gangs_per_job=4.",
+        rich_help_panel=MACHINE,
+        help="Option of sbatch: partition=gpu, time=240 (minutes), gpus_per_node=1; or gangs_per_job=4. May "
+        "repeat.",
     ),
 ]
 
@@ -119,10 +168,20 @@ class ListFormat(enum.StrEnum):
     CSV = "csv"
 
 
-OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
-OutputListFormat = Annotated[ListFormat, typer.Option("--format", help="How the list is printed.")]
+OutputFormat = Annotated[
+    Format, typer.Option("--format", rich_help_panel=OUTPUT, help="How the result is printed.")
+]
+OutputListFormat = Annotated[
+    ListFormat, typer.Option("--format", rich_help_panel=OUTPUT, help="How the list is printed.")
+]
+TableFormat = Annotated[str, typer.Option("--format", rich_help_panel=OUTPUT, help="markdown, csv or json.")]
 JsonEvents = Annotated[
-    bool, typer.Option("--json", help="Say what happens as JSON lines on stdout, instead of progress.")
+    bool,
+    typer.Option(
+        "--json",
+        rich_help_panel=OUTPUT,
+        help="For programs: tell as JSON lines on stdout what happens while it happens.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

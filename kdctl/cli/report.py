@@ -12,23 +12,32 @@ from kdctl.records import Selection
 
 def report(
     sweep: Annotated[str | None, typer.Option(help="Name of the sweep; the newest if not given.")] = None,
-    form: Annotated[str, typer.Option("--format", help="markdown, csv or json.")] = "markdown",
+    form: options.TableFormat = "markdown",
     rows: Annotated[
         list[str] | None,
-        typer.Option(help="Recipe field that rows are told apart by (method.name); may repeat."),
+        typer.Option(help="Field of the recipe that makes the rows, as method or learning_rate; may repeat."),
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Recipe field that is spread over columns; may repeat."),
+        typer.Option(help="Field of the recipe that is spread over columns; may repeat."),
     ] = None,
     select: Annotated[
         Selection | None,
-        typer.Option(help="Which epoch counts; last, unless the recipe says otherwise."),
+        typer.Option(help="Which epoch of each run counts; last, unless the recipe says otherwise."),
     ] = None,
-    spread: Annotated[str, typer.Option(help="sample (n-1), population, sem or ci95.")] = "sample",
+    spread: Annotated[
+        str,
+        typer.Option(
+            help="What stands after ±: standard deviation of the sample (n − 1) or the population, standard "
+            "error of the mean (sem), or half the 95 % confidence interval (ci95).",
+        ),
+    ] = "sample",
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
-    """Print the mean ± std table of a sweep: n, difference from baseline, teacher, parameters, pruning."""
+    """Print the mean ± std table of a sweep: n, difference from baseline, teacher, parameters, pruning.
+
+    For example: kdctl report --sweep lr_grid --rows method --columns learning_rate
+    """
     from kdctl import workflows
     from kdctl.report.table_format import report_formats
 

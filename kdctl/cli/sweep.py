@@ -37,14 +37,24 @@ def sweep(
     slots: options.Slots = None,
     executor: options.Executor = "local",
     slurm_option: options.SlurmOptions = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Start failed runs again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", rich_help_panel=options.RECIPE, help="Start failed runs again.")
+    ] = False,
     smoke: Annotated[
         bool,
-        typer.Option("--smoke", help="Scale everything down, teachers too, to try a recipe in minutes."),
+        typer.Option(
+            "--smoke",
+            rich_help_panel=options.RECIPE,
+            help="Scale everything down, teachers too, to try a recipe in minutes.",
+        ),
     ] = False,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Let the name of a known sweep mean this recipe from now on."),
+        typer.Option(
+            "--replace",
+            rich_help_panel=options.RECIPE,
+            help="Let the name of a known sweep mean this recipe from now on; its other runs stay stored.",
+        ),
     ] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
@@ -52,6 +62,8 @@ def sweep(
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Run what a recipe asks for and the store does not have yet.
+
+    For example: kdctl sweep recipes/quickstart.toml, then kdctl report
 
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe without [grid]; optional.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe without grid and search; optional.")] = None,
     student: words.Student = None,
     teacher: words.Teachers = None,
     method: words.Method = None,
     dataset: words.Dataset = None,
     protocol: words.Protocol = None,
-    seed: Annotated[list[int] | None, options.number("--seed", "Seed of a run; may repeat.", least=0)] = None,
+    seed: Annotated[
+        list[int] | None,
+        options.number("--seed", "Seed of a run; may repeat.", least=0, panel=options.RECIPE),
+    ] = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

@@ -8,20 +8,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdctl.cli.options import RECIPE
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
     from kdctl.recipe.recipe import Recipe
 
-Student = Annotated[str | None, typer.Option(help="Architecture of the student.")]
+Student = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=RECIPE, help="Architecture of the student: kdctl list models."),
+]
 Teachers = Annotated[
     list[str] | None,
-    typer.Option(help="Architecture, run key or checkpoint file; may repeat. None: the student alone."),
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="Architecture, key of a run, or checkpoint file; may repeat. None: the student alone.",
+    ),
 ]
-Method = Annotated[str | None, typer.Option(help="Distillation method; simkd if not given.")]
-Dataset = Annotated[str | None, typer.Option(help="Data set; cifar100 if not given.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="kdctl list methods; if not given simkd, or without a teacher ce (labels alone).",
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=RECIPE, help="kdctl list datasets; cifar100 if not given."),
+]
 Protocol = Annotated[
-    str | None, typer.Option(help="Preset to start from without a recipe; simkd if not given.")
+    str | None,
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="Preset of batch size, rates and length: simkd (if not given) or crd.",
+    ),
 ]
 
 DEFAULT_PROTOCOL = "simkd"

@@ -3,13 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import kdctl as package
+from kdctl.cli.app import app
 from kdctl.lab import workspace
 
 Kdctl = Callable[..., Any]
@@ -54,6 +56,17 @@ def test_version_and_help(kdctl: Kdctl) -> None:
     for verb in ("train", "sweep", "eval", "report", "list"):
         assert verb in bare.out + bare.err
     assert "Exit codes: 0 done" in kdctl("--help").out
+
+
+def commands(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield from commands(command) if hasattr(command, "commands") else (command,)
+
+
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))), ids=lambda it: it.name)
+def test_help_has_no_square_brackets_which_rich_would_swallow(command: Any) -> None:
+    texts = [command.help, *(parameter.help for parameter in command.params)]
+    assert [text for text in texts if text and "[" in text] == []
 
 
 @pytest.mark.parametrize(
