@@ -23,7 +23,7 @@ RECIPE = """
 schema = 1
 name = "gpu"
 seeds = [0]
-student = "resnet8"
+student = "{student}"
 data = {{name = "digits", size = 16, samples_per_class = 30, batch_size = 64}}
 schedule = {{name = "step", epochs = 3, milestones = [2]}}
 {lines}
@@ -67,12 +67,13 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         graphs: str = "auto",
         gang_size: int = 8,
         methods: tuple[str, ...] = METHODS,
+        student: str = "resnet8",
         lines: str = "",
         teacher_cache: TeacherCache = "off",
         stop_after: int | None = None,
     ) -> Trained:
         path = tmp_path / f"{folder}.toml"
-        path.write_text(RECIPE.format(lines=lines, methods=", ".join(methods)))
+        path.write_text(RECIPE.format(lines=lines, student=student, methods=", ".join(methods)))
         asked = iter(range(10**9))
         stop: dict[str, Any] = {} if stop_after is None else {"stop": lambda: next(asked) >= stop_after}
         opened = workflows.open_workspace(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from kdctl.engine.lanes import MOST_LANES, CudaLanes
+from kdctl.engine.lanes import MOST_LANES, CudaLane, CudaLanes
+from kdctl.protocols.distiller import methods
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,6 +21,9 @@ pytestmark = [
 BF16 = "engine = {student_precision = 'bf16', teacher_precision = 'fp16'}"
 AHEAD = "engine = {teacher_lookahead = 3}"
 ADAMW = "optimizer = {name = 'adamw', learning_rate = 0.003}"
+SLOW = "optimizer = {name = 'sgd', learning_rate = 0.01}"
+"""No method diverges at this rate."""
+FAMILIES = ("mobilenetv2", "resnet20_a", "resnet8x4", "shufflenetv1", "shufflenetv2", "vgg8", "wrn_16_2")
 
 READS_BACK = """
 from kdctl.methods.kd import KdConfig, KnowledgeDistillation
@@ -47,6 +51,28 @@ def test_replayed_runs_end_like_plain_ones(train: Train, assert_same: Check, lin
     assert plain.executions == {"eager"}
     assert replayed.executions == {"graphs"}
     assert_same(plain, replayed)
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_is_recorded_and_ends_like_plain(train: Train, assert_same: Check, method: str) -> None:
+    words = {"methods": (f'"{method}"',), "lines": SLOW}
+    plain, replayed = train("plain", graphs="off", **words), train("replayed", graphs="on", **words)
+    assert_same(plain, replayed)
+
+
+@pytest.mark.parametrize("student", FAMILIES)
+def test_every_family_of_students_is_recorded_and_ends_like_plain(
+    train: Train, assert_same: Check, student: str
+) -> None:
+    words = {"methods": ('"simkd"',), "student": student, "lines": f"{SLOW}\n{BF16}"}
+    plain, replayed = train("plain", graphs="off", **words), train("replayed", graphs="on", **words)
+    assert_same(plain, replayed)
+
+
+def test_members_that_share_lanes_end_like_plain_ones(train: Train, assert_same: Check) -> None:
+    words = {"methods": tuple(f'{{name = "kd", temperature = {t}.0}}' for t in range(1, MOST_LANES + 3))}
+    plain = train("plain", graphs="off", gang_size=32, **words)
+    assert_same(plain, train("replayed", graphs="on", gang_size=32, **words))
 
 
 @pytest.mark.parametrize("lines", ["", BF16], ids=["fp32", "bf16"])
@@ -116,6 +142,28 @@ def test_a_lane_replays_random_numbers_that_are_set_anew() -> None:
         assert torch.equal(plain, drawn)
 
 
+def test_two_records_draw_from_one_source_of_random_numbers() -> None:
+    """As those of a whole and of a last, shorter batch do."""
+    device = torch.device("cuda")
+    random, drawn = torch.Generator(device), torch.zeros(2, 1000, device=device)
+    lane = CudaLanes(device).open()
+    works = [
+        lambda row=row: row.copy_(torch.rand(1000, device=device, generator=random)) and None for row in drawn
+    ]
+    replays = [lane.record(work, rehearse=work, randomness=random) for work in works]
+    for seed in (1, 2, 1):
+        seen: list[torch.Tensor] = []
+        for again in (works, replays):
+            for place, work in enumerate(again):
+                random.manual_seed(seed + place)
+                lane.run(work)
+            torch.cuda.synchronize()
+            seen.append(drawn.clone())
+            drawn.zero_()
+            torch.cuda.synchronize()
+        assert torch.equal(*seen)
+
+
 def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
     value = torch.ones(3, device="cuda")
     lane = CudaLanes(torch.device("cuda")).open()
@@ -133,6 +181,25 @@ def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
         lane.run(replay)
     torch.cuda.synchronize()
     assert value.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_record_without_memory_says_so_and_the_lane_goes_on() -> None:
+    value = torch.ones(3, device="cuda")
+    lane = CudaLanes(torch.device("cuda")).open()
+
+    def add() -> None:
+        value.add_(1)
+
+    def hoard() -> None:
+        add()
+        torch.empty(2 * torch.cuda.get_device_properties(0).total_memory, dtype=torch.uint8, device="cuda")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        lane.record(hoard, rehearse=lambda: None)
+    assert not CudaLane.failure
+    lane.run(lane.record(add, rehearse=lambda: None))
+    torch.cuda.synchronize()
+    assert value.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_lane_records_again_after_all_its_records_are_gone() -> None:
