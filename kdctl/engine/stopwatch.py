@@ -7,6 +7,8 @@ import time
 import torch
 
 from kdctl.engine.member import Member
+from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.engine.supply import CannotRecordError
 from kdctl.engine.trainer import Gang, choose_steps, fit
 from kdctl.records import EpochResult
 
@@ -21,7 +23,7 @@ class Stopwatch:
     def __init__(self, gang: Gang) -> None:
         """Measure `gang`, whose members' folders must exist: each stop saves their states there."""
         self._gang = gang
-        self._steps = choose_steps(gang)
+        self._steps: Steps = choose_steps(gang)
         self._left = 0
         self._began = self._ended = 0.0
 
@@ -29,6 +31,21 @@ class Stopwatch:
     def num_images(self) -> int:
         """Images of a step, over all members."""
         return len(self._gang.active) * self._gang.data.train.batch_size
+
+    def ready(self) -> Steps:
+        """Stand before the first step of an epoch; return what takes the steps, without the loop's own work.
+
+        Records that exist are used. A GPU may still be at work on a step when its `take` returns.
+        """
+        for member in self._gang.active:
+            member.epoch, member.step = 0, 0
+            member.distiller.train()
+        try:
+            self._steps.begin_epoch()
+        except CannotRecordError as error:
+            self._steps = EagerSteps(self._gang, str(error))
+            self._steps.begin_epoch()
+        return self._steps
 
     def take(self, num_steps: int) -> float:
         """Take whole steps and return the wall time in seconds, waiting for the device at both ends.

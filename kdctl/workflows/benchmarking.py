@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
+from kdctl.engine.steps import Steps
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
 from kdctl.engine.trainer import Gang
@@ -171,6 +172,10 @@ class Subject:
         self._memory_mib = max(self._memory_mib, _peak_memory_mib(device))
         return seconds
 
+    def ready(self) -> Steps:
+        """Stand before the first step of an epoch, and return what takes steps from there."""
+        return self._watch.ready()
+
     def pace(self, num_steps: int, peak: float) -> Pace:
         """Sum up the rounds."""
         steps = sorted(seconds / num_steps for seconds in self._seconds)
@@ -186,7 +191,7 @@ class Subject:
             step_gflop=flops / 1e9,
             gflop_per_second=flops / step / 1e9,
             share_of_peak=flops / step / peak,
-            launches=count_launches(lambda: self._watch.take(1), self.gang.compute.device),
+            launches=count_launches(self.ready().take, self.gang.compute.device),
             teacher_outputs=self._teacher_outputs(),
             teacher_lookahead=self.gang.chunks.num_batches,
             memory_mib=self._memory_mib,

@@ -6,6 +6,7 @@ import pytest
 
 from kdctl.engine.member import Member
 from kdctl.engine.stopwatch import Stopwatch
+from kdctl.engine.throughput import count_launches
 from kdctl.engine.trainer import Gang
 
 
@@ -18,6 +19,19 @@ def test_it_takes_the_steps_it_was_asked_for_each_time_from_the_start_of_an_epoc
         assert watch.take(steps) > 0
         assert [(member.epoch, member.step) for member in gang.members] == [(0, steps)] * 2
     assert watch.num_images == 2 * gang.data.train.batch_size
+
+
+def test_a_step_on_its_own_does_nothing_for_the_loop(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    """The loop's end copies every weight and momentum for a state to go on from."""
+    gang = make_gang(make_member("ce"))
+    watch = Stopwatch(gang)
+    watch.take(2)
+    of_the_loop = count_launches(lambda: watch.take(1), gang.compute.device)
+    of_a_step = count_launches(watch.ready().take, gang.compute.device)
+    assert gang.members[0].step == 1
+    assert of_a_step + len(gang.members[0].optimizer.state) < of_the_loop
 
 
 def test_it_refuses_to_run_into_the_evaluation(
