@@ -13,20 +13,17 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.gang import Gang
 from kdctl.engine.lanes import Lane, Lanes, Work
 from kdctl.engine.member import Member
 from kdctl.engine.pieces import Exam, Pupil
 from kdctl.engine.supply import REHEARSALS, CannotRecordError, Supply, first_line
 from kdctl.errors import KdctlError
-
-if TYPE_CHECKING:
-    from kdctl.engine.trainer import Gang
 
 _log = logging.getLogger(__name__)
 

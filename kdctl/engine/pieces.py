@@ -9,7 +9,6 @@ host writes the tables once an epoch, and nothing between two steps but seeds of
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,15 +17,13 @@ from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
+from kdctl.engine.gang import Gang
 from kdctl.engine.lookahead import Lookout
 from kdctl.engine.member import Member
 from kdctl.engine.optim import copy_learning_rate
 from kdctl.engine.recall import Recall
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Batch
-
-if TYPE_CHECKING:
-    from kdctl.engine.trainer import Gang
 
 
 class Feed:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
+from kdctl.engine.gang import Gang
 from kdctl.engine.lookahead import ChunkReader
+from kdctl.engine.member import Member
 from kdctl.engine.recall import TableReader
-
-if TYPE_CHECKING:
-    from kdctl.engine.member import Member
-    from kdctl.engine.trainer import Gang
 
 
 class Steps(Protocol):

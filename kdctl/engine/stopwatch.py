@@ -6,10 +6,11 @@ import time
 
 import torch
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.supply import CannotRecordError
-from kdctl.engine.trainer import Gang, choose_steps, fit
+from kdctl.engine.trainer import choose_steps, fit
 from kdctl.records import EpochResult
 
 

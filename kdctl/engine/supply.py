@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
 from kdctl.engine.batches import EpochOrder
+from kdctl.engine.gang import Gang
 from kdctl.engine.lanes import Lane, Lanes, Work
 from kdctl.engine.lookahead import Lookout
 from kdctl.engine.pieces import Feed
 from kdctl.engine.recall import Recall
-
-if TYPE_CHECKING:
-    from kdctl.engine.trainer import Gang
 
 REHEARSALS = 3
 """Runs before a record: libraries choose their algorithms and take their memory in the first ones."""

@@ -12,11 +12,11 @@ from torch import nn
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
+from kdctl.engine.gang import TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
 from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
-from kdctl.engine.trainer import TrainingData
 from kdctl.errors import KdctlError
 from kdctl.lab.bench import Bench
 from kdctl.lab.data import Sizes

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
-from kdctl.engine.trainer import Gang
 from kdctl.errors import KdctlError
 from kdctl.lab.bench import Bench
 from kdctl.lab.memory import available_bytes

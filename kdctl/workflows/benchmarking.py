@@ -15,12 +15,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
 from kdctl.engine.steps import Steps
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
-from kdctl.engine.trainer import Gang
 from kdctl.errors import UsageError
 from kdctl.lab.assemble import (
     build_compute,

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
-from kdctl.engine.trainer import Gang
 from kdctl.lab.assemble import build_distiller, build_student
 from kdctl.lab.catalog import full_catalog
 from kdctl.lab.data import Sizes

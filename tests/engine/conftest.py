@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
+from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
-from kdctl.engine.trainer import Gang, TrainingData
 from kdctl.lab.assemble import build_distiller, build_member, build_student
 from kdctl.lab.catalog import full_catalog
 from kdctl.lab.data import Sizes

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from kdctl.engine.batch_counters import BatchCounters
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.resume import state_of
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 
 IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

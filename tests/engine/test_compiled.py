@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from kdctl.engine.device import Compute
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.recipe.plan import EngineOptions
 
 CPU = torch.device("cpu")

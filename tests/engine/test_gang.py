@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from kdctl.engine.device import Compute
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import EpochResult

@@ -13,12 +13,13 @@ import torch
 from torch.nn import functional
 
 from kdctl.engine.device import Compute
+from kdctl.engine.gang import Gang
 from kdctl.engine.graphs import RECORDED, GraphedSteps
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
 from kdctl.engine.steps import EagerSteps
 from kdctl.engine.teacher_table import TeacherTable, row_bytes
-from kdctl.engine.trainer import Gang, choose_steps, fit
+from kdctl.engine.trainer import choose_steps, fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Step

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.records import EpochResult
 

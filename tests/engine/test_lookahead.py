@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from kdctl.engine.device import Compute
+from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.lookahead import ChunkReader, Chunks, Lookout
 from kdctl.engine.member import Member
 from kdctl.engine.teacher_outputs import Wish
-from kdctl.engine.trainer import Gang, TrainingData, fit
+from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 

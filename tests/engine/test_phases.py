@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.phases import Span, divide, span_at
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Phase

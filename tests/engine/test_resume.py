@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from kdctl.engine import checkpoint
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.resume import RESUME_FILE, discard_state, load_state, save_state
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 
 MakeMember = Callable[..., Member]

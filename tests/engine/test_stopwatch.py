@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches
-from kdctl.engine.trainer import Gang
 
 
 def test_it_takes_the_steps_it_was_asked_for_each_time_from_the_start_of_an_epoch(

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from kdctl.engine.batches import TrainingSet
 from kdctl.engine.frozen import frozen_copy
+from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.lookahead import Chunks
 from kdctl.engine.member import Member
 from kdctl.engine.recall import Recall, TableReader
 from kdctl.engine.teacher_outputs import Wish, places_of
 from kdctl.engine.teacher_table import TeacherTable, rows_are_independent
-from kdctl.engine.trainer import Gang, TrainingData, fit
+from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
-from kdctl.engine.trainer import Gang, fit
+from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Step
 from kdctl.records import EpochResult, Selection
