@@ -6,34 +6,36 @@
 Facts of the machine; the tests that need a GPU; a step alone, plain and replayed from CUDA graphs, with its
 kernels; gangs of 1 to 16; teachers that look ahead; precisions; evaluation. SimKD with batch 64 on noise in
 the form of CIFAR-100: speed does not depend on the images. Writes Markdown and JSON after each part, so that
-a machine that is taken away leaves what was measured. A part that fails says so, and the next one goes on.
+a machine that is taken away leaves what was measured. A part that fails, hangs or crashes says so, and the
+next one goes on; after `--minutes` none begins. `--only WORDS` and `--without WORDS` choose parts by their
+titles.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
+import gc
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from against_public import PAIRS, SHORT, cpu_name, run_git
+from in_parts import Part, Row, measure, supervised
 from torch.profiler import ProfilerActivity, profile
 
 from kdctl import workflows
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
-from kdctl.engine.trainer import choose_steps
 from kdctl.lab.assemble import build_compute
 from kdctl.lab.bench import TeacherCache
 from kdctl.lab.planning import Planner
@@ -43,54 +45,12 @@ HERE = Path(__file__).parent
 GANGS = (1, 2, 4, 8, 16)
 LOOKAHEADS = (1, 4, 8, 16)
 """Batches that teachers see at once."""
-CHUNKS_PER_ROUND = 16
-"""So that the chunk that is looked at for nothing when a round ends weighs little."""
 PRECISIONS = (("fp32", "fp32"), ("fp32", "fp16"), ("bf16", "bf16"), ("bf16", "fp16"))
 FAST = ("bf16", "fp16")
 TOP_KERNELS = 20
 
-Row = dict[str, Any]
-
-
-@dataclass
-class Report:
-    """What was measured so far."""
-
-    folder: Path
-    facts: Row
-    parts: dict[str, list[Row]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def run(self, title: str, part: Callable[[], list[Row]]) -> None:
-        """Measure one part and write everything down."""
-        print(f"== {title}", flush=True)
-        began = time.perf_counter()
-        try:
-            self.parts[title] = part()
-            print(markdown_table(self.parts[title]))
-        except Exception:  # noqa: BLE001 - the next part may work, and GPU time is short
-            self.failures[title] = traceback.format_exc()
-            print(self.failures[title])
-        print(f"({time.perf_counter() - began:.0f} s)", flush=True)
-        self.write()
-
-    def write(self) -> None:
-        """Write Markdown and JSON, over those of the part before."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stem = f"first_measurements_{self.facts['device'].replace(' ', '_').lower()}"
-        lines = [
-            "# First measurements",
-            "",
-            *(f"- {name}: {value}" for name, value in self.facts.items()),
-            "",
-        ]
-        for title, rows in self.parts.items():
-            lines += [f"## {title}", "", markdown_table(rows), ""]
-        for title, trace in self.failures.items():
-            lines += [f"## {title}: failed", "", "```", trace.rstrip(), "```", ""]
-        (self.folder / f"{stem}.md").write_text("\n".join(lines))
-        content = {"facts": self.facts, "parts": self.parts, "failures": self.failures}
-        (self.folder / f"{stem}.json").write_text(json.dumps(content, indent=1))
+# Else a profile after another may crash where graphs are replayed (torch/profiler/profiler.py says so).
+os.environ.setdefault("TEARDOWN_CUPTI", "0")
 
 
 @dataclass(frozen=True)
@@ -112,6 +72,7 @@ class Lab:
         cache: TeacherCache = "off",
     ) -> Subject:
         """Build a gang of equal members, its state warmed up."""
+        self.forget_memory()
         teacher, student = pair.split(":")
         overrides = [
             f"engine.{who}_precision='{name}'"
@@ -140,9 +101,9 @@ class Lab:
         """Return the precisions that are meant for this device."""
         return FAST if self.device.type == "cuda" else ("fp32", "fp32")
 
-    def measured(self, subject: Subject, least_steps: int = 1) -> Row:
-        """Return what a step of a gang takes, over `least_steps` or more in a round."""
-        steps, rounds = max(self.arguments.steps, least_steps), self.arguments.rounds
+    def measured(self, subject: Subject, steps: int | None = None) -> Row:
+        """Return what a step of a gang takes, over so many in a round."""
+        steps, rounds = steps or self.arguments.steps, self.arguments.rounds
         seconds = sorted(subject.take(steps) / steps for _ in range(rounds))
         members = len(subject.gang.members)
         step = median(seconds)
@@ -154,9 +115,21 @@ class Lab:
             "memory MiB": self.memory_mib(),
         }
 
+    def whole_chunks(self, subject: Subject, number: int) -> int:
+        """Return the steps of a round of whole chunks: no fewer than asked for, if an epoch has them."""
+        most = (subject.gang.data.train.num_steps - 1) // number
+        return number * min(most, math.ceil(self.arguments.steps / number))
+
     def memory_mib(self) -> float:
         """Return the peak of the GPU's memory that torch took."""
         return torch.cuda.max_memory_reserved(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+
+    def forget_memory(self) -> None:
+        """Give back what earlier subjects took, and count the peak anew."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -165,26 +138,44 @@ class Lab:
 
 
 def main() -> None:
-    """Measure everything."""
+    """Measure everything, in a process that may die."""
     arguments = parse()
+    with tempfile.TemporaryDirectory(prefix="kdctl-parts-") as folder:
+        if supervised(Path(folder) / "state.json", arguments.minutes):
+            return
     device = choose_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     lab = Lab(arguments, device, Path(tempfile.mkdtemp(prefix="kdctl-gpu-")))
-    report = Report(arguments.out, facts(device, arguments))
-    pairs = arguments.pair or PAIRS
-    report.run("Tests that need a GPU", gpu_tests)
-    for pair in pairs:
-        report.run(f"{pair}, alone: plain and replayed", lambda pair=pair: alone(lab, pair))
-        report.run(f"{pair}, alone: kernels of a replayed step", lambda pair=pair: kernels(lab, pair))
-        report.run(f"{pair}, gangs", lambda pair=pair: gangs(lab, pair))
-        report.run(f"{pair}, batches that the teacher sees at once", lambda pair=pair: lookaheads(lab, pair))
-        report.run(f"{pair}, teacher outputs kept", lambda pair=pair: kept(lab, pair))
-        report.run(f"{pair}, precisions (student, teacher)", lambda pair=pair: precisions(lab, pair))
-        report.run(f"{pair}, evaluation", lambda pair=pair: evaluation(lab, pair))
-    if arguments.official:
-        report.run("Against public code", lambda: against_public(arguments))
+    chosen = [part for part in parts(lab) if is_wanted(part[0], arguments)]
+    measure(chosen, arguments.out, facts(device, arguments), limit_s=arguments.limit)
     print(f"written to {arguments.out}")
+
+
+def parts(lab: Lab) -> list[Part]:
+    """Return all there is to measure, what matters most first."""
+    arguments = lab.arguments
+    chosen: list[Part] = [("Tests that need a GPU", gpu_tests)]
+    for pair in arguments.pair or PAIRS:
+        kinds: dict[str, Callable[[Lab, str], list[Row]]] = {
+            "alone: plain and replayed": alone,
+            "gangs": gangs,
+            "precisions (student, teacher)": precisions,
+            "evaluation": evaluation,
+            "teacher outputs kept": kept,
+            "batches that the teacher sees at once": lookaheads,
+            "alone: kernels of a replayed step": kernels,
+        }
+        chosen += [(f"{pair}, {kind}", functools.partial(part, lab, pair)) for kind, part in kinds.items()]
+    if arguments.official:
+        chosen.append(("Against public code", functools.partial(against_public, arguments)))
+    return chosen
+
+
+def is_wanted(title: str, arguments: argparse.Namespace) -> bool:
+    """Return whether a part was asked for."""
+    only, without = arguments.only or [""], arguments.without or []
+    return any(words in title for words in only) and not any(words in title for words in without)
 
 
 def parse() -> argparse.Namespace:
@@ -199,6 +190,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gang", type=int, action="append", help=f"sizes of gangs; {GANGS} if not given")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=25.0, help="after these no part begins")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for one part")
+    parser.add_argument("--only", action="append", metavar="WORDS")
+    parser.add_argument("--without", action="append", metavar="WORDS")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--quick", action="store_true", help="tiny models, few steps: to try the script")
     arguments = parser.parse_args()
@@ -224,10 +219,19 @@ def facts(device: torch.device, arguments: argparse.Namespace) -> Row:
 
 
 def gpu_tests() -> list[Row]:
-    """Run the tests that compare plain, replayed, ganged and resumed runs bit for bit."""
-    words = ["-m", "pytest", "-n", "0", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    """Run the tests that compare plain, replayed, ganged and resumed runs bit for bit.
+
+    In several processes: what breaks the device for one of them leaves it whole for the others.
+    """
+    processes = "8" if torch.cuda.is_available() else "0"
+    words = ["-m", "pytest", "-n", processes, "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
     done = subprocess.run(
-        [sys.executable, *words], cwd=HERE.parent, capture_output=True, text=True, check=False
+        [sys.executable, *words, "--timeout", "120"],
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
     )
     print(done.stdout[-6000:])
     return [{"exit": done.returncode, "last line": done.stdout.strip().rpartition("\n")[2]}]
@@ -239,7 +243,7 @@ def alone(lab: Lab, pair: str) -> list[Row]:
     for graphs in ("off", "auto"):
         for precision in dict.fromkeys((("fp32", "fp32"), lab.precision())):
             subject = lab.subject(pair, precision, graphs=graphs)
-            launches = count_launches(lambda: subject.take(1), lab.device)  # noqa: B023 - used at once
+            launches = count_launches(subject.ready().take, lab.device)
             row = {"graphs": graphs, "precision": "/".join(precision), **lab.measured(subject)}
             executed = ", ".join({member.execution for member in subject.gang.members})
             rows.append({**row, "host us": host_us(lab, subject), "launches": launches, "executed": executed})
@@ -248,12 +252,8 @@ def alone(lab: Lab, pair: str) -> list[Row]:
 
 def host_us(lab: Lab, subject: Subject) -> float:
     """Return what a step takes of the host's time, which does not wait for the device meanwhile."""
-    gang, steps = subject.gang, choose_steps(subject.gang)
-    for member in gang.active:
-        member.epoch, member.step = 0, 0
-        member.distiller.train()
-    steps.begin_epoch()
-    count = min(lab.arguments.steps, gang.data.train.num_steps - 1)
+    steps = subject.ready()
+    count = min(lab.arguments.steps, subject.gang.data.train.num_steps - 1)
     lab.synchronise()
     began = time.perf_counter()
     for _ in range(count):
@@ -299,9 +299,12 @@ def gangs(lab: Lab, pair: str) -> list[Row]:
 
 
 def lookaheads(lab: Lab, pair: str) -> list[Row]:
-    """Measure runs, alone and in a gang, whose teacher sees several batches at once."""
+    """Measure runs, alone and in a gang, whose teacher sees several batches at once.
+
+    A round takes whole chunks: the first is looked at before the clock starts, but one after the last step.
+    """
     return [
-        {"members": size, "batches": number, **lab.measured(subject, CHUNKS_PER_ROUND * number)}
+        {"members": size, "batches": number, **lab.measured(subject, lab.whole_chunks(subject, number))}
         for size in (1, max(lab.arguments.gang or (8,)))
         for number in (LOOKAHEADS[:2] if lab.arguments.quick else LOOKAHEADS)
         for subject in [lab.subject(pair, lab.precision(), size, lookahead=number)]
@@ -329,10 +332,8 @@ def evaluation(lab: Lab, pair: str) -> list[Row]:
     """Measure the evaluation of the test split, the first time (recorded) and then."""
     rows: list[Row] = []
     for graphs in ("off", "auto"):
-        gang = lab.subject(pair, lab.precision(), graphs=graphs).gang
-        steps, member = choose_steps(gang), gang.members[0]
-        member.epoch, member.step = 0, 0
-        steps.begin_epoch()
+        subject = lab.subject(pair, lab.precision(), graphs=graphs)
+        steps, gang, member = subject.ready(), subject.gang, subject.gang.members[0]
         seconds: list[float] = []
         for _ in range(4):
             lab.synchronise()
@@ -357,21 +358,6 @@ def against_public(arguments: argparse.Namespace) -> list[Row]:
     )
     print(done.stdout, done.stderr[-3000:])
     return [{"exit": done.returncode, "written to": "against_public.md"}]
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Write rows with the same names as a table."""
-    if not rows:
-        return "(nothing)"
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(shown(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def shown(value: object) -> str:
-    """Write numbers with a few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def read(command: list[str]) -> str:

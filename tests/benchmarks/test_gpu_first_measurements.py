@@ -26,10 +26,12 @@ def test_every_part_runs_and_is_written_down(tmp_path: Path) -> None:
     assert titles == [
         "Tests that need a GPU",
         "alone: plain and replayed",
-        "alone: kernels of a replayed step",
         "gangs",
         "precisions (student, teacher)",
         "evaluation",
+        "teacher outputs kept",
+        "batches that the teacher sees at once",
+        "alone: kernels of a replayed step",
     ]
     assert [row["members"] for row in written["parts"]["resnet14:resnet8, gangs"]] == [1, 2]
     assert "## resnet14:resnet8, gangs" in (tmp_path / "out" / "first_measurements_cpu.md").read_text()
