@@ -58,6 +58,9 @@ def test_a_device_that_is_not_there_is_explained(name: str) -> None:
     assert "use " in caught.value.hint
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Please use the new API settings to control TF32"
+)  # some versions of torch
 @pytest.mark.usefixtures("_switches")
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_preparing_sets_every_switch(deterministic: bool) -> None:
