@@ -269,7 +269,7 @@ def kernels(lab: Lab, pair: str) -> list[Row]:
     on_gpu = lab.device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     steps = min(10, lab.arguments.steps)
-    with profile(activities=[activity]) as profiler:
+    with profile(activities=[activity], acc_events=True) as profiler:
         subject.take(steps)
         lab.synchronise()
     times = {

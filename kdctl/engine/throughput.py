@@ -35,7 +35,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 def count_launches(work: Callable[[], object], device: torch.device) -> int:
     """Return how many kernels `work` runs on a GPU, or on a CPU how many operators."""
     if device.type == "cuda":
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
             work()
             _synchronise(device)
         return sum(event.device_type == DeviceType.CUDA for event in profiler.events() or [])

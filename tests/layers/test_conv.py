@@ -98,7 +98,10 @@ def test_a_pointwise_convolution_says_what_torch_says(
 def test_on_small_maps_a_pointwise_convolution_is_a_matrix_product(size: tuple[int, int]) -> None:
     images = torch.randn(4, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
     layer = conv1x1(6, 10)
-    with profile(activities=[ProfilerActivity.CPU]) as seen, torch.autocast("cpu", dtype=torch.bfloat16):
+    with (
+        profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen,
+        torch.autocast("cpu", dtype=torch.bfloat16),
+    ):
         output = layer(images)
         output.float().sum().backward()
     assert not [event.name for event in seen.events() if "convolution" in event.name]
