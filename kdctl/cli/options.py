@@ -30,12 +30,15 @@ def number(option: str, text: str, *, least: int, most: int | None = None, panel
     bounds = f"{least} or more" if most is None else f"from {least} to {most}"
 
     def read(word: object) -> int:
-        digits = str(word)
-        if digits.isdecimal() and least <= int(digits) <= (most or int(digits)):
-            return int(digits)
-        raise UsageError(f"{option} {word} is not possible.", f"give a whole number, {bounds}.")
+        return _whole_number(option, str(word), least, most, hint=f"give a whole number, {bounds}.")
 
     return typer.Option(option, parser=read, metavar="N", help=text, rich_help_panel=panel)
+
+
+def _whole_number(option: str, word: str, least: int, most: int | None, *, hint: str) -> int:
+    if word.isdecimal() and least <= int(word) <= (most or int(word)):
+        return int(word)
+    raise UsageError(f"{option} {word} is not possible.", hint)
 
 
 Runs = Annotated[
@@ -100,12 +103,8 @@ def gang_size(word: str) -> int:
 
     if word == "auto":
         return DEFAULT_GANG_SIZE
-    if not word.isdecimal() or not 1 <= int(word) <= LARGEST_GANG:
-        raise UsageError(
-            f"--gang {word} is not possible.",
-            f"give a whole number from 1 to {LARGEST_GANG}, or auto: as many runs as pay.",
-        )
-    return int(word)
+    hint = f"give a whole number from 1 to {LARGEST_GANG}, or auto: as many runs as pay."
+    return _whole_number("--gang", word, 1, LARGEST_GANG, hint=hint)
 
 
 GangSize = Annotated[

@@ -55,9 +55,7 @@ class Recall:
             return False
         self.begin_epoch(step)
         if self.lacks(chunk):
-            self.aim()
-            self.ask()
-            self.keep()
+            self.fill()
         first = self.chunks.first(chunk)
         views = self._views[first : first + self.chunks.num_images]
         return not bool(self._table.unknown(self._wishes, views).any())
@@ -82,6 +80,13 @@ class Recall:
     def can_serve(self, chunk: int) -> bool:
         """Say whether a chunk can be read once all that it lacks is kept: it is whole, and there is room."""
         return self._is_whole(chunk) and self._num_missing(chunk) <= self._reach
+
+    def fill(self) -> None:
+        """Keep what teachers say to the next missing views, at once."""
+        self.aim()
+        self.ask()
+        self.keep()
+        self.count()
 
     def aim(self) -> None:
         """Look at the next missing views; at those of the epoch's begin as well where fewer are left."""
@@ -139,9 +144,6 @@ class TableReader:
         if not recall.can_serve(chunk):
             return None
         while recall.lacks(chunk):
-            recall.aim()
-            recall.ask()
-            recall.keep()
-            recall.count()
+            recall.fill()
         first = recall.chunks.first(chunk)
         return recall.read(slice(first, first + recall.chunks.num_images))

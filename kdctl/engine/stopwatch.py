@@ -8,9 +8,8 @@ import torch
 
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.steps import EagerSteps, Steps
-from kdctl.engine.supply import CannotRecordError
-from kdctl.engine.trainer import choose_steps, fit
+from kdctl.engine.steps import Steps
+from kdctl.engine.trainer import begin_epoch, choose_steps, fit
 from kdctl.records import EpochResult
 
 
@@ -40,12 +39,7 @@ class Stopwatch:
         """
         for member in self._gang.active:
             member.epoch, member.step = 0, 0
-            member.distiller.train()
-        try:
-            self._steps.begin_epoch()
-        except CannotRecordError as error:
-            self._steps = EagerSteps(self._gang, str(error))
-            self._steps.begin_epoch()
+        self._steps = begin_epoch(self._gang, self._steps)
         return self._steps
 
     def take(self, num_steps: int) -> float:

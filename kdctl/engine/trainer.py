@@ -52,6 +52,18 @@ def choose_steps(gang: Gang) -> Steps:
     return EagerSteps(gang)
 
 
+def begin_epoch(gang: Gang, steps: Steps) -> Steps:
+    """Make ready for the running epoch of a gang; return plain steps where these cannot be recorded."""
+    for member in gang.active:
+        member.distiller.train()  # an evaluation left parts of it in eval mode
+    try:
+        steps.begin_epoch()
+    except CannotRecordError as error:
+        steps = EagerSteps(gang, str(error))
+        steps.begin_epoch()
+    return steps
+
+
 def fit(
     gang: Gang,
     observer: Observer,
@@ -105,9 +117,9 @@ class _Training:
     def train_epoch(self, stop: Callable[[], bool]) -> bool:
         """Take the steps that are left of the running epoch; False when `stop` said so."""
         gang = self.gang
+        self.steps = begin_epoch(gang, self.steps)
         for member in gang.active:
-            member.distiller.train()  # an evaluation left parts of it in eval mode
-        self._begin_epoch()
+            member.execution = self.steps.executed_as(member)
         for _ in range(gang.active[0].step, gang.data.train.num_steps):
             if stop():
                 return False
@@ -141,15 +153,6 @@ class _Training:
         for member in self.gang.active:
             self.writer.write(functools.partial(write_state, member.folder, state_of(member)))
         self._saved_at = time.perf_counter()
-
-    def _begin_epoch(self) -> None:
-        try:
-            self.steps.begin_epoch()
-        except CannotRecordError as error:
-            self.steps = EagerSteps(self.gang, str(error))
-            self.steps.begin_epoch()
-        for member in self.gang.active:
-            member.execution = self.steps.executed_as(member)
 
     def _answers(self, member: Member, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return where a model's logits on test and validation split will lie."""

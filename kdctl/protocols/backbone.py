@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from kdctl.protocols.maps import Size, name_at, pool_to, tap_and_size
+from kdctl.protocols.maps import Size, name_at, pool_to, shared_size, tap_and_size
 from kdctl.registry import Registry
 
 Shape = tuple[int, ...]
@@ -124,9 +124,8 @@ class Backbone(nn.Module):
 
         A map that is not larger keeps the name of its tap.
         """
-        height, width = self.tap_shapes[tap][1:]
-        smaller = min(height, size[0]), min(width, size[1])
-        return tap if smaller == (height, width) else name_at(tap, smaller)
+        smaller = shared_size(self.tap_shapes[tap], size)
+        return tap if smaller == self.tap_shapes[tap][1:] else name_at(tap, smaller)
 
     def adapt_input(self, scale: Sequence[float], shift: Sequence[float]) -> None:
         """Multiply and shift the channels of all images from now on, before the first link.

@@ -20,7 +20,7 @@ def pool_to(features: Tensor, size: Size) -> Tensor:
     bit for bit every time; this one's is.
     """
     height, width = features.shape[-2:]
-    target = (min(height, size[0]), min(width, size[1]))
+    target = shared_size((height, width), size)
     if target == (height, width):
         return features
     if height % target[0] == 0 and width % target[1] == 0:
@@ -29,8 +29,8 @@ def pool_to(features: Tensor, size: Size) -> Tensor:
 
 
 def shared_size(first: tuple[int, ...], second: tuple[int, ...]) -> Size:
-    """Return the smaller height and width of two maps of shape (C, H, W)."""
-    return min(first[1], second[1]), min(first[2], second[2])
+    """Return the smaller height and width of two maps, each of shape (C, H, W) or size (H, W)."""
+    return min(first[-2], second[-2]), min(first[-1], second[-1])
 
 
 def name_at(tap: str, size: Size) -> str:
