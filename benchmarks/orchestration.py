@@ -23,10 +23,10 @@ import torch
 
 import kdctl
 from kdctl import workflows
-from kdctl.crews.claims import Claims
-from kdctl.crews.journal import FolderJournal
-from kdctl.crews.lease import Lease
-from kdctl.crews.store_journal import StoreJournal
+from kdctl.execution.claims import Claims
+from kdctl.execution.journal import FolderJournal
+from kdctl.execution.lease import Lease
+from kdctl.execution.store_journal import StoreJournal
 from kdctl.lab.environment import git_commit
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.space import Search

@@ -106,7 +106,7 @@ class Sweep:
 def is_worker(entry: Path) -> bool:
     try:
         command = (entry / "cmdline").read_bytes()
-        return b"kdctl.crews.worker" in command and state_of(entry) != "Z"
+        return b"kdctl.execution.worker" in command and state_of(entry) != "Z"
     except OSError:
         return False
 

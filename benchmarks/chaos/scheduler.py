@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kdctl import workflows
 from kdctl.cli.signals import StopSignals
-from kdctl.crews.lease import Lease
-from kdctl.crews.local_crew import LocalWorkers
+from kdctl.execution.lease import Lease
+from kdctl.execution.local_crew import LocalWorkers
 
 
 def main(folder: Path, slots: int, seconds: float) -> int:

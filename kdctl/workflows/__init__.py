@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdctl.crews.hiring import choose_crew
+    from kdctl.execution.hiring import choose_crew
     from kdctl.lab.readiness import require_ready
     from kdctl.lab.recipes import open_recipe
     from kdctl.lab.workspace import open_for_planning, open_workspace
@@ -77,7 +77,7 @@ _MODULES = {
     "back_up": "kdctl.workflows.checking",
     "benchmark": "kdctl.workflows.benchmarking",
     "check": "kdctl.workflows.checking",
-    "choose_crew": "kdctl.crews.hiring",
+    "choose_crew": "kdctl.execution.hiring",
     "collect": "kdctl.workflows.housekeeping",
     "confirm": "kdctl.workflows.confirming",
     "compare_runs": "kdctl.workflows.differences",

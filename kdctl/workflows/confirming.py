@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdctl.crews.crew import CrewPlan
-from kdctl.crews.execute import hired
 from kdctl.errors import KdctlError, UsageError
+from kdctl.execution.crew import CrewPlan
+from kdctl.execution.execute import hired
 from kdctl.lab.catalog import full_catalog
 from kdctl.lab.failure import RunsFailedError, mistakes_of
 from kdctl.lab.progress import Progress

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from kdctl.crews.crew import Capacity, CrewPlan, InThisProcess
-from kdctl.crews.execute import teacher_plans
-from kdctl.crews.timetable import gangs_of, makespan
 from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
+from kdctl.execution.crew import Capacity, CrewPlan, InThisProcess
+from kdctl.execution.execute import teacher_plans
+from kdctl.execution.timetable import gangs_of, makespan
 from kdctl.lab.data import DataLibrary, Sizes
 from kdctl.lab.memory import require_memory
 from kdctl.lab.workspace import Workspace

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.crews.execute import teacher_plans
 from kdctl.errors import UsageError
+from kdctl.execution.execute import teacher_plans
 from kdctl.lab.planning import Planner
 from kdctl.lab.recipes import open_recipe
 from kdctl.lab.workspace import DATABASE, Workspace

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from kdctl.crews.crew import CrewPlan
-from kdctl.crews.execute import Executor, hired, teacher_plans
 from kdctl.errors import Mistake
+from kdctl.execution.crew import CrewPlan
+from kdctl.execution.execute import Executor, hired, teacher_plans
 from kdctl.lab.failure import mistakes_of
 from kdctl.lab.planning import Planner
 from kdctl.lab.progress import Progress, Silent

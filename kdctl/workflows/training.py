@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.crews.execute import hired, teacher_plans
 from kdctl.errors import UsageError
+from kdctl.execution.execute import hired, teacher_plans
 from kdctl.lab.failure import RunsFailedError, mistakes_of
 from kdctl.lab.planning import NO_POINT, Planner
 from kdctl.lab.progress import Progress

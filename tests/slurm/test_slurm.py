@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from kdctl import workflows
-from kdctl.crews.crew import CrewPlan
 from kdctl.errors import KdctlError
+from kdctl.execution.crew import CrewPlan
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan

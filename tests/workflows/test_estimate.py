@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.crew import Capacity, InThisProcess
-from kdctl.crews.execute import hired
+from kdctl.execution.crew import Capacity, InThisProcess
+from kdctl.execution.execute import hired
 from kdctl.lab.bench import Bench
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace

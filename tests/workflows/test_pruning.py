@@ -14,8 +14,8 @@ import optuna
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.local_crew import LocalWorkers
 from kdctl.errors import UsageError
+from kdctl.execution.local_crew import LocalWorkers
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan

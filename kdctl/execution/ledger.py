@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from kdctl.crews.lease import Lease
 from kdctl.engine.resume import discard_state
 from kdctl.errors import KdctlError
+from kdctl.execution.lease import Lease
 from kdctl.lab.failure import Failure
 from kdctl.lab.progress import Progress
 from kdctl.lab.workspace import Workspace

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kdctl.crews.setbacks import Setbacks
+from kdctl.execution.setbacks import Setbacks
 
 
 def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> None:

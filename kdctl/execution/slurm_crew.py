@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdctl.crews.claims import by_process
-from kdctl.crews.crew import Capacity, Crew, Return
-from kdctl.crews.hand import Hand
-from kdctl.crews.lease import Lease
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.messages import Event, JobOrder, Order, Setup
-from kdctl.crews.slurm import Slurm, require_slurm
-from kdctl.crews.slurm_job import EVENTS, JOB, ORDER
 from kdctl.errors import KdctlError
+from kdctl.execution.claims import by_process
+from kdctl.execution.crew import Capacity, Crew, Return
+from kdctl.execution.hand import Hand
+from kdctl.execution.lease import Lease
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.messages import Event, JobOrder, Order, Setup
+from kdctl.execution.slurm import Slurm, require_slurm
+from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
 from kdctl.lab.bench import Bench
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.lease import Lease
-from kdctl.crews.local_crew import LocalWorkers
 from kdctl.errors import KdctlError
+from kdctl.execution.lease import Lease
+from kdctl.execution.local_crew import LocalWorkers
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
@@ -197,5 +197,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_their_last_words(
 
 
 def test_a_worker_has_no_database() -> None:
-    check = "import sys, kdctl.crews.worker; sys.exit('sqlalchemy' in sys.modules or 'optuna' in sys.modules)"
+    check = (
+        "import sys, kdctl.execution.worker; sys.exit('sqlalchemy' in sys.modules or 'optuna' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

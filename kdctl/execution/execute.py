@@ -8,11 +8,11 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kdctl.crews.claims import Claims
-from kdctl.crews.crew import Crew, CrewPlan, InThisProcess, Return
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.setbacks import Setbacks
-from kdctl.crews.timetable import gangs_apart, gangs_of
+from kdctl.execution.claims import Claims
+from kdctl.execution.crew import Crew, CrewPlan, InThisProcess, Return
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.setbacks import Setbacks
+from kdctl.execution.timetable import gangs_apart, gangs_of
 from kdctl.lab.failure import Failure
 from kdctl.lab.progress import Progress, Silent
 from kdctl.lab.readiness import require_ready

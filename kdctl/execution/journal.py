@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdctl.crews.lease import Lease
 from kdctl.errors import KdctlError, Mistake
+from kdctl.execution.lease import Lease
 from kdctl.lab.bench import Bench
 from kdctl.lab.failure import TRACEBACK, Failure
 from kdctl.recipe.plan import RunPlan

@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from kdctl.crews.hand import Hand
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.messages import Event, Order, Setup
-from kdctl.crews.worker import SAVED
+from kdctl.execution.hand import Hand
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.messages import Event, Order, Setup
+from kdctl.execution.worker import SAVED
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.json_text import from_json, to_json
 
@@ -39,7 +39,7 @@ class WorkerProcess(Hand):
         """The last thing it said on standard error; known when it is buried."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "kdctl.crews.worker"],
+            [sys.executable, "-X", "faulthandler", "-m", "kdctl.execution.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.crew import CrewPlan, InThisProcess
-from kdctl.crews.execute import hired
-from kdctl.crews.local_crew import LocalWorkers
-from kdctl.crews.messages import Order
+from kdctl.execution.crew import CrewPlan, InThisProcess
+from kdctl.execution.execute import hired
+from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.messages import Order
 from kdctl.lab.planning import Planner
 from kdctl.lab.progress import Silent
 from kdctl.lab.recipes import open_recipe

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from kdctl.crews.claims import by_process
-from kdctl.crews.crew import Capacity, Crew, Return
-from kdctl.crews.lease import Lease
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.messages import Event, EventKind, Setup
-from kdctl.crews.worker_process import WorkerProcess, saved
 from kdctl.errors import KdctlError
+from kdctl.execution.claims import by_process
+from kdctl.execution.crew import Capacity, Crew, Return
+from kdctl.execution.lease import Lease
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.messages import Event, EventKind, Setup
+from kdctl.execution.worker_process import WorkerProcess, saved
 from kdctl.lab.bench import Bench
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan

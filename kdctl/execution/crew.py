@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdctl.crews.claims import by_process
-from kdctl.crews.gang_run import GangTrainer
-from kdctl.crews.journal import FolderJournal
-from kdctl.crews.lease import Lease
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.store_journal import StoreJournal
+from kdctl.execution.claims import by_process
+from kdctl.execution.gang_run import GangTrainer
+from kdctl.execution.journal import FolderJournal
+from kdctl.execution.lease import Lease
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.store_journal import StoreJournal
 from kdctl.lab.bench import Bench
 from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdctl.crews.slurm_job import ask_slurm, work
 from kdctl.errors import KdctlError
+from kdctl.execution.slurm_job import ask_slurm, work
 
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""

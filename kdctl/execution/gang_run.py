@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kdctl.crews.gang_split import fitting_parts, halves, release_memory
-from kdctl.crews.journal import Journal
-from kdctl.crews.lease import Lease
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
+from kdctl.execution.gang_split import fitting_parts, halves, release_memory
+from kdctl.execution.journal import Journal
+from kdctl.execution.lease import Lease
 from kdctl.lab.assemble import (
     build_compute,
     build_data,

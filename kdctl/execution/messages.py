@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kdctl.crews.lease import Lease
+from kdctl.execution.lease import Lease
 from kdctl.lab.bench import Bench, TeacherCache
 from kdctl.lab.data import DataLibrary
 from kdctl.recipe.plan import RunPlan

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from kdctl.crews.crew import Return
-from kdctl.crews.ledger import Ledger
-from kdctl.crews.messages import Event, EventKind
+from kdctl.execution.crew import Return
+from kdctl.execution.ledger import Ledger
+from kdctl.execution.messages import Event, EventKind
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
 from kdctl.trouble import Trouble

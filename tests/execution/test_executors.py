@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.crew import InThisProcess
-from kdctl.crews.lease import Lease
-from kdctl.crews.local_crew import LocalWorkers
-from kdctl.crews.messages import Setup
-from kdctl.crews.slurm_crew import SlurmJobs
 from kdctl.errors import KdctlError, UsageError
+from kdctl.execution.crew import InThisProcess
+from kdctl.execution.lease import Lease
+from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.messages import Setup
+from kdctl.execution.slurm_crew import SlurmJobs
 from kdctl.lab.bench import Bench
 from kdctl.lab.data import DataLibrary
 from kdctl.lab.workspace import Workspace

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from kdctl import workflows
-from kdctl.crews.crew import CrewPlan, InThisProcess
-from kdctl.crews.local_crew import LocalWorkers
+from kdctl.execution.crew import CrewPlan, InThisProcess
+from kdctl.execution.local_crew import LocalWorkers
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.timetable import gangs_of, makespan
+from kdctl.execution.timetable import gangs_of, makespan
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 

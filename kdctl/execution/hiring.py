@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kdctl.crews.crew import CrewPlan, InThisProcess
-from kdctl.crews.lease import Lease
 from kdctl.errors import UsageError, suggestion
+from kdctl.execution.crew import CrewPlan, InThisProcess
+from kdctl.execution.lease import Lease
 
 EXECUTORS = ("local", "slurm")
 PACK = "gangs_per_job"
@@ -36,7 +36,7 @@ def choose_crew(
     if executor not in EXECUTORS:
         raise UsageError(f"there is no executor '{executor}'.", suggestion(executor, EXECUTORS, "Executors"))
     if executor == "slurm":
-        from kdctl.crews.slurm_crew import SlurmJobs  # noqa: PLC0415 - only where it is wanted
+        from kdctl.execution.slurm_crew import SlurmJobs  # noqa: PLC0415 - only where it is wanted
 
         packed = options.pop(PACK, 1)
         if not isinstance(packed, int) or packed < 1:
@@ -47,6 +47,6 @@ def choose_crew(
         raise UsageError("--slurm-option needs --executor slurm.", "add it, or leave the option out.")
     if slots is None or slots == 1:
         return InThisProcess(lease=patience)
-    from kdctl.crews.local_crew import LocalWorkers  # noqa: PLC0415 - only where it is wanted
+    from kdctl.execution.local_crew import LocalWorkers  # noqa: PLC0415 - only where it is wanted
 
     return LocalWorkers(slots=slots, lease=patience)

@@ -1,6 +1,6 @@
 """A worker: trains the gangs that a scheduler sends, and writes run folders. It has no database.
 
-    python -m kdctl.crews.worker
+    python -m kdctl.execution.worker
 
 The first line on standard input is a `Setup`, every other one an `Order`; events go to standard
 output. When standard input ends, the scheduler wants no more work done, or is gone: the worker saves
@@ -22,10 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kdctl.crews.gang_run import GangTrainer
-from kdctl.crews.journal import FolderJournal
-from kdctl.crews.messages import Event, EventKind, Order, Setup
 from kdctl.errors import KdctlError
+from kdctl.execution.gang_run import GangTrainer
+from kdctl.execution.journal import FolderJournal
+from kdctl.execution.messages import Event, EventKind, Order, Setup
 from kdctl.lab.catalog import full_catalog
 from kdctl.lab.failure import Failure
 from kdctl.plugins import load_plugin_file

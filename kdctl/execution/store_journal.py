@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from kdctl.crews.journal import FolderJournal
+from kdctl.execution.journal import FolderJournal
 from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult, RunState

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from kdctl.crews.messages import Event, EventKind, JobOrder
-from kdctl.crews.worker import SAVED, Notes, Voice, Wishes, Worker
+from kdctl.execution.messages import Event, EventKind, JobOrder
+from kdctl.execution.worker import SAVED, Notes, Voice, Wishes, Worker
 from kdctl.store.json_text import from_json
 from kdctl.trouble import MachineError
 

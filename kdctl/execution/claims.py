@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kdctl.crews.lease import Lease
 from kdctl.engine.resume import discard_state
+from kdctl.execution.lease import Lease
 from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder

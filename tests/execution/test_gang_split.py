@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews import gang_split
-from kdctl.crews.gang_split import fitting_parts, halves
+from kdctl.execution import gang_split
+from kdctl.execution.gang_split import fitting_parts, halves
 from kdctl.lab.data import Sizes
 from kdctl.lab.memory import pass_bytes, weight_bytes
 from kdctl.lab.workspace import Workspace

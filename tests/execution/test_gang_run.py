@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.crews.crew import InThisProcess
-from kdctl.crews.lease import Lease
 from kdctl.engine import trainer
 from kdctl.engine.steps import EagerSteps
 from kdctl.errors import KdctlError
+from kdctl.execution.crew import InThisProcess
+from kdctl.execution.lease import Lease
 from kdctl.lab.progress import Silent
 from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
