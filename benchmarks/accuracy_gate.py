@@ -33,13 +33,13 @@ from typing import Literal
 import torch
 
 from kdctl import workflows
+from kdctl.assembly.environment import git_commit
+from kdctl.assembly.teachers import load_teacher
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.evaluate import agreement
 from kdctl.engine.frozen import frozen_copy
-from kdctl.lab.environment import git_commit
-from kdctl.lab.teachers import load_teacher
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Selection, StoredRun
 from kdctl.report.statistics import SIGNIFICANCE, Summary, holm, summarize, welch

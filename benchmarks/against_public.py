@@ -25,11 +25,11 @@ from public_style import PublicLoop, make_loader
 from taking_turns import Contender, Entry, Stage
 
 from kdctl import workflows
+from kdctl.assembly.bench import TeacherCache
+from kdctl.assembly.planning import Planner
+from kdctl.assembly.workspace import Workspace
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import Compute, choose_device, describe, prepare
-from kdctl.lab.bench import TeacherCache
-from kdctl.lab.planning import Planner
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.plan import EngineOptions
 from kdctl.recipe.recipe import Recipe

@@ -33,12 +33,12 @@ from in_parts import Part, Row, measure, supervised
 from torch.profiler import ProfilerActivity, profile
 
 from kdctl import workflows
+from kdctl.assembly.assemble import build_compute
+from kdctl.assembly.bench import TeacherCache
+from kdctl.assembly.planning import Planner
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
-from kdctl.lab.assemble import build_compute
-from kdctl.lab.bench import TeacherCache
-from kdctl.lab.planning import Planner
 from kdctl.workflows.benchmarking import Subject
 
 HERE = Path(__file__).parent

@@ -23,12 +23,12 @@ import torch
 
 import kdctl
 from kdctl import workflows
+from kdctl.assembly.environment import git_commit
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
 from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
 from kdctl.execution.store_journal import StoreJournal
-from kdctl.lab.environment import git_commit
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.space import Search
 from kdctl.records import (
     Environment,

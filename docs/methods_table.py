@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import torch
 
+from kdctl.assembly.assemble import build_compute
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.structure import Structure, Structures
+from kdctl.assembly.workspace import open_workspace
 from kdctl.engine.device import choose_device, describe, prepare
-from kdctl.lab.assemble import build_compute
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import DataLibrary
-from kdctl.lab.structure import Structure, Structures
-from kdctl.lab.workspace import open_workspace
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan

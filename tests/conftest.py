@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdctl import plugins, workflows
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.workspace import Workspace
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores

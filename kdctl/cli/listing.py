@@ -28,8 +28,8 @@ def list_models(
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """List models with their parameter counts (batch norm statistics not counted)."""
+    from kdctl.assembly.assemble import count_parameters
     from kdctl.engine.shapes import shapes_only
-    from kdctl.lab.assemble import count_parameters
     from kdctl.protocols.backbone import models
 
     _load(plugin)

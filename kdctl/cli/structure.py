@@ -11,7 +11,7 @@ from kdctl.cli.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdctl.lab.structure import MatchedTaps, Structure
+    from kdctl.assembly.structure import MatchedTaps, Structure
     from kdctl.protocols.backbone import Shape
 
 

@@ -13,10 +13,10 @@ from kdctl.errors import Mistake
 from kdctl.trouble import GOES_ON, Trouble
 
 if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
     from kdctl.cli.events import Events
     from kdctl.cli.live import Display
     from kdctl.cli.signals import StopSignals
-    from kdctl.lab.workspace import Execution
     from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3

@@ -14,7 +14,7 @@ from kdctl.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdctl.lab.workspace import Execution
+    from kdctl.assembly.workspace import Execution
     from kdctl.workflows.training import TrainPlan
 
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import discard_state
 from kdctl.execution.lease import Lease
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
 from kdctl.store.holding import Holding

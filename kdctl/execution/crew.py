@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.failure import Failure
 from kdctl.execution.claims import by_process
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.store_journal import StoreJournal
-from kdctl.lab.bench import Bench
-from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
 from kdctl.store.reserve import spend_reserve

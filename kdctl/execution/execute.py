@@ -8,15 +8,15 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from kdctl.assembly.failure import Failure
+from kdctl.assembly.progress import Progress, Silent
+from kdctl.assembly.readiness import require_ready
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
 from kdctl.execution.crew import Crew, CrewPlan, InThisProcess, Return
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.setbacks import Setbacks
 from kdctl.execution.timetable import gangs_apart, gangs_of
-from kdctl.lab.failure import Failure
-from kdctl.lab.progress import Progress, Silent
-from kdctl.lab.readiness import require_ready
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState

@@ -9,15 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kdctl.engine.device import Compute, choose_device, prepare
-from kdctl.engine.gang import Gang, TrainingData
-from kdctl.engine.member import Member
-from kdctl.engine.resume import discard_state
-from kdctl.engine.trainer import fit
-from kdctl.execution.gang_split import fitting_parts, halves, release_memory
-from kdctl.execution.journal import Journal
-from kdctl.execution.lease import Lease
-from kdctl.lab.assemble import (
+from kdctl.assembly.assemble import (
     build_compute,
     build_data,
     build_distiller,
@@ -26,14 +18,22 @@ from kdctl.lab.assemble import (
     freeze_teachers,
     model_facts,
 )
-from kdctl.lab.bench import Bench
-from kdctl.lab.data import planned_data, sizes_of
-from kdctl.lab.environment import describe_environment
-from kdctl.lab.failure import Failure, explain
-from kdctl.lab.memory import require_memory
-from kdctl.lab.progress import Progress
-from kdctl.lab.teacher_cache import find_table
-from kdctl.lab.teachers import load_teacher
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.data import planned_data, sizes_of
+from kdctl.assembly.environment import describe_environment
+from kdctl.assembly.failure import Failure, explain
+from kdctl.assembly.memory import require_memory
+from kdctl.assembly.progress import Progress
+from kdctl.assembly.teacher_cache import find_table
+from kdctl.assembly.teachers import load_teacher
+from kdctl.engine.device import Compute, choose_device, prepare
+from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.member import Member
+from kdctl.engine.resume import discard_state
+from kdctl.engine.trainer import fit
+from kdctl.execution.gang_split import fitting_parts, halves, release_memory
+from kdctl.execution.journal import Journal
+from kdctl.execution.lease import Lease
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
 from kdctl.trouble import GOES_ON, MachineError, Trouble, troubles_named

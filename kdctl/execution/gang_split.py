@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.data import sizes_of
+from kdctl.assembly.memory import available_bytes, pass_bytes, weight_bytes
 from kdctl.engine.device import choose_device
-from kdctl.lab.bench import Bench
-from kdctl.lab.data import sizes_of
-from kdctl.lab.memory import available_bytes, pass_bytes, weight_bytes
 from kdctl.recipe.plan import RunPlan
 
 SHARE_OF_MEMORY = 0.8

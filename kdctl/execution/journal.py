@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.failure import TRACEBACK, Failure
 from kdctl.errors import KdctlError, Mistake
 from kdctl.execution.lease import Lease
-from kdctl.lab.bench import Bench
-from kdctl.lab.failure import TRACEBACK, Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult
 from kdctl.store.atomic import write_atomically

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from kdctl.assembly.failure import Failure
+from kdctl.assembly.progress import Progress
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import discard_state
 from kdctl.errors import KdctlError
 from kdctl.execution.lease import Lease
-from kdctl.lab.failure import Failure
-from kdctl.lab.progress import Progress
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 from kdctl.store.owner import Owner

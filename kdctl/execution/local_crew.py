@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import by_process
 from kdctl.execution.crew import Capacity, Crew, Return
@@ -18,7 +19,6 @@ from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind, Setup
 from kdctl.execution.worker_process import WorkerProcess, saved
-from kdctl.lab.bench import Bench
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner

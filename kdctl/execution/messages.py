@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kdctl.assembly.bench import Bench, TeacherCache
+from kdctl.assembly.data import DataLibrary
 from kdctl.execution.lease import Lease
-from kdctl.lab.bench import Bench, TeacherCache
-from kdctl.lab.data import DataLibrary
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kdctl.lab.failure import Failure
+from kdctl.assembly.failure import Failure
 
 
 @dataclass(kw_only=True)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import by_process
 from kdctl.execution.crew import Capacity, Crew, Return
@@ -25,7 +26,6 @@ from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.slurm import Slurm, require_slurm
 from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
-from kdctl.lab.bench import Bench
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically

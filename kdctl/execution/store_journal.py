@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from kdctl.assembly.failure import Failure
 from kdctl.execution.journal import FolderJournal
-from kdctl.lab.failure import Failure
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult, RunState
 from kdctl.store.store import Store

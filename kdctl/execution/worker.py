@@ -22,12 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.failure import Failure
 from kdctl.errors import KdctlError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.journal import FolderJournal
 from kdctl.execution.messages import Event, EventKind, Order, Setup
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.failure import Failure
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState

@@ -16,10 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.assembly.readiness import require_ready
+    from kdctl.assembly.recipes import open_recipe
+    from kdctl.assembly.workspace import open_for_planning, open_workspace
     from kdctl.execution.hiring import choose_crew
-    from kdctl.lab.readiness import require_ready
-    from kdctl.lab.recipes import open_recipe
-    from kdctl.lab.workspace import open_for_planning, open_workspace
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
@@ -90,9 +90,9 @@ _MODULES = {
     "frame": "kdctl.workflows.reporting",
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
-    "open_for_planning": "kdctl.lab.workspace",
-    "open_recipe": "kdctl.lab.recipes",
-    "open_workspace": "kdctl.lab.workspace",
+    "open_for_planning": "kdctl.assembly.workspace",
+    "open_recipe": "kdctl.assembly.recipes",
+    "open_workspace": "kdctl.assembly.workspace",
     "plan_collection": "kdctl.workflows.housekeeping",
     "plan_confirmation": "kdctl.workflows.confirming",
     "plan_removal": "kdctl.workflows.housekeeping",
@@ -101,7 +101,7 @@ _MODULES = {
     "planned_gangs": "kdctl.workflows.estimate",
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
-    "require_ready": "kdctl.lab.readiness",
+    "require_ready": "kdctl.assembly.readiness",
     "save_features": "kdctl.workflows.artifacts",
     "sweep": "kdctl.workflows.sweeping",
     "synchronise": "kdctl.workflows.syncing",

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.export import check_target, exported
 from kdctl.engine.features import pooled_features
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection
 from kdctl.store.atomic import write_atomically
 from kdctl.workflows.subjects import open_subject

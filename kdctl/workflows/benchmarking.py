@@ -14,6 +14,17 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdctl.assembly.assemble import (
+    build_compute,
+    build_data,
+    build_distiller,
+    build_student,
+    freeze_teachers,
+)
+from kdctl.assembly.data import sizes_of
+from kdctl.assembly.planning import Planner
+from kdctl.assembly.teacher_cache import find_table
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
@@ -22,17 +33,6 @@ from kdctl.engine.steps import Steps
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
 from kdctl.errors import UsageError
-from kdctl.lab.assemble import (
-    build_compute,
-    build_data,
-    build_distiller,
-    build_student,
-    freeze_teachers,
-)
-from kdctl.lab.data import sizes_of
-from kdctl.lab.planning import Planner
-from kdctl.lab.teacher_cache import find_table
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.protocols.distiller import Step
 from kdctl.recipe.gangs import form_gangs

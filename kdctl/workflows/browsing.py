@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError, suggestion
-from kdctl.lab.workspace import Workspace
 from kdctl.records import Artifact, EpochResult, Evaluation, RunState, StoredRun
 from kdctl.registry import folded
 from kdctl.store.briefs import RunBrief

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.failure import RunsFailedError, mistakes_of
+from kdctl.assembly.progress import Progress
+from kdctl.assembly.readiness import require_ready
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.crew import CrewPlan
 from kdctl.execution.execute import hired
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.failure import RunsFailedError, mistakes_of
-from kdctl.lab.progress import Progress
-from kdctl.lab.readiness import require_ready
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.report.fields import flatten
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.shapes import shapes_only
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from kdctl.assembly.data import DataLibrary, Sizes
+from kdctl.assembly.memory import require_memory
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
@@ -18,9 +21,6 @@ from kdctl.errors import KdctlError
 from kdctl.execution.crew import Capacity, CrewPlan, InThisProcess
 from kdctl.execution.execute import teacher_plans
 from kdctl.execution.timetable import gangs_of, makespan
-from kdctl.lab.data import DataLibrary, Sizes
-from kdctl.lab.memory import require_memory
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kdctl.assembly.assemble import count_parameters
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import LATENCY_BATCHES, count_multiply_adds, measure_latency, size_mb
 from kdctl.engine.evaluate import (
     agreement,
@@ -16,8 +18,6 @@ from kdctl.engine.evaluate import (
     predict,
     split_metrics,
 )
-from kdctl.lab.assemble import count_parameters
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Evaluation, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError, suggestion
-from kdctl.lab.workspace import Workspace
 from kdctl.records import StoredRun
 from kdctl.report.fields import flatten
 from kdctl.store.atomic import write_atomically

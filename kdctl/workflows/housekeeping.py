@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.failure import named_runs
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
-from kdctl.lab.failure import named_runs
-from kdctl.lab.workspace import Workspace
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run

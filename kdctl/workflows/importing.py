@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import Sizes, sizes_of
+from kdctl.assembly.environment import describe_environment
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
 from kdctl.engine.public_weights import PublicWeights, adopt, fitting_models, read_public_weights
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import Sizes, sizes_of
-from kdctl.lab.environment import describe_environment
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import ImportedPlan, InputNormalisation

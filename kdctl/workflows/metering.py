@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdctl.lab.progress import Progress
-from kdctl.lab.workspace import Workspace
+from kdctl.assembly.progress import Progress
+from kdctl.assembly.workspace import Workspace
 from kdctl.recipe.limits import Budget
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun

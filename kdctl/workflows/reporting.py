@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.build import build_report
 from kdctl.report.table_format import Table

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdctl.lab.progress import Progress
+from kdctl.assembly.progress import Progress
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from kdctl.assembly.planning import Planner
 from kdctl.errors import Mistake, RecipeError
-from kdctl.lab.planning import Planner
 from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits, Pruning
 from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.plan import RunPlan

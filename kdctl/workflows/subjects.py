@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
+from kdctl.assembly.assemble import build_distiller, build_student, count_parameters
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
+from kdctl.assembly.teachers import load_teacher, show_images_as_trained
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights, read_model
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
-from kdctl.lab.assemble import build_distiller, build_student, count_parameters
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import DataLibrary, Sizes, sizes_of
-from kdctl.lab.teachers import load_teacher, show_images_as_trained
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import PLUGIN_SHA256

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.planning import Planner
+from kdctl.assembly.recipes import open_recipe
+from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import UsageError
 from kdctl.execution.execute import teacher_plans
-from kdctl.lab.planning import Planner
-from kdctl.lab.recipes import open_recipe
-from kdctl.lab.workspace import DATABASE, Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from kdctl.assembly.failure import mistakes_of
+from kdctl.assembly.planning import Planner
+from kdctl.assembly.progress import Progress, Silent
+from kdctl.assembly.readiness import require_ready
+from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import Mistake
 from kdctl.execution.crew import CrewPlan
 from kdctl.execution.execute import Executor, hired, teacher_plans
-from kdctl.lab.failure import mistakes_of
-from kdctl.lab.planning import Planner
-from kdctl.lab.progress import Progress, Silent
-from kdctl.lab.readiness import require_ready
-from kdctl.lab.workspace import DATABASE, Workspace
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.failure import RunsFailedError, mistakes_of
+from kdctl.assembly.planning import NO_POINT, Planner
+from kdctl.assembly.progress import Progress
+from kdctl.assembly.recipes import open_recipe
+from kdctl.assembly.structure import Structure
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
 from kdctl.execution.execute import hired, teacher_plans
-from kdctl.lab.failure import RunsFailedError, mistakes_of
-from kdctl.lab.planning import NO_POINT, Planner
-from kdctl.lab.progress import Progress
-from kdctl.lab.recipes import open_recipe
-from kdctl.lab.structure import Structure
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe

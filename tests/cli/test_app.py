@@ -11,8 +11,8 @@ import pytest
 import typer
 
 import kdctl as package
+from kdctl.assembly import workspace
 from kdctl.cli.app import app
-from kdctl.lab import workspace
 
 Kdctl = Callable[..., Any]
 

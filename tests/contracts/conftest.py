@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdctl.assembly.assemble import build_distiller, build_student
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import Sizes
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizer
-from kdctl.lab.assemble import build_distiller, build_student
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan

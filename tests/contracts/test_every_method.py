@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.assembly.assemble import join, model_facts
+from kdctl.assembly.structure import describe, tried_projector
 from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.evaluate import predict
 from kdctl.engine.resume import load_state, save_state
 from kdctl.engine.shapes import shapes_only
-from kdctl.lab.assemble import join, model_facts
-from kdctl.lab.structure import describe, tried_projector
 from kdctl.protocols.distiller import methods
 
 PAIRS = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdctl.lab.assemble import make_projector
+from kdctl.assembly.assemble import make_projector
 from kdctl.protocols.projector import Projector, projectors
 from kdctl.recipe.component import Spec
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.lab.workspace import Workspace
+from kdctl.assembly.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"

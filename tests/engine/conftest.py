@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdctl.assembly.assemble import build_distiller, build_member, build_student
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import Sizes
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
-from kdctl.lab.assemble import build_distiller, build_member, build_student
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan

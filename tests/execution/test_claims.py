@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
 from kdctl.execution.lease import Lease
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 from kdctl.store.owner import Owner
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.crew import InThisProcess
 from kdctl.execution.lease import Lease
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.execution.messages import Setup
 from kdctl.execution.slurm_crew import SlurmJobs
-from kdctl.lab.bench import Bench
-from kdctl.lab.data import DataLibrary
-from kdctl.lab.workspace import Workspace
 
 
 def test_one_slot_is_this_process_and_several_are_workers() -> None:

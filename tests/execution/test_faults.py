@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import PREVIOUS_FILE, RESUME_FILE
 from kdctl.errors import KdctlError
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
 from kdctl.store.owner import Owner

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine import trainer
 from kdctl.engine.steps import EagerSteps
 from kdctl.errors import KdctlError
 from kdctl.execution.crew import InThisProcess
 from kdctl.execution.lease import Lease
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 

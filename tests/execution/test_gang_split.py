@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.data import Sizes
+from kdctl.assembly.memory import pass_bytes, weight_bytes
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution import gang_split
 from kdctl.execution.gang_split import fitting_parts, halves
-from kdctl.lab.data import Sizes
-from kdctl.lab.memory import pass_bytes, weight_bytes
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.execution.lease import Lease
 from kdctl.execution.local_crew import LocalWorkers
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.trees import to_tree

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.planning import Planner
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.recipes import open_recipe
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import CrewPlan, InThisProcess
 from kdctl.execution.execute import hired
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.execution.messages import Order
-from kdctl.lab.planning import Planner
-from kdctl.lab.progress import Silent
-from kdctl.lab.recipes import open_recipe
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.store.json_text import from_json, to_json

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.timetable import gangs_of, makespan
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 
 GRID = """

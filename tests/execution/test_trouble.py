@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import CrewPlan, InThisProcess
 from kdctl.execution.local_crew import LocalWorkers
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 from kdctl.trees import to_tree

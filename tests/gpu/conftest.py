@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from kdctl import workflows
+from kdctl.assembly.bench import TeacherCache
 from kdctl.engine.checkpoint import read_model
-from kdctl.lab.bench import TeacherCache
 from kdctl.records import StoredRun
 
 DEVICE = "cuda"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from kdctl.assembly.catalog import full_catalog
 from kdctl.errors import RecipeError
-from kdctl.lab.catalog import full_catalog
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.stored import read_component

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.lab.assemble import make_projector
+from kdctl.assembly.assemble import make_projector
 from kdctl.protocols.backbone import Backbone, Outputs, models
 from kdctl.protocols.distiller import Batch, Distiller, Setup, Step
 from kdctl.protocols.maps import tap_and_size

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from kdctl.assembly.catalog import full_catalog
 from kdctl.errors import RecipeError
-from kdctl.lab.catalog import full_catalog
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdctl.lab.assemble import count_parameters, make_projector, model_facts
+from kdctl.assembly.assemble import count_parameters, make_projector, model_facts
 from kdctl.methods.simkd import SimKd, SimKdConfig
 from kdctl.projectors.bottleneck import BottleneckConfig, BottleneckProjector
 from kdctl.protocols.backbone import models

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kdctl.assembly.catalog import full_catalog
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.catalog import full_catalog
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.load import override_layer, read_layers

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kdctl.lab.catalog import full_catalog
+from kdctl.assembly.catalog import full_catalog
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import IMAGENET, ImportedPlan, is_imported, read_imported, trained_normalisation
 from kdctl.recipe.layers import Merged

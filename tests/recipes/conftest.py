@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.lab.data import DataLibrary
+from kdctl.assembly.data import DataLibrary
 from kdctl.recipe.component import Spec
 from kdctl.workflows.sweep_plan import SweepPlan
 

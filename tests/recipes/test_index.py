@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.data import DataLibrary
 from kdctl.cli.wording import flop
-from kdctl.lab.data import DataLibrary
 from kdctl.report.reported import read_reported
 from kdctl.workflows.sweep_plan import SweepPlan
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from kdctl import workflows
-from kdctl.lab.workspace import Workspace
+from kdctl.assembly.workspace import Workspace
 
 RECIPE = """
 schema = 1

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.execution.crew import CrewPlan
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 

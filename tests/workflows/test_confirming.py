@@ -8,8 +8,8 @@ from statistics import fmean
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 from kdctl.report.statistics import welch_from_values
 from kdctl.report.table_format import report_formats

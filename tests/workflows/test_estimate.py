@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import Capacity, InThisProcess
 from kdctl.execution.execute import hired
-from kdctl.lab.bench import Bench
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection, StoredRun
 
 RecipeWriter = Callable[..., Path]

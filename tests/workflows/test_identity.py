@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import NUMERICS
 from kdctl.store.sweep_files import read_sweep, sweep_files
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from kdctl import workflows
+from kdctl.assembly.teachers import TeacherLibrary, load_teacher
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import MisfitCheckpointError
 from kdctl.errors import KdctlError, RecipeError, UsageError
-from kdctl.lab.teachers import TeacherLibrary, load_teacher
-from kdctl.lab.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.imported import IMAGENET, InputNormalisation
 from kdctl.records import RunState, StoredRun

@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows.metering import spent_seconds
 

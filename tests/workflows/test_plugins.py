@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.lab.workspace import Workspace
 from kdctl.plugins import load_plugin_file
 from kdctl.records import RunState
 

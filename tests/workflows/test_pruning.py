@@ -14,10 +14,10 @@ import optuna
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
 from kdctl.execution.local_crew import LocalWorkers
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
 from kdctl.trees import to_tree

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import Selection
 
 GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\n"

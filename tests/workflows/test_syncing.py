@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.lab.workspace import Workspace
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
 
 RecipeWriter = Callable[..., Path]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from kdctl import workflows
+from kdctl.assembly.failure import RunsFailedError
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import read_model
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.failure import RunsFailedError
-from kdctl.lab.progress import Silent
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable
 
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.structure import Structure, Structures
+from kdctl.assembly.teachers import TeacherLibrary
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.structure import Structure, Structures
-from kdctl.lab.teachers import TeacherLibrary
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe

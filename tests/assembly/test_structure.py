@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.structure import Structure
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import RecipeError
-from kdctl.lab.structure import Structure
-from kdctl.lab.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 Plan = Callable[..., Structure]

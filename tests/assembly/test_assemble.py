@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdctl.assembly.assemble import build_distiller, build_student, count_parameters, model_facts
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import Sizes
 from kdctl.errors import KdctlError
-from kdctl.lab.assemble import build_distiller, build_student, count_parameters, model_facts
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Distiller
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan

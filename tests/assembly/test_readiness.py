@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from kdctl import workflows
+from kdctl.assembly import readiness
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.lab import readiness
-from kdctl.lab.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
+from kdctl.assembly.bench import Bench, TeacherCache
+from kdctl.assembly.data import DataLibrary
 from kdctl.errors import KdctlError
-from kdctl.lab.bench import Bench, TeacherCache
-from kdctl.lab.data import DataLibrary
 from kdctl.store.store import Store
 
 DATABASE = "kdctl.db"

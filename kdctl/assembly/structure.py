@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from kdctl.assembly.assemble import count_parameters, join, make_projector, model_facts
+from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
-from kdctl.lab.assemble import count_parameters, join, make_projector, model_facts
-from kdctl.lab.data import DataLibrary, Sizes
 from kdctl.protocols.backbone import Backbone, Shape, models
 from kdctl.protocols.distiller import Distiller, Match
 from kdctl.protocols.maps import tap_and_size

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, RecipeError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import torch
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.memory import available_bytes
 from kdctl.engine.gang import Gang
 from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
 from kdctl.errors import KdctlError
-from kdctl.lab.bench import Bench
-from kdctl.lab.memory import available_bytes
 from kdctl.recipe.plan import RunPlan
 from kdctl.trees import canonical_json
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import RecipeError
-from kdctl.lab.workspace import Workspace
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]

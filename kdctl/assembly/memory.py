@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdctl.assembly.data import Sizes
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
-from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import models
 from kdctl.recipe.plan import RunPlan
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.data import Sizes
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
@@ -18,8 +20,6 @@ from kdctl.engine.optim import build_optimizer
 from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
 from kdctl.errors import KdctlError
-from kdctl.lab.bench import Bench
-from kdctl.lab.data import Sizes
 from kdctl.protocols.backbone import Backbone, Shape, models
 from kdctl.protocols.dataset import DatasetOptions
 from kdctl.protocols.distiller import Distiller, Setup, methods

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kdctl.assembly.failure import Failure, RunsFailedError, explain, mistakes_of
 from kdctl.errors import KdctlError, Mistake
-from kdctl.lab.failure import Failure, RunsFailedError, explain, mistakes_of
 from kdctl.records import RunState, StoredRun
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import sizes_of
 from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights, read_model
 from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError
-from kdctl.lab.bench import Bench
-from kdctl.lab.catalog import full_catalog
-from kdctl.lab.data import sizes_of
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
 from kdctl.readers.selection import SelectedData
@@ -23,7 +23,7 @@ from kdctl.records import RunState, Selection
 from kdctl.store.folder import RunFolder
 
 if TYPE_CHECKING:
-    from kdctl.lab.workspace import Workspace
+    from kdctl.assembly.workspace import Workspace
 
 _USUAL_SIZE = 32
 """Images that most public weights are for; no tensor's shape depends on it."""

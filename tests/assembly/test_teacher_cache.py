@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.lab import teacher_cache
-from kdctl.lab.bench import TeacherCache
-from kdctl.lab.failure import RunsFailedError
-from kdctl.lab.workspace import Workspace
+from kdctl.assembly import teacher_cache
+from kdctl.assembly.bench import TeacherCache
+from kdctl.assembly.failure import RunsFailedError
+from kdctl.assembly.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 
 RecipeWriter = Callable[..., Path]

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from kdctl.assembly.taught import require_teachers
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.errors import KdctlError, UsageError
-from kdctl.lab.taught import require_teachers
-from kdctl.lab.workspace import Workspace
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
 

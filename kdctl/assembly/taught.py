@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kdctl.assembly.bench import Bench
+from kdctl.assembly.teachers import load_teacher
 from kdctl.errors import KdctlError, Mistake, RecipeError
-from kdctl.lab.bench import Bench
-from kdctl.lab.teachers import load_teacher
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.plan import RunPlan, TeacherRef
 from kdctl.trees import canonical_json

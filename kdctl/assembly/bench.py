@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdctl.lab.data import DataLibrary
+from kdctl.assembly.data import DataLibrary
 from kdctl.store.folder import RunFolder
 
 if TYPE_CHECKING:

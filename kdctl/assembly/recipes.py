@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdctl.lab.catalog import full_catalog
+from kdctl.assembly.catalog import full_catalog
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.layers import Layer
 from kdctl.recipe.load import override_layer, read_layers, smoke_layer

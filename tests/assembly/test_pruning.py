@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdctl.lab.assemble import count_parameters, make_projector, model_facts
+from kdctl.assembly.assemble import count_parameters, make_projector, model_facts
 from kdctl.protocols.backbone import models
 from kdctl.protocols.distiller import Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
