@@ -19,7 +19,7 @@ from kdctl.records import (
     Selected,
     SplitMetrics,
 )
-from kdctl.trees import canonical_json, from_tree, to_tree
+from kdctl.serialization import canonical_json, from_tree, to_tree
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()

@@ -13,7 +13,7 @@ from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 

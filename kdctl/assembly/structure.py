@@ -20,7 +20,7 @@ from kdctl.readers.selection import Counts
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 _TRIED = 2
 """Samples in the maps that projectors are tried on."""

@@ -9,7 +9,7 @@ from kdctl.assembly.teachers import load_teacher
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.plan import RunPlan, TeacherRef
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 
 def require_teachers(plans: Iterable[RunPlan], bench: Bench) -> None:

@@ -14,7 +14,7 @@ from kdctl.engine.gang import Gang
 from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
 from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 SHARE_OF_MEMORY = 0.25
 """Of the memory that is free when a table is made: at most so much for it."""

@@ -58,7 +58,7 @@ def bench(
 
 def _show(result: BenchResult, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json, print_table
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         print_json(bench=to_tree(result))

@@ -41,7 +41,7 @@ def check(
     from kdctl import workflows
     from kdctl.cli.console import output, print_json, print_mistakes
     from kdctl.cli.wording import counted
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     with workflows.open_workspace(runs, create=False) as workspace:
         health = workflows.check(workspace, hashes=hashes)
@@ -110,7 +110,7 @@ def sync(
     from kdctl import workflows
     from kdctl.cli.console import messages, print_json, print_mistakes
     from kdctl.errors import KdctlError
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if not runs.is_dir():
         raise KdctlError(f"there is no folder {runs}.", "name the folder that holds your runs: --runs.")

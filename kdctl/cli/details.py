@@ -10,7 +10,7 @@ from kdctl.cli.options import Format
 from kdctl.cli.sparkline import sparkline
 from kdctl.cli.wording import duration, file_size, percent, setting
 from kdctl.records import EpochResult, StoredRun
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
     from kdctl.workflows.browsing import RunDetails

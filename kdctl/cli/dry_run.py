@@ -9,7 +9,7 @@ from kdctl.cli.console import output, print_json
 from kdctl.cli.options import Format
 from kdctl.cli.runs import planned_trees, show_plans, show_summary
 from kdctl.cli.wording import assignments, counted, duration, file_size, flop, standing
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
     from kdctl.recipe.limits import Pruning

@@ -69,7 +69,7 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
     """Print the figures of a model on stdout."""
     from kdctl.cli.console import print_json, print_table
     from kdctl.cli.wording import measured, percent
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         print_json(**to_tree(evaluation), flops=evaluation.flops)

@@ -28,9 +28,9 @@ from kdctl.cli.options import Format
 from kdctl.cli.wording import describe
 from kdctl.errors import UsageError
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
+from kdctl.serialization import to_tree
 from kdctl.store.clock import utc_now
 from kdctl.store.json_text import to_json
-from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan

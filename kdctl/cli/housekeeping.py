@@ -83,7 +83,7 @@ def _show(collection: Collection, form: options.Format, *, done: bool) -> None:
     """Print what goes and what stays: on stdout where that is all that was asked for."""
     from kdctl.cli.console import messages, output, print_json, print_table
     from kdctl.cli.wording import file_size
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         print_json(freed_bytes=collection.num_bytes, **to_tree(collection))

@@ -9,7 +9,7 @@ from kdctl.cli.console import print_json, print_table
 from kdctl.cli.options import Format
 from kdctl.cli.wording import describe, flop, percent
 from kdctl.records import SETTLED, RunState, Selection, StoredRun
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
     from rich.console import Console

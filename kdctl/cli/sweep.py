@@ -149,7 +149,7 @@ def _worded(trouble: Trouble, missing_bytes: int) -> Mistake:
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
     from kdctl.cli.console import print_json, say
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         print_json(sweep=outcome.name, complete=outcome.complete, runs=[to_tree(run) for run in outcome.runs])

@@ -103,7 +103,7 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
 def _show_plan(plan: TrainPlan, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
     from kdctl.cli.runs import planned_trees
-    from kdctl.trees import to_tree
+    from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         runs = planned_trees(plan.teachers, plan.runs, plan.states)

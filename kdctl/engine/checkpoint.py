@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 from kdctl.trouble import unwritable
 
 FORMAT = "kdctl-checkpoint-1"

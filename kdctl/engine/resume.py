@@ -18,7 +18,7 @@ from kdctl.engine.checkpoint import (
 from kdctl.engine.member import Member
 from kdctl.engine.optim import restore_optimizer
 from kdctl.records import Selected
-from kdctl.trees import from_tree, to_tree
+from kdctl.serialization import from_tree, to_tree
 
 RESUME_FILE = "resume.pt"
 """In the run's folder, until the run ends."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdctl.recipe.layers import NAME
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 # Keys of a field's metadata. The prefix matters: pydantic takes plain words for its own settings.
 COMPONENT = "kdctl:component"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdctl.recipe.plan import RunPlan
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 DEFAULT_GANG_SIZE = 8
 """Members of a gang at the most; the gain from sharing a teacher is flat beyond 8 to 16."""

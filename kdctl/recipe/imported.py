@@ -13,7 +13,7 @@ from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, TeacherRef, conte
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog
 from kdctl.records import PlannedRun
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 IMPORTED = "imported"
 """Stands in stored plans where others name the method that trained the model."""

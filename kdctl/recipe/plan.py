@@ -14,7 +14,7 @@ from annotated_types import Ge
 from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import Schedule
 from kdctl.records import PlannedRun
-from kdctl.trees import canonical_json, to_tree
+from kdctl.serialization import canonical_json, to_tree
 
 SCHEMA = 1
 """Version of the recipe and plan format."""

@@ -9,7 +9,7 @@ from typing import Any
 from kdctl.report.fields import flatten, read_field
 from kdctl.report.replicates import Replicates
 from kdctl.report.statistics import Summary, Verdict, WelchTest, holm, verdict, welch
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 BASELINE_METHOD = "ce"
 

@@ -24,7 +24,7 @@ from kdctl.report.wording import (
     signed,
     verdict_and_p,
 )
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)

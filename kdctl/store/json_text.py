@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, TypeVar
 
-from kdctl.trees import canonical_json, from_tree, to_tree
+from kdctl.serialization import canonical_json, from_tree, to_tree
 
 Record = TypeVar("Record")
 

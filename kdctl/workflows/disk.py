@@ -17,7 +17,7 @@ from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 from kdctl.workflows.sweep_plan import SweepPlan
 
 STATE_FACTOR = 3

@@ -27,8 +27,8 @@ from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
+from kdctl.serialization import canonical_json
 from kdctl.store.store import Store
-from kdctl.trees import canonical_json
 from kdctl.workflows.sweep_plan import SweepPlan
 
 MEASURED_BATCH = 32

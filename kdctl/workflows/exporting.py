@@ -13,8 +13,8 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError, suggestion
 from kdctl.records import StoredRun
 from kdctl.report.fields import flatten
+from kdctl.serialization import to_tree
 from kdctl.store.atomic import write_atomically
-from kdctl.trees import to_tree
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import RunState, StoredSweep
 from kdctl.report.fields import flatten
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 from kdctl.workflows.differences import Difference, compare_runs, differing_fields
 
 _LABELS = (

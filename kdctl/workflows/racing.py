@@ -8,9 +8,9 @@ from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits, Pruning
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
+from kdctl.serialization import canonical_json
 from kdctl.store.store import Store
 from kdctl.sweep.rounds import Standing, in_turn, outside, precise, trailing
-from kdctl.trees import canonical_json
 
 
 def dropped_after(

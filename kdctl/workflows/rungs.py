@@ -15,8 +15,8 @@ from kdctl.recipe.limits import FEWEST_FOR_STD_ERROR, Limits, Pruning
 from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
+from kdctl.serialization import canonical_json
 from kdctl.sweep.rounds import share_of
-from kdctl.trees import canonical_json
 from kdctl.workflows.racing import race_of
 
 

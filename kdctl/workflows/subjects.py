@@ -25,7 +25,7 @@ from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import RunState, Selection
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 SPLITS = ("test", "val")
 

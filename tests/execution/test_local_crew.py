@@ -19,7 +19,7 @@ from kdctl.execution.lease import Lease
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 
 RecipeWriter = Callable[..., Path]
 

@@ -18,8 +18,8 @@ from kdctl.execution.local_crew import LocalWorkers
 from kdctl.execution.messages import Order
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
+from kdctl.serialization import to_tree
 from kdctl.store.json_text import from_json, to_json
-from kdctl.trees import to_tree
 
 RecipeWriter = Callable[..., Path]
 

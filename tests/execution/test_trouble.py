@@ -17,7 +17,7 @@ from kdctl.execution.crew import CrewPlan, InThisProcess
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 from kdctl.trouble import MachineError
 
 RecipeWriter = Callable[..., Path]

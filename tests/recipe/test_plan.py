@@ -10,7 +10,7 @@ from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import EngineOptions, RunPlan, TeacherRef
 from kdctl.recipe.recipe import make_recipe
 from kdctl.registry import NoOptions, Origin, Registry, registering_from
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
 

@@ -18,7 +18,7 @@ from kdctl.records import (
     StoredSweep,
     SweepMember,
 )
-from kdctl.trees import canonical_json
+from kdctl.serialization import canonical_json
 
 # Best-test top-1 of the thirty single runs of deck B, as its run lists print them.
 DECK_B = {

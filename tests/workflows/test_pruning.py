@@ -20,7 +20,7 @@ from kdctl.errors import UsageError
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
-from kdctl.trees import to_tree
+from kdctl.serialization import to_tree
 from kdctl.workflows.metering import spent_seconds
 
 RecipeWriter = Callable[..., Path]
