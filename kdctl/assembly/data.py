@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
-from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 
 class Sizes(NamedTuple):
@@ -100,17 +100,17 @@ def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
         selected, found = library.select(plan.data), library.fingerprint(plan.data)
     except (KdctlError, OSError) as error:
         problem = error.problem if isinstance(error, KdctlError) else f"{error}."
-        trouble = Trouble(
+        fault = MachineFault(
             problem=f"the data set '{name}' was there when the run was planned, and is not now: {problem}",
             hint=f"bring it back; {GOES_ON}",
         )
-        raise MachineError(trouble) from error
+        raise MachineError(fault) from error
     if found != plan.data_fingerprint:
-        trouble = Trouble(
+        fault = MachineFault(
             problem=f"the data set '{name}' in {library.root} is not what it was when the run was planned.",
             hint=f"bring back the files that it had; {GOES_ON}",
         )
-        raise MachineError(trouble)
+        raise MachineError(fault)
     return selected
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from kdctl.errors import KdctlError, Mistake
+from kdctl.machine_errors import MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
-from kdctl.trouble import Trouble, trouble_behind
 
 TRACEBACK = "traceback.txt"
 """In the folder of a run that stopped over something unexpected."""
@@ -35,7 +35,7 @@ class Failure:
     """Whether a smaller gang might go on."""
     device_lost: bool = False
     """Whether the process can compute nothing more: a GPU that failed once refuses it all further work."""
-    trouble: Trouble | None = None
+    fault: MachineFault | None = None
     """What the machine refused, if it was that: no run is to blame, and the next one would meet it too."""
 
     def mistake(self) -> Mistake:
@@ -55,9 +55,9 @@ class RunsFailedError(KdctlError):
 
 def explain(error: Exception, device: str) -> Failure:
     """Word an error that came up in training on `device`."""
-    trouble = trouble_behind(error)
-    if trouble is not None:
-        return Failure(problem=trouble.problem, hint=trouble.hint, trouble=trouble)
+    fault = fault_behind(error)
+    if fault is not None:
+        return Failure(problem=fault.problem, hint=fault.hint, fault=fault)
     if isinstance(error, KdctlError):
         return Failure(problem=error.problem, hint=error.hint)
     first_line = str(error).partition("\n")[0]

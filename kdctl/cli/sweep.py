@@ -10,7 +10,7 @@ import typer
 
 from kdctl.cli import options
 from kdctl.errors import Mistake
-from kdctl.trouble import GOES_ON, Trouble
+from kdctl.machine_errors import GOES_ON, MachineFault
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution
@@ -123,12 +123,12 @@ def _conclude(
     from kdctl.cli.events import Events
 
     if isinstance(progress, Events):
-        trouble = outcome.trouble.problem if outcome.trouble else ""
-        progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget, trouble=trouble)
+        fault = outcome.fault.problem if outcome.fault else ""
+        progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget, trouble=fault)
     else:
         _show_outcome(outcome, form, quiet=quiet)
-    if outcome.trouble:
-        print_mistakes([*outcome.failures, _worded(outcome.trouble, outcome.missing_bytes)])
+    if outcome.fault:
+        print_mistakes([*outcome.failures, _worded(outcome.fault, outcome.missing_bytes)])
         raise typer.Exit(1)
     if not outcome.complete:
         stop.exit_if_heard()
@@ -139,12 +139,12 @@ def _conclude(
         raise typer.Exit(FAILED_RUNS)
 
 
-def _worded(trouble: Trouble, missing_bytes: int) -> Mistake:
+def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
     """Say what the machine refused, and how much room the rest needs, if that is known."""
     from kdctl.cli.wording import file_size
 
-    room = f"free about {file_size(missing_bytes)}; {GOES_ON}" if missing_bytes else trouble.hint
-    return Mistake(problem=trouble.problem, hint=room)
+    room = f"free about {file_size(missing_bytes)}; {GOES_ON}" if missing_bytes else fault.hint
+    return Mistake(problem=fault.problem, hint=room)
 
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import unwritable
 from kdctl.serialization import canonical_json
-from kdctl.trouble import unwritable
 
 FORMAT = "kdctl-checkpoint-1"
 

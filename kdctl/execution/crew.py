@@ -16,10 +16,10 @@ from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.store_journal import StoreJournal
+from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
 from kdctl.store.reserve import spend_reserve
-from kdctl.trouble import Trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Crew(Protocol):
         ...
 
     @property
-    def trouble(self) -> Trouble | None:
+    def fault(self) -> MachineFault | None:
         """What the machine refused a member, if all others would meet it too."""
         ...
 
@@ -74,7 +74,7 @@ class Crew(Protocol):
         """Hand a gang to a member that is idle and holds its runs; they pause after the epoch `until`.
 
         Raises:
-            MachineError: the machine is in trouble; the runs are given back.
+            MachineError: the machine has a fault; the runs are given back.
         """
         ...
 
@@ -131,7 +131,7 @@ class _ThisProcess:
     owner: Owner
     slots: int = 1
     busy: bool = False
-    trouble: Trouble | None = None
+    fault: MachineFault | None = None
     """Always None: `train` raises it."""
 
     def idle(self, wanted: int) -> Sequence[Owner]:
@@ -162,5 +162,5 @@ class _ThisProcess:
         """Do nothing: the trainer asks for itself."""
 
     def _make_room(self, failure: Failure) -> None:
-        if failure.trouble is not None:
+        if failure.fault is not None:
             spend_reserve(self.ledger.workspace.runs)

@@ -17,12 +17,12 @@ from kdctl.execution.crew import Crew, CrewPlan, InThisProcess, Return
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.setbacks import Setbacks
 from kdctl.execution.timetable import gangs_apart, gangs_of
+from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
 from kdctl.store.owner import Owner
 from kdctl.store.reserve import keep_reserve, spend_reserve
-from kdctl.trouble import MachineError, troubles_named
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
@@ -93,15 +93,15 @@ class Executor:
         self._work()
 
     def _work(self) -> None:
-        """Hand out gangs until all have ended; when the machine is in trouble, end in good order."""
+        """Hand out gangs until all have ended; when the machine fails, end in good order."""
         try:
-            with troubles_named():
+            with as_machine_errors():
                 self._hand_out_all()
         except MachineError:
             spend_reserve(self.workspace.runs)
             self.crew.stop()
             while self.crew.busy:
-                with contextlib.suppress(MachineError), troubles_named():
+                with contextlib.suppress(MachineError), as_machine_errors():
                     self._listen(LISTEN_SECONDS)
             raise
 
@@ -157,9 +157,9 @@ class Executor:
         return []
 
     def _give_back(self, plans: Sequence[RunPlan], owner: Owner, reason: str) -> None:
-        """Close what `owner` holds of these runs, as far as a machine in trouble lets us."""
+        """Close what `owner` holds of these runs, as far as a faulty machine lets us."""
         for plan in plans:
-            with contextlib.suppress(MachineError), troubles_named():
+            with contextlib.suppress(MachineError), as_machine_errors():
                 self.ledger.close(plan, owner, reason)
 
     def _listen(self, seconds: float) -> None:
@@ -169,8 +169,8 @@ class Executor:
         alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
         together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
         self._queue = [*self._gangs(together, self.gang_size), *alone, *self._queue]
-        if self.crew.trouble is not None:
-            raise MachineError(self.crew.trouble)
+        if self.crew.fault is not None:
+            raise MachineError(self.crew.fault)
 
     def _is_to_go_on(self, back: Return) -> bool:
         """Write down where a run stands that came back; return whether it is ours to go on with."""

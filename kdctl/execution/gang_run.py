@@ -34,9 +34,9 @@ from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
 from kdctl.execution.journal import Journal
 from kdctl.execution.lease import Lease
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
-from kdctl.trouble import GOES_ON, MachineError, Trouble, troubles_named
 
 _log = logging.getLogger(__name__)
 
@@ -64,17 +64,17 @@ class GangTrainer:
         gang cannot go on, each member trains on its own, or after a lack of memory each half.
 
         Raises:
-            MachineError: the machine is in trouble, which is no run's fault: all are given back, and their
+            MachineError: the machine failed, which is no run's fault: all are given back, and their
                 last saved states are good.
         """
         self._open = {plan.key: plan for plan in plans}
         try:
-            with troubles_named():
+            with as_machine_errors():
                 parts = fitting_parts(plans, self.bench)
                 return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
-        except MachineError as trouble:
-            self.on_failure(explain(trouble, self.bench.device))
-            self._give_back(trouble.problem)
+        except MachineError as error:
+            self.on_failure(explain(error, self.bench.device))
+            self._give_back(error.problem)
             raise
 
     def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
@@ -82,9 +82,9 @@ class GangTrainer:
         self.progress.ended(self._open.pop(key), state, result, reason)
 
     def _give_back(self, reason: str) -> None:
-        """Mark what is open as interrupted, as far as a machine in trouble lets us; our end says the rest."""
+        """Mark what is open as interrupted, as far as a faulty machine lets us; our end says the rest."""
         for key in list(self._open):
-            with contextlib.suppress(MachineError), troubles_named():
+            with contextlib.suppress(MachineError), as_machine_errors():
                 self.journal.interrupted(key, reason)
             self.end(key, RunState.INTERRUPTED, None, reason)
 
@@ -100,8 +100,8 @@ class GangTrainer:
         failure = run.run()
         if failure is None:
             return {}
-        if failure.trouble is not None:
-            raise MachineError(failure.trouble)
+        if failure.fault is not None:
+            raise MachineError(failure.fault)
         self.on_failure(failure)
         if failure.device_lost:
             raise MachineError(_lost_device(failure))
@@ -119,9 +119,9 @@ class GangTrainer:
         return {plan.key: failure for plan in ours}
 
 
-def _lost_device(failure: Failure) -> Trouble:
+def _lost_device(failure: Failure) -> MachineFault:
     """Say that the device computes nothing more for this process, whichever run it is asked to train."""
-    return Trouble(
+    return MachineFault(
         problem=f"the device failed: {failure.problem}",
         hint=f"if one run brings it down again and again, --slots 2 lets the others go on; {GOES_ON}",
     )

@@ -8,9 +8,9 @@ import time
 from kdctl.execution.crew import Return
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind
+from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
-from kdctl.trouble import Trouble
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Hand:
         """Whether they have taken a step: before that, data are read and models are built in silence."""
         self.last_words = ""
         """Why it leaves, if that is known."""
-        self.trouble: Trouble | None = None
+        self.fault: MachineFault | None = None
         """What its machine refused; then it leaves."""
         self._ledger = ledger
         self._indexed: set[str] = set()
@@ -62,8 +62,8 @@ class Hand:
                 _log.warning("%s", event.text)
             case EventKind.LOST:
                 self.last_words = event.text
-            case EventKind.TROUBLE if event.trouble is not None:
-                self.last_words, self.trouble = event.trouble.problem, event.trouble
+            case EventKind.FAULT if event.fault is not None:
+                self.last_words, self.fault = event.fault.problem, event.fault
             case _:
                 pass
         return []

@@ -19,10 +19,10 @@ from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind, Setup
 from kdctl.execution.worker_process import WorkerProcess, saved
+from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
-from kdctl.trouble import Trouble
 
 START_SECONDS = 300.0
 """A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
@@ -73,7 +73,7 @@ class LocalCrew:
     """What the workers said; None when one has ended."""
     _renewed: float = field(default_factory=time.monotonic)
     _false_starts: int = 0
-    trouble: Trouble | None = None
+    fault: MachineFault | None = None
     """What the machine refused one of them."""
 
     @property
@@ -130,7 +130,7 @@ class LocalCrew:
         if event is None:
             return self._buried(worker)
         ended = worker.hear(event)
-        self.trouble = self.trouble or worker.trouble
+        self.fault = self.fault or worker.fault
         if event.kind is EventKind.READY:
             worker.owner, worker.free, self._false_starts = event.owner, True, 0
         if event.kind is EventKind.IDLE:

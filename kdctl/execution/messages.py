@@ -12,12 +12,12 @@ from typing import Any, Literal
 from kdctl.assembly.bench import Bench, TeacherCache
 from kdctl.assembly.data import DataLibrary
 from kdctl.execution.lease import Lease
+from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.owner import Owner
-from kdctl.trouble import Trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ class EventKind(enum.StrEnum):
     """Something that people should read."""
     LOST = "lost"
     """Its device failed; it can do nothing more."""
-    TROUBLE = "trouble"
-    """Its machine is in trouble; it leaves."""
+    FAULT = "fault"
+    """Its machine has a fault; it leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,4 +143,4 @@ class Event:
     result: EpochResult | None = None
     owner: Owner | None = None
     text: str = ""
-    trouble: Trouble | None = None
+    fault: MachineFault | None = None

@@ -26,12 +26,12 @@ from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.slurm import Slurm, require_slurm
 from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
+from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import from_json, to_json
 from kdctl.store.owner import Owner
-from kdctl.trouble import Trouble
 
 HOST = "slurm"
 """Stands for the host of a job's owner: which node it will run on is not known when its runs are claimed."""
@@ -132,9 +132,9 @@ class SlurmCrew:
     _jobs: list[_Job] = field(default_factory=list[_Job])
     _renewed: float = field(default_factory=time.monotonic)
     _stopping: bool = False
-    _troubles: Counter[str] = field(default_factory=Counter[str])
-    """How many jobs a run was in whose node was in trouble."""
-    trouble: Trouble | None = None
+    _faults: Counter[str] = field(default_factory=Counter[str])
+    """How many jobs a run was in whose node had a fault."""
+    fault: MachineFault | None = None
     """What the machine refused a job, if it concerns the run folders, or has met a run too often."""
 
     @property
@@ -230,22 +230,22 @@ class SlurmCrew:
             return over
         reason = job.last_words or f"job {job.number} ended before it did"
         keys = list(job.plans)
-        self._weigh(job.trouble, keys)
-        blamed = job.started and job.trouble is None
+        self._weigh(job.fault, keys)
+        blamed = job.started and job.fault is None
         return over + [job.returned(key, reason, blamed=blamed and key not in job.saved) for key in keys]
 
-    def _weigh(self, trouble: Trouble | None, keys: Sequence[str]) -> None:
-        """Decide whether trouble of one job is everybody's.
+    def _weigh(self, fault: MachineFault | None, keys: Sequence[str]) -> None:
+        """Decide whether the fault of one job's node is everybody's.
 
         The run folders are. A node's data and disks are its own: its runs go into another job, which may
         find a better node, but not for ever.
         """
-        if trouble is None:
+        if fault is None:
             return
-        self._troubles.update(keys)
-        shared = Path(trouble.path).is_relative_to(self.ledger.workspace.runs.resolve())
-        if shared or any(self._troubles[key] >= self.plan.lease.most_deaths for key in keys):
-            self.trouble = self.trouble or trouble
+        self._faults.update(keys)
+        shared = Path(fault.path).is_relative_to(self.ledger.workspace.runs.resolve())
+        if shared or any(self._faults[key] >= self.plan.lease.most_deaths for key in keys):
+            self.fault = self.fault or fault
 
     def _orders(self) -> Path:
         return self.ledger.workspace.runs / ORDERS

@@ -12,8 +12,8 @@ from types import FrameType
 
 from kdctl.execution.messages import Event, EventKind, JobOrder
 from kdctl.execution.worker import SAVED, Notes, Voice, Wishes, Worker
+from kdctl.machine_errors import MachineError
 from kdctl.store.json_text import from_json
-from kdctl.trouble import MachineError
 
 PATIENCE_SECONDS = 60.0
 """How long a command of SLURM may take to answer."""
@@ -29,7 +29,7 @@ def work(folder: str) -> None:
 
     SIGTERM (the job is pre-empted or cancelled), SIGUSR2 (its time is nearly over) and SIGINT (the
     scheduler wants no more) end it in good order: states are saved. After the first two it is put back
-    into the queue, unless it was cancelled; when SLURM starts it again, it goes on from here. Trouble of
+    into the queue, unless it was cancelled; when SLURM starts it again, it goes on from here. A fault of
     the node's disk or data ends it as well, and gives its runs back.
     """
     path = Path(folder)

@@ -28,12 +28,12 @@ from kdctl.errors import KdctlError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.journal import FolderJournal
 from kdctl.execution.messages import Event, EventKind, Order, Setup
+from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.store.json_text import from_json, to_json
 from kdctl.store.owner import Owner
-from kdctl.trouble import MachineError, Trouble, troubles_named
 
 SAVED = 143
 """Exit code of a worker that was asked to leave."""
@@ -151,14 +151,14 @@ class Worker:
         """Train those runs of a gang that are still ours and have not ended before.
 
         Raises:
-            MachineError: the machine is in trouble; that is told, and the runs are given back.
+            MachineError: the machine has a fault; that is told, and the runs are given back.
         """
         try:
-            with troubles_named():
+            with as_machine_errors():
                 readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
                 plans = [plan for plan in readied if plan is not None]
         except MachineError as error:
-            self._tell_trouble(error.trouble)
+            self._tell_fault(error.fault)
             raise
         if plans:
             trainer = GangTrainer(
@@ -192,16 +192,16 @@ class Worker:
             return None
 
     def _consider(self, failure: Failure) -> None:
-        """Tell trouble of the machine; end this process if it cannot use its device any more: another may."""
-        if failure.trouble is not None:
-            self._tell_trouble(failure.trouble)
+        """Tell a fault of the machine; end this process if it cannot use its device any more: another may."""
+        if failure.fault is not None:
+            self._tell_fault(failure.fault)
         if failure.device_lost:
             self.voice.tell(Event(kind=EventKind.LOST, text=failure.problem))
             self.voice.finish()
             os._exit(DEVICE_LOST)
 
-    def _tell_trouble(self, trouble: Trouble) -> None:
-        self.voice.tell(Event(kind=EventKind.TROUBLE, trouble=trouble))
+    def _tell_fault(self, fault: MachineFault) -> None:
+        self.voice.tell(Event(kind=EventKind.FAULT, fault=fault))
 
 
 class Wishes:

@@ -7,7 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
-from kdctl.trouble import unwritable
+from kdctl.machine_errors import unwritable
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

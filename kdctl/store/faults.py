@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from kdctl.trouble import GOES_ON, MachineError, Trouble
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 
 _MEANINGS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_NOTADB: (
@@ -56,13 +56,13 @@ def explained(path: Path) -> Generator[None]:
         if code not in _MEANINGS:
             raise
         problem, hint = _MEANINGS[code]
-        trouble = Trouble(
+        fault = MachineFault(
             problem=problem.format(path=path),
             hint=hint,
             path=str(path),
             needs_room=code == sqlite3.SQLITE_FULL,
         )
-        raise MachineError(trouble) from error
+        raise MachineError(fault) from error
 
 
 def primary_code(error: Exception) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import unwritable
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import from_json, to_json
-from kdctl.trouble import unwritable
 
 Record = TypeVar("Record")
 

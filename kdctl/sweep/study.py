@@ -25,9 +25,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
-from kdctl.trouble import GOES_ON, MachineError, Trouble
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -130,13 +130,13 @@ def _explained(database: Path) -> Generator[None]:
     except (OperationalError, optuna.exceptions.StorageInternalError) as error:
         origin = getattr(error.__cause__ or error, "orig", None)
         code = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # without its extension
-        trouble = Trouble(
+        fault = MachineFault(
             problem=f"the study in {database} cannot be written: {origin or error}.",
             hint=f"free disk space, or end the program that locks the file; {GOES_ON}",
             path=str(database),
             needs_room=code == sqlite3.SQLITE_FULL,
         )
-        raise MachineError(trouble) from error
+        raise MachineError(fault) from error
 
 
 def require_sampler(search: Search) -> None:

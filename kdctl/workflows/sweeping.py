@@ -16,6 +16,7 @@ from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import Mistake
 from kdctl.execution.crew import CrewPlan
 from kdctl.execution.execute import Executor, hired, teacher_plans
+from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
@@ -24,7 +25,6 @@ from kdctl.records import RunState, StoredRun, SweepMember
 from kdctl.store.briefs import RunBrief
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
-from kdctl.trouble import MachineError, Trouble, troubles_named
 from kdctl.workflows.disk import missing_bytes
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
@@ -45,7 +45,7 @@ class SweepOutcome:
     """What is to be mended for the runs that failed."""
     budget: str = ""
     """Which part of the budget ended it, in words; empty if none did."""
-    trouble: Trouble | None = None
+    fault: MachineFault | None = None
     """What the machine refused, if that ended it: a full disk, data that are gone. The same call goes on."""
     missing_bytes: int = 0
     """Room on the disk that the rest needs beyond what is free, if room is what it lacks; 0: not known."""
@@ -92,7 +92,7 @@ def sweep(
     running: _RunningSweep | None = None
     try:
         with (
-            troubles_named(),
+            as_machine_errors(),
             open_study(workspace.runs / DATABASE, plan.study) as study,
             hired(
                 workspace,
@@ -110,9 +110,9 @@ def sweep(
         if running is None:
             raise
         room = {"gang_size": gang_size, "slots": running.executor.crew.slots}
-        lacks = missing_bytes(plan, workspace, **room) if error.trouble.needs_room else 0
+        lacks = missing_bytes(plan, workspace, **room) if error.fault.needs_room else 0
         stopped = running.outcome(complete=False)
-        return dataclasses.replace(stopped, budget="", trouble=error.trouble, missing_bytes=lacks)
+        return dataclasses.replace(stopped, budget="", fault=error.fault, missing_bytes=lacks)
 
 
 @dataclass

@@ -231,8 +231,8 @@ def test_jobs_whose_run_folders_are_on_a_full_disk_end_and_fail_no_run(
     with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:
         stopped = workflows.sweep(path, workspace, crew=jobs(), progress=Fills(small_disk), gang_size=1)
         assert (stopped.complete, stopped.failures) == (False, ())
-        assert stopped.trouble is not None
-        assert stopped.trouble.needs_room
+        assert stopped.fault is not None
+        assert stopped.fault.needs_room
         assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:

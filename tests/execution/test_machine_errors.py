@@ -1,4 +1,4 @@
-"""Trouble of the machine in the middle of a sweep: it stops, no run fails, and the same command goes on."""
+"""Faults of the machine in the middle of a sweep: it stops, no run fails, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import CrewPlan, InThisProcess
 from kdctl.execution.local_crew import LocalWorkers
+from kdctl.machine_errors import MachineError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 from kdctl.serialization import to_tree
-from kdctl.trouble import MachineError
 
 RecipeWriter = Callable[..., Path]
 
@@ -97,8 +97,8 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
         stopped = workflows.sweep(path, workspace, progress=seen, gang_size=gang_size)
         assert not stopped.complete
         assert stopped.failures == ()
-        assert stopped.trouble is not None
-        assert stopped.trouble.needs_room
+        assert stopped.fault is not None
+        assert stopped.fault.needs_room
         assert stopped.missing_bytes > 0
         assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
         assert seen.started_later == []
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_at_the_start_is_named_and_with_room_the_sweep_goes_
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
         workflows.sweep(first, workspace)
         fill(small_disk, room=room)
-        assert re.search("no room|No space left|disk is full", trouble_of(more, workspace))
+        assert re.search("no room|No space left|disk is full", fault_of(more, workspace))
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
         finished = workflows.sweep(more, workspace, gang_size=1, replace=True)
@@ -124,14 +124,14 @@ def test_a_disk_that_is_full_at_the_start_is_named_and_with_room_the_sweep_goes_
         assert len(finished.runs) == 4
 
 
-def trouble_of(path: Path, workspace: Workspace) -> str:
+def fault_of(path: Path, workspace: Workspace) -> str:
     """Sweep, and return what the machine refused, before runs were started or after."""
     try:
         outcome = workflows.sweep(path, workspace, replace=True)
     except MachineError as error:
         return error.problem
-    assert outcome.trouble is not None
-    return outcome.trouble.problem
+    assert outcome.fault is not None
+    return outcome.fault.problem
 
 
 @pytest.mark.slow
@@ -143,8 +143,8 @@ def test_workers_whose_disk_fills_up_leave_and_fail_no_run(
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
         stopped = workflows.sweep(path, workspace, crew=TWO, progress=seen, gang_size=1)
         assert (stopped.complete, stopped.failures) == (False, ())
-        assert stopped.trouble is not None
-        assert stopped.trouble.needs_room
+        assert stopped.fault is not None
+        assert stopped.fault.needs_room
         assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
         assert RunState.INTERRUPTED in {run.state for run in stopped.runs}
         assert [workspace.folder(run.key).holding() for run in stopped.runs] == [None] * 4
@@ -192,9 +192,9 @@ def test_workers_that_find_the_data_gone_leave_and_fail_no_run(
     with workflows.open_workspace(tmp_path / "runs", images, num_threads=1) as workspace:
         stopped = workflows.sweep(path, workspace, crew=TWO, progress=seen)
         assert (stopped.complete, stopped.failures) == (False, ())
-        assert stopped.trouble is not None
-        assert "the data set 'imagefolder'" in stopped.trouble.problem
-        assert "bring" in stopped.trouble.hint
+        assert stopped.fault is not None
+        assert "the data set 'imagefolder'" in stopped.fault.problem
+        assert "bring" in stopped.fault.hint
         assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
         (tmp_path / "unplugged").rename(taken)
         assert_goes_on_like_undisturbed(path, workspace, TWO, tmp_path)
@@ -231,8 +231,8 @@ def test_a_device_that_breaks_stops_the_sweep_and_fails_no_run(
     path = recipe(grid, **ALONE, schema="schema = 1\nplugins = ['breaks.py']")
     seen = Disturbance(broken.touch, after_epochs=6)
     stopped = workflows.sweep(path, workspace, progress=seen, gang_size=gang_size)
-    assert stopped.trouble is not None
-    assert "unspecified launch failure" in stopped.trouble.problem
+    assert stopped.fault is not None
+    assert "unspecified launch failure" in stopped.fault.problem
     assert stopped.failures == ()
     assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
     broken.unlink()

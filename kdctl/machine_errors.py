@@ -1,4 +1,4 @@
-"""Trouble of the machine, told from mistakes: a full disk is no run's fault.
+"""Errors of the machine, told from mistakes: a full disk is no run's fault.
 
 Whoever meets it stops in good order. What was saved is good, and once the machine is mended the same
 command goes on.
@@ -30,7 +30,7 @@ _DISK_GONE = _numbers("EIO", "EROFS", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class MachineFault:
     """What the machine refused."""
 
     problem: str
@@ -44,10 +44,10 @@ class Trouble:
 class MachineError(KdctlError):
     """The machine refuses what it granted before."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.problem, trouble.hint)
-        self.trouble = trouble
-        self.args = (trouble,)  # what unpickling calls the class with
+    def __init__(self, fault: MachineFault) -> None:
+        super().__init__(fault.problem, fault.hint)
+        self.fault = fault
+        self.args = (fault,)  # what unpickling calls the class with
 
 
 def unwritable(path: Path, error: OSError) -> MachineError:
@@ -55,12 +55,12 @@ def unwritable(path: Path, error: OSError) -> MachineError:
     return MachineError(_refused(str(path), error, "written"))
 
 
-def trouble_behind(error: BaseException) -> Trouble | None:
-    """Return the trouble of the machine that an error, or what caused it, comes from; None if it does not."""
+def fault_behind(error: BaseException) -> MachineFault | None:
+    """Return the fault of the machine that an error, or what caused it, comes from; None if it does not."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MachineError):
-            return cause.trouble
+            return cause.fault
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM | _DISK_GONE:
             return _refused(str(cause.filename or ""), cause, "used")
         cause = cause.__cause__ or cause.__context__
@@ -68,23 +68,23 @@ def trouble_behind(error: BaseException) -> Trouble | None:
 
 
 @contextmanager
-def troubles_named() -> Generator[None]:
-    """Turn what the system says about trouble of the machine into `MachineError`; let all else pass."""
+def as_machine_errors() -> Generator[None]:
+    """Turn what the system says about a fault of the machine into `MachineError`; let all else pass."""
     try:
         yield
     except MachineError:
         raise
     except Exception as error:
-        trouble = trouble_behind(error)
-        if trouble is None:
+        fault = fault_behind(error)
+        if fault is None:
             raise
-        raise MachineError(trouble) from error
+        raise MachineError(fault) from error
 
 
-def _refused(path: str, error: OSError, done: str) -> Trouble:
+def _refused(path: str, error: OSError, done: str) -> MachineFault:
     needs_room = error.errno in _NO_ROOM
     action = "free disk space" if needs_room else "mend the disk or its permissions"
-    return Trouble(
+    return MachineFault(
         problem=f"{path or 'a file'} cannot be {done} ({error.strerror or error}).",
         hint=f"{action}; {GOES_ON}",
         path=path,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from kdctl.trouble import MachineError, Trouble, trouble_behind, troubles_named, unwritable
+from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors, fault_behind, unwritable
 
 
-def test_a_full_disk_is_trouble_that_room_would_mend() -> None:
+def test_a_full_disk_is_a_fault_that_room_would_mend() -> None:
     error = unwritable(Path("runs/a/last.pt"), OSError(errno.ENOSPC, "No space left on device"))
     assert error.problem == "runs/a/last.pt cannot be written (No space left on device)."
     assert error.hint == "free disk space; the same command goes on."
-    assert (error.trouble.path, error.trouble.needs_room) == ("runs/a/last.pt", True)
-    assert not unwritable(Path("a"), OSError(errno.EROFS, "Read-only file system")).trouble.needs_room
+    assert (error.fault.path, error.fault.needs_room) == ("runs/a/last.pt", True)
+    assert not unwritable(Path("a"), OSError(errno.EROFS, "Read-only file system")).fault.needs_room
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE])
@@ -25,18 +25,18 @@ def test_the_machine_is_behind_what_a_library_made_of_its_refusal(number: int) -
         except OSError as error:
             raise RuntimeError("the writer failed") from error
 
-    with pytest.raises(MachineError, match=r"model\.bin cannot be used") as caught, troubles_named():
+    with pytest.raises(MachineError, match=r"model\.bin cannot be used") as caught, as_machine_errors():
         write()
-    assert trouble_behind(caught.value) == caught.value.trouble
+    assert fault_behind(caught.value) == caught.value.fault
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no file", "x"), KeyError("x"), OSError()])
 def test_mistakes_pass_as_they_are(error: Exception) -> None:
-    assert trouble_behind(error) is None
-    with pytest.raises(type(error)), troubles_named():
+    assert fault_behind(error) is None
+    with pytest.raises(type(error)), as_machine_errors():
         raise error
 
 
-def test_trouble_survives_a_trip_to_another_process() -> None:
-    trouble = Trouble(problem="p", hint="h", path="x", needs_room=True)
-    assert pickle.loads(pickle.dumps(MachineError(trouble))).trouble == trouble
+def test_a_fault_survives_a_trip_to_another_process() -> None:
+    fault = MachineFault(problem="p", hint="h", path="x", needs_room=True)
+    assert pickle.loads(pickle.dumps(MachineError(fault))).fault == fault
