@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 
@@ -68,6 +69,16 @@ class EpochResult:
     """What the method tells besides its losses, by name; means over the training samples."""
     device_seconds: float | None = None
     """`seconds` divided among the runs of the gang; None in what earlier versions wrote."""
+    ended: str = field(default="", compare=False)
+    """When its evaluation was done: UTC, ISO 8601; empty in what earlier versions wrote."""
+
+    @property
+    def started(self) -> str:
+        """When it began, UTC, ISO 8601, if it was not interrupted; empty where `ended` is not known."""
+        if not self.ended:
+            return ""
+        began = datetime.fromisoformat(self.ended) - timedelta(seconds=self.seconds)
+        return began.isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ class Member:
             seconds=self.epoch_seconds,
             device_seconds=self.epoch_seconds / num_sharing,
             images_per_second=self.sums.images / self.epoch_seconds,
+            ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
     def close_epoch(self, result: EpochResult) -> tuple[Selection, ...]:
