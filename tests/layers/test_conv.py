@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from kdctl.layers.conv import DepthwiseConv, PointwiseConv, conv1x1, depthwise3x3
+from kdctl.layers.conv import conv1x1, depthwise3x3
 
 SMALL_MAPS = [(1, 1), (1, 4), (2, 2), (4, 4)]
 MAPS = [(8, 1), (8, 2), (7, 2), (2, 1), (1, 1), (2, 2)]
@@ -109,8 +111,24 @@ def test_on_small_maps_a_pointwise_convolution_is_a_matrix_product(size: tuple[i
     assert output.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_they_are_convolutions_for_whoever_looks_for_one() -> None:
-    for layer, kind in ((depthwise3x3(6), DepthwiseConv), (conv1x1(6, 4), PointwiseConv)):
-        assert isinstance(layer, kind)
-        assert isinstance(layer, nn.Conv2d)
-        assert layer.state_dict().keys() == {"weight"}
+LAYERS = [conv1x1(6, 4), conv1x1(6, 4, stride=2), depthwise3x3(6), depthwise3x3(6, stride=2)]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_they_are_convolutions_for_profilers_which_look_for_the_exact_type(layer: nn.Conv2d) -> None:
+    assert type(layer) is nn.Conv2d
+    assert layer.state_dict().keys() == {"weight"}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_a_copy_computes_with_its_own_weights(
+    layer: nn.Conv2d, copied: Callable[[nn.Conv2d], nn.Conv2d]
+) -> None:
+    twin = copied(layer)
+    with torch.no_grad():
+        twin.weight.zero_()
+    images = torch.ones(2, 6, 2, 2).contiguous(memory_format=torch.channels_last)
+    for training in (True, False):
+        assert not twin.train(training)(images).any()
+        assert layer.train(training)(images).any()
