@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdctl import workflows
-from kdctl.lab.catalog import full_catalog
+from kdctl.assembly.catalog import full_catalog
 from kdctl.protocols.dataset import datasets
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
