@@ -169,8 +169,8 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-class TapeLane:
-    """A lane on the CPU, whose records are tapes."""
+class TapeStream:
+    """A stream on the CPU, whose records are tapes."""
 
     def __init__(self) -> None:
         self.num_records = 0
@@ -179,9 +179,9 @@ class TapeLane:
         work()
 
     def record(
-        self, work: Callable[[], None], *, rehearse: Callable[[], None], randomness: object = None
+        self, work: Callable[[], None], *, warm_up: Callable[[], None], randomness: object = None
     ) -> Callable[[], None]:
-        rehearse()
+        warm_up()
         self.num_records += 1
         tape = Tape()
         try:
@@ -195,34 +195,34 @@ class TapeLane:
         pass
 
 
-class TapeLanes:
+class TapeStreams:
     """Stands in for a GPU's streams."""
 
     def __init__(self) -> None:
-        self.lanes: list[TapeLane] = []
+        self.streams: list[TapeStream] = []
 
-    def open(self) -> TapeLane:
-        self.lanes.append(TapeLane())
-        return self.lanes[-1]
+    def open(self) -> TapeStream:
+        self.streams.append(TapeStream())
+        return self.streams[-1]
 
-    def current(self) -> TapeLane:
-        return TapeLane()
+    def current(self) -> TapeStream:
+        return TapeStream()
 
 
 @pytest.fixture
-def tape_lanes() -> type[TapeLanes]:
-    """Lanes that record and replay on a CPU as CUDA graphs do on a GPU."""
-    return TapeLanes
+def tape_streams() -> type[TapeStreams]:
+    """Streams that record and replay on a CPU as CUDA graphs do on a GPU."""
+    return TapeStreams
 
 
-class UnrulyLane(TapeLane):
-    """A lane that does its work late, and in the wildest order against others that its waits allow."""
+class UnrulyStream(TapeStream):
+    """A stream that does its work late, and in the wildest order against others that its waits allow."""
 
-    def __init__(self, others: UnrulyLanes) -> None:
+    def __init__(self, others: UnrulyStreams) -> None:
         super().__init__()
         self.others = others
-        self.queue: deque[Callable[[], None] | tuple[UnrulyLane, int]] = deque()
-        """Work, or another lane with the number of works that must be done there before."""
+        self.queue: deque[Callable[[], None] | tuple[UnrulyStream, int]] = deque()
+        """Work, or another stream with the number of works that must be done there before."""
         self.num_queued = self.num_done = 0
 
     def run(self, work: Callable[[], None]) -> None:
@@ -230,13 +230,13 @@ class UnrulyLane(TapeLane):
         self.num_queued += 1
 
     def record(
-        self, work: Callable[[], None], *, rehearse: Callable[[], None], randomness: object = None
+        self, work: Callable[[], None], *, warm_up: Callable[[], None], randomness: object = None
     ) -> Callable[[], None]:
         self.others.finish()
-        return super().record(work, rehearse=rehearse, randomness=randomness)
+        return super().record(work, warm_up=warm_up, randomness=randomness)
 
     def wait_for(self, other: object) -> None:
-        if isinstance(other, UnrulyLane):
+        if isinstance(other, UnrulyStream):
             self.queue.append((other, other.num_queued))
 
     def go_on(self) -> bool:
@@ -253,10 +253,10 @@ class UnrulyLane(TapeLane):
         return False
 
 
-class HostLane(TapeLane):
-    """The lane of code that knows no lanes: what it waits for is done."""
+class HostStream(TapeStream):
+    """The stream of code that knows no streams: what it waits for is done."""
 
-    def __init__(self, others: UnrulyLanes) -> None:
+    def __init__(self, others: UnrulyStreams) -> None:
         super().__init__()
         self.others = others
 
@@ -264,32 +264,32 @@ class HostLane(TapeLane):
         self.others.finish()
 
 
-class UnrulyLanes:
+class UnrulyStreams:
     """Stands in for streams whose work overlaps as a GPU pleases."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.lanes: list[UnrulyLane] = []
+        self.streams: list[UnrulyStream] = []
 
-    def open(self) -> UnrulyLane:
-        self.lanes.append(UnrulyLane(self))
-        return self.lanes[-1]
+    def open(self) -> UnrulyStream:
+        self.streams.append(UnrulyStream(self))
+        return self.streams[-1]
 
-    def current(self) -> HostLane:
-        return HostLane(self)
+    def current(self) -> HostStream:
+        return HostStream(self)
 
     def finish(self) -> None:
-        """Do all that is queued; one lane runs ahead of the others as far as it can, then another."""
-        while any(lane.queue for lane in self.lanes):
-            order = self.random.sample(self.lanes, len(self.lanes))
+        """Do all that is queued; one stream runs ahead of the others as far as it can, then another."""
+        while any(stream.queue for stream in self.streams):
+            order = self.random.sample(self.streams, len(self.streams))
             done = False
-            for lane in order:
-                while lane.go_on():
+            for stream in order:
+                while stream.go_on():
                     done = True
-            assert done or not any(lane.queue for lane in self.lanes), "lanes wait for each other"
+            assert done or not any(stream.queue for stream in self.streams), "streams wait for each other"
 
 
 @pytest.fixture
-def unruly_lanes() -> type[UnrulyLanes]:
-    """Lanes that overtake each other wherever nothing makes them wait, differently for each seed."""
-    return UnrulyLanes
+def unruly_streams() -> type[UnrulyStreams]:
+    """Streams that overtake each other wherever nothing makes them wait, differently for each seed."""
+    return UnrulyStreams

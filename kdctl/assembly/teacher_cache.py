@@ -82,17 +82,17 @@ def _unproven(gang: Gang) -> str:
     """Say why a table might change numbers; empty if it does not."""
     if gang.chunks.num_batches > 1:
         return "teachers see several batches at once (engine.teacher_lookahead)"
-    wishes = gang.wishes()
-    if rows_are_independent(gang.data.train, wishes, functools.partial(gang.ask_teachers, wishes=wishes)):
+    reads = gang.reads()
+    if rows_are_independent(gang.data.train, reads, functools.partial(gang.run_teachers, reads=reads)):
         return ""
     return "here an image's outputs depend on the batch it comes in, or a batch is larger than the data"
 
 
 def _too_large(gang: Gang, epochs: int) -> str:
     """Say how much memory a new table lacks; empty if it fits."""
-    train, wishes, budget = gang.data.train, gang.wishes(), _budget(gang)
-    example = gang.ask_teachers(train.batch(train.order(0, 0), 0).images, wishes)
-    needed = _distinct(gang, epochs) * row_bytes(wishes, example)
+    train, reads, budget = gang.data.train, gang.reads(), _budget(gang)
+    example = gang.run_teachers(train.batch(train.order(0, 0), 0).images, reads)
+    needed = _distinct(gang, epochs) * row_bytes(reads, example)
     if needed <= budget:
         return ""
     return (

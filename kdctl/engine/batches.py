@@ -64,7 +64,7 @@ class EpochOrder:
     flips: Tensor
     """[N] bool: which samples are mirrored."""
 
-    def take_over(self, other: EpochOrder) -> None:
+    def copy_from(self, other: EpochOrder) -> None:
         """Hold the choices of another epoch, in the same memory: recorded steps read it there."""
         self.rows.copy_(other.rows)
         self.offsets.copy_(other.offsets)

@@ -1,4 +1,4 @@
-"""Runs in lockstep: what they share, and what they read of frozen teachers."""
+"""Runs in lockstep: the data and frozen teachers that they share, and which teacher outputs they read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from kdctl.engine.batches import EpochOrder, EvaluationSet, TrainingSet
 from kdctl.engine.device import Compute, Graphs
 from kdctl.engine.frozen import widened
-from kdctl.engine.lookahead import ChunkReader, Chunks
 from kdctl.engine.member import Member
-from kdctl.engine.recall import Recall, TableReader
-from kdctl.engine.teacher_outputs import Wish
+from kdctl.engine.table_filler import TableFiller, TableReader
+from kdctl.engine.teacher_lookahead import ChunkReader, Chunks
+from kdctl.engine.teacher_outputs import TeacherReads
 from kdctl.engine.teacher_table import TeacherTable
 from kdctl.protocols.backbone import Backbone, Outputs
 
@@ -58,11 +58,11 @@ class Gang:
         """Length of the runs."""
         return self.members[0].schedule.epochs
 
-    def wishes(self) -> tuple[Wish, ...]:
+    def reads(self) -> tuple[TeacherReads, ...]:
         """Return what the active members read of each teacher."""
         distillers = [member.distiller for member in self.active]
         return tuple(
-            Wish(
+            TeacherReads(
                 taps=tuple(
                     sorted({tap for distiller in distillers for tap in distiller.teacher_taps[place]})
                 ),
@@ -72,29 +72,31 @@ class Gang:
         )
 
     @torch.no_grad()
-    def ask_teachers(self, images: Tensor, wishes: Sequence[Wish]) -> tuple[Outputs, ...]:
-        """Run each teacher once, as far as the wishes go; maps come in the teacher's precision."""
+    def run_teachers(self, images: Tensor, reads: Sequence[TeacherReads]) -> tuple[Outputs, ...]:
+        """Run each teacher once, up to the last output in `reads`; maps come in the teacher's precision."""
         return tuple(
-            teacher.observe(images, wish.taps, with_logits=wish.logits)
-            for teacher, wish in zip(self.teachers, wishes, strict=True)
+            teacher.observe(images, wanted.taps, with_logits=wanted.logits)
+            for teacher, wanted in zip(self.teachers, reads, strict=True)
         )
 
-    def watch_teachers(self, images: Tensor) -> tuple[Outputs, ...]:
-        """Return what each teacher says to images, as far as any member reads it, in fp32."""
-        return widened(self.ask_teachers(images, self.wishes()))
+    def teacher_outputs(self, images: Tensor) -> tuple[Outputs, ...]:
+        """Return the teacher outputs on images that any member reads, in fp32."""
+        return widened(self.run_teachers(images, self.reads()))
 
     def read_ahead(self, order: EpochOrder, first_step: int) -> TableReader | ChunkReader | None:
-        """Return what serves an epoch's steps with teacher outputs; None if teachers run at each step."""
-        wishes = self.wishes()
-        ask = functools.partial(self.ask_teachers, wishes=wishes)
+        """Return a reader of teacher outputs for an epoch's steps; None if the teachers run at each step."""
+        reads = self.reads()
+        run_teachers = functools.partial(self.run_teachers, reads=reads)
         chunks = self.chunks
         if self.table is not None:
-            return TableReader(Recall(self.table, chunks, order, wishes=wishes, ask=ask), first_step)
+            return TableReader(
+                TableFiller(self.table, chunks, order, reads=reads, run_teachers=run_teachers), first_step
+            )
         if chunks.num_batches == 1:
             return None
-        return ChunkReader(chunks, order, wishes=wishes, ask=ask)
+        return ChunkReader(chunks, order, reads=reads, run_teachers=run_teachers)
 
     @property
     def chunks(self) -> Chunks:
-        """Return how many batches teachers see at once."""
+        """Return the groups of batches that the teachers run on at once."""
         return Chunks(train=self.data.train, num_batches=self.compute.options.teacher_lookahead)

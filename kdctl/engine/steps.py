@@ -10,9 +10,9 @@ from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
 from kdctl.engine.gang import Gang
-from kdctl.engine.lookahead import ChunkReader
 from kdctl.engine.member import Member
-from kdctl.engine.recall import TableReader
+from kdctl.engine.table_filler import TableReader
+from kdctl.engine.teacher_lookahead import ChunkReader
 
 
 class Steps(Protocol):
@@ -63,7 +63,7 @@ class EagerSteps:
         members = gang.active
         batch = train.batch(self._order, members[0].step)
         known = self._reader.outputs(members[0].step) if self._reader else None
-        teachers = gang.watch_teachers(batch.images) if known is None else widened(known)
+        teachers = gang.teacher_outputs(batch.images) if known is None else widened(known)
         for member in members:
             member.update(batch, teachers, train.num_steps, gang.compute)
 

@@ -1,4 +1,4 @@
-"""What is read of frozen teachers, and rows of it that are kept as they lie."""
+"""Which outputs of frozen teachers are read, and rows of them kept in their memory layout."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kdctl.protocols.backbone import Outputs
 
-Ask = Callable[[Tensor], tuple[Outputs, ...]]
-"""Runs all teachers on images [B, 3, H, W], as far as the wishes go."""
+RunTeachers = Callable[[Tensor], tuple[Outputs, ...]]
+"""Runs all teachers on images [B, 3, H, W], as far as the reads go."""
 
-Place = tuple[int, str]
+OutputName = tuple[int, str]
 """A teacher and one of its outputs: a tap, or `LOGITS`."""
 
 LOGITS = ""
@@ -23,7 +23,7 @@ LOGITS = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class TeacherReads:
     """What is read of one teacher."""
 
     taps: tuple[str, ...]
@@ -59,25 +59,27 @@ class KeptRows:
         return rows.permute(0, 3, 1, 2) if self._last else rows
 
 
-def places_of(wishes: Sequence[Wish]) -> Iterator[Place]:
-    """Yield all that is wished for."""
-    return ((teacher, name) for teacher, wish in enumerate(wishes) for name in wish.names)
+def outputs_of(reads: Sequence[TeacherReads]) -> Iterator[OutputName]:
+    """Yield the name of each output that is read."""
+    return ((teacher, name) for teacher, wanted in enumerate(reads) for name in wanted.names)
 
 
-def pick(outputs: Sequence[Outputs], place: Place) -> Tensor:
+def pick(outputs: Sequence[Outputs], place: OutputName) -> Tensor:
     """Return one output of one teacher: [B, ...]."""
     teacher, name = place
     return outputs[teacher].taps[name] if name else outputs[teacher].require_logits()
 
 
-def gather_outputs(wishes: Sequence[Wish], read: Callable[[Place], Tensor]) -> tuple[Outputs, ...]:
-    """Return what is wished for, each output as `read` gives it."""
+def gather_outputs(
+    reads: Sequence[TeacherReads], read: Callable[[OutputName], Tensor]
+) -> tuple[Outputs, ...]:
+    """Return the outputs that are read, each as `read` returns it."""
     return tuple(
         Outputs(
-            logits=read((teacher, LOGITS)) if wish.logits else None,
-            taps={tap: read((teacher, tap)) for tap in wish.taps},
+            logits=read((teacher, LOGITS)) if wanted.logits else None,
+            taps={tap: read((teacher, tap)) for tap in wanted.taps},
         )
-        for teacher, wish in enumerate(wishes)
+        for teacher, wanted in enumerate(reads)
     )
 
 

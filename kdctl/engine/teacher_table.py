@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from kdctl.engine.batches import TrainingSet
-from kdctl.engine.teacher_outputs import Ask, KeptRows, Place, Wish, gather_outputs, pick, places_of
+from kdctl.engine.teacher_outputs import (
+    KeptRows,
+    OutputName,
+    RunTeachers,
+    TeacherReads,
+    gather_outputs,
+    outputs_of,
+    pick,
+)
 from kdctl.protocols.backbone import Outputs
 
 
@@ -26,32 +34,32 @@ class TeacherTable:
         """Keep outputs of at most `num_bytes`; the index takes 4 bytes for each view on top."""
         self._num_views = num_views
         self._num_bytes = num_bytes
-        self._columns: dict[Place, _Column] = {}
+        self._columns: dict[OutputName, _Column] = {}
 
     @property
     def num_bytes(self) -> int:
         """Return how much memory the outputs take that are kept."""
         return sum(column.num_bytes for column in self._columns.values())
 
-    def unknown(self, wishes: Sequence[Wish], views: Tensor) -> Tensor:
+    def unknown(self, reads: Sequence[TeacherReads], views: Tensor) -> Tensor:
         """Return for each of `views` [B] whether something that is wished for is missing: [B], bool."""
-        columns = [self._columns.get(name) for name in places_of(wishes)]
+        columns = [self._columns.get(name) for name in outputs_of(reads)]
         missing = torch.zeros_like(views, dtype=torch.bool)
         for column in columns:
             missing |= True if column is None else column.unknown(views)
         return missing
 
-    def lacking(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Place, ...]:
+    def lacking(self, reads: Sequence[TeacherReads], views: Tensor) -> tuple[OutputName, ...]:
         """Return the outputs that are wished for and missing for any of `views` [B]."""
-        columns = ((place, self._columns.get(place)) for place in places_of(wishes))
+        columns = ((place, self._columns.get(place)) for place in outputs_of(reads))
         return tuple(place for place, found in columns if found is None or bool(found.unknown(views).any()))
 
-    def room(self, places: Sequence[Place]) -> int:
+    def room(self, places: Sequence[OutputName]) -> int:
         """Return for how many more views there is room, as far as these outputs were written before."""
         known = (self._columns[place].room for place in places if place in self._columns)
         return min(known, default=self._num_views)
 
-    def write(self, places: Sequence[Place], views: Tensor, outputs: Sequence[Outputs]) -> bool:
+    def write(self, places: Sequence[OutputName], views: Tensor, outputs: Sequence[Outputs]) -> bool:
         """Keep some outputs of what the teachers said to `views` [B]; False if there is no room."""
         found = {place: pick(outputs, place) for place in places}
         self._make_columns({place: values for place, values in found.items() if place not in self._columns})
@@ -61,11 +69,11 @@ class TeacherTable:
             self._columns[place].write(views, rows)
         return True
 
-    def read(self, wishes: Sequence[Wish], views: Tensor) -> tuple[Outputs, ...]:
+    def read(self, reads: Sequence[TeacherReads], views: Tensor) -> tuple[Outputs, ...]:
         """Return what is wished for of known `views` [B]."""
-        return gather_outputs(wishes, lambda place: self._columns[place].read(views))
+        return gather_outputs(reads, lambda place: self._columns[place].read(views))
 
-    def _make_columns(self, examples: Mapping[Place, Tensor]) -> None:
+    def _make_columns(self, examples: Mapping[OutputName, Tensor]) -> None:
         """Share the memory that is left among new columns, the same number of rows for each."""
         reserved = sum(column.reserved_bytes for column in self._columns.values())
         wanted = sum(example[0].numel() * example.element_size() for example in examples.values())
@@ -74,14 +82,16 @@ class TeacherTable:
             self._columns[name] = _Column(example, self._num_views, capacity)
 
 
-def row_bytes(wishes: Sequence[Wish], outputs: Sequence[Outputs]) -> int:
+def row_bytes(reads: Sequence[TeacherReads], outputs: Sequence[Outputs]) -> int:
     """Return the bytes that what is wished for takes for one view."""
-    rows = (pick(outputs, name)[0] for name in places_of(wishes))
+    rows = (pick(outputs, name)[0] for name in outputs_of(reads))
     return sum(row.numel() * row.element_size() for row in rows)
 
 
 @torch.no_grad()
-def rows_are_independent(train: TrainingSet, wishes: Sequence[Wish], ask: Ask) -> bool:
+def rows_are_independent(
+    train: TrainingSet, reads: Sequence[TeacherReads], run_teachers: RunTeachers
+) -> bool:
     """Try whether an image gets the same bits, in the same layout, at another place among others.
 
     Where it does not, or where there is no whole batch, a table must not be used.
@@ -93,9 +103,9 @@ def rows_are_independent(train: TrainingSet, wishes: Sequence[Wish], ask: Ask) -
     places = torch.arange(size, device=order.rows.device)
     others = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:size].to(places.device)
     kept = places % 2 == 0
-    alone = ask(train.gather(order, places).images)
-    among = ask(train.gather(order, torch.where(kept, places.roll(2), others)).images)
-    for name in places_of(wishes):
+    alone = run_teachers(train.gather(order, places).images)
+    among = run_teachers(train.gather(order, torch.where(kept, places.roll(2), others)).images)
+    for name in outputs_of(reads):
         here, there = pick(alone, name), pick(among, name)
         copy = _Column(here, size, size)
         copy.write(places, here)

@@ -18,11 +18,11 @@ from kdctl.engine.device import require_graphs
 from kdctl.engine.evaluate import split_metrics
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.graphs import GraphedSteps
-from kdctl.engine.lanes import CudaLanes
 from kdctl.engine.member import Member
+from kdctl.engine.recorded_inputs import CannotRecordError
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
-from kdctl.engine.supply import CannotRecordError
+from kdctl.engine.streams import CudaStreams
 from kdctl.engine.writer import BackgroundWriter
 from kdctl.records import EpochResult, Selection, SplitMetrics
 
@@ -47,7 +47,7 @@ def choose_steps(gang: Gang) -> Steps:
     """
     device = gang.compute.device
     if device.type == "cuda" and gang.graphs != "off":
-        return GraphedSteps(gang, CudaLanes(device), required=gang.graphs == "on")
+        return GraphedSteps(gang, CudaStreams(device), required=gang.graphs == "on")
     require_graphs(gang.graphs, device)
     return EagerSteps(gang)
 

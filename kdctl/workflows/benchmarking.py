@@ -246,7 +246,7 @@ def _step_flops(gang: Gang) -> float:
     train = gang.data.train
     batch = train.batch(train.order(0, 0), 0)
     with FlopCounterMode(display=False) as counter:
-        teachers = gang.watch_teachers(batch.images)
+        teachers = gang.teacher_outputs(batch.images)
     total = float(counter.get_total_flops())
     progress = torch.zeros((), device=batch.labels.device)
     for member in gang.active:

@@ -111,7 +111,7 @@ class Trial:
             student = distiller.student.observe(
                 self.batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
-        teachers = self.gang.watch_teachers(self.batch.images)
+        teachers = self.gang.teacher_outputs(self.batch.images)
         return Step(batch=self.batch, student=student, teachers=teachers, progress=torch.tensor(0.5))
 
     def losses(self, step: Step) -> Losses:
@@ -122,7 +122,7 @@ class Trial:
 
     def train_step(self) -> None:
         """Take one whole training step."""
-        teachers = self.gang.watch_teachers(self.batch.images)
+        teachers = self.gang.teacher_outputs(self.batch.images)
         self.member.update(self.batch, teachers, 10, self.gang.compute)
 
 

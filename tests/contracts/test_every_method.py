@@ -177,7 +177,7 @@ def test_its_losses_read_nothing_back_from_the_device(
 def test_its_whole_steps_can_be_recorded_and_replayed(
     try_method: TryMethod,
     no_host_reads: Callable[[], AbstractContextManager[Any]],
-    tape_lanes: type,
+    tape_streams: type,
     method: str,
     precision: str,
 ) -> None:
@@ -187,13 +187,13 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
     plain, replayed = (try_method(method, student_precision=precision) for _ in range(2))
     works: list[Callable[[], None]] = []
     for trial in (plain, replayed):
-        teachers = trial.gang.watch_teachers(trial.batch.images)
+        teachers = trial.gang.teacher_outputs(trial.batch.images)
         learn = functools.partial(
             trial.member.learn, trial.batch, teachers, torch.tensor(0.5), trial.gang.compute
         )
         learn()  # what is set up once may read
         works.append(learn)
-    works[1] = tape_lanes().open().record(works[1], rehearse=lambda: None)
+    works[1] = tape_streams().open().record(works[1], warm_up=lambda: None)
     for step in range(3):
         plain.distiller.setup.rng.manual_seed(step)
         with no_host_reads():  # torch sums some gradients in another order where it is watched

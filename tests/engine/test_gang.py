@@ -55,11 +55,11 @@ def test_members_whose_maps_differ_in_size_get_the_teachers_at_theirs(
     gang = make_gang(
         *(make_member("simkd", folder="gang", student=student) for student in students), compute=compute
     )
-    assert gang.wishes()[0].taps == ("stage3", "stage3@1x1")
+    assert gang.reads()[0].taps == ("stage3", "stage3@1x1")
     assert fit(gang, record())
     for member, (student, taps) in zip(gang.members, students.items(), strict=True):
         solo = make_gang(make_member("simkd", folder="solo", student=student), compute=compute)
-        assert solo.wishes()[0].taps == taps
+        assert solo.reads()[0].taps == taps
         assert fit(solo, record())
         assert_same_end(member, solo.members[0])
 
@@ -111,10 +111,10 @@ def test_a_teacher_runs_as_far_as_it_is_read_and_never_for_gradients(
 ) -> None:
     teacher.requires_grad_()
     images = torch.zeros(2, 3, 16, 16)
-    (alone,) = make_gang(make_member("simkd")).watch_teachers(images)
+    (alone,) = make_gang(make_member("simkd")).teacher_outputs(images)
     assert alone.logits is None
     assert list(alone.taps) == ["stage3"]
-    (shared,) = make_gang(make_member("simkd"), make_member("kd")).watch_teachers(images)
+    (shared,) = make_gang(make_member("simkd"), make_member("kd")).teacher_outputs(images)
     assert shared.logits is not None
     assert not shared.logits.requires_grad
 

@@ -59,7 +59,7 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    tape_lanes: type,
+    tape_streams: type,
     optimizer: dict[str, Any],
     lookahead: int,
     assert_same_end: Check,
@@ -74,7 +74,7 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
         for folder in ("plain", "replayed")
     ]
     assert fit(gangs[0], plain)
-    steps = GraphedSteps(gangs[1], tape_lanes(), required=True)
+    steps = GraphedSteps(gangs[1], tape_streams(), required=True)
     assert fit(gangs[1], replayed, steps=steps)
     for left, right in zip(gangs[0].members, gangs[1].members, strict=True):
         assert_same_end(left, right)
@@ -84,13 +84,13 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
 
 
 def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     gang = make_gang(*(recordable(make_member(method, folder="gang")) for method in METHODS))
-    fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+    fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     for member, method in zip(gang.members, METHODS, strict=True):
         solo = make_gang(recordable(make_member(method, folder="solo")))
-        fit(solo, record(), steps=GraphedSteps(solo, tape_lanes()))
+        fit(solo, record(), steps=GraphedSteps(solo, tape_streams()))
         assert_same_end(member, solo.members[0])
 
 
@@ -100,7 +100,7 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    tape_lanes: type,
+    tape_streams: type,
     assert_same_end: Check,
     at_step: int,
     lookahead: int,
@@ -112,9 +112,9 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
         parts, folder = record(), f"parts{ends_replayed}"
         first = make_gang(recordable(make_member("kd", folder=folder)))
         stop = lambda: parts.num_steps == at_step  # noqa: B023, E731 - used within the turn
-        assert not fit(first, parts, stop=stop, steps=GraphedSteps(first, tape_lanes()))
+        assert not fit(first, parts, stop=stop, steps=GraphedSteps(first, tape_streams()))
         second = make_gang(recordable(make_member("kd", folder=folder)))
-        ways = GraphedSteps(second, tape_lanes()) if ends_replayed else EagerSteps(second)
+        ways = GraphedSteps(second, tape_streams()) if ends_replayed else EagerSteps(second)
         assert fit(second, parts, steps=ways)
         assert_same_end(whole.members[0], second.members[0])
 
@@ -125,7 +125,7 @@ def test_however_lanes_overtake_each_other_the_bits_stay(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    unruly_lanes: Callable[[int], Any],
+    unruly_streams: Callable[[int], Any],
     assert_same_end: Check,
     haste: int,
     lookahead: int,
@@ -138,7 +138,7 @@ def test_however_lanes_overtake_each_other_the_bits_stay(
         for folder in ("plain", "replayed")
     ]
     fit(gangs[0], record())
-    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], unruly_lanes(haste), required=True))
+    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], unruly_streams(haste), required=True))
     for left, right in zip(*(gang.members for gang in gangs), strict=True):
         assert_same_end(left, right)
 
@@ -150,7 +150,7 @@ def test_with_kept_teacher_outputs_the_bits_stay(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    unruly_lanes: Callable[[int], Any],
+    unruly_streams: Callable[[int], Any],
     assert_same_end: Check,
     haste: int,
     room: str,
@@ -159,8 +159,8 @@ def test_with_kept_teacher_outputs_the_bits_stay(
     methods = METHODS if others else ("kd",)
     plain = make_gang(*(recordable(make_member(method, folder="plain")) for method in methods))
     fit(plain, record())
-    train, wishes = plain.data.train, plain.wishes()
-    row = row_bytes(wishes, plain.ask_teachers(train.batch(train.order(0, 0), 0).images, wishes))
+    train, reads = plain.data.train, plain.reads()
+    row = row_bytes(reads, plain.run_teachers(train.batch(train.order(0, 0), 0).images, reads))
     views = torch.cat([train.views(train.order(0, epoch))[:32] for epoch in range(3)])  # of whole batches
     num_rows, num_kept = {
         "plenty": (10_000, len(views.unique())),
@@ -170,7 +170,7 @@ def test_with_kept_teacher_outputs_the_bits_stay(
     table = TeacherTable(train.num_views, num_rows * row)
     for folder in ("filling", "known"):
         gang = make_gang(*(recordable(make_member(m, folder=folder)) for m in methods), table=table)
-        steps = GraphedSteps(gang, unruly_lanes(haste), required=True)
+        steps = GraphedSteps(gang, unruly_streams(haste), required=True)
         fit(gang, record(), steps=steps)
         for left, right in zip(plain.members, gang.members, strict=True):
             assert_same_end(left, right)
@@ -219,11 +219,11 @@ class Reading(Drawing):
 
 
 def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     gangs = [make_gang(recordable(odd(make_member("ce", folder=name), Drawing))) for name in ("a", "b")]
     fit(gangs[0], record())
-    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], tape_lanes(), required=True))
+    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], tape_streams(), required=True))
     assert gangs[0].members[0].distiller.mean.any()
     assert_same_end(gangs[0].members[0], gangs[1].members[0])
 
@@ -236,7 +236,7 @@ def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    tape_lanes: type,
+    tape_streams: type,
     assert_same_end: Check,
     caplog: pytest.LogCaptureFixture,
     method: type[Distiller],
@@ -250,7 +250,7 @@ def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
         for folder in ("plain", "mixed")
     )
     fit(plain, record())
-    steps = GraphedSteps(mixed, tape_lanes())
+    steps = GraphedSteps(mixed, tape_streams())
     with caplog.at_level(logging.WARNING):
         fit(mixed, record(), steps=steps)
     for left, right in zip(plain.members, mixed.members, strict=True):
@@ -261,18 +261,18 @@ def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
 
 
 def test_where_records_are_required_a_member_without_is_an_error(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type
 ) -> None:
     gang = make_gang(recordable(odd(make_member("ce"), Reading)))
     with pytest.raises(KdctlError, match=r"a step cannot be recorded \(aten::_local_scalar_dense"):
-        fit(gang, record(), steps=GraphedSteps(gang, tape_lanes(), required=True))
+        fit(gang, record(), steps=GraphedSteps(gang, tape_streams(), required=True))
 
 
 def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
     make_member: MakeMember,
     make_gang: MakeGang,
     record: type,
-    tape_lanes: type,
+    tape_streams: type,
     teacher: Backbone,
     assert_same_end: Check,
     caplog: pytest.LogCaptureFixture,
@@ -282,13 +282,13 @@ def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
     teacher.links["stem"].register_forward_hook(lambda _module, _inputs, output: output.sum().item() and None)
     gang = make_gang(recordable(make_member("kd", folder="gang")))
     with caplog.at_level(logging.WARNING):
-        assert fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+        assert fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     assert_same_end(plain.members[0], gang.members[0])
     assert sum("batch and teachers cannot be recorded" in message for message in caplog.messages) == 1
 
 
 def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     solo = make_gang(recordable(make_member("kd", folder="solo")))
     fit(solo, record())
@@ -296,19 +296,19 @@ def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
     taken = recordable(make_member("simkd"))
     good = recordable(make_member("kd"))
 
-    def take_over(gang: Gang) -> None:
+    def copy_from(gang: Gang) -> None:
         taken.left = observer.num_steps >= 4
 
-    observer = record(at_step=take_over)
+    observer = record(at_step=copy_from)
     gang = make_gang(hopeless, taken, good)
-    assert fit(gang, observer, steps=GraphedSteps(gang, tape_lanes()))
+    assert fit(gang, observer, steps=GraphedSteps(gang, tape_streams()))
     assert hopeless.diverged
     assert (taken.epoch, taken.step) == (1, 1)
     assert_same_end(solo.members[0], good)
 
 
 def test_each_phase_is_recorded_anew(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     method = {"name": "fitnet", "hint_share": 0.5}
     length = {"schedule": {"name": "cosine", "epochs": 4}}
@@ -320,20 +320,20 @@ def test_each_phase_is_recorded_anew(
         for folder in ("plain", "replayed")
     )
     fit(plain, record())
-    lanes = tape_lanes()
-    fit(replayed, record(), steps=GraphedSteps(replayed, lanes, required=True))
+    streams = tape_streams()
+    fit(replayed, record(), steps=GraphedSteps(replayed, streams, required=True))
     for left, right in zip(plain.members, replayed.members, strict=True):
         assert_same_end(left, right)
     # Batch and teachers, FitNet, KD: two sizes of batch in two phases, and in each phase two exams.
-    assert [lane.num_records for lane in lanes.lanes] == [4, 6, 8, 8]
+    assert [stream.num_records for stream in streams.streams] == [4, 6, 8, 8]
 
 
 def test_the_members_of_a_benchmark_may_be_the_same_run(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_lanes: type, assert_same_end: Check
+    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     twins = [recordable(make_member("kd")) for _ in range(2)]
     gang = make_gang(*twins)
-    fit(gang, record(), steps=GraphedSteps(gang, tape_lanes()))
+    fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     assert_same_end(*twins)
 
 

@@ -186,10 +186,10 @@ def test_a_teacher_is_not_asked_for_what_only_another_phase_reads(
 ) -> None:
     member = make_member(STAGED, **LENGTH)
     images = torch.zeros(2, 3, 16, 16)
-    (outputs,) = make_gang(member).watch_teachers(images)
+    (outputs,) = make_gang(member).teacher_outputs(images)
     assert (list(outputs.taps), outputs.logits) == (["stage1"], None)
     member.stand_at(2, 0)
-    (outputs,) = make_gang(member).watch_teachers(images)
+    (outputs,) = make_gang(member).teacher_outputs(images)
     assert not outputs.taps
     assert outputs.logits is not None
 

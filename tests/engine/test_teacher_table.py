@@ -10,17 +10,17 @@ from torch import Tensor
 from kdctl.engine.batches import TrainingSet
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import Gang, TrainingData
-from kdctl.engine.lookahead import Chunks
 from kdctl.engine.member import Member
-from kdctl.engine.recall import Recall, TableReader
-from kdctl.engine.teacher_outputs import Wish, places_of
+from kdctl.engine.table_filler import TableFiller, TableReader
+from kdctl.engine.teacher_lookahead import Chunks
+from kdctl.engine.teacher_outputs import TeacherReads, outputs_of
 from kdctl.engine.teacher_table import TeacherTable, rows_are_independent
 from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 
 PLENTY = 2**30
-WISHES = (Wish(taps=("stage2", "stage2@3x4", "pooled"), logits=True),)
+WISHES = (TeacherReads(taps=("stage2", "stage2@3x4", "pooled"), logits=True),)
 METHODS: tuple[Any, ...] = ("kd", "simkd", {"name": "at"})
 
 MakeMember = Callable[..., Member]
@@ -28,7 +28,7 @@ MakeGang = Callable[..., Gang]
 Check = Callable[[Any, Any], None]
 
 
-class Ask:
+class RunTeachers:
     """Runs a teacher and counts the images it saw."""
 
     def __init__(self, teacher: Backbone) -> None:
@@ -38,8 +38,8 @@ class Ask:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Outputs, ...]:
         self.batches.append(len(images))
-        (wish,) = WISHES
-        return (self.teacher.observe(images, wish.taps, with_logits=wish.logits),)
+        (read_of,) = WISHES
+        return (self.teacher.observe(images, read_of.taps, with_logits=read_of.logits),)
 
 
 @pytest.fixture
@@ -48,14 +48,18 @@ def train(data: TrainingData) -> TrainingSet:
 
 
 @pytest.fixture
-def ask(teacher: Backbone) -> Ask:
+def run_teachers(teacher: Backbone) -> RunTeachers:
     options = EngineOptions(teacher_precision="bf16")
-    return Ask(frozen_copy(teacher, options, torch.randn(4, 3, 16, 16)))
+    return RunTeachers(frozen_copy(teacher, options, torch.randn(4, 3, 16, 16)))
 
 
-def reader(table: TeacherTable, train: TrainingSet, ask: Ask, epoch: int = 0, step: int = 0) -> TableReader:
+def reader(
+    table: TeacherTable, train: TrainingSet, run_teachers: RunTeachers, epoch: int = 0, step: int = 0
+) -> TableReader:
     chunks = Chunks(train=train, num_batches=1)
-    return TableReader(Recall(table, chunks, train.order(0, epoch), wishes=WISHES, ask=ask), step)
+    return TableReader(
+        TableFiller(table, chunks, train.order(0, epoch), reads=WISHES, run_teachers=run_teachers), step
+    )
 
 
 def test_every_view_has_a_number_of_its_own(train: TrainingSet) -> None:
@@ -71,15 +75,15 @@ def test_every_view_has_a_number_of_its_own(train: TrainingSet) -> None:
 
 
 def test_what_it_serves_has_the_bits_and_the_layout_of_what_the_teacher_says(
-    train: TrainingSet, ask: Ask
+    train: TrainingSet, run_teachers: RunTeachers
 ) -> None:
     table = TeacherTable(train.num_views, PLENTY)
     for epoch in (0, 1, 0):
-        order, serve = train.order(0, epoch), reader(table, train, ask, epoch)
+        order, serve = train.order(0, epoch), reader(table, train, run_teachers, epoch)
         for step in (0, 1):
             served = serve.outputs(step)
             assert served is not None
-            (ours,), (theirs,) = served, ask(train.batch(order, step).images)
+            (ours,), (theirs,) = served, run_teachers(train.batch(order, step).images)
             for left, right in zip(
                 (ours.logits, *ours.taps.values()), (theirs.logits, *theirs.taps.values()), strict=True
             ):
@@ -91,61 +95,67 @@ def test_what_it_serves_has_the_bits_and_the_layout_of_what_the_teacher_says(
         assert serve.outputs(2) is None  # eight images are no whole batch
 
 
-def test_a_view_is_computed_once_and_in_whole_batches(train: TrainingSet, ask: Ask) -> None:
+def test_a_view_is_computed_once_and_in_whole_batches(train: TrainingSet, run_teachers: RunTeachers) -> None:
     table = TeacherTable(train.num_views, PLENTY)
     for _ in range(2):
-        serve = reader(table, train, ask)
+        serve = reader(table, train, run_teachers)
         for step in (0, 1, 2):
             serve.outputs(step)
-    assert ask.batches == [16, 16]
+    assert run_teachers.batches == [16, 16]
     pooled, stage2, averaged = 4 * 64, 2 * 32 * 8 * 8, 4 * 32 * 3 * 4
     assert table.num_bytes == 32 * (4 * 4 + pooled + stage2 + averaged)
 
 
-def test_after_a_resume_only_the_steps_to_come_are_computed(train: TrainingSet, ask: Ask) -> None:
-    serve = reader(TeacherTable(train.num_views, PLENTY), train, ask, step=1)
+def test_after_a_resume_only_the_steps_to_come_are_computed(
+    train: TrainingSet, run_teachers: RunTeachers
+) -> None:
+    serve = reader(TeacherTable(train.num_views, PLENTY), train, run_teachers, step=1)
     assert serve.outputs(1) is not None
-    assert ask.batches == [16]
+    assert run_teachers.batches == [16]
 
 
-def test_unknown_views_of_later_steps_fill_a_batch(train: TrainingSet, ask: Ask) -> None:
+def test_unknown_views_of_later_steps_fill_a_batch(train: TrainingSet, run_teachers: RunTeachers) -> None:
     table = TeacherTable(train.num_views, PLENTY)
     order = train.order(0, 0)
     known = torch.arange(4)  # of the first batch: twelve views of it are new, and sixteen of the second
-    table.write([*places_of(WISHES)], train.views(order)[known], ask(train.gather(order, known).images))
-    ask.batches.clear()
-    serve = reader(table, train, ask)
+    table.write(
+        [*outputs_of(WISHES)], train.views(order)[known], run_teachers(train.gather(order, known).images)
+    )
+    run_teachers.batches.clear()
+    serve = reader(table, train, run_teachers)
     assert serve.outputs(0) is not None
-    assert ask.batches == [16]
+    assert run_teachers.batches == [16]
     assert serve.outputs(1) is not None
-    assert ask.batches == [16, 16]
+    assert run_teachers.batches == [16, 16]
 
 
-def test_a_full_table_serves_what_it_knows(train: TrainingSet, ask: Ask) -> None:
+def test_a_full_table_serves_what_it_knows(train: TrainingSet, run_teachers: RunTeachers) -> None:
     row_bytes = 4 * 4 + 4 * 64 + 2 * 32 * 8 * 8 + 4 * 32 * 3 * 4
     table = TeacherTable(train.num_views, 20 * row_bytes)
-    serve = reader(table, train, ask)
+    serve = reader(table, train, run_teachers)
     assert serve.outputs(0) is not None
     assert serve.outputs(1) is None
     assert serve.outputs(1) is None
-    assert ask.batches == [16]  # what there is no room for is not tried
+    assert run_teachers.batches == [16]  # what there is no room for is not tried
     assert table.num_bytes == 16 * row_bytes
-    assert reader(table, train, ask).outputs(0) is not None
+    assert reader(table, train, run_teachers).outputs(0) is not None
 
 
-def test_gangs_that_read_different_outputs_share_what_both_read(train: TrainingSet, ask: Ask) -> None:
+def test_gangs_that_read_different_outputs_share_what_both_read(
+    train: TrainingSet, run_teachers: RunTeachers
+) -> None:
     table = TeacherTable(train.num_views, PLENTY)
-    reader(table, train, ask).outputs(0)
-    logits = (Wish(taps=(), logits=True),)
+    reader(table, train, run_teachers).outputs(0)
+    logits = (TeacherReads(taps=(), logits=True),)
     assert not table.unknown(logits, train.views(train.order(0, 0))[:16]).any()
-    assert table.unknown((Wish(taps=("stage1",), logits=True),), torch.arange(3)).all()
+    assert table.unknown((TeacherReads(taps=("stage1",), logits=True),), torch.arange(3)).all()
 
 
 def test_a_teacher_that_looks_at_its_neighbours_gets_no_table(train: TrainingSet, teacher: Backbone) -> None:
-    ask = Ask(teacher)
-    assert rows_are_independent(train, WISHES, ask)
+    run_teachers = RunTeachers(teacher)
+    assert rows_are_independent(train, WISHES, run_teachers)
     teacher.train()  # batch norm by the batch's own statistics
-    assert not rows_are_independent(train, WISHES, ask)
+    assert not rows_are_independent(train, WISHES, run_teachers)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

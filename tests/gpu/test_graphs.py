@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdctl.engine.lanes import MOST_LANES, CudaLane, CudaLanes
+from kdctl.engine.streams import MAX_STREAMS, CudaStream, CudaStreams
 from kdctl.protocols.distiller import methods
 
 pytestmark = [
@@ -71,7 +71,7 @@ def test_every_family_of_students_is_recorded_and_ends_like_plain(
 
 
 def test_members_that_share_lanes_end_like_plain_ones(train: Train, assert_same: Check) -> None:
-    words = {"methods": tuple(f'{{name = "kd", temperature = {t}.0}}' for t in range(1, MOST_LANES + 3))}
+    words = {"methods": tuple(f'{{name = "kd", temperature = {t}.0}}' for t in range(1, MAX_STREAMS + 3))}
     plain = train("plain", graphs="off", gang_size=32, **words)
     assert_same(plain, train("replayed", graphs="on", gang_size=32, **words))
 
@@ -129,8 +129,8 @@ def test_a_lane_replays_random_numbers_that_are_set_anew() -> None:
         for row in drawn:
             row.copy_(torch.rand(1000, device=device, generator=random))
 
-    lane = CudaLanes(device).open()
-    replay = lane.record(work, rehearse=work, randomness=random)
+    stream = CudaStreams(device).open()
+    replay = stream.record(work, warm_up=work, randomness=random)
     for seed in (1, 2**62 + 5, 1):
         random.manual_seed(seed)
         work()
@@ -138,7 +138,7 @@ def test_a_lane_replays_random_numbers_that_are_set_anew() -> None:
         drawn.zero_()
         torch.cuda.synchronize()
         random.manual_seed(seed)
-        lane.run(replay)
+        stream.run(replay)
         torch.cuda.synchronize()
         assert torch.equal(plain, drawn)
 
@@ -147,17 +147,17 @@ def test_two_records_draw_from_one_source_of_random_numbers() -> None:
     """As those of a whole and of a last, shorter batch do."""
     device = torch.device("cuda")
     random, drawn = torch.Generator(device), torch.zeros(2, 1000, device=device)
-    lane = CudaLanes(device).open()
+    stream = CudaStreams(device).open()
     works = [
         lambda row=row: row.copy_(torch.rand(1000, device=device, generator=random)) and None for row in drawn
     ]
-    replays = [lane.record(work, rehearse=work, randomness=random) for work in works]
+    replays = [stream.record(work, warm_up=work, randomness=random) for work in works]
     for seed in (1, 2, 1):
         seen: list[torch.Tensor] = []
         for again in (works, replays):
             for place, work in enumerate(again):
                 random.manual_seed(seed + place)
-                lane.run(work)
+                stream.run(work)
             torch.cuda.synchronize()
             seen.append(drawn.clone())
             drawn.zero_()
@@ -167,7 +167,7 @@ def test_two_records_draw_from_one_source_of_random_numbers() -> None:
 
 def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
     value = torch.ones(3, device="cuda")
-    lane = CudaLanes(torch.device("cuda")).open()
+    stream = CudaStreams(torch.device("cuda")).open()
 
     def read_back() -> None:
         value.fill_(value.max().item())
@@ -176,17 +176,17 @@ def test_work_that_cannot_be_recorded_says_so_and_the_lane_goes_on() -> None:
         value.add_(1)
 
     with pytest.raises(RuntimeError, match="synchroniz"):
-        lane.record(read_back, rehearse=read_back)
-    replay = lane.record(add, rehearse=lambda: None)
+        stream.record(read_back, warm_up=read_back)
+    replay = stream.record(add, warm_up=lambda: None)
     for _ in range(3):
-        lane.run(replay)
+        stream.run(replay)
     torch.cuda.synchronize()
     assert value.tolist() == [4.0, 4.0, 4.0]
 
 
 def test_a_record_without_memory_says_so_and_the_lane_goes_on() -> None:
     value = torch.ones(3, device="cuda")
-    lane = CudaLanes(torch.device("cuda")).open()
+    stream = CudaStreams(torch.device("cuda")).open()
 
     def add() -> None:
         value.add_(1)
@@ -196,25 +196,25 @@ def test_a_record_without_memory_says_so_and_the_lane_goes_on() -> None:
         torch.empty(2 * torch.cuda.get_device_properties(0).total_memory, dtype=torch.uint8, device="cuda")
 
     with pytest.raises(torch.OutOfMemoryError):
-        lane.record(hoard, rehearse=lambda: None)
-    assert not CudaLane.failure
-    lane.run(lane.record(add, rehearse=lambda: None))
+        stream.record(hoard, warm_up=lambda: None)
+    assert not CudaStream.failure
+    stream.run(stream.record(add, warm_up=lambda: None))
     torch.cuda.synchronize()
     assert value.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_lane_records_again_after_all_its_records_are_gone() -> None:
-    """Something that a record left in the lane's memory may outlive it."""
+    """Something that a record left in the stream's memory may outlive it."""
     left: list[torch.Tensor] = []
     source = torch.ones(1000, device="cuda")
-    lane = CudaLanes(torch.device("cuda")).open()
+    stream = CudaStreams(torch.device("cuda")).open()
 
     def leave() -> None:
         left.append(source + 1)
 
     for _ in range(3):
-        replay = lane.record(leave, rehearse=lambda: None)
-        lane.run(replay)
+        replay = stream.record(leave, warm_up=lambda: None)
+        stream.run(replay)
         torch.cuda.synchronize()
         assert (left[-1] == 2).all()
         del replay
@@ -222,16 +222,16 @@ def test_a_lane_records_again_after_all_its_records_are_gone() -> None:
 
 def test_lanes_wait_for_each_other_and_are_given_out_again() -> None:
     device = torch.device("cuda")
-    lanes = CudaLanes(device)
-    first, second = lanes.open(), lanes.open()
+    streams = CudaStreams(device)
+    first, second = streams.open(), streams.open()
     value = torch.zeros(1 << 24, device=device)
-    first.wait_for(lanes.current())
+    first.wait_for(streams.current())
     for _ in range(50):
         first.run(lambda: value.add_(1))  # type: ignore[arg-type, return-value]
         second.wait_for(first)
         second.run(lambda: value.mul_(1.0))  # type: ignore[arg-type, return-value]
         first.wait_for(second)
-    lanes.current().wait_for(first)
+    streams.current().wait_for(first)
     assert (value == 50).all()
-    more = [lanes.open() for _ in range(MOST_LANES)]
+    more = [streams.open() for _ in range(MAX_STREAMS)]
     assert more[-1] is second

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
-from kdctl.engine.lookahead import ChunkReader, Chunks, Lookout
 from kdctl.engine.member import Member
-from kdctl.engine.teacher_outputs import Wish
+from kdctl.engine.teacher_lookahead import ChunkReader, Chunks, TeacherLookahead
+from kdctl.engine.teacher_outputs import TeacherReads
 from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.recipe.plan import EngineOptions
 
-WISHES = (Wish(taps=("stage2", "stage2@4x4", "pooled"), logits=True),)
+WISHES = (TeacherReads(taps=("stage2", "stage2@4x4", "pooled"), logits=True),)
 
 MakeMember = Callable[..., Member]
 MakeGang = Callable[..., Gang]
 Check = Callable[[object, object], None]
 
 
-class Ask:
+class RunTeachers:
     """Runs a teacher and remembers how many images it saw at a time."""
 
     def __init__(self, teacher: Backbone) -> None:
@@ -59,19 +59,21 @@ def test_chunks_hold_every_image_of_an_epoch_once(
 def test_a_batch_gets_what_teachers_say_to_its_images_from_one_pass_per_chunk(
     data: TrainingData, teacher: Backbone, num_batches: int
 ) -> None:
-    train, order, ask = data.train, data.train.order(0, 0), Ask(teacher)
+    train, order, run_teachers = data.train, data.train.order(0, 0), RunTeachers(teacher)
     chunks = Chunks(train=train, num_batches=num_batches)
-    reader = ChunkReader(chunks, order, wishes=WISHES, ask=ask)
+    reader = ChunkReader(chunks, order, reads=WISHES, run_teachers=run_teachers)
     for step in range(train.num_steps):
-        served, alone = reader.outputs(step), Ask(teacher)(train.batch(order, step).images)
+        served, alone = reader.outputs(step), RunTeachers(teacher)(train.batch(order, step).images)
         for left, right in zip(all_of(served), all_of(alone), strict=True):
             torch.testing.assert_close(left, right)
-    assert ask.sizes == [chunks.size(chunk) for chunk in range(len(chunks))]
+    assert run_teachers.sizes == [chunks.size(chunk) for chunk in range(len(chunks))]
 
 
 def test_from_the_middle_of_a_chunk_on_the_bits_are_the_same(data: TrainingData, teacher: Backbone) -> None:
     chunks, order = Chunks(train=data.train, num_batches=2), data.train.order(0, 0)
-    whole, late = (ChunkReader(chunks, order, wishes=WISHES, ask=Ask(teacher)) for _ in range(2))
+    whole, late = (
+        ChunkReader(chunks, order, reads=WISHES, run_teachers=RunTeachers(teacher)) for _ in range(2)
+    )
     whole.outputs(0)
     for left, right in zip(all_of(whole.outputs(1)), all_of(late.outputs(1)), strict=True):
         assert torch.equal(left, right)
@@ -83,16 +85,16 @@ def test_a_lookout_holds_one_chunk_while_it_writes_the_next(
 ) -> None:
     train, order = data.train, data.train.order(0, 0)
     chunks = Chunks(train=train, num_batches=num_batches)
-    lookout = Lookout(chunks, order, wishes=WISHES, ask=Ask(teacher))
-    reader = ChunkReader(chunks, order, wishes=WISHES, ask=Ask(teacher))
-    lookout.stand_before(0)
-    lookout.advance(0, chunks.size(0))
+    lookahead = TeacherLookahead(chunks, order, reads=WISHES, run_teachers=RunTeachers(teacher))
+    reader = ChunkReader(chunks, order, reads=WISHES, run_teachers=RunTeachers(teacher))
+    lookahead.seek(0)
+    lookahead.advance(0, chunks.size(0))
     for step in range(train.num_steps):
         chunk = chunks.of(step)
         if step % num_batches == 0 and chunk + 1 < len(chunks):
-            lookout.advance((chunk + 1) % 2, chunks.size(chunk + 1))
+            lookahead.advance((chunk + 1) % 2, chunks.size(chunk + 1))
         places = torch.arange(step * 16, step * 16 + train.size(step))
-        for left, right in zip(all_of(lookout.read(places)), all_of(reader.outputs(step)), strict=True):
+        for left, right in zip(all_of(lookahead.read(places)), all_of(reader.outputs(step)), strict=True):
             assert torch.equal(left, right)
             assert left.shape[2:] == (1, 1) or left.stride() == right.stride()
 

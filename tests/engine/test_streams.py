@@ -1,11 +1,11 @@
-"""What a lane of a GPU says of captures that fail; the rest is in tests/gpu."""
+"""What a stream of a GPU says of captures that fail; the rest is in tests/gpu."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from kdctl.engine.lanes import CudaLane, explained
+from kdctl.engine.streams import CudaStream, explained
 
 BROKEN = "CUDA error: operation failed due to a previous error during capture\nSearch for it."
 
@@ -13,7 +13,7 @@ BROKEN = "CUDA error: operation failed due to a previous error during capture\nS
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test forbid captures to others."""
-    monkeypatch.setattr(CudaLane, "failure", "")
+    monkeypatch.setattr(CudaStream, "failure", "")
 
 
 def failed(first: Exception, last: Exception) -> torch.AcceleratorError:
@@ -38,7 +38,7 @@ def failed(first: Exception, last: Exception) -> torch.AcceleratorError:
 )
 def test_a_capture_without_memory_asks_for_a_smaller_gang(error: torch.AcceleratorError) -> None:
     assert isinstance(explained(error), torch.OutOfMemoryError)
-    assert not CudaLane.failure
+    assert not CudaStream.failure
 
 
 def test_a_capture_that_cuda_refuses_says_what_came_first_and_is_the_last() -> None:
@@ -46,5 +46,5 @@ def test_a_capture_that_cuda_refuses_says_what_came_first_and_is_the_last() -> N
     reason = "CUDA error: operation not permitted when stream is capturing"
     said = explained(failed(refused, torch.AcceleratorError(BROKEN)))
     assert str(said) == reason
-    assert CudaLane.failure == reason
+    assert CudaStream.failure == reason
     assert not isinstance(said, torch.OutOfMemoryError)

@@ -1,4 +1,4 @@
-"""Queues of work on a device, and records of work that a queue can repeat."""
+"""Streams of work on a device, and CUDA graphs of work that a stream can replay."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 
 Work = Callable[[], None]
 
-MOST_LANES = 16
-"""More streams bring nothing, and torch hands out the same 32 in turn."""
+MAX_STREAMS = 16
+"""More streams bring nothing; torch itself hands out the same 32 in turn."""
 
 
-class Lane(Protocol):
-    """A queue of work on the device. Work on different lanes may overlap."""
+class Stream(Protocol):
+    """A queue of work on the device. Work on different streams may overlap."""
 
     def run(self, work: Work) -> None:
         """Queue work: a record, or plain code."""
         ...
 
-    def record(self, work: Work, *, rehearse: Work, randomness: torch.Generator | None = None) -> Work:
+    def record(self, work: Work, *, warm_up: Work, randomness: torch.Generator | None = None) -> Work:
         """Return a record of `work`, which reads and writes the same memory each time it is run.
 
         Args:
             work: what to record.
-            rehearse: does the same for real a few times before it is recorded, and leaves no trace.
+            warm_up: does the same for real a few times before it is recorded, and leaves no trace.
             randomness: what `work` draws random numbers from; it is set anew before every run.
 
         Raises:
@@ -37,24 +37,24 @@ class Lane(Protocol):
         """
         ...
 
-    def wait_for(self, other: Lane) -> None:
+    def wait_for(self, other: Stream) -> None:
         """Let what is queued here from now on wait for what is queued there by now."""
         ...
 
 
-class Lanes(Protocol):
-    """Where lanes come from."""
+class Streams(Protocol):
+    """The streams of a device."""
 
-    def open(self) -> Lane:
-        """Return a lane: one of its own, while there are some left."""
+    def open(self) -> Stream:
+        """Return a stream: one of its own, while there are some left."""
         ...
 
-    def current(self) -> Lane:
-        """Return the lane of code that knows no lanes."""
+    def current(self) -> Stream:
+        """Return the current stream, which code outside of this package uses."""
         ...
 
 
-class CudaLane:
+class CudaStream:
     """A CUDA stream; its records are CUDA graphs that share a pool of memory.
 
     They can, because they run one after the other and nothing that a later one leaves in the pool is read
@@ -77,20 +77,20 @@ class CudaLane:
         with torch.cuda.stream(self.stream):
             work()
 
-    def record(self, work: Work, *, rehearse: Work, randomness: torch.Generator | None = None) -> Work:
+    def record(self, work: Work, *, warm_up: Work, randomness: torch.Generator | None = None) -> Work:
         """Capture `work` as a CUDA graph.
 
-        The rehearsal is on the same stream: autograd remembers where it first met a parameter.
+        The warm-up is on the same stream: autograd remembers where it first met a parameter.
 
         Raises:
             RuntimeError: CUDA cannot capture it.
         """
-        if CudaLane.failure:
-            raise RuntimeError(f"an earlier recording failed: {CudaLane.failure}")
+        if CudaStream.failure:
+            raise RuntimeError(f"an earlier recording failed: {CudaStream.failure}")
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        self.run(rehearse)  # what is set up once may read something back
+        self.run(warm_up)  # what is set up once may read something back
         with _no_host_reads():
-            self.run(rehearse)
+            self.run(warm_up)
         self.stream.synchronize()
         if not self._records:  # torch gives a pool up with its last graph, and refuses to take it up again
             self._pool = torch.cuda.graph_pool_handle()
@@ -104,10 +104,10 @@ class CudaLane:
         self._records.add(graph)
         return graph.replay
 
-    def wait_for(self, other: Lane) -> None:
+    def wait_for(self, other: Stream) -> None:
         """Let the stream wait for an event on the other."""
-        if not isinstance(other, CudaLane):
-            raise ValueError("lanes of different kinds cannot wait for each other")
+        if not isinstance(other, CudaStream):
+            raise ValueError("streams of different kinds cannot wait for each other")
         if other.stream != self.stream:
             other._done.record(other.stream)
             self.stream.wait_event(other._done)
@@ -121,26 +121,26 @@ class CudaLane:
             work()
 
 
-class CudaLanes:
+class CudaStreams:
     """Streams of one GPU."""
 
     def __init__(self, device: torch.device) -> None:
         """Open streams on `device`."""
         self._device = device
-        self._lanes: list[CudaLane] = []
+        self._streams: list[CudaStream] = []
         self._num_opened = 0
 
-    def open(self) -> CudaLane:
-        """Return a lane; after `MOST_LANES` they are given out again."""
-        if len(self._lanes) < MOST_LANES:
-            self._lanes.append(CudaLane(torch.cuda.Stream(self._device)))
-        lane = self._lanes[self._num_opened % MOST_LANES]
+    def open(self) -> CudaStream:
+        """Return a stream; after `MAX_STREAMS` they are given out again."""
+        if len(self._streams) < MAX_STREAMS:
+            self._streams.append(CudaStream(torch.cuda.Stream(self._device)))
+        stream = self._streams[self._num_opened % MAX_STREAMS]
         self._num_opened += 1
-        return lane
+        return stream
 
-    def current(self) -> CudaLane:
+    def current(self) -> CudaStream:
         """Return the current stream."""
-        return CudaLane(torch.cuda.current_stream(self._device))
+        return CudaStream(torch.cuda.current_stream(self._device))
 
 
 def explained(error: torch.AcceleratorError) -> RuntimeError:
@@ -152,7 +152,7 @@ def explained(error: torch.AcceleratorError) -> RuntimeError:
     reason = str(cause).partition("\n")[0]
     if "out of memory" in reason or "out of memory" in str(error):  # torch's allocator, or CUDA for the graph
         return torch.OutOfMemoryError(reason)
-    CudaLane.failure = reason
+    CudaStream.failure = reason
     return RuntimeError(reason)
 
 
