@@ -69,7 +69,7 @@ class Hand:
         return []
 
     def returned(self, key: str, reason: str, *, blamed: bool = False) -> Return:
-        """Take a run from it, and return it to the executor."""
+        """Take a run from it, and return it to the scheduler."""
         assert self.owner is not None, "only a member that is known has runs"
         return Return(plan=self.plans.pop(key), owner=self.owner, reason=reason, blamed=blamed)
 

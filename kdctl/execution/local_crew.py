@@ -50,7 +50,7 @@ class LocalWorkers:
     @contextmanager
     def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
         """Return the crew. Its workers start when there is something to do, and none outlives it."""
-        del stop  # the executor tells the crew
+        del stop  # the scheduler tells the crew
         crew = LocalCrew(ledger=ledger, setups=_setups(ledger.workspace, self.slots, self.lease))
         try:
             yield crew

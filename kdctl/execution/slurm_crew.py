@@ -68,7 +68,7 @@ class SlurmJobs:
         Raises:
             KdctlError: SLURM or submitit is missing, or nobody said how long a job may take.
         """
-        del stop  # the executor tells the crew
+        del stop  # the scheduler tells the crew
         require_slurm()
         if "time" not in self.options:
             raise KdctlError(

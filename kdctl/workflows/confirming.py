@@ -12,7 +12,7 @@ from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.crew import CrewPlan
-from kdctl.execution.execute import hired
+from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
@@ -118,12 +118,12 @@ def confirm(
     store.add_runs([run.planned() for run in plan.runs])
     store.revive([run.key for run in plan.runs])
     _keep(plan, workspace, store.sweep(plan.sweep))
-    with hired(
+    with open_scheduler(
         workspace, crew=crew, progress=progress, stop=stop, gang_size=gang_size, retry_failed=True
-    ) as executor:
-        executor.complete(plan.runs)
+    ) as scheduler:
+        scheduler.complete(plan.runs)
     runs = store.runs(keys=[run.key for run in plan.runs])
-    if mistakes := mistakes_of(runs, executor.failures):
+    if mistakes := mistakes_of(runs, scheduler.failures):
         raise RunsFailedError(mistakes)
     if any(run.state not in SETTLED for run in runs):
         return None

@@ -19,7 +19,7 @@ from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.execution.crew import Capacity, CrewPlan, InThisProcess
-from kdctl.execution.execute import teacher_plans
+from kdctl.execution.scheduler import teacher_plans
 from kdctl.execution.timetable import gangs_of, makespan
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network

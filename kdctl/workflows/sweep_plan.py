@@ -11,7 +11,7 @@ from kdctl.assembly.planning import Planner
 from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import UsageError
-from kdctl.execution.execute import teacher_plans
+from kdctl.execution.scheduler import teacher_plans
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search

@@ -15,7 +15,7 @@ from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import Mistake
 from kdctl.execution.crew import CrewPlan
-from kdctl.execution.execute import Executor, hired, teacher_plans
+from kdctl.execution.scheduler import Scheduler, open_scheduler, teacher_plans
 from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -94,22 +94,22 @@ def sweep(
         with (
             as_machine_errors(),
             open_study(workspace.runs / DATABASE, plan.study) as study,
-            hired(
+            open_scheduler(
                 workspace,
                 crew=crew,
                 progress=meter,
                 stop=lambda: stop() or bool(meter.used_up()),
                 gang_size=gang_size,
                 retry_failed=retry_failed,
-            ) as executor,
+            ) as scheduler,
         ):
-            running = _RunningSweep(planner, study, executor, meter, plan.leaving)
+            running = _RunningSweep(planner, study, scheduler, meter, plan.leaving)
             complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
             return running.outcome(complete=complete)
     except MachineError as error:
         if running is None:
             raise
-        room = {"gang_size": gang_size, "slots": running.executor.crew.slots}
+        room = {"gang_size": gang_size, "slots": running.scheduler.crew.slots}
         lacks = missing_bytes(plan, workspace, **room) if error.fault.needs_room else 0
         stopped = running.outcome(complete=False)
         return dataclasses.replace(stopped, budget="", fault=error.fault, missing_bytes=lacks)
@@ -121,7 +121,7 @@ class _RunningSweep:
 
     planner: Planner
     study: ConfigurationStudy
-    executor: Executor
+    scheduler: Scheduler
     meter: Meter
     leaving: Sequence[str]
     """Keys of runs that belong to this sweep no more."""
@@ -154,12 +154,12 @@ class _RunningSweep:
 
     def outcome(self, *, complete: bool) -> SweepOutcome:
         """Return the state of all runs."""
-        runs = self.executor.workspace.store.runs(keys=self.roles)
+        runs = self.scheduler.workspace.store.runs(keys=self.roles)
         return SweepOutcome(
             name=self.planner.recipe.name,
             runs=tuple(runs),
             complete=complete,
-            failures=mistakes_of(runs, self.executor.failures),
+            failures=mistakes_of(runs, self.scheduler.failures),
             budget="" if complete else self._ended_by_budget(),
         )
 
@@ -169,7 +169,7 @@ class _RunningSweep:
 
     def _complete(self, proposals: Sequence[Proposal], metric: str, num_later: int = 0) -> bool:
         """Run configurations and tell Optuna their means; False while some of their runs are open."""
-        recipe, store = self.planner.recipe, self.executor.workspace.store
+        recipe, store = self.planner.recipe, self.scheduler.workspace.store
         plans = self.planner.runs(proposal.point for proposal in proposals)
         teachers = teacher_plans(plans)
         everything = {plan.key: plan for plan in (*teachers, *plans)}
@@ -179,13 +179,13 @@ class _RunningSweep:
         self.roles |= roles
         members = [SweepMember(run_key=key, role=role) for key, role in roles.items()]
         keep_sweep(
-            *(store, self.executor.workspace.runs, recipe.name, recipe.tree),
+            *(store, self.scheduler.workspace.runs, recipe.name, recipe.tree),
             members=members,
             leaving=self.leaving,
         )
         rounds = Rounds(
             store=store,
-            folder=self.executor.workspace.folder,
+            folder=self.scheduler.workspace.folder,
             limits=recipe.limits,
             progress=self.meter,
             train=self._train,
@@ -201,7 +201,7 @@ class _RunningSweep:
 
     def _train(self, plans: Sequence[RunPlan], *, later: int, until: int | None = None) -> None:
         """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
-        store, limit = self.executor.workspace.store, self.planner.recipe.limits.budget.max_runs
+        store, limit = self.scheduler.workspace.store, self.planner.recipe.limits.budget.max_runs
         keys = [plan.key for plan in plans]
         store.revive([*set(keys) - store.past(keys, until)] if until else keys)
         if limit is not None:
@@ -211,7 +211,7 @@ class _RunningSweep:
             allowed = started | set(new[: max(limit - len(started), 0)])
             self.cut_off = self.cut_off or len(new) > limit - len(started)
             plans = [plan for plan in plans if plan.key in allowed]
-        self.executor.complete(plans, later=later, until=until)
+        self.scheduler.complete(plans, later=later, until=until)
 
     def _tell(self, proposal: Proposal, runs: Sequence[StoredRun], metric: str, *, pruned: bool) -> None:
         """Tell Optuna the mean over seeds, once all of them have ended, or that there will be none."""

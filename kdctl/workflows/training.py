@@ -13,7 +13,7 @@ from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.structure import Structure
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.execution.execute import hired, teacher_plans
+from kdctl.execution.scheduler import open_scheduler, teacher_plans
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
@@ -68,10 +68,10 @@ def train(
     """
     plan = plan_training(recipe, workspace)
     workspace.store.revive([run.key for run in plan.runs])  # a sweep dropped them, and this asks for them
-    with hired(workspace, progress=progress, stop=stop, retry_failed=True) as executor:
-        executor.complete(plan.runs)
+    with open_scheduler(workspace, progress=progress, stop=stop, retry_failed=True) as scheduler:
+        scheduler.complete(plan.runs)
     runs = workspace.store.runs(keys=[run.key for run in plan.runs])
-    if mistakes := mistakes_of(runs, executor.failures):
+    if mistakes := mistakes_of(runs, scheduler.failures):
         raise RunsFailedError(mistakes)
     return runs
 

@@ -13,9 +13,9 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import CrewPlan, InThisProcess
-from kdctl.execution.execute import hired
 from kdctl.execution.local_crew import LocalWorkers
 from kdctl.execution.messages import Order
+from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.serialization import to_tree
@@ -74,15 +74,15 @@ def test_runs_pause_after_an_epoch_and_go_on_as_if_they_had_not(
     plans, seen = planned(path, workspace), Seen()
     keys, teacher = [plan.key for plan in plans], plans[0].teachers[0].run
     for until in (1, 3, 3):  # the last time there is nothing to do
-        with hired(workspace, crew=crew, progress=seen) as executor:
-            executor.complete(plans, until=until)
+        with open_scheduler(workspace, crew=crew, progress=seen) as scheduler:
+            scheduler.complete(plans, until=until)
         assert workspace.store.past(keys, until) == set(keys)
         told = f"paused after epoch {until} until it is decided which runs go on"
         assert [run.reason for run in workspace.store.runs(keys=keys)] == [told] * 2
         assert set(workspace.store.states(keys).values()) == {RunState.INTERRUPTED}
         assert set(workspace.store.states([teacher]).values()) == {RunState.FINISHED}
-    with hired(workspace, crew=crew, progress=seen) as executor:
-        executor.complete(plans)
+    with open_scheduler(workspace, crew=crew, progress=seen) as scheduler:
+        scheduler.complete(plans)
     assert sorted(seen.epochs) == sorted((key, epoch) for key in (teacher, *keys) for epoch in range(1, 5))
     for run in workspace.store.runs(keys=keys):
         assert (run.state, run.attempts) == (RunState.FINISHED, 3)

@@ -11,7 +11,7 @@ from kdctl.assembly.bench import Bench
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.crew import Capacity, InThisProcess
-from kdctl.execution.execute import hired
+from kdctl.execution.scheduler import open_scheduler
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]
@@ -55,10 +55,10 @@ def test_runs_whose_gang_shrank_on_the_way_count_with_what_they_spent(
 ) -> None:
     schedule = "schedule = {name = 'constant', epochs = 4}"
     plans = workflows.plan_sweep(recipe(GRID, teacher="", schedule=schedule), workspace).runs
-    with hired(workspace) as executor:
-        executor.complete(plans, until=3)
-        executor.complete(plans[:1])
-        executor.complete(plans[1:])
+    with open_scheduler(workspace) as scheduler:
+        scheduler.complete(plans, until=3)
+        scheduler.complete(plans[:1])
+        scheduler.complete(plans[1:])
     shares = [own for own, _ in workspace.store.seconds_of([plan.key for plan in plans]).values()]
     longer = "schedule = {name = 'constant', epochs = 50}"
     took, _ = seconds(recipe("method = 'ce'", teacher="", schedule=longer), workspace)

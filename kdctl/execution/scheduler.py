@@ -32,7 +32,7 @@ LISTEN_SECONDS = 0.2
 
 
 @dataclass(kw_only=True)
-class Executor:
+class Scheduler:
     """Hands gangs of planned runs to a crew, and sees to it that each run comes to its end."""
 
     workspace: Workspace
@@ -246,7 +246,7 @@ class Executor:
 
 
 @contextmanager
-def hired(
+def open_scheduler(
     workspace: Workspace,
     *,
     crew: CrewPlan | None = None,
@@ -254,13 +254,13 @@ def hired(
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
     retry_failed: bool = False,
-) -> Generator[Executor]:
-    """Return an executor with its crew, which leaves at the end."""
+) -> Generator[Scheduler]:
+    """Return an scheduler with its crew, which leaves at the end."""
     plan = crew or InThisProcess()
     ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=plan.lease)
     try:
         with plan.hire(ledger, stop) as members:
-            yield Executor(
+            yield Scheduler(
                 workspace=workspace,
                 crew=members,
                 ledger=ledger,
