@@ -8,18 +8,18 @@ from pathlib import Path
 from kdctl import workflows
 from kdctl.cli.signals import StopSignals
 from kdctl.execution.lease import Lease
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.local_executor import LocalConfig
 
 
 def main(folder: Path, slots: int, seconds: float) -> int:
     lease = Lease(seconds=seconds, renew_seconds=seconds / 10, most_deaths=1000)  # what kills is not the runs
-    crew = LocalWorkers(slots=slots, lease=lease) if slots else None
+    executor = LocalConfig(slots=slots, lease=lease) if slots else None
     with (
         workflows.open_workspace(folder / "runs", folder / "data", num_threads=1) as workspace,
         StopSignals() as stop,
     ):
         outcome = workflows.sweep(
-            folder / "chaos.toml", workspace, crew=crew, stop=stop, gang_size=2 if slots else 8
+            folder / "chaos.toml", workspace, executor=executor, stop=stop, gang_size=2 if slots else 8
         )
     return 0 if outcome.complete and not outcome.failures else stop.exit_code or 3
 

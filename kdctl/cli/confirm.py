@@ -55,7 +55,7 @@ def confirm(
         load_plugin_file(path)
     render = report_formats.get(form).item
     given = options.slurm_options(slurm_option)
-    crew = workflows.choose_crew(executor, slots=slots, slurm_options=given)
+    chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
     with (
         workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace,
         StopSignals() as stop,
@@ -72,7 +72,7 @@ def confirm(
         table = workflows.confirm(
             plan,
             workspace,
-            crew=crew,
+            executor=chosen,
             progress=progress,
             stop=stop,
             gang_size=gang,

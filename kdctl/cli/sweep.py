@@ -81,14 +81,14 @@ def sweep(
     }
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     given = options.slurm_options(slurm_option)
-    crew = workflows.choose_crew(executor, slots=slots, slurm_options=given)
+    chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
-        capacity = crew.capacity(workspace)
+        capacity = chosen.capacity(workspace)
         disk = workflows.estimate_disk(plan, workspace, gang_size=gang, slots=capacity.slots)
         if dry_run:
-            estimate = workflows.estimate_sweep(plan, workspace, crew=crew, gang_size=gang)
+            estimate = workflows.estimate_sweep(plan, workspace, executor=chosen, gang_size=gang)
             gangs = workflows.planned_gangs(plan, capacity, gang_size=gang)
             show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
             return
@@ -105,7 +105,7 @@ def sweep(
         outcome = workflows.sweep(
             opened,
             workspace,
-            crew=crew,
+            executor=chosen,
             progress=progress,
             stop=stop,
             gang_size=gang,

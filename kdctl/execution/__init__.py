@@ -1,1 +1,1 @@
-"""Who trains gangs: this process, local workers, or jobs of a cluster. All give the same results."""
+"""Training of planned runs: a scheduler, executors and their workers, and what records the results."""

@@ -21,7 +21,7 @@ from kdctl.store.ingest import ingest
 from kdctl.store.owner import Owner
 
 
-def by_process(owner: Owner) -> bool | None:
+def is_process_alive(owner: Owner) -> bool | None:
     """Return whether a process lives; None when that cannot be known from here."""
     return False if owner.is_gone() else None
 
@@ -37,7 +37,7 @@ class Claims:
 
     workspace: Workspace
     lease: Lease
-    lives: Callable[[Owner], bool | None] = by_process
+    is_alive: Callable[[Owner], bool | None] = is_process_alive
     """Says whether an owner lives: True, False, or None when nobody can tell."""
     now: Callable[[], float] = time.monotonic
     _seen: dict[tuple[str, str], tuple[Holding, float]] = field(
@@ -93,17 +93,17 @@ class Claims:
         if folder.holding() is not None:
             return False
         held = self.workspace.store.holding(folder.key)
-        return held is None or held.owner.host != Owner.here().host or self.lives(held.owner) is False
+        return held is None or held.owner.host != Owner.here().host or self.is_alive(held.owner) is False
 
     def _is_held(self, key: str, place: str, holding: Holding, owner: Owner | None) -> bool:
         if holding.owner == owner:
             return False
-        lives = self.lives(holding.owner)
-        if lives is not None:
-            return lives
+        alive = self.is_alive(holding.owner)
+        if alive is not None:
+            return alive
         seen, since = self._seen.get((key, place), (None, 0.0))
         if seen != holding:
             self._seen[key, place] = (holding, self.now())
             return True
-        patience = self.lease.grace_seconds if holding.expired else self.lease.seconds
-        return self.now() - since < patience
+        timeout = self.lease.grace_seconds if holding.expired else self.lease.seconds
+        return self.now() - since < timeout

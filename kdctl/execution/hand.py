@@ -1,11 +1,11 @@
-"""One member of a crew, as its scheduler knows it from what it says."""
+"""One member of an executor, as its scheduler knows it from what it says."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-from kdctl.execution.crew import Return
+from kdctl.execution.executor import ReleasedRun
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind
 from kdctl.machine_errors import MachineFault
@@ -68,14 +68,14 @@ class Hand:
                 pass
         return []
 
-    def returned(self, key: str, reason: str, *, blamed: bool = False) -> Return:
+    def returned(self, key: str, reason: str, *, worker_died: bool = False) -> ReleasedRun:
         """Take a run from it, and return it to the scheduler."""
         assert self.owner is not None, "only a member that is known has runs"
-        return Return(plan=self.plans.pop(key), owner=self.owner, reason=reason, blamed=blamed)
+        return ReleasedRun(plan=self.plans.pop(key), owner=self.owner, reason=reason, worker_died=worker_died)
 
-    def taken(self, reason: str, *, blamed: bool = False) -> list[Return]:
+    def taken(self, reason: str, *, worker_died: bool = False) -> list[ReleasedRun]:
         """Take everything from it."""
-        return [self.returned(key, reason, blamed=blamed) for key in list(self.plans)]
+        return [self.returned(key, reason, worker_died=worker_died) for key in list(self.plans)]
 
     def _index(self, key: str) -> None:
         """Keep where a run is computed, the first time it is heard of."""

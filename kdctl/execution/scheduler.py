@@ -13,7 +13,7 @@ from kdctl.assembly.progress import Progress, Silent
 from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
-from kdctl.execution.crew import Crew, CrewPlan, InThisProcess, Return
+from kdctl.execution.executor import Executor, ExecutorConfig, InProcessConfig, ReleasedRun
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.setbacks import Setbacks
 from kdctl.execution.timetable import gangs_apart, gangs_of
@@ -28,15 +28,15 @@ WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
 LISTEN_SECONDS = 0.2
-"""At most so long a wish to stop goes unnoticed while the crew works."""
+"""At most so long a wish to stop goes unnoticed while the executor works."""
 
 
 @dataclass(kw_only=True)
 class Scheduler:
-    """Hands gangs of planned runs to a crew, and sees to it that each run comes to its end."""
+    """Hands gangs of planned runs to an executor, and sees to it that each run comes to its end."""
 
     workspace: Workspace
-    crew: Crew
+    executor: Executor
     ledger: Ledger
     claims: Claims
     stop: Callable[[], bool]
@@ -86,7 +86,7 @@ class Scheduler:
         self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
         first, then = self._open(teachers), self._open(plans)
         self._queue = gangs_of(
-            first, then, gang_size=self.gang_size, slots=self.crew.slots, pausing=self._pausing
+            first, then, gang_size=self.gang_size, slots=self.executor.slots, pausing=self._pausing
         )
         self._elsewhere = {}
         keep_reserve(self.workspace.runs)
@@ -99,8 +99,8 @@ class Scheduler:
                 self._hand_out_all()
         except MachineError:
             spend_reserve(self.workspace.runs)
-            self.crew.stop()
-            while self.crew.busy:
+            self.executor.stop()
+            while self.executor.busy:
                 with contextlib.suppress(MachineError), as_machine_errors():
                     self._listen(LISTEN_SECONDS)
             raise
@@ -108,30 +108,30 @@ class Scheduler:
     def _hand_out_all(self) -> None:
         """Hand out gangs until all have ended, or until it is time to stop."""
         looked, told = 0.0, False
-        while not self.stop() and (self._queue or self._elsewhere or self.crew.busy):
-            if self._hand_out() and not self.crew.busy:
+        while not self.stop() and (self._queue or self._elsewhere or self.executor.busy):
+            if self._hand_out() and not self.executor.busy:
                 continue
-            if self._elsewhere and not told and not self.crew.busy:
+            if self._elsewhere and not told and not self.executor.busy:
                 told = True
                 self.ledger.progress.waiting(list(self._elsewhere.values()))
             self._listen(LISTEN_SECONDS)
             if self._elsewhere and time.monotonic() - looked > WAIT_SECONDS:
                 self._look_elsewhere()
                 looked = time.monotonic()
-        if self.crew.busy:  # it is time to stop
-            self.crew.stop()
-        while self.crew.busy:
+        if self.executor.busy:  # it is time to stop
+            self.executor.stop()
+        while self.executor.busy:
             self._listen(LISTEN_SECONDS)
 
     def _hand_out(self) -> bool:
-        """Give gangs to members that are idle; return whether any was given."""
+        """Give gangs to workers that are idle; return whether any was given."""
         given = False
-        for owner in self.crew.idle(len(self._queue)) if self._queue else ():
+        for owner in self.executor.idle_workers(len(self._queue)) if self._queue else ():
             gang = [] if self.stop() else self._claimed_gang(owner)
             if not gang:
                 break
             pauses = gang[0].key in self._pausing
-            self.crew.train(owner, gang, until=self._until if pauses else None)
+            self.executor.train(owner, gang, until=self._until if pauses else None)
             given = True
         return given
 
@@ -163,19 +163,19 @@ class Scheduler:
                 self.ledger.close(plan, owner, reason)
 
     def _listen(self, seconds: float) -> None:
-        """Hear from the crew, and put runs that came back before their end into the queue again."""
-        returned = self.crew.attend(seconds)
+        """Wait for news of the executor; put runs that came back before their end into the queue again."""
+        returned = self.executor.poll(seconds)
         again = [back.plan for back in returned if self._is_to_go_on(back)]
         alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
         together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
         self._queue = [*self._gangs(together, self.gang_size), *alone, *self._queue]
-        if self.crew.fault is not None:
-            raise MachineError(self.crew.fault)
+        if self.executor.fault is not None:
+            raise MachineError(self.executor.fault)
 
-    def _is_to_go_on(self, back: Return) -> bool:
+    def _is_to_go_on(self, back: ReleasedRun) -> bool:
         """Write down where a run stands that came back; return whether it is ours to go on with."""
         plan, folder = back.plan, self.workspace.folder(back.plan.key)
-        if back.blamed and folder.result() is None:
+        if back.worker_died and folder.result() is None:
             verdict = self.setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
             if verdict is not None:
                 folder.write_failure(verdict.mistake())
@@ -249,26 +249,26 @@ class Scheduler:
 def open_scheduler(
     workspace: Workspace,
     *,
-    crew: CrewPlan | None = None,
+    executor: ExecutorConfig | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
     retry_failed: bool = False,
 ) -> Generator[Scheduler]:
-    """Return an scheduler with its crew, which leaves at the end."""
-    plan = crew or InThisProcess()
-    ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=plan.lease)
+    """Return a scheduler; the workers of its executor end with it."""
+    config = executor or InProcessConfig()
+    ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=config.lease)
     try:
-        with plan.hire(ledger, stop) as members:
+        with config.start(ledger, stop) as started:
             yield Scheduler(
                 workspace=workspace,
-                crew=members,
+                executor=started,
                 ledger=ledger,
-                claims=Claims(workspace=workspace, lease=plan.lease, lives=members.lives),
+                claims=Claims(workspace=workspace, lease=config.lease, is_alive=started.is_alive),
                 stop=stop,
                 gang_size=gang_size,
                 retry_failed=retry_failed,
-                setbacks=Setbacks(most_deaths=plan.lease.most_deaths),
+                setbacks=Setbacks(most_deaths=config.lease.most_deaths),
             )
     finally:
         spend_reserve(workspace.runs)

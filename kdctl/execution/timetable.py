@@ -1,4 +1,4 @@
-"""Which gangs a crew forms, and how long it takes with them."""
+"""Which gangs an executor forms, and how long it takes with them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def connect(
     *,
     steps: Sequence[Step] = STEPS,
     mounts: Path = MOUNTS,
-    patience_seconds: float = BUSY_SECONDS,
+    timeout_seconds: float = BUSY_SECONDS,
 ) -> Engine:
     """Open the database at `path`, made if need be, with its schema up to date.
 
@@ -50,7 +50,7 @@ def connect(
         path: where the database is, or will be.
         steps: the schema's history.
         mounts: where the system lists its mounted file systems.
-        patience_seconds: how long a transaction waits for another's lock.
+        timeout_seconds: how long a transaction waits for another's lock.
 
     Raises:
         KdctlError: the place cannot be written, or the file is not a database, not ours, damaged,
@@ -58,7 +58,7 @@ def connect(
     """
     _require_writable(path)
     _require_sqlite(path)
-    engine = _engine(path, patience_seconds)
+    engine = _engine(path, timeout_seconds)
     try:
         with reading(engine) as connection:
             version = recognised_version(connection, path, steps)
@@ -66,7 +66,7 @@ def connect(
             with writing(engine) as connection:
                 apply_steps(connection, path, steps)
         with explained(path):
-            _set_journal(engine, filesystem_of(path, mounts), min(patience_seconds, _JOURNAL_SECONDS))
+            _set_journal(engine, filesystem_of(path, mounts), min(timeout_seconds, _JOURNAL_SECONDS))
     except BaseException:
         engine.dispose()
         raise
@@ -129,13 +129,13 @@ def _require_sqlite(path: Path) -> None:
         )
 
 
-def _engine(path: Path, patience_seconds: float) -> Engine:
+def _engine(path: Path, timeout_seconds: float) -> Engine:
     """Return an engine whose transactions SQLAlchemy begins, not the driver.
 
     The driver begins none before a SELECT, so that reading and then writing would not be atomic.
     """
     engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)), connect_args={"timeout": patience_seconds}
+        URL.create("sqlite+pysqlite", database=str(path)), connect_args={"timeout": timeout_seconds}
     )
 
     @event.listens_for(engine, "connect")
@@ -152,7 +152,7 @@ def _engine(path: Path, patience_seconds: float) -> Engine:
     return engine
 
 
-def _set_journal(engine: Engine, filesystem: str, patience_seconds: float) -> None:
+def _set_journal(engine: Engine, filesystem: str, timeout_seconds: float) -> None:
     """Use WAL, in which readers and the writer do not wait for each other, wherever it works."""
     path = database_path(engine)
     wanted = "delete" if is_network(filesystem) else "wal"
@@ -163,17 +163,17 @@ def _set_journal(engine: Engine, filesystem: str, patience_seconds: float) -> No
             path,
             filesystem,
         )
-    mode = _switch_journal(engine, wanted, patience_seconds)
+    mode = _switch_journal(engine, wanted, timeout_seconds)
     if mode != wanted:
         _log.warning("%s works with journal mode %s: SQLite refused %s here.", path, mode, wanted)
 
 
-def _switch_journal(engine: Engine, wanted: str, patience_seconds: float) -> str:
+def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
     """Ask for a journal mode until it is granted, refused, or kept from us by other readers; return it.
 
     SQLite does not wait for locks by itself here.
     """
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     with engine.connect() as pooled:
         connection: Any = pooled.connection.driver_connection  # outside of a transaction
         while (mode := _journal(connection)) != wanted and time.monotonic() < deadline:

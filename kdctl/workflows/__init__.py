@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdctl.assembly.readiness import require_ready
     from kdctl.assembly.recipes import open_recipe
     from kdctl.assembly.workspace import open_for_planning, open_workspace
-    from kdctl.execution.hiring import choose_crew
+    from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
@@ -42,7 +42,7 @@ __all__ = [
     "back_up",
     "benchmark",
     "check",
-    "choose_crew",
+    "choose_executor",
     "collect",
     "compare_runs",
     "confirm",
@@ -77,7 +77,7 @@ _MODULES = {
     "back_up": "kdctl.workflows.checking",
     "benchmark": "kdctl.workflows.benchmarking",
     "check": "kdctl.workflows.checking",
-    "choose_crew": "kdctl.execution.hiring",
+    "choose_executor": "kdctl.execution.choose_executor",
     "collect": "kdctl.workflows.housekeeping",
     "confirm": "kdctl.workflows.confirming",
     "compare_runs": "kdctl.workflows.differences",

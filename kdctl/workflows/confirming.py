@@ -11,7 +11,7 @@ from kdctl.assembly.progress import Progress
 from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
-from kdctl.execution.crew import CrewPlan
+from kdctl.execution.executor import ExecutorConfig
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -97,7 +97,7 @@ def confirm(
     plan: ConfirmPlan,
     workspace: Workspace,
     *,
-    crew: CrewPlan | None = None,
+    executor: ExecutorConfig | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
@@ -119,7 +119,7 @@ def confirm(
     store.revive([run.key for run in plan.runs])
     _keep(plan, workspace, store.sweep(plan.sweep))
     with open_scheduler(
-        workspace, crew=crew, progress=progress, stop=stop, gang_size=gang_size, retry_failed=True
+        workspace, executor=executor, progress=progress, stop=stop, gang_size=gang_size, retry_failed=True
     ) as scheduler:
         scheduler.complete(plan.runs)
     runs = store.runs(keys=[run.key for run in plan.runs])

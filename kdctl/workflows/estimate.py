@@ -18,7 +18,7 @@ from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
-from kdctl.execution.crew import Capacity, CrewPlan, InThisProcess
+from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.execution.timetable import gangs_of, makespan
 from kdctl.protocols.backbone import models
@@ -57,10 +57,10 @@ def estimate_sweep(
     plan: SweepPlan,
     workspace: Workspace,
     *,
-    crew: CrewPlan | None = None,
+    executor: ExecutorConfig | None = None,
     gang_size: int = DEFAULT_GANG_SIZE,
 ) -> Estimate | None:
-    """Return the time that a crew will take for the runs still to do.
+    """Return the time that an executor will take for the runs still to do.
 
     Runs that a search will still choose count like its example, in batches one after the other. Earlier
     runs of the same models and data count first, with what they really took for their operations; those
@@ -68,7 +68,7 @@ def estimate_sweep(
     counted and divided by the rate that one measured step reaches here. None when nobody knows how many
     samples there are, since the data are not here, or when a model does not fit into memory.
     """
-    capacity = (crew or InThisProcess()).capacity(workspace)
+    capacity = (executor or InProcessConfig()).capacity(workspace)
     pace = _Pace(workspace, capacity)
     try:
         device_seconds, seconds = pace.of_gangs(planned_gangs(plan, capacity, gang_size=gang_size))
@@ -94,7 +94,7 @@ def planned_gangs(plan: SweepPlan, capacity: Capacity, *, gang_size: int) -> lis
 
 
 class _Pace:
-    """How fast runs are with a crew."""
+    """How fast runs are with an executor."""
 
     def __init__(self, workspace: Workspace, capacity: Capacity) -> None:
         device = choose_device(workspace.device)
@@ -117,7 +117,7 @@ class _Pace:
             for gang in gangs
         ]
         last = makespan([list(gang) for gang in gangs], each, slots=self._capacity.slots)
-        return sum(each), max(last, sum(each) / self._capacity.at_full_speed)
+        return sum(each), max(last, sum(each) / self._capacity.unshared_slots)
 
     def of_later(self, plan: SweepPlan, gang_size: int) -> tuple[float, float]:
         """Return the same for the batches that a search will choose: each ends before the next begins."""

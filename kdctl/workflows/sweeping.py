@@ -14,7 +14,7 @@ from kdctl.assembly.progress import Progress, Silent
 from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import Mistake
-from kdctl.execution.crew import CrewPlan
+from kdctl.execution.executor import ExecutorConfig
 from kdctl.execution.scheduler import Scheduler, open_scheduler, teacher_plans
 from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -55,7 +55,7 @@ def sweep(
     recipe: Recipe | Path | str,
     workspace: Workspace,
     *,
-    crew: CrewPlan | None = None,
+    executor: ExecutorConfig | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     gang_size: int = DEFAULT_GANG_SIZE,
@@ -69,7 +69,7 @@ def sweep(
     Args:
         recipe: what to run.
         workspace: where runs and data lie.
-        crew: who trains; this process if not given. Results do not depend on it.
+        executor: who trains; this process if not given. Results do not depend on it.
         progress: hears how it goes.
         stop: says when to save everything and return.
         gang_size: runs that train in lockstep, at most.
@@ -96,7 +96,7 @@ def sweep(
             open_study(workspace.runs / DATABASE, plan.study) as study,
             open_scheduler(
                 workspace,
-                crew=crew,
+                executor=executor,
                 progress=meter,
                 stop=lambda: stop() or bool(meter.used_up()),
                 gang_size=gang_size,
@@ -109,7 +109,7 @@ def sweep(
     except MachineError as error:
         if running is None:
             raise
-        room = {"gang_size": gang_size, "slots": running.scheduler.crew.slots}
+        room = {"gang_size": gang_size, "slots": running.scheduler.executor.slots}
         lacks = missing_bytes(plan, workspace, **room) if error.fault.needs_room else 0
         stopped = running.outcome(complete=False)
         return dataclasses.replace(stopped, budget="", fault=error.fault, missing_bytes=lacks)

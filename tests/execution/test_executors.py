@@ -10,36 +10,37 @@ from kdctl.assembly.bench import Bench
 from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
-from kdctl.execution.crew import InThisProcess
+from kdctl.execution.executor import InProcessConfig
 from kdctl.execution.lease import Lease
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.local_executor import LocalConfig
 from kdctl.execution.messages import Setup
-from kdctl.execution.slurm_crew import SlurmJobs
+from kdctl.execution.slurm_executor import SlurmConfig
 
 
 def test_one_slot_is_this_process_and_several_are_workers() -> None:
-    assert isinstance(workflows.choose_crew(), InThisProcess)
-    assert isinstance(workflows.choose_crew(slots=1), InThisProcess)
-    crew = workflows.choose_crew(slots=3)
-    assert isinstance(crew, LocalWorkers)
-    assert crew.slots == 3
+    assert isinstance(workflows.choose_executor(), InProcessConfig)
+    assert isinstance(workflows.choose_executor(slots=1), InProcessConfig)
+    executor = workflows.choose_executor(slots=3)
+    assert isinstance(executor, LocalConfig)
+    assert executor.slots == 3
 
 
 def test_options_of_slurm_are_passed_on_but_for_our_own() -> None:
-    crew = workflows.choose_crew("slurm", slurm_options={"partition": "gpu", "time": 60, "gangs_per_job": 4})
-    assert isinstance(crew, SlurmJobs)
-    assert (crew.slots, crew.gangs_per_job) == (64, 4)
-    assert crew.options == {"partition": "gpu", "time": 60}
+    options = {"partition": "gpu", "time": 60, "gangs_per_job": 4}
+    executor = workflows.choose_executor("slurm", slurm_options=options)
+    assert isinstance(executor, SlurmConfig)
+    assert (executor.slots, executor.gangs_per_job) == (64, 4)
+    assert executor.options == {"partition": "gpu", "time": 60}
 
 
 def test_wishes_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(UsageError, match="no executor 'slurn'") as refusal:
-        workflows.choose_crew("slurn")
+        workflows.choose_executor("slurn")
     assert "did you mean 'slurm'" in refusal.value.hint
     with pytest.raises(UsageError, match="--slurm-option needs --executor slurm"):
-        workflows.choose_crew(slurm_options={"partition": "gpu"})
+        workflows.choose_executor(slurm_options={"partition": "gpu"})
     with pytest.raises(UsageError, match="gangs_per_job=0 is no number of gangs"):
-        workflows.choose_crew("slurm", slurm_options={"gangs_per_job": 0})
+        workflows.choose_executor("slurm", slurm_options={"gangs_per_job": 0})
 
 
 def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
@@ -50,9 +51,9 @@ def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
     recipe.write_text(
         "schema = 1\nname = 'a'\nseeds = [0]\nstudent = 'resnet3'\nmethod = 'ce'\ndata = 'digits'\n"
     )
-    crew = workflows.choose_crew("slurm", slurm_options={"time": 5})
+    executor = workflows.choose_executor("slurm", slurm_options={"time": 5})
     with pytest.raises(KdctlError, match="there is no sbatch on this machine") as refusal:
-        workflows.sweep(recipe, workspace, crew=crew)
+        workflows.sweep(recipe, workspace, executor=executor)
     assert "submit host" in refusal.value.hint
     assert workspace.store.runs() == []
 

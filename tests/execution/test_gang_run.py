@@ -11,14 +11,14 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine import trainer
 from kdctl.engine.steps import EagerSteps
 from kdctl.errors import KdctlError
-from kdctl.execution.crew import InThisProcess
+from kdctl.execution.executor import InProcessConfig
 from kdctl.execution.lease import Lease
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 
 RecipeWriter = Callable[..., Path]
 
-AT_EVERY_STEP = InThisProcess(lease=Lease(renew_seconds=0.0))
+AT_EVERY_STEP = InProcessConfig(lease=Lease(renew_seconds=0.0))
 
 
 class Thief(Silent):
@@ -53,7 +53,7 @@ def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_fin
 
     # the sweep would wait for the other process, which is none: stop it there
     outcome = workflows.sweep(
-        path, workspace, crew=AT_EVERY_STEP, progress=thief, stop=lambda: len(thief.ends) == 4
+        path, workspace, executor=AT_EVERY_STEP, progress=thief, stop=lambda: len(thief.ends) == 4
     )
 
     states = {run.key: run.state for run in outcome.runs}

@@ -13,8 +13,8 @@ from PIL import Image
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution.crew import CrewPlan, InThisProcess
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.executor import ExecutorConfig, InProcessConfig
+from kdctl.execution.local_executor import LocalConfig
 from kdctl.machine_errors import MachineError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
@@ -25,7 +25,7 @@ RecipeWriter = Callable[..., Path]
 GRID = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1, 0.2, 0.3]"
 ALONE = {"teacher": "", "schedule": "schedule = {name = 'cosine', epochs = 4}"}
 
-TWO = LocalWorkers(slots=2)
+TWO = LocalConfig(slots=2)
 
 ENDED_OR_WAITS = {RunState.FINISHED, RunState.INTERRUPTED, RunState.PLANNED}
 
@@ -77,8 +77,10 @@ def outcome_of(workspace: Workspace, key: str) -> tuple[object, ...]:
     return run.state, run.result.selected, epochs, workspace.folder(key).artifacts()
 
 
-def assert_goes_on_like_undisturbed(path: Path, workspace: Workspace, crew: CrewPlan, tmp_path: Path) -> None:
-    finished = workflows.sweep(path, workspace, crew=crew)
+def assert_goes_on_like_undisturbed(
+    path: Path, workspace: Workspace, executor: ExecutorConfig, tmp_path: Path
+) -> None:
+    finished = workflows.sweep(path, workspace, executor=executor)
     assert finished.complete
     assert {run.state for run in finished.runs} == {RunState.FINISHED}
     with workflows.open_workspace(tmp_path / "calm", workspace.library, num_threads=1) as calm:
@@ -105,7 +107,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
         assert [workspace.folder(run.key).holding() for run in stopped.runs] == [None] * 4
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
-        assert_goes_on_like_undisturbed(path, workspace, InThisProcess(), tmp_path)
+        assert_goes_on_like_undisturbed(path, workspace, InProcessConfig(), tmp_path)
 
 
 @pytest.mark.parametrize("room", [0, 40_000])
@@ -141,7 +143,7 @@ def test_workers_whose_disk_fills_up_leave_and_fail_no_run(
     path = recipe(GRID, teacher="", schedule="schedule = {name = 'cosine', epochs = 12}")
     seen = Disturbance(lambda: fill(small_disk, room=0), after_epochs=3)
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
-        stopped = workflows.sweep(path, workspace, crew=TWO, progress=seen, gang_size=1)
+        stopped = workflows.sweep(path, workspace, executor=TWO, progress=seen, gang_size=1)
         assert (stopped.complete, stopped.failures) == (False, ())
         assert stopped.fault is not None
         assert stopped.fault.needs_room
@@ -178,7 +180,7 @@ def test_data_that_are_unplugged_in_the_middle_of_a_sweep_are_in_memory(
         assert finished.complete
         assert len(set(seen.started_later)) == 3
         (tmp_path / "unplugged").rename(pets)
-        assert_goes_on_like_undisturbed(path, workspace, InThisProcess(), tmp_path)
+        assert_goes_on_like_undisturbed(path, workspace, InProcessConfig(), tmp_path)
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_workers_that_find_the_data_gone_leave_and_fail_no_run(
     taken = images / "pets" if lost == "all" else images / "pets/train/ant/0.png"
     seen = Unplugs(taken, tmp_path / "unplugged")
     with workflows.open_workspace(tmp_path / "runs", images, num_threads=1) as workspace:
-        stopped = workflows.sweep(path, workspace, crew=TWO, progress=seen)
+        stopped = workflows.sweep(path, workspace, executor=TWO, progress=seen)
         assert (stopped.complete, stopped.failures) == (False, ())
         assert stopped.fault is not None
         assert "the data set 'imagefolder'" in stopped.fault.problem
@@ -236,4 +238,4 @@ def test_a_device_that_breaks_stops_the_sweep_and_fails_no_run(
     assert stopped.failures == ()
     assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
     broken.unlink()
-    assert_goes_on_like_undisturbed(path, workspace, InThisProcess(), tmp_path)
+    assert_goes_on_like_undisturbed(path, workspace, InProcessConfig(), tmp_path)

@@ -12,8 +12,8 @@ from kdctl.assembly.planning import Planner
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution.crew import CrewPlan, InThisProcess
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.executor import ExecutorConfig, InProcessConfig
+from kdctl.execution.local_executor import LocalConfig
 from kdctl.execution.messages import Order
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
@@ -60,28 +60,28 @@ def curve(workspace: Workspace, key: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "crew",
+    "executor",
     [
-        pytest.param(InThisProcess(), id="here"),
-        pytest.param(LocalWorkers(slots=2), id="workers", marks=pytest.mark.slow),
+        pytest.param(InProcessConfig(), id="here"),
+        pytest.param(LocalConfig(slots=2), id="workers", marks=pytest.mark.slow),
     ],
 )
 def test_runs_pause_after_an_epoch_and_go_on_as_if_they_had_not(
-    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, crew: CrewPlan
+    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, executor: ExecutorConfig
 ) -> None:
     path = recipe(GRID, method="method = 'kd'", schedule=FOUR_EPOCHS)
     workflows.sweep(path, undisturbed)
     plans, seen = planned(path, workspace), Seen()
     keys, teacher = [plan.key for plan in plans], plans[0].teachers[0].run
     for until in (1, 3, 3):  # the last time there is nothing to do
-        with open_scheduler(workspace, crew=crew, progress=seen) as scheduler:
+        with open_scheduler(workspace, executor=executor, progress=seen) as scheduler:
             scheduler.complete(plans, until=until)
         assert workspace.store.past(keys, until) == set(keys)
         told = f"paused after epoch {until} until it is decided which runs go on"
         assert [run.reason for run in workspace.store.runs(keys=keys)] == [told] * 2
         assert set(workspace.store.states(keys).values()) == {RunState.INTERRUPTED}
         assert set(workspace.store.states([teacher]).values()) == {RunState.FINISHED}
-    with open_scheduler(workspace, crew=crew, progress=seen) as scheduler:
+    with open_scheduler(workspace, executor=executor, progress=seen) as scheduler:
         scheduler.complete(plans)
     assert sorted(seen.epochs) == sorted((key, epoch) for key in (teacher, *keys) for epoch in range(1, 5))
     for run in workspace.store.runs(keys=keys):

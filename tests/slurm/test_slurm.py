@@ -16,7 +16,7 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.execution.crew import CrewPlan
+from kdctl.execution.executor import ExecutorConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 RecipeWriter = Callable[[str], Path]
 
 
-def jobs(**options: object) -> CrewPlan:
+def jobs(**options: object) -> ExecutorConfig:
     given = {"time": 5, **options}
-    return workflows.choose_crew("slurm", slots=2, slurm_options=given)
+    return workflows.choose_executor("slurm", slots=2, slurm_options=given)
 
 
 def events(workspace: Workspace) -> list[dict[str, object]]:
@@ -58,7 +58,7 @@ def test_an_array_of_packed_jobs_gives_the_same_bits_as_this_process(
         "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\noptimizer.learning_rate = [0.05, 0.1, 0.2]\n"
     )
     workflows.sweep(path, undisturbed)
-    outcome = workflows.sweep(path, workspace, crew=jobs(gangs_per_job=2), gang_size=1)
+    outcome = workflows.sweep(path, workspace, executor=jobs(gangs_per_job=2), gang_size=1)
     assert outcome.complete
     assert {run.attempts for run in outcome.runs} == {1}
     same_bits(workspace, undisturbed)
@@ -85,7 +85,7 @@ def test_a_job_that_is_pre_empted_goes_on_from_its_checkpoint(
 ) -> None:
     body = "schedule = {{name = 'cosine', epochs = 30}}\nmethod = {{name = 'slow', pause = {}}}\n"
     rival = Rival()
-    outcome = workflows.sweep(recipe(body.format(0.1)), workspace, crew=jobs(), progress=rival)
+    outcome = workflows.sweep(recipe(body.format(0.1)), workspace, executor=jobs(), progress=rival)
     assert rival.submitted
     (run,) = outcome.runs
     assert (run.state, run.attempts) == (RunState.FINISHED, 1)
@@ -107,8 +107,8 @@ def test_jobs_pause_at_rungs_also_when_they_are_pre_empted_on_the_way(
         "[pruning]\nepochs = [6]\nkeep = 0.5\nmetric = 'test'\n"
     )
     rival = Rival()
-    crew = jobs(gangs_per_job=2)
-    outcome = workflows.sweep(path, workspace, crew=crew, gang_size=2, progress=rival)
+    executor = jobs(gangs_per_job=2)
+    outcome = workflows.sweep(path, workspace, executor=executor, gang_size=2, progress=rival)
     assert rival.submitted
     assert outcome.complete
     told = events(workspace)
@@ -128,7 +128,7 @@ def test_a_job_that_is_killed_by_its_time_limit_goes_on_from_its_checkpoint(
     slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
 ) -> None:
     body = "schedule = {name = 'cosine', epochs = 50}\nmethod = {name = 'slow', pause = 1.0}\n"
-    outcome = workflows.sweep(recipe(body), workspace, crew=jobs(time=1, signal_delay_s=5))
+    outcome = workflows.sweep(recipe(body), workspace, executor=jobs(time=1, signal_delay_s=5))
     (run,) = outcome.runs
     assert (run.state, run.attempts) == (RunState.FINISHED, 1)  # the job itself went back into the queue
     assert len([event for event in events(workspace) if event["kind"] == "ready"]) >= 2
@@ -149,7 +149,7 @@ def test_a_wish_to_stop_lets_jobs_save_and_empties_the_queue(
             self.stop = True
 
     late = Late()
-    outcome = workflows.sweep(path, workspace, crew=jobs(), progress=late, stop=lambda: late.stop)
+    outcome = workflows.sweep(path, workspace, executor=jobs(), progress=late, stop=lambda: late.stop)
     (run,) = outcome.runs
     assert run.state is RunState.INTERRUPTED
     assert (workspace.folder(run.key).path / "resume.pt").is_file()
@@ -163,8 +163,8 @@ def test_what_slurm_refuses_is_said_and_nothing_stays_claimed(
 ) -> None:
     path = recipe("method = 'ce'\nschedule = {name = 'constant', epochs = 1}\n")
     with pytest.raises(KdctlError, match=r"SLURM refused the jobs: .*partition"):
-        workflows.sweep(path, workspace, crew=jobs(partition="moon"))
-    outcome = workflows.sweep(path, workspace, crew=jobs())
+        workflows.sweep(path, workspace, executor=jobs(partition="moon"))
+    outcome = workflows.sweep(path, workspace, executor=jobs())
     assert [run.state for run in outcome.runs] == [RunState.FINISHED]
 
 
@@ -200,7 +200,7 @@ def test_runs_of_a_node_without_the_data_go_into_another_job(
     data = "data = {name = 'imagefolder', path = 'pets', size = 8, batch_size = 4}"
     pets.write_text(re.sub("data = .*", data, pets.read_text()))
     seen = Unplugs(workspace.library.root / "pets")
-    outcome = workflows.sweep(pets, workspace, crew=jobs(), progress=seen, gang_size=1)
+    outcome = workflows.sweep(pets, workspace, executor=jobs(), progress=seen, gang_size=1)
     assert "the data set 'imagefolder' was there when the run was planned" in seen.reasons[0]
     assert outcome.complete
     assert {run.state for run in outcome.runs} == {RunState.FINISHED}
@@ -229,13 +229,13 @@ def test_jobs_whose_run_folders_are_on_a_full_disk_end_and_fail_no_run(
     )
     runs = small_disk / "runs"
     with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:
-        stopped = workflows.sweep(path, workspace, crew=jobs(), progress=Fills(small_disk), gang_size=1)
+        stopped = workflows.sweep(path, workspace, executor=jobs(), progress=Fills(small_disk), gang_size=1)
         assert (stopped.complete, stopped.failures) == (False, ())
         assert stopped.fault is not None
         assert stopped.fault.needs_room
         assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(runs, tmp_path / "data", num_threads=1) as workspace:
-        assert workflows.sweep(path, workspace, crew=jobs(), gang_size=1).complete
+        assert workflows.sweep(path, workspace, executor=jobs(), gang_size=1).complete
         workflows.sweep(path, undisturbed)
         same_bits(workspace, undisturbed)

@@ -141,7 +141,7 @@ def test_a_reader_that_keeps_wal_away_does_not_keep_us_away(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM kdctl_runs").fetchall()
         with caplog.at_level(logging.WARNING):
-            connect(path, patience_seconds=0.1).dispose()
+            connect(path, timeout_seconds=0.1).dispose()
 
     assert "journal mode delete" in caplog.text
     connect(path).dispose()
@@ -238,7 +238,7 @@ def test_a_read_only_folder_is_refused(open_place: Path, refused: Callable[[Path
 def test_waiting_for_a_lock_ends_with_an_explanation(tmp_path: Path) -> None:
     path = tmp_path / "kdctl.db"
     connect(path).dispose()
-    engine = connect(path, patience_seconds=0.1)
+    engine = connect(path, timeout_seconds=0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with (

@@ -10,7 +10,7 @@ from kdctl import workflows
 from kdctl.assembly.bench import Bench
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution.crew import Capacity, InThisProcess
+from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.records import RunState
 
@@ -87,15 +87,17 @@ def test_a_search_counts_the_configurations_it_will_choose(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Crew(InThisProcess):
-    """A crew of any size, on a machine of any size."""
+class OnMachine(InProcessConfig):
+    """An executor of any size, on a machine of any size."""
 
     slots: int
-    at_full_speed: float
+    unshared_slots: float
     queued: bool = False
 
     def capacity(self, bench: Bench) -> Capacity:
-        return Capacity(slots=self.slots, at_full_speed=self.at_full_speed, num_threads=1, queued=self.queued)
+        return Capacity(
+            slots=self.slots, unshared_slots=self.unshared_slots, num_threads=1, queued=self.queued
+        )
 
 
 def test_slots_share_the_work_as_far_as_there_are_devices(workspace: Workspace, recipe: RecipeWriter) -> None:
@@ -103,7 +105,7 @@ def test_slots_share_the_work_as_far_as_there_are_devices(workspace: Workspace, 
     grid = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.1, 0.2, 0.3, 0.4]"
     plan = workflows.plan_sweep(recipe(grid, teacher="", name="name = 'four'"), workspace)
     alone, two, crowded = (
-        workflows.estimate_sweep(plan, workspace, crew=Crew(slots=slots, at_full_speed=devices))
+        workflows.estimate_sweep(plan, workspace, executor=OnMachine(slots=slots, unshared_slots=devices))
         for slots, devices in ((1, 1.0), (2, 2.0), (4, 1.0))
     )
     assert alone is not None
@@ -115,10 +117,11 @@ def test_slots_share_the_work_as_far_as_there_are_devices(workspace: Workspace, 
 
 
 def test_the_slots_of_this_machine_are_its_cores(workspace: Workspace) -> None:
-    crew = workflows.choose_crew(slots=1000)
-    assert crew.capacity(workspace).slots == 1000
-    assert crew.capacity(workspace).at_full_speed <= 1000
-    assert workflows.choose_crew().capacity(workspace) == Capacity(slots=1, at_full_speed=1, num_threads=1)
+    executor = workflows.choose_executor(slots=1000)
+    assert executor.capacity(workspace).slots == 1000
+    assert executor.capacity(workspace).unshared_slots <= 1000
+    here = workflows.choose_executor().capacity(workspace)
+    assert here == Capacity(slots=1, unshared_slots=1, num_threads=1)
 
 
 def test_runs_that_trained_alone_say_what_a_gang_saves_by_sharing_its_teacher(
@@ -148,7 +151,8 @@ def test_a_cluster_takes_what_runs_took_on_the_device_that_was_used_last(
     assert run.environment is not None
     workspace.store.record_environment(run.key, dataclasses.replace(run.environment, device="a fast GPU"))
     plan = workflows.plan_sweep(recipe(GRID, teacher=""), workspace)
-    cluster = workflows.estimate_sweep(plan, workspace, crew=Crew(slots=2, at_full_speed=2.0, queued=True))
+    config = OnMachine(slots=2, unshared_slots=2.0, queued=True)
+    cluster = workflows.estimate_sweep(plan, workspace, executor=config)
     assert cluster is not None
     assert cluster.basis == "earlier runs"
 

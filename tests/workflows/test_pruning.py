@@ -17,7 +17,7 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.local_executor import LocalConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
 from kdctl.serialization import to_tree
@@ -260,7 +260,7 @@ def test_workers_come_to_the_same_decisions(
 ) -> None:
     workflows.sweep(pruned, undisturbed)
     seen = Seen()
-    outcome = workflows.sweep(pruned, workspace, crew=LocalWorkers(slots=2), progress=seen, gang_size=1)
+    outcome = workflows.sweep(pruned, workspace, executor=LocalConfig(slots=2), progress=seen, gang_size=1)
     assert outcome.complete
     assert decisions(workspace) == decisions(undisturbed)
     assert len(seen.epochs) == len(set(seen.epochs))

@@ -1,4 +1,4 @@
-"""Who trains gangs: this process, local workers, or jobs of a cluster. All give the same results."""
+"""Executors train gangs: in this process, in local workers or in jobs of a cluster. Results are the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kdctl.assembly.bench import Bench
 from kdctl.assembly.failure import Failure
-from kdctl.execution.claims import by_process
+from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
@@ -23,24 +23,24 @@ from kdctl.store.reserve import spend_reserve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Return:
-    """A run that came back from whoever trained it, done or not."""
+class ReleasedRun:
+    """A run that its worker holds no longer, ended or not."""
 
     plan: RunPlan
     owner: Owner
     reason: str
     """What stopped it, if it did not end."""
-    blamed: bool = False
-    """Whether its worker died while it trained, so that the run may be what killed it."""
+    worker_died: bool = False
+    """Whether its worker died while it trained it, so that the run may be the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """How much a crew does at once."""
+    """How much an executor does at once."""
 
     slots: int
     """Gangs in training, at most."""
-    at_full_speed: float
+    unshared_slots: float
     """Of these, how many do not share a GPU, or the cores of the CPU, with others."""
     num_threads: int | None
     """Of torch, for each gang; None: its default."""
@@ -48,8 +48,8 @@ class Capacity:
     """Whether gangs wait for devices that are not here, in a cluster's queue."""
 
 
-class Crew(Protocol):
-    """Trains gangs that were claimed for one of its members."""
+class Executor(Protocol):
+    """Trains gangs, each claimed for one of its workers."""
 
     @property
     def slots(self) -> int:
@@ -63,78 +63,78 @@ class Crew(Protocol):
 
     @property
     def fault(self) -> MachineFault | None:
-        """What the machine refused a member, if all others would meet it too."""
+        """What the machine refused a worker, if all others would meet it too."""
         ...
 
-    def idle(self, wanted: int) -> Sequence[Owner]:
-        """Return members that could train a gang now, at most `wanted`; hire some if there are too few."""
+    def idle_workers(self, wanted: int) -> Sequence[Owner]:
+        """Return workers that could train a gang now, at most `wanted`; start some if there are too few."""
         ...
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
-        """Hand a gang to a member that is idle and holds its runs; they pause after the epoch `until`.
+        """Give a gang to an idle worker that holds its runs; they pause after the epoch `until`.
 
         Raises:
             MachineError: the machine has a fault; the runs are given back.
         """
         ...
 
-    def attend(self, seconds: float) -> list[Return]:
-        """Listen for at most so long; return the runs that came back."""
+    def poll(self, seconds: float) -> list[ReleasedRun]:
+        """Wait at most so long for news of the workers; return the runs they released."""
         ...
 
-    def lives(self, owner: Owner) -> bool | None:
-        """Return whether a member of some crew lives; None when nobody can tell."""
+    def is_alive(self, owner: Owner) -> bool | None:
+        """Return whether a worker of any executor is alive; None when that cannot be known."""
         ...
 
     def stop(self) -> None:
-        """Ask all members to save what they train and to give it back."""
+        """Ask all workers to save what they train and to release it."""
         ...
 
 
-class CrewPlan(Protocol):
-    """Says what crew to hire."""
+class ExecutorConfig(Protocol):
+    """Describes an executor, and starts it."""
 
     @property
     def lease(self) -> Lease:
-        """How long it holds runs without a sign of life."""
+        """How long its workers hold runs without a heartbeat."""
         ...
 
     def capacity(self, bench: Bench) -> Capacity:
         """Return how much it would do at once."""
         ...
 
-    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> AbstractContextManager[Crew]:
-        """Return the crew for as long as it is needed."""
+    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> AbstractContextManager[Executor]:
+        """Return the executor; its workers end with the context."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class InThisProcess:
+class InProcessConfig:
     """One gang after the other, here. What `kdctl train` does, and a sweep with one slot."""
 
     lease: Lease = Lease()
 
     def capacity(self, bench: Bench) -> Capacity:
         """Return the capacity of one process."""
-        return Capacity(slots=1, at_full_speed=1, num_threads=bench.num_threads)
+        return Capacity(slots=1, unshared_slots=1, num_threads=bench.num_threads)
 
     @contextmanager
-    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
-        """Return this process as the only member."""
-        yield _ThisProcess(ledger=ledger, stop_wish=stop, owner=Owner.here())
+    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+        """Return this process as the only worker."""
+        yield _InProcessExecutor(ledger=ledger, should_stop=stop, owner=Owner.here())
 
 
 @dataclass(kw_only=True)
-class _ThisProcess:
+class _InProcessExecutor:
     ledger: Ledger
-    stop_wish: Callable[[], bool]
+    should_stop: Callable[[], bool]
     owner: Owner
     slots: int = 1
     busy: bool = False
     fault: MachineFault | None = None
     """Always None: `train` raises it."""
 
-    def idle(self, wanted: int) -> Sequence[Owner]:
+    def idle_workers(self, wanted: int) -> Sequence[Owner]:
         return (self.owner,)[:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
@@ -144,19 +144,19 @@ class _ThisProcess:
             bench=workspace,
             journal=StoreJournal(folders=folders, store=workspace.store),
             progress=self.ledger.progress,
-            stop=self.stop_wish,
+            stop=self.should_stop,
             until=until,
             renew_seconds=lease.renew_seconds,
             on_failure=self._make_room,
         )
         self.ledger.failures.update(trainer.train(plans))
 
-    def attend(self, seconds: float) -> list[Return]:
+    def poll(self, seconds: float) -> list[ReleasedRun]:
         time.sleep(seconds)  # `train` came back when everything was done: others are waited for
         return []
 
-    def lives(self, owner: Owner) -> bool | None:
-        return by_process(owner)
+    def is_alive(self, owner: Owner) -> bool | None:
+        return is_process_alive(owner)
 
     def stop(self) -> None:
         """Do nothing: the trainer asks for itself."""

@@ -1,4 +1,4 @@
-"""Which crew trains a sweep, by what was asked for."""
+"""Which executor trains a sweep, by what was asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.execution.crew import CrewPlan, InThisProcess
+from kdctl.execution.executor import ExecutorConfig, InProcessConfig
 from kdctl.execution.lease import Lease
 
 EXECUTORS = ("local", "slurm")
@@ -14,14 +14,14 @@ PACK = "gangs_per_job"
 """The one SLURM option that is not SLURM's."""
 
 
-def choose_crew(
+def choose_executor(
     executor: str = "local",
     *,
     slots: int | None = None,
     slurm_options: Mapping[str, object] | None = None,
     lease: Lease | None = None,
-) -> CrewPlan:
-    """Return the crew that was asked for. Results do not depend on it.
+) -> ExecutorConfig:
+    """Return the executor that was asked for. Results do not depend on it.
 
     Args:
         executor: 'local' or 'slurm'.
@@ -32,21 +32,21 @@ def choose_crew(
     Raises:
         UsageError: there is no such executor, or it has no such options.
     """
-    patience, options = lease or Lease(), dict(slurm_options or {})
+    lease, options = lease or Lease(), dict(slurm_options or {})
     if executor not in EXECUTORS:
         raise UsageError(f"there is no executor '{executor}'.", suggestion(executor, EXECUTORS, "Executors"))
     if executor == "slurm":
-        from kdctl.execution.slurm_crew import SlurmJobs  # noqa: PLC0415 - only where it is wanted
+        from kdctl.execution.slurm_executor import SlurmConfig  # noqa: PLC0415 - only where it is wanted
 
         packed = options.pop(PACK, 1)
         if not isinstance(packed, int) or packed < 1:
             raise UsageError(f"--slurm-option {PACK}={packed} is no number of gangs.", f"{PACK}=4")
-        jobs = SlurmJobs(gangs_per_job=packed, options=options, lease=patience)
+        jobs = SlurmConfig(gangs_per_job=packed, options=options, lease=lease)
         return jobs if slots is None else replace(jobs, slots=slots)
     if options:
         raise UsageError("--slurm-option needs --executor slurm.", "add it, or leave the option out.")
     if slots is None or slots == 1:
-        return InThisProcess(lease=patience)
-    from kdctl.execution.local_crew import LocalWorkers  # noqa: PLC0415 - only where it is wanted
+        return InProcessConfig(lease=lease)
+    from kdctl.execution.local_executor import LocalConfig  # noqa: PLC0415 - only where it is wanted
 
-    return LocalWorkers(slots=slots, lease=patience)
+    return LocalConfig(slots=slots, lease=lease)

@@ -16,14 +16,14 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.execution.lease import Lease
-from kdctl.execution.local_crew import LocalWorkers
+from kdctl.execution.local_executor import LocalConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.serialization import to_tree
 
 RecipeWriter = Callable[..., Path]
 
-TWO = LocalWorkers(slots=2)
+TWO = LocalConfig(slots=2)
 
 GRID = """
 [[grid]]
@@ -103,7 +103,7 @@ def test_workers_train_the_same_bits_as_this_process(
 ) -> None:
     path = recipe(GRID, seeds="seeds = [0, 1]", schedule="schedule = {name = 'cosine', epochs = 2}")
     theirs = workflows.sweep(path, undisturbed)
-    ours = workflows.sweep(path, workspace, crew=TWO)
+    ours = workflows.sweep(path, workspace, executor=TWO)
     assert ours.complete
     assert {run.state for run in ours.runs} == {RunState.FINISHED}
     assert {run.attempts for run in ours.runs} == {1}
@@ -130,7 +130,7 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(
     )
     seen = Seen()
     lease = Lease(seconds=6, renew_seconds=1) if death is signal.SIGSTOP else Lease()
-    outcome = workflows.sweep(path, workspace, crew=LocalWorkers(slots=2, lease=lease), progress=seen)
+    outcome = workflows.sweep(path, workspace, executor=LocalConfig(slots=2, lease=lease), progress=seen)
     assert {run.state for run in outcome.runs} == {RunState.FINISHED}
     assert [run.attempts for run in outcome.runs] == [1, 2]
     (reason,) = [reason for _, state, reason in seen.ends if state is RunState.INTERRUPTED]
@@ -147,7 +147,7 @@ def test_a_run_that_kills_its_worker_three_times_fails_and_the_others_finish(
     method = ['ce', {name = 'deadly', signal = 11, times = 99}, {name = 'deadly', raises = true}, 'ce']
     """
     path = recipe(body.replace(", 'ce']", "]"), plugins="plugins = ['deadly.py']", teacher="")
-    outcome = workflows.sweep(path, workspace, crew=TWO)
+    outcome = workflows.sweep(path, workspace, executor=TWO)
     states = [run.state for run in outcome.runs]
     assert states == [RunState.FINISHED, RunState.FAILED, RunState.FAILED]
     killer, raiser = outcome.runs[1], outcome.runs[2]
@@ -160,7 +160,7 @@ def test_a_run_that_kills_its_worker_three_times_fails_and_the_others_finish(
         f"run {raiser.key} failed: {raiser.reason}",
     ]
     again = Seen()
-    assert workflows.sweep(path, workspace, crew=TWO, progress=again).runs == outcome.runs
+    assert workflows.sweep(path, workspace, executor=TWO, progress=again).runs == outcome.runs
     assert again.ends == []
 
 
@@ -175,11 +175,11 @@ def test_a_wish_to_stop_reaches_the_workers_and_the_next_start_goes_on(
         schedule="schedule = {name = 'cosine', epochs = 40}",
     )
     seen = Seen()
-    stopped = workflows.sweep(path, workspace, crew=TWO, progress=seen, stop=lambda: seen.steps > 1)
+    stopped = workflows.sweep(path, workspace, executor=TWO, progress=seen, stop=lambda: seen.steps > 1)
     assert not stopped.complete
     assert RunState.INTERRUPTED in {run.state for run in stopped.runs}
     assert {run.state for run in stopped.runs} <= {RunState.INTERRUPTED, RunState.PLANNED}
-    finished = workflows.sweep(path, workspace, crew=TWO)
+    finished = workflows.sweep(path, workspace, executor=TWO)
     workflows.sweep(path, undisturbed)
     for run in finished.runs:
         assert outcome_of(workspace, run.key) == outcome_of(undisturbed, run.key)
@@ -192,7 +192,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_their_last_words(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     path = recipe("method = 'ce'", teacher="")
     with pytest.raises(KdctlError, match="workers end before they are ready: SystemExit: the moon"):
-        workflows.sweep(path, workspace, crew=TWO)
+        workflows.sweep(path, workspace, executor=TWO)
     assert {run.state for run in workspace.store.runs()} == {RunState.PLANNED}
 
 

@@ -13,8 +13,8 @@ import torch
 
 from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
-from kdctl.execution.claims import by_process
-from kdctl.execution.crew import Capacity, Crew, Return
+from kdctl.execution.claims import is_process_alive
+from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind, Setup
@@ -32,7 +32,7 @@ MOST_FALSE_STARTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalWorkers:
+class LocalConfig:
     """Several gangs at once, each in a process of its own, so that no crash takes the sweep down."""
 
     slots: int
@@ -45,21 +45,21 @@ class LocalWorkers:
             alone = len({setup.device for setup in setups})
         else:
             alone = min(self.slots, max(_num_cores() / (setups[0].num_threads or 1), 1))
-        return Capacity(slots=self.slots, at_full_speed=alone, num_threads=setups[0].num_threads)
+        return Capacity(slots=self.slots, unshared_slots=alone, num_threads=setups[0].num_threads)
 
     @contextmanager
-    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
-        """Return the crew. Its workers start when there is something to do, and none outlives it."""
-        del stop  # the scheduler tells the crew
-        crew = LocalCrew(ledger=ledger, setups=_setups(ledger.workspace, self.slots, self.lease))
+    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+        """Return the executor. Its workers start when there is something to do, and none outlives it."""
+        del stop  # the scheduler tells the executor
+        executor = LocalExecutor(ledger=ledger, setups=_setups(ledger.workspace, self.slots, self.lease))
         try:
-            yield crew
+            yield executor
         finally:
-            crew.kill()
+            executor.kill()
 
 
 @dataclass(kw_only=True)
-class LocalCrew:
+class LocalExecutor:
     """The workers of this machine."""
 
     ledger: Ledger
@@ -86,7 +86,7 @@ class LocalCrew:
         """Whether a gang is in training."""
         return any(worker.plans for worker in self._workers.values())
 
-    def idle(self, wanted: int) -> Sequence[Owner]:
+    def idle_workers(self, wanted: int) -> Sequence[Owner]:
         """Return workers that are ready and have nothing to do; start others if these are too few."""
         coming = [worker for worker in self._workers.values() if not worker.plans]
         empty = [slot for slot in range(self.slots) if slot not in self._workers]
@@ -99,9 +99,9 @@ class LocalCrew:
         worker = next(worker for worker in self._workers.values() if worker.owner == owner)
         worker.train(plans, until=until)
 
-    def attend(self, seconds: float) -> list[Return]:
+    def poll(self, seconds: float) -> list[ReleasedRun]:
         """Listen to the workers; keep the leases of those that live, give up those that do not."""
-        returned: list[Return] = []
+        returned: list[ReleasedRun] = []
         try:
             returned += self._hear(*self._events.get(timeout=seconds))
             while True:
@@ -110,9 +110,9 @@ class LocalCrew:
             self._watch()
         return returned
 
-    def lives(self, owner: Owner) -> bool | None:
+    def is_alive(self, owner: Owner) -> bool | None:
         """Return whether a process lives; None when it is on another host."""
-        return by_process(owner)
+        return is_process_alive(owner)
 
     def stop(self) -> None:
         """Ask all workers to save what they train and to leave."""
@@ -126,7 +126,7 @@ class LocalCrew:
             worker.bury()
         self._workers.clear()
 
-    def _hear(self, worker: WorkerProcess, event: Event | None) -> list[Return]:
+    def _hear(self, worker: WorkerProcess, event: Event | None) -> list[ReleasedRun]:
         if event is None:
             return self._buried(worker)
         ended = worker.hear(event)
@@ -138,7 +138,7 @@ class LocalCrew:
             return worker.taken("its worker left it out")
         return [worker.returned(key, event.text) for key in ended]
 
-    def _buried(self, worker: WorkerProcess) -> list[Return]:
+    def _buried(self, worker: WorkerProcess) -> list[ReleasedRun]:
         """Give back what a worker trained that has ended, and free its slot.
 
         Raises:
@@ -155,7 +155,7 @@ class LocalCrew:
                     f"workers end before they are ready: {worker.last_line or worker.last_words}.",
                     "mend that, or sweep in one process with --slots 1.",
                 )
-        return worker.taken(worker.last_words, blamed=worker.started and not saved(code))
+        return worker.taken(worker.last_words, worker_died=worker.started and not saved(code))
 
     def _watch(self) -> None:
         """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
@@ -163,9 +163,9 @@ class LocalCrew:
         for worker in self._workers.values():
             if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
                 self._events.put((worker, None))
-            patience = lease.seconds if worker.moving else max(START_SECONDS, lease.seconds)
-            if (worker.plans or not worker.owner) and now - worker.heard > patience:
-                worker.kill(f"it was silent for {patience:.0f} s")
+            timeout = lease.seconds if worker.moving else max(START_SECONDS, lease.seconds)
+            if (worker.plans or not worker.owner) and now - worker.heard > timeout:
+                worker.kill(f"it was silent for {timeout:.0f} s")
         if now - self._renewed > lease.renew_seconds:
             self._renewed = now
             for worker in self._workers.values():

@@ -1,4 +1,4 @@
-"""Jobs of a SLURM cluster as a crew: one array for all gangs that wait, several gangs in each job.
+"""Jobs of a SLURM cluster as an executor: one array for all gangs that wait, several gangs in each job.
 
 Compute nodes read orders and write run folders and a file of events; they never open the database.
 What became of a job is decided from run folders and from whether the queue still knows it, so that
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
-from kdctl.execution.claims import by_process
-from kdctl.execution.crew import Capacity, Crew, Return
+from kdctl.execution.claims import is_process_alive
+from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.hand import Hand
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
@@ -44,7 +44,7 @@ GONE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlurmJobs:
+class SlurmConfig:
     """Gangs as jobs of a cluster."""
 
     slots: int = 64
@@ -58,28 +58,28 @@ class SlurmJobs:
     def capacity(self, bench: Bench) -> Capacity:
         """Return how many jobs the cluster runs at once, at best."""
         return Capacity(
-            slots=self.slots, at_full_speed=self.slots, num_threads=bench.num_threads, queued=True
+            slots=self.slots, unshared_slots=self.slots, num_threads=bench.num_threads, queued=True
         )
 
     @contextmanager
-    def hire(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Crew]:
-        """Return the crew. Its jobs outlive a scheduler that is killed, and the next one waits for them.
+    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+        """Return the executor. Its jobs outlive a scheduler that is killed, and the next one waits for them.
 
         Raises:
             KdctlError: SLURM or submitit is missing, or nobody said how long a job may take.
         """
-        del stop  # the scheduler tells the crew
+        del stop  # the scheduler tells the executor
         require_slurm()
         if "time" not in self.options:
             raise KdctlError(
                 "a job of a cluster needs a time limit.",
                 "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
             )
-        crew = SlurmCrew(plan=self, ledger=ledger)
+        executor = SlurmExecutor(plan=self, ledger=ledger)
         try:
-            yield crew
+            yield executor
         finally:
-            crew.stop()
+            executor.stop()
 
 
 class _Job(Hand):
@@ -123,10 +123,10 @@ class _Job(Hand):
 
 
 @dataclass(kw_only=True)
-class SlurmCrew:
+class SlurmExecutor:
     """The jobs that this scheduler has submitted."""
 
-    plan: SlurmJobs
+    plan: SlurmConfig
     ledger: Ledger
     slurm: Slurm = field(default_factory=Slurm)
     _jobs: list[_Job] = field(default_factory=list[_Job])
@@ -147,21 +147,21 @@ class SlurmCrew:
         """Whether a job waits or runs."""
         return any(job.plans for job in self._jobs)
 
-    def idle(self, wanted: int) -> Sequence[Owner]:
+    def idle_workers(self, wanted: int) -> Sequence[Owner]:
         """Return as many places in new jobs as are wanted: the queue is the cluster's."""
         num_jobs = -(-wanted // self.plan.gangs_per_job)
         folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
         return [_owner(folder) for folder in folders for _ in range(self.plan.gangs_per_job)][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
-        """Add a gang to a job that will be submitted with the next look at the crew."""
+        """Add a gang to a job that will be submitted with the next look at the executor."""
         job = next((job for job in self._jobs if job.owner == owner), None)
         if job is None:
             job = _Job(self.ledger, self._orders() / _name(owner))
             self._jobs.append(job)
         job.add(plans, until)
 
-    def attend(self, seconds: float) -> list[Return]:
+    def poll(self, seconds: float) -> list[ReleasedRun]:
         """Submit what is new, then read what jobs say and give back the runs of those that are through."""
         new = [job for job in self._jobs if not job.number]
         if self._stopping and new:
@@ -178,10 +178,10 @@ class SlurmCrew:
                 self.ledger.renew(list(job.plans), _owner(job.folder))
         return returned
 
-    def lives(self, owner: Owner) -> bool | None:
+    def is_alive(self, owner: Owner) -> bool | None:
         """Return whether a job waits or runs, or a process lives; None when nobody can tell."""
         if owner.host != HOST:
-            return by_process(owner)
+            return is_process_alive(owner)
         listed = self.slurm.jobs()
         try:
             number = (self._orders() / _name(owner) / JOB).read_text()
@@ -213,9 +213,9 @@ class SlurmCrew:
             job.number, job.known = number, time.monotonic()
             write_atomically(job.folder / JOB, number.encode())
 
-    def _hear(self, job: _Job, listed: frozenset[str] | None) -> list[Return]:
+    def _hear(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
         """Return the runs that a job has ended, and all others once it is gone."""
-        over: list[Return] = []
+        over: list[ReleasedRun] = []
         for event in job.events():
             for key in job.hear(event):
                 folder = self.ledger.workspace.folder(key)
@@ -231,8 +231,8 @@ class SlurmCrew:
         reason = job.last_words or f"job {job.number} ended before it did"
         keys = list(job.plans)
         self._weigh(job.fault, keys)
-        blamed = job.started and job.fault is None
-        return over + [job.returned(key, reason, blamed=blamed and key not in job.saved) for key in keys]
+        died = job.started and job.fault is None
+        return over + [job.returned(key, reason, worker_died=died and key not in job.saved) for key in keys]
 
     def _weigh(self, fault: MachineFault | None, keys: Sequence[str]) -> None:
         """Decide whether the fault of one job's node is everybody's.
