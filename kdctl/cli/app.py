@@ -21,6 +21,7 @@ from kdctl.cli.housekeeping import gc, rm
 from kdctl.cli.import_weights import import_weights
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report
+from kdctl.cli.show import show
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.errors import KdctlError, Mistake, UsageError
@@ -52,6 +53,7 @@ app.command("report")(report)
 app.command("bench")(bench)
 app.command("confirm")(confirm)
 app.command("sync")(sync)
+app.command("show")(show)
 app.add_typer(listing, name="list")
 browsing.command("rm")(rm)
 browsing.command("gc")(gc)

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,22 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, to: C
         console.print(table)
     for line in capture.get().splitlines():  # rich fills the last column up with blanks
         console.out(line.rstrip(), highlight=False)
+
+
+def print_wrapped(text: str, *, indent: int = 0) -> None:
+    """Print a line on stdout; a terminal that is too narrow gets it folded between words.
+
+    Args:
+        text: one line, without markup.
+        indent: column that the folded lines begin in.
+    """
+    console = output()
+    width = console.width if console.is_terminal else UNFOLDED
+    lines = textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    for line in lines or [""]:
+        console.out(line, highlight=False)
 
 
 def print_mistakes(mistakes: Iterable[Mistake]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdctl.registry import Registry
 
 listing = typer.Typer(
-    help="List models, methods, projectors, datasets, runs or sweeps.", no_args_is_help=True
+    help="List models, methods, projectors, datasets, recipes, runs or sweeps.", no_args_is_help=True
 )
 listing.command("runs")(list_runs)
 
@@ -32,7 +32,7 @@ def list_models(
     from kdctl.engine.shapes import shapes_only
     from kdctl.protocols.backbone import models
 
-    _load(plugin)
+    load_plugins(plugin)
     rows: list[dict[str, Any]] = []
     for entry in models.entries():
         with shapes_only():
@@ -51,29 +51,37 @@ def list_models(
 
 @listing.command("methods")
 def list_methods(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
-    """List distillation methods with their options."""
+    """List distillation methods; kdctl show METHOD explains one."""
     from kdctl.protocols.distiller import methods
 
-    _load(plugin)
-    show_rows(_plugins(methods), form)
+    load_plugins(plugin)
+    _show_plugins(methods, form)
 
 
 @listing.command("projectors")
 def list_projectors(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
-    """List projectors with their options."""
+    """List projectors; kdctl show PROJECTOR explains one."""
     from kdctl.protocols.projector import projectors
 
-    _load(plugin)
-    show_rows(_plugins(projectors), form)
+    load_plugins(plugin)
+    _show_plugins(projectors, form)
 
 
 @listing.command("datasets")
 def list_datasets(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
-    """List data sets with their options."""
+    """List data sets; kdctl show DATASET explains one."""
     from kdctl.protocols.dataset import datasets
 
-    _load(plugin)
-    show_rows(_plugins(datasets), form)
+    load_plugins(plugin)
+    _show_plugins(datasets, form)
+
+
+@listing.command("recipes")
+def list_recipes(form: options.OutputFormat = options.Format.TEXT) -> None:
+    """List the recipes that come with kdctl: kdctl sweep NAME runs one, kdctl show NAME explains it."""
+    from kdctl.workflows.describing import described_recipes
+
+    show_rows([{"name": name, "what": what} for name, what in described_recipes()], form)
 
 
 @listing.command("sweeps")
@@ -100,7 +108,8 @@ def list_sweeps(
     show_rows(rows, form)
 
 
-def _load(plugins: options.Plugins) -> None:
+def load_plugins(plugins: options.Plugins) -> None:
+    """Register what installed packages and the named files bring."""
     from kdctl.plugins import load_installed_plugins, load_plugin_file
 
     load_installed_plugins()
@@ -108,13 +117,20 @@ def _load(plugins: options.Plugins) -> None:
         load_plugin_file(path)
 
 
-def _plugins(registry: Registry[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": entry.name,
-            "what": entry.summary,
+def _show_plugins(registry: Registry[Any], form: options.Format) -> None:
+    """Print a line for each plug-in; programs are told its options, too."""
+    from kdctl.workflows.describing import paper_of
+
+    entries = registry.entries()
+    brief = form is options.Format.TEXT
+    foreign = any(entry.origin for entry in entries)
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        origin = {"from": entry.origin.source if entry.origin else "kdctl"} if foreign or not brief else {}
+        more: dict[str, Any] = {
+            "label": entry.label,
+            "paper": paper_of(entry.item.__doc__ or ""),
             "options": list(entry.config.__dataclass_fields__),
-            "from": entry.origin.source if entry.origin else "kdctl",
         }
-        for entry in registry.entries()
-    ]
+        rows.append({"name": entry.name, "what": entry.summary, **({} if brief else more), **origin})
+    show_rows(rows, form)

@@ -12,6 +12,7 @@ from typing import Any
 from kdctl.errors import Mistake, UsageError, suggestion
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS
+from kdctl.recipe.shipped import located
 
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""
@@ -24,7 +25,7 @@ _OF_A_FILE = ("schema", "extends", "when")
 
 
 def read_layers(path: Path) -> list[Layer]:
-    """Read a recipe and all it extends; the lowest layer first.
+    """Read a recipe and all it extends; the lowest layer first. A shipped one may be named without its path.
 
     What is extended twice, by different ways, is one layer, below all that extend it.
 
@@ -32,7 +33,7 @@ def read_layers(path: Path) -> list[Layer]:
         UsageError: a file is missing, is not TOML, or extends itself. Other mistakes are kept in
             the layers.
     """
-    return list({layer.source: layer for layer in _read(path, ())}.values())
+    return list({layer.source: layer for layer in _read(located(path), ())}.values())
 
 
 def preset_layers(name: str) -> list[Layer]:
@@ -114,7 +115,7 @@ def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
     except OSError as error:
         raise UsageError(
             f"the recipe {source} cannot be read ({error.strerror}).",
-            "check the path; recipes/ holds examples.",
+            "check the path; kdctl list recipes shows those that come with kdctl.",
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a text file in UTF-8.", "a recipe is a TOML file.") from error

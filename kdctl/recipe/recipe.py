@@ -60,6 +60,10 @@ class Recipe:
         read_teachers(resolver)
         return resolver.mistakes
 
+    def tree_at(self, point: Point, catalog: Catalog) -> Tree:
+        """Return all layers merged at a point, as they are written: neither checked nor completed."""
+        return self._merged(point.layer(self.source), catalog).tree
+
     def overruled(self, catalog: Catalog) -> list[Mistake]:
         """Return a mistake for each override of the command line that no configuration has."""
         said = {

@@ -1,0 +1,296 @@
+"""Methods as PyTorch modules, for a training loop of your own.
+
+    from kdctl.modules import Distillation, LogitLoss, as_backbone
+
+`LogitLoss` needs logits only: any model, any data. `Distillation` runs student and teachers itself and
+also takes the methods that read features; `as_backbone` tells it where in your own model these are.
+
+Same methods, same options and same checks as in a recipe. What only kdctl's own trainer does: several
+students that share a teacher's forward pass, run keys, checkpoints of the method's state between steps,
+kept teacher outputs, CUDA graphs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.assembly.assemble import make_projector
+from kdctl.assembly.catalog import full_catalog
+from kdctl.engine.seeds import derive
+from kdctl.errors import UsageError
+from kdctl.protocols.backbone import Backbone, GlobalAveragePool, Link, Outputs
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Setup, Step, methods
+from kdctl.recipe.layers import NAME
+from kdctl.recipe.stored import read_component
+
+__all__ = ["Distillation", "LogitLoss", "Losses", "as_backbone"]
+
+_MAP, _POOLED = "stage1", "pooled"
+
+
+class LogitLoss(nn.Module):
+    """A method that compares logits: `kd`, `dkd`, `dist` and their like.
+
+    It has no parameters, so it may be a plain attribute of a training loop.
+    """
+
+    def __init__(self, method: str, *, num_classes: int, **options: Any) -> None:
+        """Choose a method and its options.
+
+        Args:
+            method: name, as in a recipe; `kdctl show METHOD` explains its options.
+            num_classes: width K of the logits.
+            **options: as a recipe's `[method]` has them.
+
+        Raises:
+            UsageError: there is no such method, it reads more than logits, or an option is wrong.
+        """
+        super().__init__()
+        logits_only = (_logits_only(num_classes), _logits_only(num_classes))
+        distiller = build_method(method, options, *logits_only)
+        if distiller.student_taps or any(distiller.teacher_taps) or not distiller.reads_student_logits:
+            raise UsageError(
+                f"method '{method}' reads more than logits.",
+                "use kdctl.modules.Distillation, which runs student and teacher.",
+            )
+        self._method = (distiller,)  # in a tuple: no submodule, for its student is a stand-in
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor,
+        *,
+        progress: Tensor | float = 0.0,
+    ) -> Losses:
+        """Return the terms; `.total()` is what to minimise.
+
+        Args:
+            student_logits: [B, K], before softmax.
+            teacher_logits: [B, K], before softmax; no gradient flows into them.
+            labels: [B], int64.
+            progress: share of the training that is over, from 0 to 1; for methods that warm up.
+        """
+        batch = Batch(images=student_logits, labels=labels, index=torch.arange(len(labels)))
+        step = Step(
+            batch=batch,
+            student=Outputs(logits=student_logits),
+            teachers=(Outputs(logits=teacher_logits.detach()),),
+            progress=_progress(progress, student_logits.device),
+        )
+        return self._method[0].losses(step)
+
+
+class Distillation(nn.Module):
+    """A student, its frozen teachers, and the method between them.
+
+    `parameters()` are those that are trained: of the student and of the method's own modules (projectors).
+    The teachers follow `.to(device)`, but are neither trained nor saved in `state_dict()`.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        student: Backbone,
+        *teachers: Backbone,
+        num_samples: int = 1,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        """Join student and teachers by a method.
+
+        Args:
+            method: name, as in a recipe; `kdctl show METHOD` explains its options.
+            student: trained.
+            *teachers: in eval mode from here on.
+            num_samples: size of the training set; for methods that remember samples (`crd`).
+            seed: of the weights of projectors, and of what the method draws.
+            **options: as a recipe's `[method]` has them.
+
+        Raises:
+            UsageError: there is no such method, an option is wrong, or it has several phases.
+            KdctlError: student, teachers and method do not fit together.
+        """
+        super().__init__()
+        for teacher in teachers:
+            teacher.eval().requires_grad_(False)
+        self.method = build_method(method, options, student, *teachers, num_samples=num_samples, seed=seed)
+        if len(self.method.phases()) > 1:
+            raise UsageError(
+                f"method '{method}' has several phases, which take a trainer that begins each.",
+                "train with kdctl, or choose options of a single phase.",
+            )
+        self._teachers = teachers
+        self._seed, self._num_steps = seed, 0
+        self._last: Step | None = None
+
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        return self.method.student
+
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        index: Tensor | None = None,
+        progress: Tensor | float = 0.0,
+    ) -> Losses:
+        """Run student and teachers and return the terms; `.total()` is what to minimise.
+
+        Args:
+            images: [B, 3, H, W], normalised.
+            labels: [B], int64.
+            index: [B], int64, which training samples these are; for methods that remember samples.
+            progress: share of the training that is over, from 0 to 1; for methods that warm up.
+        """
+        self._move_random_numbers(images.device)
+        self.method.setup.rng.manual_seed(derive(self._seed, "method", self._num_steps))
+        self._num_steps += 1
+        places = torch.arange(len(labels), device=labels.device) if index is None else index
+        with torch.no_grad():
+            answers = tuple(
+                teacher.observe(images, taps, with_logits=self.method.reads_teacher_logits)
+                for teacher, taps in zip(self._teachers, self.method.teacher_taps, strict=True)
+            )
+        student = self.method.student.observe(
+            images, self.method.student_taps, with_logits=self.method.reads_student_logits
+        )
+        self._last = Step(
+            batch=Batch(images=images, labels=labels, index=places),
+            student=student,
+            teachers=answers,
+            progress=_progress(progress, images.device),
+        )
+        return self.method.losses(self._last)
+
+    def after_update(self) -> None:
+        """Let the method do what follows the optimizer's step; only some need it (`crd`)."""
+        if self._last is not None:
+            self.method.after_update(self._last)
+            self._last = None
+
+    def inference_model(self) -> nn.Module:
+        """Return what is shipped: images [B, 3, H, W] -> logits [B, K]."""
+        return self.method.inference_model()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the teachers, which stay in eval mode."""
+        super().train(mode)
+        for teacher in self._teachers:
+            teacher.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the teachers along, as torch moves submodules."""
+        for teacher in self._teachers:
+            teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _move_random_numbers(self, device: torch.device) -> None:
+        if self.method.setup.rng.device != device:
+            self.method.setup = dataclasses.replace(self.method.setup, rng=torch.Generator(device))
+
+
+def as_backbone(
+    stages: Mapping[str, nn.Module], classifier: nn.Linear, *, input_size: int, taps: tuple[str, ...] = ()
+) -> Backbone:
+    """Return your own model as a chain whose inner features methods can read; the modules are shared.
+
+    A global average pool is put before the classifier where the last stage gives a map. Methods that read
+    what stands before an activation (`ofd`) need more: see `kdctl.protocols.backbone.Link`.
+
+    Args:
+        stages: name -> module, in the order in which images pass them; each gives a map [B, C, H, W].
+        classifier: the last linear layer.
+        input_size: height and width of the images.
+        taps: the stages whose maps are paired with a teacher's; stage1, stage2, ... if not given.
+
+    Raises:
+        UsageError: no stage is to be paired, or the stages do not follow each other.
+    """
+    paired = taps or tuple(name for name in stages if name.startswith("stage"))
+    if not paired or not set(paired) <= set(stages):
+        raise UsageError(
+            "no stage is named that features could be read from.",
+            "call stages stage1, stage2, ..., or give taps.",
+        )
+    links: list[Link] = []
+    features = torch.zeros(1, 3, input_size, input_size, device=classifier.weight.device)
+    for name, module in stages.items():
+        features = _passed(module, features)
+        links.append(Link(name=name, module=module, shape=tuple(features.shape[1:])))
+    if features.dim() == 4:
+        links.append(Link(name=_POOLED, module=GlobalAveragePool(), shape=(features.shape[1],)))
+    if links[-1].shape != (classifier.in_features,):
+        raise UsageError(
+            f"the stages end with {list(links[-1].shape)}, the classifier reads [{classifier.in_features}].",
+            "name every stage up to the classifier.",
+        )
+    return Backbone(links, classifier=classifier, stage_taps=paired, input_size=input_size)
+
+
+@torch.no_grad()
+def _passed(module: nn.Module, features: Tensor) -> Tensor:
+    """Return what a module makes of features, and leave its mode as it was."""
+    modes = {part: part.training for part in module.modules()}
+    result: Tensor = module.eval()(features)
+    for part, training in modes.items():
+        part.training = training
+    return result
+
+
+def build_method(
+    method: str,
+    options: Mapping[str, Any],
+    student: Backbone,
+    *teachers: Backbone,
+    num_samples: int = 1,
+    seed: int = 0,
+) -> Distiller:
+    """Build a method around a student and its teachers, ready for its last phase.
+
+    Raises:
+        UsageError: there is no such method, an option is wrong, or it takes another number of teachers.
+        KdctlError: student, teachers and method do not fit together.
+    """
+    spec = read_component("method", {NAME: method, **options}, full_catalog())
+    kind = methods.get(spec.name).item
+    fewest, most = kind.num_teachers
+    if len(teachers) < fewest or (most is not None and len(teachers) > most):
+        raise UsageError(
+            f"method '{spec.name}' does not take {len(teachers)} teachers.",
+            f"kdctl show {spec.name} says how many.",
+        )
+    setup = Setup(
+        student=student,
+        teachers=teachers,
+        make_projector=make_projector,
+        num_classes=student.num_classes,
+        num_samples=num_samples,
+        rng=torch.Generator("cpu"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "projectors"))
+        distiller = kind(spec.options, setup)
+    distiller.begin(distiller.phases()[-1])
+    return distiller
+
+
+def _logits_only(num_classes: int) -> Backbone:
+    """Return a stand-in for a model of which only logits are known."""
+    links = [
+        Link(name=_MAP, module=nn.Identity(), shape=(1, 1, 1)),
+        Link(name=_POOLED, module=nn.Flatten(), shape=(1,)),
+    ]
+    return Backbone(links, classifier=nn.Linear(1, num_classes), stage_taps=(_MAP,), input_size=1)
+
+
+def _progress(progress: Tensor | float, device: torch.device) -> Tensor:
+    return torch.as_tensor(progress, dtype=torch.float32, device=device)

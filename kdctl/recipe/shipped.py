@@ -1,0 +1,56 @@
+"""Recipes that come with kdctl: named without a path, they run from anywhere."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+SUFFIX = ".toml"
+
+_INSTALLED = "recipes"
+"""Folder within the package where a wheel has them; see `pyproject.toml`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedRecipe:
+    """A recipe that comes with kdctl."""
+
+    name: str
+    """What stands for its file: 'quickstart', 'simkd/table1'."""
+    path: Path
+    description: str
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped recipes: in an installed package, or beside it in a checkout."""
+    package = Path(str(files("kdctl")))
+    installed = package / _INSTALLED
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """Return all shipped recipes, those of no subfolder first, then by name."""
+    folder = shipped_folder()
+    found: list[ShippedRecipe] = []
+    for path in folder.rglob(f"*{SUFFIX}"):
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        found.append(ShippedRecipe(name=name, path=path, description=str(tree.get("description", ""))))
+    return sorted(found, key=lambda recipe: (recipe.name.count("/"), recipe.name))
+
+
+def located(path: Path) -> Path:
+    """Return where a recipe lies that is named by its path, or a shipped one by its name.
+
+    A file of the user's own comes first. `recipes/quickstart.toml` is the shipped one as well, where
+    there is no such file: what the documentation says to type works without a checkout.
+    """
+    if path.exists():
+        return path
+    name = path.as_posix().removeprefix("recipes/").removesuffix(SUFFIX)
+    shipped = shipped_folder() / f"{name}{SUFFIX}"
+    is_name = path.suffix != SUFFIX or path.as_posix().startswith("recipes/")
+    inside = not path.is_absolute() and ".." not in path.parts
+    return shipped if is_name and inside and shipped.is_file() else path

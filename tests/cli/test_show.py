@@ -1,0 +1,118 @@
+"""`kdctl show` explains names; recipes that come with kdctl run by theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Kdctl = Callable[..., Any]
+
+PLUGIN = '''
+"""A plug-in."""
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+from annotated_types import Ge, Lt
+from torch.nn import functional
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options."""
+
+    share: Annotated[float, Ge(0), Lt(1)]
+    """How much of it,
+    over two lines."""
+    form: Literal["wide", "tall"] | None = None
+
+@methods.register("mine")
+class Mine(Distiller):
+    """Does it my way."""
+
+    Config: ClassVar[type] = Config
+
+    def losses(self, step: Step) -> Losses:
+        """Return nothing new."""
+        logits = step.student.require_logits()
+        return Losses(task=functional.cross_entropy(logits, step.batch.labels), logits=logits)
+'''
+
+
+def test_a_method_is_explained_with_paper_options_and_cost(kdctl: Kdctl) -> None:
+    text = kdctl("show KD").out
+    assert text.startswith("method kd (KD)\n")
+    assert re.search(r"^paper +https://arxiv.org/abs/1503.02531$", text, re.MULTILINE)
+    assert "  method.temperature: number > 0; [search] tries 1 to 20, log; 4 if not given\n" in text
+    assert "T: what logits are divided by before the softmax." in text
+    assert re.search(r"^example +kdctl train .*--method kd$", text, re.MULTILINE)
+    simkd = kdctl("show simkd").out
+    assert "214,016 parameters trained besides the student, 1,447,556 shipped" in simkd
+    assert "  method.projector: a projector; bottleneck if not given\n" in simkd
+
+
+def test_programs_are_told_the_same(kdctl: Kdctl) -> None:
+    (simkd,) = json.loads(kdctl("show simkd --format json").out)["found"]
+    weight = next(option for option in simkd["options"] if option["name"] == "simkd_weight")
+    assert (weight["default"], weight["values"]) == (1.0, "number >= 0")
+    assert weight["tuned"] == {"low": 0.1, "high": 100.0, "log": True}
+    assert simkd["method"]["added_parameters"] == 214_016
+
+
+def test_a_model_is_explained_with_size_and_taps(kdctl: Kdctl) -> None:
+    text = kdctl("show ResNet-8x4").out
+    assert re.search(r"^parameters +1,233,540 \(100 classes\)$", text, re.MULTILINE)
+    assert "stage3 256x8x8" in text
+
+
+def test_a_name_of_two_things_shows_both(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "simkd").write_text('student = "resnet8"\n')
+    kinds = [
+        line.split()[0]
+        for line in kdctl("show simkd").out.splitlines()
+        if line.endswith(("simkd", "(SimKD)"))
+    ]
+    assert kinds[0] == "method"
+    assert "recipe" in kinds
+
+
+def test_a_method_of_a_plugin_is_explained_as_well(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    text = kdctl("show mine --plugin mine.py").out
+    assert "  method.share: number >= 0 and < 1; must be given\n" in text
+    assert "      How much of it, over two lines.\n" in text
+    assert "  method.form: wide or tall or none; — if not given\n" in text
+    assert "mine.py" in kdctl("list methods --plugin mine.py").out
+
+
+def test_a_name_of_nothing_is_met_with_the_nearest(kdctl: Kdctl) -> None:
+    kdctl("show simkdd").refused(
+        "nothing called 'simkdd'", "did you mean 'simkd'?", "kdctl list methods", code=2
+    )
+
+
+def test_every_shipped_recipe_is_listed_and_explained(kdctl: Kdctl) -> None:
+    rows = json.loads(kdctl("list recipes --format json").out)["rows"]
+    names = [row["name"] for row in rows]
+    assert {"quickstart", "simkd/table1"} <= set(names)
+    assert all(row["what"] for row in rows)
+    text = kdctl("show simkd/table1").out
+    assert "resnet8x4 <- resnet32x4" in text
+    assert "70 configurations × 4 seeds" in text
+
+
+@pytest.mark.parametrize("name", ["quickstart", "recipes/quickstart.toml"])
+def test_a_shipped_recipe_runs_by_its_name_from_anywhere(kdctl: Kdctl, name: str) -> None:
+    assert "16 runs: 1 teacher, 5 configurations × 3 seeds" in kdctl(f"sweep {name} --dry-run").out
+
+
+def test_a_file_of_ones_own_comes_before_a_shipped_recipe(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    recipe(name="quickstart")
+    assert kdctl("sweep quickstart --dry-run").out.splitlines()[-3].startswith("2 runs: ")
+
+
+def test_a_recipe_that_is_nowhere_is_met_with_where_to_look(kdctl: Kdctl) -> None:
+    kdctl("sweep quickstrat").refused("quickstrat cannot be read", "kdctl list recipes", code=2)
