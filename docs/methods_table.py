@@ -55,6 +55,34 @@ WORDS = {
         "α TCKD + β NCKD", "from log-probabilities; the warm-up rises with every step, not every epoch"
     ),
     "dist": Words("β d(P_s, P_t) + γ d(P_sᵀ, P_tᵀ), d = 1 − Pearson", "T² as in the code, not the paper"),
+    "ab": Words(
+        "Σ 2^(k−n) ‖(m − sgn(f_t) r(f_s))₊‖², then CE",
+        "a connector at every stage; batch statistics in the first phase, which is part of the schedule",
+    ),
+    "cat_kd": Words(
+        "‖W_s f_s − W_t f_t‖² at h x w positions, mean",
+        "maps have no bias, predictions keep theirs; `normalise` has the paper's maps of length 1",
+    ),
+    "fsp": Words(
+        "Σ ‖f_i f_i+1ᵀ / HW − same of teacher‖², mean; then CE",
+        "a projector where widths differ, so that any pair will do; the first phase is part of the schedule",
+    ),
+    "ft": Words(
+        "autoencoder of f_t first; then abs(n(E(f_t)) − n(E_s(f_s))), mean",
+        "the paper's factors; `form = 'attention'` has those of the code of protocol `crd`",
+    ),
+    "ickd": Words(
+        "‖n(F_s F_sᵀ) − n(F_t F_tᵀ)‖² / C",
+        "rows normalised as in the code; `form = 'paper'` has raw products",
+    ),
+    "mlld": Words(
+        "Σ_T T² KL + ‖P_s P_sᵀ − P_t P_tᵀ‖² / B + ‖P_sᵀP_s − P_tᵀP_t‖² / K",
+        "one view of each image, not two; `low_confidence` selects, where the code scales",
+    ),
+    "ttm": Words(
+        "w KL(softmax(z_t / T) ‖ softmax(z_s)), no T²",
+        "w = 1, `weighted`: Σ p_t^(1/T); from logarithms",
+    ),
     "fitnet": Words(
         "‖f_t − R(f_s)‖², mean",
         "pools instead of strided connectors; `hint_share` gives the paper's two stages",
@@ -126,8 +154,7 @@ def paper_of(method: str) -> str:
 
 def taps_of(structure: Structure) -> str:
     """Name the student's taps that are held against the teacher's, and the logits."""
-    first = structure.phases[0]
-    taps = dict.fromkeys(match.student for match in first.matches)
+    taps = dict.fromkeys(match.student for phase in structure.phases for match in phase.matches)
     names = [*taps, *(["logits"] if any(phase.reads_teacher_logits for phase in structure.phases) else [])]
     return ", ".join(names) or UNKNOWN
 

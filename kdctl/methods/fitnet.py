@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
 from kdctl.losses.alignment import at_one_size
+from kdctl.losses.features_first import FeaturesFirst
 from kdctl.losses.stages import pair_stages
-from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
+from kdctl.losses.supervision import Supervision
+from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, tunable
 
@@ -36,12 +36,8 @@ class FitNetConfig(Supervision):
     """
 
 
-_HINT, _PREDICTION = "hint", "prediction"
-"""The two stages of the paper."""
-
-
 @methods.register("fitnet", label="FitNet")
-class FitNet(Distiller):
+class FitNet(FeaturesFirst):
     """Cross-entropy and divergence, plus the distance of the features of one stage.
 
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550, eq. 3 and 4, in one stage:
@@ -58,6 +54,7 @@ class FitNet(Distiller):
 
     Config: ClassVar[type] = FitNetConfig
     config: FitNetConfig
+    phase_names: ClassVar[tuple[str, str]] = ("hint", "prediction")
 
     def __init__(self, config: FitNetConfig, setup: Setup) -> None:
         """Build the connector between the two maps.
@@ -78,51 +75,20 @@ class FitNet(Distiller):
         size = shared_size(source, target)
         self._target = setup.teacher.tap_at(self.teacher_tap, size)
         self.projector = setup.make_projector(config.projector, (source[0], *size), (target[0], *size))
-        self.arrange()
+        self.compare((self.student_tap,), (self._target,))
 
-    def phases(self) -> tuple[Phase, ...]:
-        """Return the two stages of the paper, or one in which all terms are trained."""
-        share = self.config.hint_share
-        if share == 0:
-            return super().phases()
-        return (Phase(name=_HINT, share=share), Phase(name=_PREDICTION, share=1 - share))
+    def first_share(self) -> float:
+        """Return the share of the paper's first stage."""
+        return self.config.hint_share
 
-    def arrange(self) -> None:
-        """Read the hint's maps in the first stage, the predictions in the second."""
-        hinting, predicting = self._hinting, self._predicting
-        self.student_taps = (self.student_tap,) if hinting else ()
-        self.teacher_taps = ((self._target,) if hinting else (),)
-        self.reads_student_logits = predicting
-        self.reads_teacher_logits = predicting and self.config.kd_weight > 0
+    def features(self, step: Step) -> dict[str, Tensor]:
+        """Return the hint: the mean squared distance."""
+        return {"fitnet": self.config.fitnet_weight * self._distance(step)}
 
-    def losses(self, step: Step) -> Losses:
-        """Return the mean squared distance and the predictions' terms, or one of them in two stages."""
-        hint = {"fitnet": self.config.fitnet_weight * self._distance(step)} if self._hinting else {}
-        if not self._predicting:
-            return Losses(task=None, transfer=hint, logits=self._finish(step))
-        return Losses(
-            task=task_term(self.config, step),
-            transfer={**prediction_terms(self.config, step), **hint},
-            logits=step.student.require_logits(),
-        )
-
-    def untrained_pieces(self) -> dict[str, nn.Module]:
-        """Return what follows the hint in the first stage, the connector in the second."""
-        return super().untrained_pieces() if self._hinting else {"connector": self.projector}
-
-    @property
-    def _hinting(self) -> bool:
-        return self.phase.name != _PREDICTION
-
-    @property
-    def _predicting(self) -> bool:
-        return self.phase.name != _HINT
+    def connectors(self) -> dict[str, nn.Module]:
+        """Return R, which goes with the hint."""
+        return {"connector": self.projector}
 
     def _distance(self, step: Step) -> Tensor:
         hinted, hint = at_one_size(step.student.taps[self.student_tap], step.teachers[0].taps[self._target])
         return functional.mse_loss(self.projector(hinted).float(), hint.float())
-
-    @torch.no_grad()
-    def _finish(self, step: Step) -> Tensor:
-        """Return what the student's untrained rest makes of the hinted map: logits [B, K]."""
-        return self.student.tail(self.student_tap)(step.student.taps[self.student_tap])

@@ -208,7 +208,10 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
 def test_its_inference_model_is_trained_along(try_method: TryMethod, method: str) -> None:
     trial = try_method(method)
     model = trial.distiller.inference_model()
-    trained = {id(parameter) for parameter in trial.distiller.parameters() if parameter.requires_grad}
+    trained: set[int] = set()
+    for phase in reversed(trial.distiller.phases()):
+        trial.distiller.begin(phase)
+        trained |= {id(parameter) for parameter in trial.distiller.parameters() if parameter.requires_grad}
     shared = {id(parameter) for parameter in model.parameters()} & trained
     encoder = trial.distiller.student.encoder(trial.distiller.student.final_tap)
     assert {id(parameter) for parameter in encoder.parameters()} <= shared
@@ -278,8 +281,10 @@ def test_its_structure_is_known_without_weights(
         structure = describe(twin, empty[1:], plan.epochs)
     assert structure == describe(trial.distiller, trial.teachers, plan.epochs)
     reads = [match for phase in structure.phases for match in phase.matches]
-    assert bool(reads) is bool(trial.distiller.student_taps)
+    read: set[str] = set()
     for phase in trial.distiller.phases():
         trial.distiller.begin(phase)
+        read.update(trial.distiller.student_taps)
         taps = {match.student for match in trial.distiller.matches()}
         assert taps <= set(trial.distiller.student_taps)
+    assert bool(reads) is bool(read)

@@ -17,6 +17,10 @@ PHASED = [
     {"name": "fitnet", "hint_share": 0.5},
     {"name": "sequential", "feature": "student"},
     {"name": "sequential", "feature": "projected"},
+    {"name": "ab"},
+    {"name": "fsp"},
+    {"name": "ft"},
+    {"name": "ft", "form": "attention"},
 ]
 EPOCHS = 240
 

@@ -103,6 +103,31 @@ def test_dkd_and_reviewkd_are_weighted_by_the_pair(
     assert bench.plan(f'{pair}method = {{ name = "dkd", beta = 3 }}').method.options.beta == 3.0
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "weight", "size", "normalise"),
+    [
+        ("resnet32x4", "resnet8x4", 15.0, 2, False),
+        ("wrn_40_2", "wrn_40_1", 1.5, 2, False),
+        ("wrn_40_2", "wrn_16_2", 12.0, 2, False),
+        ("resnet56", "resnet20", 0.7, 2, False),
+        ("resnet32x4", "ShuffleV1", 600.0, 4, True),
+        ("resnet50", "MobileNetV2", 40.0, 2, True),
+    ],
+)
+def test_cat_kd_is_weighted_by_the_pair(
+    bench, teacher: str, student: str, weight: float, size: int, *, normalise: bool
+) -> None:
+    pair = f'extends = "crd"\nteacher = "{teacher}"\nstudent = "{student}"\nmethod = "cat_kd"'
+    options = bench.plan(pair).method.options
+    assert (options.cat_weight, options.cat_size, options.normalise) == (weight, size, normalise)
+
+
+def test_factors_of_the_crd_protocol_are_attention_maps(bench) -> None:
+    options = bench.plan(f'extends = "crd"\n{PAIR}method = "ft"').method.options
+    assert (options.form, options.ft_weight, options.kd_weight) == ("attention", 200.0, 0.0)
+    assert bench.plan(f'extends = "crd"\n{PAIR}method = "ickd"').method.options.kd_weight == 0.0
+
+
 def test_the_weights_of_kd_do_not_reach_another_method(bench) -> None:
     plan = bench.plan(f'extends = "crd"\n{PAIR}method = "simkd"')
     assert plan.method == bench.plan(f'extends = "simkd"\n{PAIR}').method
