@@ -83,6 +83,31 @@ WORDS = {
         "w KL(softmax(z_t / T) ‖ softmax(z_s)), no T²",
         "w = 1, `weighted`: Σ p_t^(1/T); from logarithms",
     ),
+    "aver": Words(
+        "mean of T² KL(p_k ‖ p_s) over teachers k", "`mean_of = 'probabilities'`: KL from their mean"
+    ),
+    "ebkd": Words("mean of w_k T² KL(p_k ‖ p_s), w_k = 1 − H_k / ΣH", "entropies from log-probabilities"),
+    "aekd": Words(
+        "Σ a_k T² KL(p_k ‖ p_s), a = argmin ‖Σ a_k g_k‖²",
+        "gradients in closed form, weights solved exactly on the device, not by an SVM on the CPU",
+    ),
+    "aekd_f": Words(
+        "as `aekd`, and Σ b_k ‖f_k − R_k(f_s)‖²", "hints count from the first epoch; gradients stop at f_s"
+    ),
+    "camkd": Words(
+        "Σ w_k T² KL(p_k ‖ p_s) + Σ v_k ‖f_k − E_k(f_s)‖²",
+        "weights are constants and sum to 1; options for the code's gradient and its 1/K",
+    ),
+    "fitnet_mkd": Words(
+        "mean of T² KL(p_k ‖ p_s) and of ‖f_k − R_k(f_s)‖²", "hints have a gradient, which public code lost"
+    ),
+    "simkd_v": Words(
+        "mean of ‖f_k − P_k(f_s)‖²; the teachers' classifiers vote", "no definition is public: our reading"
+    ),
+    "simkd_multi": Words(
+        "mean of ‖f_k − P(f_s)[k]‖²; the teachers' classifiers are averaged",
+        "no definition is public: our reading",
+    ),
     "fitnet": Words(
         "‖f_t − R(f_s)‖², mean",
         "pools instead of strided connectors; `hint_share` gives the paper's two stages",
@@ -133,11 +158,11 @@ WORDS = {
 
 def plan_of(method: str, **data: int) -> RunPlan:
     """Return a run of a method with its default options on CIFAR-100."""
-    taught = methods.get(method).item.num_teachers[0] > 0
+    fewest, _ = methods.get(method).item.num_teachers
     tree = {
         **{"schema": SCHEMA, "numerics": NUMERICS, "protocol": "", "data_fingerprint": "", "engine": {}},
         **{"data": {"name": "cifar100", **data}, "student": STUDENT, "seed": 0, "method": method},
-        **{"optimizer": "sgd", "schedule": "step", "teachers": [{"name": TEACHER}] if taught else []},
+        **{"optimizer": "sgd", "schedule": "step", "teachers": [{"name": TEACHER}] * fewest},
     }
     return read_plan(tree, full_catalog())
 

@@ -177,6 +177,20 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How well a model matches one of several teachers."""
+
+    teacher: str
+    """Name of its architecture."""
+    place: int
+    """Among the run's teachers, from 1."""
+    agreement: float
+    """Share of samples on which the two predict the same class, in percent."""
+    kl: float
+    """Mean KL(teacher || model) of the predicted distributions, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A later look at a finished run's model: what would be shipped, on one split.
 
@@ -188,11 +202,15 @@ class Evaluation:
     split: str
     metrics: SplitMetrics
     teacher_agreement: float | None
-    """Share of samples on which model and (first) teacher predict the same class, in percent."""
+    """Share of samples on which model and teacher predict the same class, in percent; of several teachers
+    what the mean of their probabilities predicts."""
     parameters: int
     checkpoint_sha256: str
     teacher_kl: float | None = None
-    """Mean KL(teacher || model) of the predicted distributions, in nats; fidelity is its being small."""
+    """Mean KL(teacher || model) of the predicted distributions, in nats; fidelity is its being small. Of
+    several teachers from the mean of their probabilities."""
+    teachers: tuple[Fidelity, ...] = ()
+    """To each of several teachers whose weights are there; empty with fewer than two."""
     calibration_error: float | None = None
     """Expected calibration error (15 bins), in percent."""
     per_class_top1: Mapping[str, float | None] = field(default_factory=dict[str, float | None])

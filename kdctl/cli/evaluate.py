@@ -9,7 +9,7 @@ import typer
 
 from kdctl.cli import options
 from kdctl.cli.wording import counted
-from kdctl.records import Evaluation, Latency, Selection
+from kdctl.records import Evaluation, Fidelity, Latency, Selection
 
 
 def evaluate(
@@ -75,6 +75,7 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
         print_json(**to_tree(evaluation), flops=evaluation.flops)
         return
     metrics = evaluation.metrics
+    taught = "the teachers' mean" if evaluation.teachers else "teacher"
     rows = {
         "run": evaluation.run_key,
         "model": f"{evaluation.selection}, on {evaluation.split}",
@@ -82,8 +83,10 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
         "top-5": percent(metrics.top5, " %"),
         "loss (NLL)": f"{metrics.loss:.4f}",
         "calibration error (ECE)": percent(evaluation.calibration_error, " %"),
-        "agreement with teacher": percent(evaluation.teacher_agreement, " %"),
-        "KL from teacher": measured(evaluation.teacher_kl, ".4f", "nats"),
+        f"agreement with {taught}": percent(evaluation.teacher_agreement, " %"),
+        f"KL from {taught}": measured(evaluation.teacher_kl, ".4f", "nats"),
+        **{f"agreement with {_named(item)}": percent(item.agreement, " %") for item in evaluation.teachers},
+        **{f"KL from {_named(item)}": measured(item.kl, ".4f", "nats") for item in evaluation.teachers},
         "parameters": f"{evaluation.parameters:,}",
         "pruned of the teacher": percent(evaluation.pruning_percent, " %"),
         "multiply-adds": measured(evaluation.multiply_adds, ",", ""),
@@ -93,6 +96,10 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
         "checkpoint SHA-256": evaluation.checkpoint_sha256[:16],
     }
     print_table(("figure", ">value"), [[name, value] for name, value in rows.items()])
+
+
+def _named(fidelity: Fidelity) -> str:
+    return f"teacher {fidelity.place} ({fidelity.teacher})"
 
 
 def _time(latency: Latency) -> str:

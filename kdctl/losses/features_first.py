@@ -30,7 +30,6 @@ class FeaturesFirst(Distiller):
     A subclass calls `compare` at the end of its `__init__`, and writes `first_share` and `features`.
     """
 
-    config: Supervision
     phase_names: ClassVar[tuple[str, str]] = ("features", "prediction")
 
     def __init__(self, config: Supervision, setup: Setup) -> None:

@@ -35,7 +35,7 @@ class TransformedTeacherConfig:
 
 @methods.register("ttm", label="TTM")
 class TransformedTeacherMatching(Distiller):
-    """Cross-entropy plus the divergence of the student's predictions from the teacher's softened ones.
+    """Cross-entropy plus the divergence of unsoftened predictions from the teacher's softened ones.
 
     Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching", ICLR 2024,
     arXiv:2402.11148:

@@ -153,6 +153,9 @@ def _merge_into(base: dict[str, Any], top: Tree, source: str, origins: dict[str,
         origins[dotted] = source
         old = base.get(key)
         table = {NAME: value} if isinstance(value, str) and isinstance(old, dict) else value
+        if isinstance(table, Mapping) and isinstance(old, list) and old and _chooses_nothing(table, dotted):
+            base[key] = [_overlaid(each, table, source, dotted) for each in old]
+            continue
         if not isinstance(table, Mapping):
             base[key] = table
             continue
@@ -161,6 +164,18 @@ def _merge_into(base: dict[str, Any], top: Tree, source: str, origins: dict[str,
         fresh: dict[str, Any] = dict(old_table) if keeps else {}
         _merge_into(fresh, table, source, origins, f"{dotted}.")
         base[key] = fresh
+
+
+def _chooses_nothing(table: Tree, dotted: str) -> bool:
+    """Whether a table only has options of a section of several choices: they hold for each of these."""
+    return dotted in CHOOSERS and not any(key in table for key in CHOOSERS[dotted])
+
+
+def _overlaid(choice: Any, options: Tree, source: str, dotted: str) -> Any:
+    """Return one of a list of choices with options on top."""
+    base = {dotted: {NAME: choice} if isinstance(choice, str) else choice}
+    _merge_into(base, {dotted: options}, source, {}, "")
+    return base[dotted]
 
 
 def _same_choice(old: Tree, new: Tree, dotted: str) -> bool:

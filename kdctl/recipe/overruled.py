@@ -52,6 +52,10 @@ def _sets(point: Point, dotted: str) -> bool:
 
 
 def _has(tree: Tree, dotted: str, value: Any) -> bool:
+    section, _, option = dotted.partition(".")
+    choices = tree.get(section)
+    if option and isinstance(choices, list):  # of several teachers each has it
+        return all(_has({section: choice}, dotted, value) for choice in choices)
     found = look_up(tree, dotted)
     return same(found, value) or same(look_up(tree, f"{dotted}.{NAME}"), value)
 

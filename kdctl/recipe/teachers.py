@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +61,9 @@ class TeacherFinder:
         if data is None:
             return ()
         found = [self._find(resolver, data, table) for table in tables if table is not None]
-        return tuple(teacher for teacher in found if teacher is not None)
+        teachers = tuple(teacher for teacher in found if teacher is not None)
+        _check_distinct(resolver, teachers)
+        return teachers
 
     def _find(self, resolver: Resolver, data: Spec, table: TeacherOptions) -> TeacherRef | None:
         try:
@@ -108,9 +110,41 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
 
 
 def _check_number(resolver: Resolver, method: str, number: int, fewest: int, most: int | None) -> None:
-    if fewest <= number and (most is None or number <= most):
+    if takes((fewest, most), number):
         return
     wants = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
     problem = f"method '{method}' wants {wants} teacher(s), the recipe names {number}."
-    hint = "name one with [teacher] name = '...' or --teacher, or choose method 'ce' to train without."
-    resolver.wrong("teacher", problem, hint)
+    resolver.wrong("teacher", problem, _hint_on_number(resolver, number, fewest))
+
+
+def _hint_on_number(resolver: Resolver, number: int, fewest: int) -> str:
+    """Say how a recipe gets as many teachers as its method takes, or a method for its teachers."""
+    if number > fewest:
+        taking = ", ".join(
+            entry.name
+            for entry in resolver.catalog["method"].entries()
+            if takes(entry.item.num_teachers, number)
+        )
+        return f"choose a method that takes {number}: {taking}." if taking else "name fewer teachers."
+    if fewest > 1:
+        return "repeat --teacher, or write teacher = ['...', '...']; equal architectures need other seeds."
+    return "name one with [teacher] name = '...' or --teacher, or choose method 'ce' to train without."
+
+
+def takes(bounds: tuple[int, int | None], number: int) -> bool:
+    """Return whether a method with such a `num_teachers` takes `number` of them."""
+    fewest, most = bounds
+    return fewest <= number and (most is None or number <= most)
+
+
+def _check_distinct(resolver: Resolver, teachers: Sequence[TeacherRef]) -> None:
+    """Note teachers with the same weights: they say the same, and cost twice as much."""
+    seen: dict[tuple[str, str], TeacherRef] = {}
+    for teacher in teachers:
+        weights = (teacher.run, teacher.checkpoint_sha256)
+        if weights in seen:
+            problem = f"[teacher] names '{teacher.name}' twice with the same weights."
+            hint = "give each a seed of its own: teacher = [{ name = '...' }, { name = '...', seed = 1 }]."
+            resolver.wrong("teacher", problem, hint)
+            return
+        seen[weights] = teacher

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdctl.assembly.assemble import count_parameters
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.cost import LATENCY_BATCHES, count_multiply_adds, measure_latency, size_mb
 from kdctl.engine.evaluate import (
     agreement,
@@ -19,7 +24,7 @@ from kdctl.engine.evaluate import (
     split_metrics,
 )
 from kdctl.recipe.plan import EngineOptions
-from kdctl.records import Evaluation, Selection, pruning_percent
+from kdctl.records import Evaluation, Fidelity, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
 
 
@@ -57,10 +62,8 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
     """
     images = subject.images(split)
     logits = predict(subject.model, images, subject.compute)
-    teacher = subject.teacher()
-    # The teacher itself, not the faster copy of it that the student learned from.
-    exact = dataclasses.replace(subject.compute, options=EngineOptions())
-    taught: Tensor | None = None if teacher is None else predict(teacher, images, exact)
+    taught = _teachers_logits(subject, images)
+    mean = _mean(taught)
     parameters = count_parameters(subject.model)
     input_size = subject.sizes.input_size
     return Evaluation(
@@ -68,10 +71,11 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
         selection=subject.name,
         split=split,
         metrics=split_metrics(logits, images.labels),
-        teacher_agreement=None if taught is None else agreement(logits, taught),
+        teacher_agreement=None if mean is None else agreement(logits, mean),
         parameters=parameters,
         checkpoint_sha256=subject.sha256,
-        teacher_kl=None if taught is None else divergence(logits, taught),
+        teacher_kl=None if mean is None else divergence(logits, mean),
+        teachers=tuple(_fidelities(subject, logits, taught)) if len(taught) > 1 else (),
         calibration_error=calibration_error(logits, images.labels),
         per_class_top1=dict(
             zip(subject.data.class_names, per_class_top1(logits, images.labels), strict=True)
@@ -84,3 +88,33 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
             for batch_size in LATENCY_BATCHES
         ),
     )
+
+
+def _teachers_logits(subject: Subject, images: EvaluationSet) -> list[Tensor | None]:
+    """Return what each teacher says, [N, K]; None for one whose weights are gone."""
+    # The teachers themselves, not the faster copies of them that the student learned from.
+    exact = dataclasses.replace(subject.compute, options=EngineOptions())
+    return [None if teacher is None else predict(teacher, images, exact) for teacher in subject.teachers()]
+
+
+def _mean(taught: Sequence[Tensor | None]) -> Tensor | None:
+    """Return logits [N, K] of the mean of all teachers' probabilities; None without all of them."""
+    logits = [one for one in taught if one is not None]
+    if not logits or len(logits) < len(taught):
+        return None
+    if len(logits) == 1:
+        return logits[0]
+    stacked = torch.stack([functional.log_softmax(one.double(), dim=1) for one in logits])
+    return stacked.logsumexp(dim=0) - math.log(len(logits))
+
+
+def _fidelities(subject: Subject, logits: Tensor, taught: Sequence[Tensor | None]) -> Iterator[Fidelity]:
+    """Yield how well the model matches each teacher whose weights are there."""
+    for place, (teacher, said) in enumerate(zip(subject.plan.teachers, taught, strict=True), start=1):
+        if said is not None:
+            yield Fidelity(
+                teacher=teacher.name,
+                place=place,
+                agreement=agreement(logits, said),
+                kl=divergence(logits, said),
+            )

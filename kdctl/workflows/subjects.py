@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,17 @@ class Subject:
 
     def teacher(self) -> Backbone | None:
         """Return the first teacher on the device; None without one, or if its weights are gone."""
-        if not self.plan.teachers:
-            return None
-        try:
-            loaded = load_teacher(self.plan.teachers[0], self.data, self.workspace)
-        except KdctlError:  # the student can be evaluated all the same
-            return None
-        return loaded.backbone.to(self.compute.device)
+        return next(iter(self.teachers()), None)
+
+    def teachers(self) -> Iterator[Backbone | None]:
+        """Yield the teachers on the device, one at a time; None for one whose weights are gone."""
+        for teacher in self.plan.teachers:
+            try:
+                loaded = load_teacher(teacher, self.data, self.workspace)
+            except KdctlError:  # the student can be evaluated all the same
+                yield None
+            else:
+                yield loaded.backbone.to(self.compute.device)
 
     def teacher_parameters(self) -> int | None:
         """Return the size of the largest teacher; None without one."""

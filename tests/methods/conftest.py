@@ -58,6 +58,36 @@ def make_step() -> Callable[..., Step]:
 
 
 @pytest.fixture
+def draw_outputs() -> Callable[..., tuple[Outputs, ...]]:
+    """Draw what a method reads of its student and of all its teachers; the student's has gradients."""
+
+    def outputs(backbone: Backbone, names: tuple[str, ...], count: int, seed: int) -> Outputs:
+        random = torch.Generator().manual_seed(seed)
+        maps: dict[str, Tensor] = {}
+        for name in names:
+            tap, size = tap_and_size(name)
+            channels, *whole = backbone.tap_shapes[tap]
+            maps[name] = torch.randn(count, channels, *(size or whole), generator=random).relu()
+        scale = 1.0 if seed == 0 else 3.0
+        logits = scale * torch.randn(count, NUM_CLASSES, generator=random)
+        return Outputs(logits=logits, taps=maps)
+
+    def draw(method: Distiller, count: int) -> tuple[Outputs, ...]:
+        student = outputs(method.student, method.student_taps, count, 0)
+        for tensor in (*student.taps.values(), student.require_logits()):
+            tensor.requires_grad_()
+        teachers = (
+            outputs(backbone, names, count, seed)
+            for seed, (backbone, names) in enumerate(
+                zip(method.setup.teachers, method.teacher_taps, strict=True), start=1
+            )
+        )
+        return (student, *teachers)
+
+    return draw
+
+
+@pytest.fixture
 def logits() -> tuple[Tensor, Tensor]:
     """Return logits of a student and of a surer teacher, [6, 5] each."""
     random = torch.Generator().manual_seed(0)

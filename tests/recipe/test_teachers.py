@@ -164,3 +164,40 @@ def test_a_grid_resolves_its_teacher_once(bench) -> None:
     plans = bench.plans(f'{BASE}seeds = 3\nteacher = "resnet32x4"\ngrid.optimizer.learning_rate = [0.1, 0.2]')
     assert len(plans) == 6
     assert len({id(plan.teachers[0].plan) for plan in plans}) == 1
+
+
+def test_options_of_the_teacher_reach_each_of_several(bench) -> None:
+    text = f'{BASE}method = "aver"\nteacher = ["resnet20", {{ name = "resnet56", schedule.epochs = 9 }}]'
+    plan = bench.plan(text, "teacher.schedule.epochs=2", "teacher.optimizer.learning_rate=0.2")
+    assert [teacher.name for teacher in plan.teachers] == ["resnet20", "resnet56"]
+    assert [teacher.plan.epochs for teacher in plan.teachers] == [2, 2]
+    assert [teacher.plan.optimizer.options.learning_rate for teacher in plan.teachers] == [0.2, 0.2]
+    assert [teacher.plan.epochs for teacher in bench.plan(text).teachers] == [240, 9]
+    assert [teacher.name for teacher in bench.plan(text, "method=kd", "teacher=vgg8").teachers] == ["vgg8"]
+
+
+def test_a_method_for_one_teacher_names_those_that_take_several(bench) -> None:
+    said = bench.mistake(f'{BASE}method = "kd"\nteacher = ["resnet20", "resnet56"]')
+    assert (
+        "method 'kd' wants 1 teacher(s), the recipe names 2. // choose a method that takes 2: aekd," in said
+    )
+    assert "simkd_v" in said
+    said = bench.mistake(f'{BASE}method = "aver"\nteacher = "resnet20"')
+    assert "method 'aver' wants 2 or more teacher(s), the recipe names 1. // repeat --teacher" in said
+    many = [{"name": "resnet20", "seed": seed} for seed in range(9)]
+    tables = ", ".join(f'{{ name = "{one["name"]}", seed = {one["seed"]} }}' for one in many)
+    said = bench.mistake(f'{BASE}method = "aekd"\nteacher = [{tables}]')
+    assert (
+        "method 'aekd' wants 2 to 8 teacher(s), the recipe names 9. // choose a method that takes 9: aver"
+        in said
+    )
+
+
+def test_the_same_teacher_twice_is_refused(bench) -> None:
+    twice = f'{BASE}method = "aver"\nteacher = ["resnet20", "ResNet-20"]'
+    assert "[teacher] names 'resnet20' twice with the same weights. // give each a seed" in bench.mistake(
+        twice
+    )
+    seeds = '[{ name = "resnet20" }, { name = "resnet20", seed = 1 }]'
+    plan = bench.plan(f'{BASE}method = "aver"\nteacher = {seeds}')
+    assert len({teacher.run for teacher in plan.teachers}) == 2

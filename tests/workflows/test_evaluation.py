@@ -10,8 +10,10 @@ import torch
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.evaluate import predict
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection, StoredRun
+from kdctl.workflows.subjects import open_subject
 
 RecipeWriter = Callable[..., Path]
 
@@ -87,6 +89,34 @@ def test_a_shipped_model_needs_no_teacher_weights(workspace: Workspace, taught: 
     after = workflows.evaluate(taught.key, workspace)
     assert after.metrics == before.metrics
     assert after.teacher_agreement is None
+
+
+def test_several_teachers_are_matched_one_by_one_and_as_a_mean(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    teachers = "teacher = ['resnet4', { name = 'resnet4', seed = 1 }, 'resnet6']"
+    (run,) = workflows.train(recipe("method = 'aver'", teacher=teachers), workspace)
+    evaluation = workflows.evaluate(run.key, workspace)
+    assert [(item.place, item.teacher) for item in evaluation.teachers] == [
+        *((1, "resnet4"), (2, "resnet4"), (3, "resnet6")),
+    ]
+    subject = open_subject(run.key, workspace)
+    images = subject.images("test")
+    said = torch.stack([predict(one, images, subject.compute) for one in subject.teachers() if one])
+    own = predict(subject.model, images, subject.compute).double().log_softmax(dim=1)
+    mean = said.double().softmax(dim=2).mean(dim=0)
+    agrees = (own.argmax(dim=1) == mean.argmax(dim=1)).double().mean().item()
+    assert evaluation.teacher_agreement == pytest.approx(100 * agrees)
+    divergence = (mean * (mean.log() - own)).sum(dim=1).mean().item()
+    assert evaluation.teacher_kl == pytest.approx(divergence, rel=1e-4)
+    alone = (own.argmax(dim=1) == said[2].argmax(dim=1)).double().mean().item()
+    assert evaluation.teachers[2].agreement == pytest.approx(100 * alone)
+    assert workspace.store.evaluations(run.key) == [evaluation]
+
+    shutil.rmtree(workspace.folder(run.plan["teachers"][1]["run"]).path)
+    after = workflows.evaluate(run.key, workspace)
+    assert after.teacher_agreement is None
+    assert after.teachers == (evaluation.teachers[0], evaluation.teachers[2])
 
 
 def test_splits_that_are_not_there_are_refused(workspace: Workspace, taught: StoredRun) -> None:
