@@ -41,6 +41,8 @@ class Published:
     """Which epoch was taken; None: the source does not say."""
     protocol: str | None = None
     """Under which training preset; None: the source does not say."""
+    epochs: Annotated[int, Gt(0)] | None = None
+    """How long was trained; None: as long as the protocol's preset says, if there is one."""
     label: str = ""
     source: str = ""
 

@@ -9,11 +9,14 @@ from typing import Any
 from kdctl.report.fields import flatten, read_field
 from kdctl.report.replicates import Replicates
 from kdctl.report.statistics import Summary, Verdict, WelchTest, holm, verdict, welch
+from kdctl.report.subject import SUBJECT_FIELDS
 from kdctl.serialization import canonical_json
 
 BASELINE_METHOD = "ce"
 
-_TASK_FIELDS = ("protocol", "data.name", "data.num_classes", "data_fingerprint")
+_TASK_FIELDS = (*SUBJECT_FIELDS, "data_fingerprint")
+_IDENTITY_FIELDS = ("method.name", "teachers", "student.name", *_TASK_FIELDS)
+"""A row that pools several values of one of these is compared with nothing: it is about no single thing."""
 _NOT_REMAINING = (*_TASK_FIELDS, "data.path", "schema", "seed", "method.", "teachers.", "student.")
 
 
@@ -36,17 +39,18 @@ class Baseline:
 
     replicates: Replicates
     num_candidates: int
-    """Baseline configurations with the same student, data and protocol."""
+    """Baseline configurations with the same student, data, protocol and epochs."""
     same_settings: bool
     """Whether all other settings (learning rate, epochs, ...) are those of the row, too."""
 
 
 def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | None:
-    """Return what `row` is measured against: 'ce' with the same student, data and protocol.
+    """Return what `row` is measured against: 'ce' with the same student, data, protocol and epochs.
 
-    Among several, the one whose remaining settings equal the row's; else the one with the best mean.
+    There is none for a row that averages over methods, teachers or students. Among several, the one
+    whose remaining settings equal the row's; else the one with the best mean.
     """
-    if is_baseline(row):
+    if is_baseline(row) or not _is_about_one(row):
         return None
     candidates = [other for other in rows if is_baseline(other) and other.top1 and _task(other) == _task(row)]
     if not candidates:
@@ -58,7 +62,7 @@ def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | Non
 
 def is_baseline(row: Replicates) -> bool:
     """Whether the row is a student trained on the labels alone."""
-    return read_field(row.plan, "method.name") == BASELINE_METHOD
+    return {read_field(run.plan, "method.name") for run in row.runs} == {BASELINE_METHOD}
 
 
 def compare(pairs: Sequence[tuple[Summary, Summary] | None]) -> list[Comparison | None]:
@@ -78,6 +82,10 @@ def _comparison(difference: float, test: WelchTest | None, p: float | None) -> C
         p=p,
         verdict=verdict(difference, p) if p is not None else None,
     )
+
+
+def _is_about_one(row: Replicates) -> bool:
+    return all(len({read_field(run.plan, field) for run in row.runs}) == 1 for field in _IDENTITY_FIELDS)
 
 
 def _task(row: Replicates) -> frozenset[str]:

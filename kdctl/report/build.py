@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
 
-from kdctl.errors import KdctlError
-from kdctl.records import RunState, Selection, StoredRun, StoredSweep
-from kdctl.report.fields import distinguishing_fields, known_fields, resolve_field, varying_fields
-from kdctl.report.layout import Layout, read_selection, read_spread
-from kdctl.report.notes import teacher_notes
-from kdctl.report.replicates import group_by_configuration, group_by_fields, selected_epoch
-from kdctl.report.reported import read_reported
+from kdctl.errors import UsageError, suggestion
+from kdctl.records import Evaluation, Selection, StoredRun, StoredSweep
+from kdctl.report.best import choose_settings, with_marks
+from kdctl.report.fields import known_fields, resolve_field
+from kdctl.report.layout import Layout, read_best_by, read_selection, read_spread
+from kdctl.report.layouts.fields_of import fields_of_layout
+from kdctl.report.layouts.paper import paper_table
+from kdctl.report.layouts.runs import run_table
+from kdctl.report.measures import find_measures
+from kdctl.report.notes import choice_notes, teacher_notes
+from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
+from kdctl.report.reported import Reported, read_reported
+from kdctl.report.roles import by_role, require_numbers
+from kdctl.report.sorting import sort_rows
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table
+from kdctl.report.where import only_where
+
+LAYOUTS = ("list", "paper", "grid", "overview", "runs")
+"""Kinds of tables, by the name that `--layout` takes."""
+
+
+class Wishes(TypedDict, total=False):
+    """How a table is to look; what is left out is taken from the sweep's `[report]`, else from its runs."""
+
+    layout: str | None
+    """One of `LAYOUTS`; 'list' has one row for each configuration."""
+    rows: Sequence[str]
+    """Dotted or short names of the fields that make a row."""
+    columns: Sequence[str]
+    """Fields to spread over columns; then cells are means and nothing stands beside them."""
+    values: Sequence[str]
+    """What the cells tell: names of `measures.MEASURES`."""
+    where: Sequence[str]
+    """Conditions that the runs meet, each 'field=value' or 'field=value,value'."""
+    select: str | None
+    """'last', 'best-val' or 'best-test'."""
+    spread: str
+    """'sample', 'population', 'sem' or 'ci95'."""
+    best_by: str | None
+    """'val' or 'test': the split on which the best setting of each cell is chosen; None: all are shown."""
+    sort: str
+    """The column by which rows are sorted."""
+    reverse: bool
+    mark_best: bool
+    """Whether the best and the second are marked."""
+    published: Sequence[Reported]
+    """Published numbers besides those of the recipes."""
+    totals: Mapping[str, int]
+    """Number of classes of data sets, where it is known."""
+    evaluations: Mapping[str, Sequence[Evaluation]]
+    """What `kdctl eval` found, by run key."""
 
 
 def build_report(
     runs: Sequence[StoredRun],
-    sweep: StoredSweep | None = None,
-    *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    select: str | None = None,
-    spread: str = "sample",
+    sweep: StoredSweep | Sequence[StoredSweep] | None = None,
+    **wishes: Unpack[Wishes],
 ) -> Table:
     """Return the table of `runs`: mean ± spread over seeds, beside baseline and published numbers.
 
@@ -35,83 +73,105 @@ def build_report(
     Args:
         runs: in the order in which their settings should appear.
         sweep: whose runs they are: gives `[report]`, `[[reported]]` and which runs are teachers.
-        rows: dotted or short names of the fields that make a row.
-        columns: fields to spread over columns; then cells are means and nothing stands beside them.
-        select: 'last', 'best-val' or 'best-test'.
-        spread: 'sample', 'population', 'sem' or 'ci95'.
+        **wishes: see `Wishes`.
 
     Raises:
-        UsageError: a field, selection rule or spread does not exist.
+        UsageError: a field, value, selection rule, spread or layout does not exist.
         KdctlError: no run has a number to show.
     """
-    wishes: Mapping[str, Any] = sweep.recipe.get("report", {}) if sweep else {}
-    rule, kind = read_selection(select or wishes.get("select", "last")), read_spread(spread)
-    students, teachers = _by_role(runs, sweep)
-    _require_numbers(students, rule)
-    known = known_fields(run.plan for run in students)
-    wanted_rows = [resolve_field(name, known) for name in rows or wishes.get("rows", ())]
-    wanted_columns = [resolve_field(name, known) for name in columns or wishes.get("columns", ())]
-    layout = Layout(
-        rows=_rows(students, wanted_rows, wanted_columns),
-        columns=tuple(wanted_columns),
-        select=rule,
-        spread=kind,
-        sweep=sweep.name if sweep else "",
-    )
-    group = group_by_fields if wanted_rows or wanted_columns else group_by_configuration
-    groups = group(students, layout.fields, rule)
-    if layout.columns:
+    sweeps = (sweep,) if isinstance(sweep, StoredSweep) else tuple(sweep or ())
+    given = _with_defaults(wishes, sweeps)
+    students, teachers = by_role(runs, sweeps)
+    students = only_where(students, given.get("where", ()))
+    kind = _kind(given.get("layout"))
+    select = read_selection(given.get("select") or Selection.LAST)
+    require_numbers(students, select, unfinished_count=kind == "runs")
+    layout = _layout(students, sweeps, kind, select, given)
+    if kind == "runs":
+        table = run_table(students, layout)
+    else:
+        table = _mean_table(students, kind, layout, [*_reported(sweeps), *given.get("published", ())])
+    table = dataclasses.replace(table, notes=(*table.notes, *teacher_notes(teachers, layout)))
+    sort = given.get("sort", "")
+    return sort_rows(table, sort, descending=given.get("reverse", False)) if sort else table
+
+
+def _mean_table(
+    students: Sequence[StoredRun], kind: str, layout: Layout, reported: Sequence[Reported]
+) -> Table:
+    """Group the runs, choose among the groups where that is asked, and lay them out."""
+    pools = kind == "list" and layout.best_by is None and layout.pools
+    group = group_by_fields if pools else group_by_configuration
+    groups: list[Replicates] = group(students, layout.fields, layout.select)
+    notes: tuple[str, ...] = ()
+    if layout.best_by is not None:
+        cells = [field for field in layout.fields if field not in layout.chosen]
+        choice = choose_settings(groups, cells, layout.best_by, layout.select)
+        groups, notes = list(choice.groups), tuple(choice_notes(choice, layout))
+    if layout.mark_best:
+        groups = with_marks(groups)
+    if kind == "paper":
+        table = paper_table(groups, layout)
+    elif layout.columns:
         table = pivot_table(groups, layout)
     else:
-        table = configuration_table(groups, layout, read_reported(sweep.recipe if sweep else {}))
-    return dataclasses.replace(table, notes=(*table.notes, *teacher_notes(teachers, layout)))
+        table = configuration_table(groups, layout, reported)
+    return dataclasses.replace(table, notes=(*table.notes, *notes))
 
 
-def _rows(runs: Sequence[StoredRun], wanted: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the fields of the rows: as wanted, else what tells configurations apart.
-
-    Protocols are never mixed unseen.
-    """
-    plans = [run.plan for run in runs]
-    if wanted:
-        mixes = "protocol" in varying_fields(plans) and "protocol" not in [*wanted, *columns]
-        return ("protocol", *wanted) if mixes else tuple(wanted)
-    fields = [field for field in distinguishing_fields(plans) if field not in columns]
-    return tuple(fields) if fields or columns else ("method.name",)
+def _with_defaults(wishes: Wishes, sweeps: Sequence[StoredSweep]) -> Wishes:
+    """Fill in what the one sweep's recipe says; of several, none has more to say than the others."""
+    said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
+    given: Any = {key: value for key, value in wishes.items() if value or value == 0}
+    if given.get("layout"):  # its rows and columns are its own
+        said = {key: value for key, value in said.items() if key not in ("rows", "columns")}
+    return cast(Wishes, {**said, **given})
 
 
-def _by_role(runs: Sequence[StoredRun], sweep: StoredSweep | None) -> tuple[list[StoredRun], list[StoredRun]]:
-    """Return students and teachers; a run that is both is a student, and teachers alone are shown as such."""
-    members = sweep.members if sweep else ()
-    students = {member.run_key for member in members if member.role != "teacher"}
-    teachers = {member.run_key for member in members if member.role == "teacher"} - students
-    if all(run.key in teachers for run in runs):
-        return list(runs), []
-    return [run for run in runs if run.key not in teachers], [run for run in runs if run.key in teachers]
+def _kind(name: str | None) -> str:
+    if name is not None and name not in LAYOUTS:
+        raise UsageError(f"there is no layout '{name}'.", suggestion(name, LAYOUTS, "Layouts"))
+    return name or "list"
 
 
-def _require_numbers(runs: Sequence[StoredRun], select: Selection) -> None:
-    """Raise unless there is at least one number to show."""
-    if any(selected_epoch(run, select) for run in runs):
-        return
-    if not runs:
-        raise KdctlError("there are no runs to report.", "train some: `kdctl train` or `kdctl sweep`.")
-    if any(run.state is RunState.FINISHED for run in runs):
-        raise KdctlError(
-            f"no finished run has a '{select}' epoch.",
-            f"use another selection rule ({', '.join(_available(runs))}), or hold out a validation split.",
-        )
-    counts = ", ".join(
-        f"{count} {state}" for state, count in Counter(run.state.value for run in runs).items()
-    )
-    reasons = "; ".join(dict.fromkeys(run.reason for run in runs if run.reason))
-    raise KdctlError(
-        f"no run has finished: {counts}.",
-        f"mend what stopped them ({reasons}), then run the sweep again."
-        if reasons
-        else "start the sweep again: it goes on where it stopped.",
+def _layout(
+    students: Sequence[StoredRun],
+    sweeps: Sequence[StoredSweep],
+    kind: str,
+    select: Selection,
+    given: Wishes,
+) -> Layout:
+    known = known_fields(run.plan for run in students)
+    rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))
+    columns = tuple(resolve_field(name, known) for name in given.get("columns", ()))
+    best_by = read_best_by(given.get("best_by") or ("val" if kind == "overview" else None))
+    wanted = fields_of_layout(kind, [run.plan for run in students], rows, columns, choosing=bool(best_by))
+    return Layout(
+        rows=wanted.rows,
+        columns=wanted.columns,
+        chosen=wanted.chosen,
+        pools=bool(rows or columns),
+        beside="published" if "published" in given else "results" if kind == "overview" else "facts",
+        select=select,
+        spread=read_spread(given.get("spread") or "sample"),
+        values=find_measures(given.get("values", ())),
+        best_by=best_by,
+        mark_best=given.get("mark_best", False),
+        sweep=sweeps[0].name if len(sweeps) == 1 else "",
+        totals=given.get("totals", {}),
+        evaluations=_of_epoch(given.get("evaluations", {}), select),
     )
 
 
-def _available(runs: Sequence[StoredRun]) -> list[str]:
-    return sorted({rule for run in runs if run.result for rule in run.result.selected})
+def _of_epoch(evaluations: Mapping[str, Sequence[Evaluation]], select: Selection) -> dict[str, Evaluation]:
+    """Return the evaluations on the test set of the epoch that counts."""
+    return {
+        key: found
+        for key, looks in evaluations.items()
+        for found in looks
+        if found.selection == select and found.split == "test"
+    }
+
+
+def _reported(sweeps: Sequence[StoredSweep]) -> list[Reported]:
+    return [number for sweep in sweeps for number in read_reported(sweep.recipe)]

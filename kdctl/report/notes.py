@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from kdctl.records import RunState, StoredRun
 from kdctl.report.baseline import BASELINE_METHOD
-from kdctl.report.fields import short_names, varying_fields
+from kdctl.report.best import Choice
+from kdctl.report.cells import POOLED_MARK
+from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
+from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
+from kdctl.report.pooling import pooled_over
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import Verdict
-from kdctl.report.strips import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
-from kdctl.report.wording import SELECTION_WORDS, UNDECIDED_WORDS, mean_and_spread, plural, title
+from kdctl.report.subject import unlike_subjects, unlike_words
+from kdctl.report.wording import SELECTION_WORDS, UNDECIDED_WORDS, mean_and_spread, plural
 
 OUTLIER_RATIO = 5.0
 """A std that many times its neighbours' median is pointed out."""
@@ -33,27 +37,24 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
         yield f"Not in the means: {_first_of(lost, states, layout)}."
     missing = [f"{layout.label(group)}: {words}" for group in groups if (words := _missing(group, layout))]
     if missing:
-        states = dict.fromkeys(run.state for group in groups for run in _open_runs(group))
+        states = dict.fromkeys(RunState(state) for group in groups for state in group.missing)
         yield f"Still missing: {_first_of(missing, states, layout)}."
     if any(RunState.PRUNED in group.lost for group in groups):
         yield (
             "Some configurations were dropped before all of their seeds had run (pruned): their n is "
             "smaller, and the rows left were chosen by seeds that are part of their means."
         )
-    protocols = list(dict.fromkeys(str(run.plan.get("protocol")) for group in groups for run in group.runs))
-    if len(protocols) > 1:
-        yield (
-            f"Rows come from different protocols ({', '.join(protocols)}): "
-            "compare only rows of the same protocol."
-        )
+    plans = [run.plan for group in groups for run in group.runs]
+    yield from _unlike_subjects(plans)
     yield from _pooled(groups, layout)
     yield from _outliers(groups, layout)
 
 
 def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
     """Say what rows are compared with and how."""
-    yield from _baselines(rows, layout)
-    ours = [row.against_baseline.verdict for row in rows if row.against_baseline]
+    shown = rows if layout.beside != "published" else ()
+    yield from _baselines(shown, layout)
+    ours = [row.against_baseline.verdict for row in shown if row.against_baseline]
     published = [row.against_reported.verdict for row in rows if row.against_reported]
     families = [
         f"{plural(len(tested), 'comparison')} with {theirs}"
@@ -68,15 +69,20 @@ def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
         )
 
 
-def reported_notes(rows: Sequence[Row], reported: Sequence[Reported], known: Sequence[str]) -> Iterator[str]:
+def reported_notes(
+    rows: Sequence[Row], reported: Sequence[Reported], known: Sequence[str], layout: Layout
+) -> Iterator[str]:
     """Say where published numbers come from, and which could not be tested or placed.
 
     Args:
         rows: of the table.
         reported: all published numbers of its recipe.
         known: every field of the rows' plans.
+        layout: whether they were asked for.
     """
     used = [row.reported for row in rows if row.reported]
+    if layout.beside == "published" and not used:
+        yield "No published number is about the data, the models and the method of one of these rows."
     origins = dict.fromkeys(_origin(item) for item in used)
     if origins:
         yield f"Published: {'; '.join(origins)}."
@@ -84,12 +90,28 @@ def reported_notes(rows: Sequence[Row], reported: Sequence[Reported], known: Seq
     if UNTESTABLE_MARK in marks:
         yield f"{UNTESTABLE_MARK} published without std or number of trials: no test."
     if UNLIKE_MARK in marks:
-        yield f"{UNLIKE_MARK} got under another protocol or selection rule: not like for like, no test."
+        yield f"{UNLIKE_MARK} got by another selection rule: not like for like, no test."
     unplaced = without_row(reported, used, [row.group for row in rows], known)
     if unplaced:
         named = [f"{item.label or item.source} {item.summary.mean:.2f}" for item in unplaced[:_MAX_NAMED]]
         more = f" and {len(unplaced) - _MAX_NAMED} more" if len(unplaced) > _MAX_NAMED else ""
         yield f"Published, without a row here: {', '.join(named)}{more}."
+
+
+def choice_notes(choice: Choice, layout: Layout) -> Iterator[str]:
+    """Say among how many settings each was chosen, and what that does to its accuracy."""
+    counts = sorted(set(choice.num_candidates))
+    if counts == [1]:
+        yield "There was one setting for each row: nothing was chosen."
+        return
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    split = "validation accuracy" if layout.best_by == "val" else "test accuracy"
+    yield f"Each is the best of {number} settings by mean {split}."
+    if layout.best_by == "test":
+        yield (
+            "Chosen on the test set (oracle): the means are too high, and tests between rows too often find "
+            "a difference; `kdctl confirm` trains the best on fresh seeds."
+        )
 
 
 def teacher_notes(teachers: Sequence[StoredRun], layout: Layout) -> Iterator[str]:
@@ -109,6 +131,22 @@ def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -
     return f"{named}; and {rest} more: `kdctl runs list{sweep}{asked} --format csv`"
 
 
+def _unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    unlike: list[str] = []
+    for field in unlike_subjects(plans):
+        values = dict.fromkeys(read_field(plan, field) for plan in plans)
+        listed = ", ".join("all" if value is None else show_value(value) for value in values)
+        unlike.append(f"{unlike_words(field)} ({listed})")
+    if unlike:
+        which = "this" if len(unlike) == 1 else "all of these"
+        yield f"Rows come from different {', '.join(unlike)}: compare only rows that agree in {which}."
+
+
+def _and_more(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - 2} more" if len(labels) > 2 else ""
+    return ", ".join(labels[:2]) + more
+
+
 def _lost(group: Replicates) -> str:
     counts = ", ".join(f"{count} {state.value}" for state, count in group.lost.items())
     reasons = list(dict.fromkeys(run.reason for run in group.runs if run.state in group.lost and run.reason))
@@ -117,30 +155,28 @@ def _lost(group: Replicates) -> str:
     return f"{plural(len(group.runs), 'run')}, {counts}" + (f" ({told})" if told else "")
 
 
-def _open_runs(group: Replicates) -> list[StoredRun]:
-    """Return the runs that may still come: planned, running, interrupted, or without the selected epoch."""
-    return [run for run in group.runs if run not in group.counted and run.state not in group.lost]
-
-
 def _missing(group: Replicates, layout: Layout) -> str:
-    finished = f"without a {layout.select} epoch"
-    states = Counter(
-        finished if run.state is RunState.FINISHED else run.state.value for run in _open_runs(group)
-    )
-    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    words = {RunState.FINISHED.value: f"without a {layout.select} epoch"}
+    counts = ", ".join(f"{count} {words.get(state, state)}" for state, count in group.missing.items())
     return f"{plural(len(group.runs), 'run')}, {counts}" if counts else ""
 
 
 def _pooled(groups: Iterable[Replicates], layout: Layout) -> Iterator[str]:
-    pooled = [group for group in groups if group.is_pooled]
-    if not pooled:
-        return
-    inside = dict.fromkeys(
-        field for group in pooled for field in varying_fields([run.plan for run in group.runs])
-    )
-    names = short_names([*layout.fields, *inside])
-    hidden = ", ".join(title(names[field]) for field in inside) or "the teacher's run"
-    yield f"Means pool several configurations ({hidden} differs): the ± is not that of seeds alone."
+    pooled: dict[str, list[str]] = {}
+    for group in groups:
+        if group.is_pooled:
+            pooled.setdefault(pooled_over(group), []).append(layout.label(group))
+    where = [
+        over if len(pooled) == 1 else f"{_and_more(labels)} over {over}" for over, labels in pooled.items()
+    ]
+    if where:
+        over = "; ".join(where[:_MAX_NAMED]) + (
+            f"; and {len(where) - _MAX_NAMED} more" * (len(where) > _MAX_NAMED)
+        )
+        yield (
+            f"{POOLED_MARK} pools several configurations: {'averaged over ' * (len(pooled) == 1)}{over}. "
+            "The ± is not that of seeds alone."
+        )
 
 
 def _outliers(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:

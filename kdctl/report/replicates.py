@@ -10,6 +10,7 @@ from typing import Any
 from kdctl.records import RunState, Selected, Selection, StoredRun
 from kdctl.report.fields import read_field
 from kdctl.report.statistics import Summary, summarize
+from kdctl.report.table_format import Mark
 
 Value = Any
 """What a field of a plan holds: text, number, bool, a tuple of these, or None."""
@@ -36,6 +37,8 @@ class Replicates:
     """Those that finished and have the selected epoch: the only ones in the mean."""
     top1: tuple[float, ...]
     """Test accuracy of each counted run, in percent."""
+    mark: Mark = Mark.NONE
+    """Whether it is among the best of its table, where that was asked."""
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -57,6 +60,18 @@ class Replicates:
         """How many runs diverged, failed or were pruned."""
         counts = Counter(run.state for run in self.runs)
         return {state: counts[state] for state in LOST_STATES if counts[state]}
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many runs may still come, by state; 'finished' are those without the selected epoch."""
+        counted = {run.key for run in self.counted}
+        return dict(
+            Counter(
+                run.state.value
+                for run in self.runs
+                if run.key not in counted and run.state not in LOST_STATES
+            )
+        )
 
     @property
     def is_pooled(self) -> bool:

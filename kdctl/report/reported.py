@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
+from kdctl.recipe.load import preset_layers, preset_names
 from kdctl.recipe.reporting import ReportedNumber, reported_numbers
 from kdctl.records import Selection
 from kdctl.registry import folded
 from kdctl.report.fields import flatten, read_field, resolve_field
-from kdctl.report.layout import read_selection
+from kdctl.report.layout import Layout, read_selection
 from kdctl.report.replicates import Replicates, Value
 from kdctl.report.statistics import Summary
+from kdctl.report.subject import used_words
 
 _TASK_FIELDS = ("data.name", "teachers", "student.name")
 """What a number is about; a sweep that does not have it lacks nothing without that number."""
+
+_USED = ("num_classes", "samples_per_class", "val_fraction")
+"""Options of data that leave some of them out."""
 
 _KEYS = tuple(item.name for item in fields(ReportedNumber))
 
@@ -33,6 +39,8 @@ class Reported:
     select: Selection | None
     """None: the source does not say."""
     protocol: str | None
+    epochs: int | None
+    """Length of training; None: the source does not say, and its protocol is none of ours."""
     source: str
 
     @property
@@ -40,10 +48,31 @@ class Reported:
         """Whether std and number of trials are known."""
         return self.summary.std is not None and self.summary.n is not None
 
-    def is_like_for_like(self, row: Replicates, select: Selection) -> bool:
-        """Whether it was got under the row's protocol and selection rule, as far as the source says."""
-        protocols = {run.plan.get("protocol") for run in row.runs}
-        return self.select in (None, select) and (self.protocol is None or protocols == {self.protocol})
+    def is_like_for_like(self, select: Selection) -> bool:
+        """Whether it was got by the same selection rule, as far as the source says."""
+        return self.select in (None, select)
+
+    def differences(self, row: Replicates, totals: Mapping[str, int]) -> tuple[str, ...]:
+        """Return in what the row is about something else, so that the two cannot be compared.
+
+        What the number says nothing of is taken to be as usual: all classes, all images, the length of
+        its protocol.
+
+        Args:
+            row: whose fields the number fits.
+            totals: number of classes of data sets, where it is known.
+        """
+        return tuple(dict.fromkeys(words for run in row.runs for words in self._unlike(run.plan, totals)))
+
+    def _unlike(self, plan: Mapping[str, Any], totals: Mapping[str, int]) -> Iterator[str]:
+        asked = {name.rpartition(".")[2] for name in self.match}
+        unasked = [f"data.{name}" for name in _USED if name not in asked]
+        yield from used_words(plan, unasked, totals)
+        protocol, epochs = plan.get("protocol"), read_field(plan, "schedule.epochs")
+        if self.protocol is not None and protocol != self.protocol:
+            yield f"protocol {protocol}, not {self.protocol}"
+        if self.epochs is not None and "epochs" not in asked and epochs != self.epochs:
+            yield f"{epochs} of {self.epochs} epochs"
 
 
 def read_reported(recipe: Mapping[str, Any]) -> tuple[Reported, ...]:
@@ -57,11 +86,16 @@ def read_reported(recipe: Mapping[str, Any]) -> tuple[Reported, ...]:
 
 
 def find_reported(
-    row: Replicates, reported: Iterable[Reported], known: Sequence[str], select: Selection
+    row: Replicates, reported: Iterable[Reported], known: Sequence[str], layout: Layout
 ) -> Reported | None:
-    """Return the published number that fits `row` best: the most fields matched, then like for like."""
+    """Return the published number that fits `row` best: comparable, most fields matched, like for like."""
     fitting = [item for item in reported if all(_fits(row, *pair, known) for pair in item.match.items())]
-    return max(fitting, key=lambda item: (len(item.match), item.is_like_for_like(row, select)), default=None)
+
+    def rank(item: Reported) -> tuple[bool, int, bool]:
+        comparable = not item.differences(row, layout.totals)
+        return comparable, len(item.match), item.is_like_for_like(layout.select)
+
+    return max(fitting, key=rank, default=None)
 
 
 def without_row(
@@ -103,12 +137,22 @@ def _read_one(table: Mapping[str, Any], place: int) -> Reported:
     for key in ("match", "top1"):
         if key not in table:
             raise UsageError(f"{where} has no '{key}'.", f"add `{key}`, or remove the table.")
-    select = table.get("select")
+    select, protocol = table.get("select"), table.get("protocol")
     return Reported(
         label=table.get("label", ""),
         match=flatten(table["match"]),
         summary=Summary(n=table.get("num_trials"), mean=float(table["top1"]), std=table.get("std")),
         select=None if select is None else read_selection(select),
-        protocol=table.get("protocol"),
+        protocol=protocol,
+        epochs=table.get("epochs") or _usual_epochs(protocol),
         source=table.get("source", ""),
     )
+
+
+@functools.cache
+def _usual_epochs(protocol: str | None) -> int | None:
+    """Return how long a preset of ours trains; None for other protocols."""
+    if protocol not in preset_names():
+        return None
+    lengths = [layer.values.get("schedule", {}).get("epochs") for layer in preset_layers(protocol)]
+    return next((length for length in reversed(lengths) if length is not None), None)

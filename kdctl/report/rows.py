@@ -21,12 +21,18 @@ class Row:
     baseline: Baseline | None
     against_baseline: Comparison | None
     reported: Reported | None
+    differences: tuple[str, ...]
+    """In what the published number is about something else; it is then compared with nothing."""
     is_like_for_like: bool
-    """Whether the published number was got under our protocol and selection rule."""
+    """Whether the published number was got under our selection rule."""
     against_reported: Comparison | None
 
 
-def make_rows(groups: Sequence[Replicates], matches: Sequence[Reported | None], layout: Layout) -> list[Row]:
+def make_rows(
+    groups: Sequence[Replicates],
+    matches: Sequence[Reported | None],
+    layout: Layout,
+) -> list[Row]:
     """Hold each group beside its baseline and its published number.
 
     The tests against baselines are one family, those against published numbers another.
@@ -36,11 +42,12 @@ def make_rows(groups: Sequence[Replicates], matches: Sequence[Reported | None], 
         matches: the published number of each group.
         layout: which epoch counts.
     """
-    baselines = [find_baseline(group, groups) for group in groups]
-    like_for_like = [
-        match is not None and match.is_like_for_like(group, layout.select)
+    differences = [
+        match.differences(group, layout.totals) if match is not None else ()
         for group, match in zip(groups, matches, strict=True)
     ]
+    baselines = [find_baseline(group, groups) for group in groups]
+    like_for_like = [match is not None and match.is_like_for_like(layout.select) for match in matches]
     ours = [_replicate_summary(group) for group in groups]
     against_baseline = compare(
         [
@@ -52,8 +59,10 @@ def make_rows(groups: Sequence[Replicates], matches: Sequence[Reported | None], 
     )
     against_reported = compare(
         [
-            (mine, match.summary if is_like else _without_test(match.summary)) if mine and match else None
-            for mine, match, is_like in zip(ours, matches, like_for_like, strict=True)
+            (mine, match.summary if is_like else _without_test(match.summary))
+            if mine and match and not unlike
+            else None
+            for mine, match, is_like, unlike in zip(ours, matches, like_for_like, differences, strict=True)
         ]
     )
     return [
@@ -62,6 +71,7 @@ def make_rows(groups: Sequence[Replicates], matches: Sequence[Reported | None], 
             baseline=baselines[place],
             against_baseline=against_baseline[place],
             reported=matches[place],
+            differences=differences[place],
             is_like_for_like=like_for_like[place],
             against_reported=against_reported[place],
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,16 @@ from kdctl.registry import Registry
 
 Number = float | int | bool | str | None
 """A raw value of a cell, as CSV and JSON write it."""
+
+
+class Mark(enum.StrEnum):
+    """How a cell stands among those that it may be compared with, by test and never by looking."""
+
+    NONE = ""
+    BEST = "best"
+    """The best, or not to be told from it: printed bold."""
+    SECOND = "second"
+    """The next, or not to be told from it: underlined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,10 @@ class Column:
     """Names of the raw values in each cell: ('top1_mean', 'top1_std')."""
     align: Literal["left", "right", "plus-minus"] = "right"
     """'plus-minus': the ± signs stand below each other."""
+    group: str = ""
+    """Title over several neighbouring columns; empty for none."""
+    identifies: bool = False
+    """Whether it says what a row is about: where columns are folded, it is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,7 @@ class Cell:
     """What readers see."""
     values: tuple[Number, ...]
     """What programs get: one value for each part of the column."""
+    mark: Mark = Mark.NONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +57,27 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    """Sentences that belong below it, in every format that has room for them."""
+    rules: tuple[int, ...] = ()
+    """Rows with a line above them: where methods begin, where the teacher stands."""
 
     def records(self) -> list[dict[str, Number]]:
-        """Return each row as its raw values by part."""
+        """Return each row as its raw values by part; a column with marks has them in a part of their own."""
+        marked = [any(row[place].mark for row in self.rows) for place in range(len(self.columns))]
         return [
             {
                 part: value
-                for column, cell in zip(self.columns, row, strict=True)
-                for part, value in zip(column.parts, cell.values, strict=True)
+                for column, cell, has_marks in zip(self.columns, row, marked, strict=True)
+                for part, value in _raw(column, cell, has_marks=has_marks)
             }
             for row in self.rows
         ]
+
+
+def _raw(column: Column, cell: Cell, *, has_marks: bool) -> Iterator[tuple[str, Number]]:
+    yield from zip(column.parts, cell.values, strict=True)
+    if has_marks:
+        yield f"{column.parts[0].removesuffix('_mean')}_mark", cell.mark.value or None
 
 
 report_formats: Registry[Callable[[Table], str]] = Registry("table format", "kdctl.report.formats")

@@ -27,12 +27,19 @@ UNDECIDED_WORDS = "Undecided does not mean equal: more seeds may show a differen
 _DECIMALS = 6
 
 
-def mean_and_spread(summary: Summary | None, kind: Spread = Spread.SAMPLE) -> str:
+def mean_and_spread(summary: Summary | None, kind: Spread = Spread.SAMPLE, *, decimals: int = 2) -> str:
     """Word replicates: '75.05 ± 0.34', and '75.05 ± —' for a single run."""
     if summary is None:
         return NOTHING
     spread = spread_of(summary, kind)
-    return f"{summary.mean:.2f} ± {NOTHING if spread is None else f'{spread:.2f}'}"
+    return f"{summary.mean:.{decimals}f} ± {NOTHING if spread is None else f'{spread:.{decimals}f}'}"
+
+
+def duration(seconds: float) -> str:
+    """Word a time: '12 s', '3.4 min', '1.5 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def signed(difference: float) -> str:
@@ -58,8 +65,13 @@ def title(name: str) -> str:
 
 
 def label(values: Sequence[Value], fields: Sequence[str], names: Sequence[str]) -> str:
-    """Name a row: 'simkd, learning rate 0.05'."""
-    return ", ".join(map(setting, values, fields, names)) or "all runs"
+    """Name a row: 'simkd, learning rate 0.05'; what it does not have is left out."""
+    known = [
+        (value, *named) for value, *named in zip(values, fields, names, strict=True) if value is not None
+    ]
+    if not known and values:
+        known = list(zip(values, fields, names, strict=True))
+    return ", ".join(setting(*item) for item in known) or "all runs"
 
 
 def setting(value: Value, field: str, name: str) -> str:

@@ -50,6 +50,7 @@ class MakeRun(Protocol):
         state: str = ...,
         reason: str = ...,
         rules: Sequence[str] = ...,
+        val_top1: float | None = ...,
         settings: Mapping[str, Any] = ...,
     ) -> StoredRun: ...
 
@@ -118,13 +119,14 @@ def _digest(tree: Any) -> str:
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()[:16]
 
 
-def _result(top1: float, rules: Sequence[str], plan: Mapping[str, Any]) -> RunResult:
+def _result(top1: float, rules: Sequence[str], plan: Mapping[str, Any], val_top1: float | None) -> RunResult:
     metrics = SplitMetrics(top1=top1, top5=93.5, loss=1.0)
+    val = None if val_top1 is None else SplitMetrics(top1=val_top1, top5=90.0, loss=1.1)
     has_teacher = bool(plan["teachers"])
     return RunResult(
         state=RunState.FINISHED,
         epochs=240,
-        selected={rule: Selected(epoch=200, test=metrics, val=None) for rule in rules},
+        selected={rule: Selected(epoch=200, test=metrics, val=val) for rule in rules},
         facts=ModelFacts(
             student_parameters=1_233_540,
             shipped_parameters=1_387_748 if has_teacher else 1_233_540,
@@ -145,6 +147,7 @@ def _make_run(
     state: str = "finished",
     reason: str = "",
     rules: Sequence[str] = ("last", "best-test"),
+    val_top1: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> StoredRun:
     plan = _plan(settings or {})
@@ -160,7 +163,7 @@ def _make_run(
         created="2026-01-01T00:00:00+00:00",
         updated="2026-01-01T02:00:00+00:00",
         environment=None,
-        result=None if top1 is None else _result(top1, rules, plan),
+        result=None if top1 is None else _result(top1, rules, plan, val_top1),
     )
 
 

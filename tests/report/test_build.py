@@ -45,7 +45,7 @@ def test_the_kl_table_of_deck_b_is_what_its_runs_say_not_what_it_printed(deck_b)
 def test_the_caption_says_data_pair_selection_and_spread(deck_b):
     caption = build_report(deck_b, select="best-test", spread="sem").caption
     assert caption == (
-        "Top-1 test accuracy (%) on cifar100, simkd, wrn_40_2 → resnet8x4, protocol simkd; "
+        "Top-1 test accuracy (%) on cifar100, simkd, wrn_40_2 → resnet8x4, protocol simkd, 240 epochs; "
         "best test epoch (oracle: selected on the test set); mean ± standard error of the mean"
     )
 
@@ -169,7 +169,12 @@ def test_the_sweep_s_report_table_gives_rows_columns_and_selection(deck_b, make_
 def test_chosen_rows_that_pool_configurations_say_so(deck_b):
     table = build_report(deck_b, rows=["loss"], select="best-test")
     assert column(table, "n") == ["15", "15"]
-    assert "Means pool several configurations (learning rate differs)" in table.notes[0]
+    assert table.notes[0] == (
+        "§ pools several configurations: averaged over learning rate (0.005, 0.1, 0.001, 0.05, 0.01). "
+        "The ± is not that of seeds alone."
+    )
+    assert all(text.endswith("§") for text in column(table, "top-1 (%)"))
+    assert table.records()[0]["pooled_over"] == "learning rate (0.005, 0.1, 0.001, 0.05, 0.01)"
 
 
 def test_protocols_never_mix_unseen(make_run):

@@ -13,6 +13,7 @@ def write_csv(table: Table) -> str:
     """CSV of the raw numbers (mean, std and n in columns of their own), without caption and notes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([part for column in table.columns for part in column.parts])
-    writer.writerows([value for cell in row for value in cell.values] for row in table.rows)
+    records = table.records()
+    writer.writerow(records[0] if records else [part for column in table.columns for part in column.parts])
+    writer.writerows(record.values() for record in records)
     return text.getvalue()

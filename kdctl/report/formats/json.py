@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from kdctl.report.table_format import Table, report_formats
+from kdctl.report.table_format import Column, Table, report_formats
 
 SCHEMA = 1
 
@@ -15,8 +16,13 @@ def write_json(table: Table) -> str:
     tree = {
         "schema": SCHEMA,
         "caption": table.caption,
-        "columns": [{"title": column.title, "parts": column.parts} for column in table.columns],
+        "columns": [_column(column) for column in table.columns],
         "rows": table.records(),
         "notes": table.notes,
     }
     return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _column(column: Column) -> dict[str, Any]:
+    group = {"group": column.group} if column.group else {}
+    return {"title": column.title, **group, "parts": column.parts}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
-from kdctl.report.table_format import Cell, Column, Table, report_formats
+from kdctl.report.folding import folded_columns
+from kdctl.report.table_format import Cell, Column, Mark, Table, report_formats
 
 PLUS_MINUS = " ± "
 
@@ -12,22 +14,41 @@ PLUS_MINUS = " ± "
 @report_formats.register("markdown", label="Markdown", aliases=("md",))
 def markdown(table: Table) -> str:
     """Markdown table with its caption above and its notes below; columns are aligned in the raw text too."""
-    columns = [
-        _lines(column, [row[place] for row in table.rows]) for place, column in enumerate(table.columns)
-    ]
-    grid = [f"| {' | '.join(line)} |" for line in zip(*columns, strict=True)]
-    blocks = [f"**{table.caption}**", "\n".join(grid)]
+    blocks = [f"**{table.caption}**", _grid(table)]
     if table.notes:
         blocks.append("\n".join(f"- {note}" for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
 
+def markdown_within(table: Table, width: int) -> str:
+    """Return the table for a terminal: too many columns stand below each other, lines break between words."""
+    parts = folded_columns(table, width, lambda part: len(_grid(part).partition("\n")[0]))
+    blocks = [_wrapped(f"**{table.caption}**", width), *map(_grid, parts)]
+    if table.notes:
+        blocks.append("\n".join(_wrapped(f"- {note}", width, indent="  ") for note in table.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _grid(table: Table) -> str:
+    columns = [
+        _lines(column, [row[place] for row in table.rows]) for place, column in enumerate(table.columns)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def _wrapped(text: str, width: int, *, indent: str = "") -> str:
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def _lines(column: Column, cells: Sequence[Cell]) -> list[str]:
     """Return title, rule and cells of a column, all of one width."""
-    title = _escaped(column.title)
+    title = _escaped(" ".join(part for part in (column.group, column.title) if part))
     texts = [_escaped(cell.text) for cell in cells]
     if column.align == "plus-minus":
         texts = _below_each_other(texts)
+    texts = [_marked(text, cell.mark) for text, cell in zip(texts, cells, strict=True)]
     width = max(3, *(len(text) for text in [title, *texts]))
     if column.align == "left":
         return [title.ljust(width), "-" * width, *(text.ljust(width) for text in texts)]
@@ -42,6 +63,14 @@ def _below_each_other(texts: Sequence[str]) -> list[str]:
         f"{mean}{sign}{spread.ljust(width)}" if sign else text
         for text, (mean, sign, spread) in zip(texts, halves, strict=True)
     ]
+
+
+def _marked(text: str, mark: Mark) -> str:
+    """Print the best bold, and the second underlined, for which Markdown has no sign of its own."""
+    if mark is Mark.NONE:
+        return text
+    inner = text.strip()
+    return f"**{inner}**" if mark is Mark.BEST else f"<u>{inner}</u>"
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,124 @@
+"""The best of several: one setting for each cell, and which rows of a table are its best."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdctl.errors import KdctlError
+from kdctl.records import Selection
+from kdctl.report.baseline import compare
+from kdctl.report.fields import read_field
+from kdctl.report.layout import BestBy
+from kdctl.report.replicates import Replicates, Value, selected_epoch
+from kdctl.report.statistics import Verdict
+from kdctl.report.subject import SUBJECT_FIELDS
+from kdctl.report.table_format import Mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The setting that was chosen for each cell."""
+
+    groups: tuple[Replicates, ...]
+    """One for each cell, the chosen one."""
+    num_candidates: tuple[int, ...]
+    """Among how many it was chosen, for each."""
+
+
+def choose_settings(
+    groups: Sequence[Replicates], fields: Sequence[str], by: BestBy, select: Selection
+) -> Choice:
+    """Return for each combination of values of `fields` the configuration with the best mean accuracy.
+
+    Args:
+        groups: one for each configuration.
+        fields: what makes a cell.
+        by: the split whose accuracy decides.
+        select: which epoch counts.
+
+    Raises:
+        KdctlError: no run has accuracies on that split.
+    """
+    cells: dict[tuple[Value, ...], list[Replicates]] = {}
+    for group in groups:
+        cells.setdefault(tuple(read_field(group.plan, field) for field in fields), []).append(group)
+    if by == "val" and not any(_accuracies(group, by, select) for group in groups):
+        raise KdctlError(
+            "no run has a validation accuracy by which the best setting could be chosen.",
+            "hold out a part of the training set: -o data.val_fraction=0.1; or choose on the test set, which "
+            "the caption then calls an oracle: --best-by test.",
+        )
+    chosen = [max(cell, key=lambda group: _rank(group, by, select)) for cell in cells.values()]
+    return Choice(groups=tuple(chosen), num_candidates=tuple(len(cell) for cell in cells.values()))
+
+
+def best_marks(groups: Sequence[Replicates]) -> list[Mark]:
+    """Mark the best of groups that may be compared, and the second.
+
+    The group with the highest mean is the best, and so is each that Welch's test (Holm-corrected) cannot
+    tell from it; of the others the same is asked again for the second. Where the test tells nothing from the
+    best, or cannot be made because groups are single runs, nothing is marked.
+    """
+    marks = [Mark.NONE] * len(groups)
+    rest = [place for place, group in enumerate(groups) if group.summary and not group.is_pooled]
+    for mark in (Mark.BEST, Mark.SECOND):
+        ties = _ties(groups, rest)
+        if mark is Mark.BEST and len(ties) == len(rest):
+            return marks
+        for place in ties:
+            marks[place] = mark
+        rest = [place for place in rest if place not in ties]
+    return marks
+
+
+def with_marks(groups: Sequence[Replicates]) -> list[Replicates]:
+    """Mark the best among those that share data, protocol, length, student and teacher: see `best_marks`.
+
+    A student without a teacher competes with all that are taught, and is marked only among its own kind.
+    """
+    fields = ("student.name", *SUBJECT_FIELDS)
+    tasks = [tuple(read_field(group.plan, field) for field in fields) for group in groups]
+    teachers = [read_field(group.plan, "teachers") for group in groups]
+    marks = [Mark.NONE] * len(groups)
+    for task in dict.fromkeys(tasks):
+        among = [place for place, other in enumerate(tasks) if other == task]
+        taught = dict.fromkeys(teachers[place] for place in among if teachers[place] is not None)
+        for teacher in taught or (None,):
+            places = [place for place in among if teachers[place] in (None, teacher)]
+            found = best_marks([groups[place] for place in places])
+            for place, mark in zip(places, found, strict=True):
+                marks[place] = mark if teachers[place] == teacher else marks[place]
+    return [dataclasses.replace(group, mark=mark) for group, mark in zip(groups, marks, strict=True)]
+
+
+def _ties(groups: Sequence[Replicates], places: Sequence[int]) -> list[int]:
+    """Return the place with the highest mean, and those that the test does not tell from it."""
+    means = {place: summary.mean for place in places if (summary := groups[place].summary)}
+    if not means:
+        return []
+    top = max(means, key=means.__getitem__)
+    others = [place for place in places if place != top]
+    leader = groups[top].summary
+    compared = compare(
+        [(leader, theirs) if leader and (theirs := groups[place].summary) else None for place in others]
+    )
+    worse = {
+        place
+        for place, comparison in zip(others, compared, strict=True)
+        if comparison and comparison.verdict is Verdict.BETTER
+    }
+    return [place for place in places if place not in worse]
+
+
+def _accuracies(group: Replicates, by: BestBy, select: Selection) -> list[float]:
+    epochs = [epoch for run in group.counted if (epoch := selected_epoch(run, select))]
+    splits = [epoch.val if by == "val" else epoch.test for epoch in epochs]
+    return [split.top1 for split in splits if split is not None]
+
+
+def _rank(group: Replicates, by: BestBy, select: Selection) -> float:
+    accuracies = _accuracies(group, by, select)
+    return statistics.fmean(accuracies) if accuracies else float("-inf")

@@ -1,0 +1,60 @@
+"""What stands above a table: what all of its numbers are about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdctl.records import RunState
+from kdctl.report.fields import read_field, show_value
+from kdctl.report.layout import Layout
+from kdctl.report.replicates import Replicates
+from kdctl.report.subject import SUBJECT_FIELDS, data_words
+from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
+
+BEST_BY_WORDS = {
+    "val": "best setting of each chosen on validation accuracy",
+    "test": "best setting of each chosen on the test set (oracle)",
+}
+
+
+def caption(groups: Sequence[Replicates], layout: Layout) -> str:
+    """Name what all rows share, the epoch that counts, and what stands behind the ±.
+
+    Data come with the classes and images that were used; what rows differ in stands in their own cells.
+    """
+    plans = [run.plan for group in groups for run in group.runs]
+    chosen = [BEST_BY_WORDS[layout.best_by]] if layout.best_by else []
+    dropped = sum(RunState.PRUNED in group.lost for group in groups)
+    lost = [f"{dropped} of {plural(len(groups), 'configuration')} dropped early"] if dropped else []
+    spread = f"mean ± {SPREAD_WORDS[layout.spread]}"
+    return "; ".join([_subject(plans, layout), SELECTION_WORDS[layout.select], *chosen, spread, *lost])
+
+
+def what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout) -> str:
+    """Name the values that are told and the data: 'Top-1 test accuracy (%) on cifar100 (...)'."""
+    titles = ", ".join(measure.title for measure in layout.values) or "Top-1 test accuracy (%)"
+    shared = [field for field in SUBJECT_FIELDS if field not in layout.fields and _is_shared(plans, field)]
+    data = data_words(plans[0], shared, layout.totals)
+    return f"{titles[0].upper()}{titles[1:]}" + (f" on {data}" if data else "")
+
+
+def _subject(plans: Sequence[Mapping[str, Any]], layout: Layout) -> str:
+    teacher, student, protocol, method, epochs = (
+        None if field in layout.fields else _shared(plans, field)
+        for field in ("teachers", "student.name", "protocol", "method.name", "schedule.epochs")
+    )
+    pair = f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student)))
+    length = f"{epochs} epochs" if epochs != "1" else "1 epoch"
+    words = (method, pair, f"protocol {protocol}" if protocol else "", length if epochs else "")
+    return ", ".join([what_and_data(plans, layout), *(word for word in words if word)])
+
+
+def _is_shared(plans: Sequence[Mapping[str, Any]], field: str) -> bool:
+    return len({read_field(plan, field) for plan in plans}) == 1
+
+
+def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:
+    """Return the value of all plans that have one, if it is the same."""
+    values = {read_field(plan, field) for plan in plans} - {None}
+    return show_value(values.pop()) if len(values) == 1 else None

@@ -1,0 +1,189 @@
+"""The columns of a table with one row for each configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kdctl.report.baseline import BASELINE_METHOD, Comparison
+from kdctl.report.cells import FilledColumn, field_column, mean_cell, mean_parts, n_column
+from kdctl.report.layout import Layout
+from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
+from kdctl.report.replicates import Replicates
+from kdctl.report.rows import Row
+from kdctl.report.table_format import Cell, Column
+from kdctl.report.wording import NOTHING, duration, mean_and_spread, rounded, signed, verdict_and_p
+
+UNTESTABLE_MARK = "†"
+"""Published without std or number of trials."""
+UNLIKE_MARK = "‡"
+"""Published under another selection rule."""
+CHOSEN = "best {name}"
+"""Heads a setting that was chosen."""
+
+_FACTS = ("teacher_top1", "parameters", "pruning_percent", "flops")
+"""Values that are the same for all seeds of a row."""
+
+
+def table_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
+    """Return the columns of the table; those that would be empty are left out."""
+    groups = [row.group for row in rows]
+    fields = [
+        field_column(
+            name,
+            [group.values[place] for group in groups],
+            heading=CHOSEN.format(name=name.replace("_", " ")) if field in layout.chosen else "",
+        )
+        for place, (field, name) in enumerate(zip(layout.fields, layout.names, strict=True))
+    ]
+    if layout.values:
+        return [*fields, *(_mean_column(groups, layout, value) for value in layout.values), n_column(groups)]
+    results = [_mean_column(groups, layout, TOP1), n_column(groups)]
+    if layout.beside == "published":
+        return [*fields, *results, *_against_columns(rows)]
+    facts = [
+        *(_fact_column(groups, layout, MEASURES[name]) for name in _FACTS),
+        _time_column(groups, layout),
+    ]
+    beside = [
+        _mean_column(groups, layout, MEASURES["val_top1"]),
+        *_baseline_columns(rows),
+        *(facts if layout.beside == "facts" else ()),
+        *_reported_columns(rows),
+    ]
+    return [*fields, *results, *(column for column in beside if not column.is_empty)]
+
+
+def mark_of(row: Row) -> str:
+    """Return the footnote marks of a row's published number."""
+    if row.reported is None or row.differences:
+        return ""
+    unlike = "" if row.is_like_for_like else UNLIKE_MARK
+    return unlike + ("" if row.reported.is_testable else UNTESTABLE_MARK)
+
+
+def _column(rows: Sequence[Row], column: Column, cell: Callable[[Row], Cell]) -> FilledColumn:
+    return FilledColumn(column=column, cells=tuple(map(cell, rows)))
+
+
+def _mean_column(groups: Sequence[Replicates], layout: Layout, measure: Measure) -> FilledColumn:
+    column = Column(title=measure.title, parts=mean_parts(measure, layout.spread), align="plus-minus")
+    return FilledColumn(column=column, cells=tuple(mean_cell(group, layout, measure) for group in groups))
+
+
+def _baseline_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+    return [
+        _column(
+            rows,
+            Column(title=f"Δ {BASELINE_METHOD}", parts=("difference", "difference_ci95")),
+            lambda row: _difference_cell(row.against_baseline),
+        ),
+        _column(
+            rows,
+            Column(title=f"vs {BASELINE_METHOD}", parts=("verdict", "p"), align="left"),
+            lambda row: _verdict_cell(row.against_baseline),
+        ),
+    ]
+
+
+def _reported_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+    parts = ("published_mean", "published_std", "published_n", "published_source")
+    unlike = ("published_unlike",) if any(row.differences for row in rows) else ()
+    return [
+        _column(rows, Column(title="published", parts=parts, align="plus-minus"), _reported_cell),
+        _column(
+            rows,
+            Column(title="Δ published", parts=("published_difference", "published_difference_ci95")),
+            lambda row: _difference_cell(row.against_reported),
+        ),
+        _column(
+            rows,
+            Column(title="vs published", parts=("published_verdict", "published_p", *unlike), align="left"),
+            lambda row: _reported_verdict_cell(row, num_parts=2 + len(unlike)),
+        ),
+    ]
+
+
+def _against_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+    """Return theirs, its n, the difference, whether the two may be compared, and the test."""
+    published, difference, verdict = _reported_columns(rows)
+    return [
+        published,
+        _column(rows, Column(title="n published", parts=("published_num_trials",)), _num_trials_cell),
+        difference,
+        _column(rows, Column(title="comparable", parts=("comparable",), align="left"), _comparable_cell),
+        verdict,
+    ]
+
+
+def _num_trials_cell(row: Row) -> Cell:
+    number = row.reported.summary.n if row.reported else None
+    return Cell(text=NOTHING if number is None else str(number), values=(number,))
+
+
+def _comparable_cell(row: Row) -> Cell:
+    if row.reported is None:
+        return Cell(text=NOTHING, values=(None,))
+    if row.differences:
+        return Cell(text="no", values=(False,))
+    return Cell(text="yes" if row.is_like_for_like else f"but for the epoch{UNLIKE_MARK}", values=(True,))
+
+
+def _fact_column(groups: Sequence[Replicates], layout: Layout, measure: Measure) -> FilledColumn:
+    column = Column(title=measure.title, parts=(measure.name,))
+    return FilledColumn(column=column, cells=tuple(_fact_cell(group, layout, measure) for group in groups))
+
+
+def _fact_cell(group: Replicates, layout: Layout, measure: Measure) -> Cell:
+    facts = set(values_of(group, measure, layout.select, layout.evaluations))
+    if len(facts) > 1:
+        return Cell(text="varies", values=(None,))
+    value = next(iter(facts), None)
+    if value is None:
+        return Cell(text=NOTHING, values=(None,))
+    return Cell(text=f"{value / measure.scale:.{measure.decimals}f}", values=(rounded(value),))
+
+
+def _time_column(groups: Sequence[Replicates], layout: Layout) -> FilledColumn:
+    """Return the mean training time of a run; in a gang several share it."""
+    times = [values_of(group, MEASURES["seconds"], layout.select, layout.evaluations) for group in groups]
+    means = [sum(seconds) / len(seconds) if seconds else None for seconds in times]
+    cells = tuple(
+        Cell(
+            text=NOTHING if mean is None else duration(mean),
+            values=(None if mean is None else round(mean, 1),),
+        )
+        for mean in means
+    )
+    return FilledColumn(column=Column(title="time", parts=("seconds",)), cells=cells)
+
+
+def _difference_cell(comparison: Comparison | None) -> Cell:
+    if comparison is None:
+        return Cell(text=NOTHING, values=(None, None))
+    values = (rounded(comparison.difference), rounded(comparison.half_width))
+    return Cell(text=signed(comparison.difference), values=values)
+
+
+def _verdict_cell(comparison: Comparison | None) -> Cell:
+    if comparison is None or comparison.verdict is None or comparison.p is None:
+        return Cell(text=NOTHING, values=(None, None))
+    text = verdict_and_p(comparison.verdict, comparison.p)
+    return Cell(text=text, values=(comparison.verdict.value, rounded(comparison.p)))
+
+
+def _reported_verdict_cell(row: Row, *, num_parts: int) -> Cell:
+    if row.differences:
+        unlike = ", ".join(row.differences)
+        return Cell(text=f"not comparable: {unlike}", values=("not comparable", None, unlike))
+    cell = _verdict_cell(row.against_reported)
+    return Cell(text=cell.text, values=(*cell.values, None)[:num_parts])
+
+
+def _reported_cell(row: Row) -> Cell:
+    if row.reported is None:
+        return Cell(text=NOTHING, values=(None,) * 4)
+    summary = row.reported.summary
+    return Cell(
+        text=mean_and_spread(summary) + mark_of(row),
+        values=(summary.mean, summary.std, summary.n, row.reported.source or None),
+    )

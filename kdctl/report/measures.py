@@ -1,0 +1,165 @@
+"""What can be told of a run: the values that a table's cells, its order and its choice may be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kdctl.errors import UsageError, suggestion
+from kdctl.records import Evaluation, RunResult, Selected, Selection, StoredRun
+from kdctl.report.replicates import Replicates, selected_epoch
+from kdctl.report.statistics import Summary, summarize
+
+Read = Callable[[RunResult, Selected, Evaluation | None], float | None]
+"""Reads a value from a finished run's result, the epoch that counts, and what `kdctl eval` found of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One value of a run, and how it is printed."""
+
+    name: str
+    title: str
+    read: Read
+    decimals: int = 2
+    scale: float = 1.0
+    """What the value is divided by before it is printed; raw formats get it undivided."""
+    higher_is_better: bool | None = None
+    """None: neither."""
+
+
+def _val(read: Callable[[Selected], float | None]) -> Read:
+    return lambda _result, epoch, _evaluation: read(epoch)
+
+
+def _evaluated(read: Callable[[Evaluation], float | None]) -> Read:
+    return lambda _result, _epoch, evaluation: None if evaluation is None else read(evaluation)
+
+
+MEASURES: Mapping[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            name="top1", title="top-1 (%)", higher_is_better=True, read=_val(lambda epoch: epoch.test.top1)
+        ),
+        Measure(
+            name="top5", title="top-5 (%)", higher_is_better=True, read=_val(lambda epoch: epoch.test.top5)
+        ),
+        Measure(
+            name="loss",
+            title="test loss",
+            decimals=3,
+            higher_is_better=False,
+            read=_val(lambda epoch: epoch.test.loss),
+        ),
+        Measure(
+            name="val_top1",
+            title="val top-1 (%)",
+            higher_is_better=True,
+            read=_val(lambda epoch: epoch.val.top1 if epoch.val else None),
+        ),
+        Measure(
+            name="val_top5",
+            title="val top-5 (%)",
+            higher_is_better=True,
+            read=_val(lambda epoch: epoch.val.top5 if epoch.val else None),
+        ),
+        Measure(
+            name="val_loss",
+            title="val loss",
+            decimals=3,
+            higher_is_better=False,
+            read=_val(lambda epoch: epoch.val.loss if epoch.val else None),
+        ),
+        Measure(
+            name="agreement",
+            title="agreement (%)",
+            higher_is_better=True,
+            read=_evaluated(lambda found: found.teacher_agreement),
+        ),
+        Measure(
+            name="teacher_kl",
+            title="KL from teacher (nats)",
+            decimals=3,
+            higher_is_better=False,
+            read=_evaluated(lambda found: found.teacher_kl),
+        ),
+        Measure(
+            name="ece",
+            title="ECE (%)",
+            higher_is_better=False,
+            read=_evaluated(lambda found: found.calibration_error),
+        ),
+        Measure(
+            name="flops", title="FLOPs (M)", scale=1e6, decimals=1, read=_evaluated(lambda found: found.flops)
+        ),
+        Measure(
+            name="seconds", title="time (s)", decimals=1, read=lambda result, _epoch, _: result.train_seconds
+        ),
+        Measure(
+            name="images_per_second",
+            title="images/s",
+            decimals=0,
+            read=lambda result, _epoch, _: result.images_per_second,
+        ),
+        Measure(name="epoch", title="epoch", decimals=1, read=_val(lambda epoch: epoch.epoch)),
+        Measure(
+            name="parameters",
+            title="params (M)",
+            scale=1e6,
+            decimals=3,
+            read=lambda result, _epoch, _: result.facts.shipped_parameters,
+        ),
+        Measure(
+            name="pruning_percent",
+            title="pruned (%)",
+            read=lambda result, _epoch, _: result.facts.pruning_percent,
+        ),
+        Measure(
+            name="teacher_top1",
+            title="teacher (%)",
+            read=lambda result, _epoch, _: result.teacher_test_top1,
+        ),
+    )
+}
+"""By the name that `--values` takes."""
+
+TOP1 = MEASURES["top1"]
+
+
+def find_measures(names: Sequence[str]) -> tuple[Measure, ...]:
+    """Return the measures called `names`.
+
+    Raises:
+        UsageError: one does not exist.
+    """
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"there is no value '{name}'.", suggestion(name, MEASURES, "Values"))
+    return tuple(MEASURES[name] for name in names)
+
+
+def values_of(
+    group: Replicates, measure: Measure, select: Selection, evaluations: Mapping[str, Evaluation]
+) -> list[float]:
+    """Return a value of each counted run of a group; of those only that have it."""
+    found = (value_of(run, measure, select, evaluations.get(run.key)) for run in group.counted)
+    return [value for value in found if value is not None]
+
+
+def summary_of(
+    group: Replicates, measure: Measure, select: Selection, evaluations: Mapping[str, Evaluation]
+) -> Summary | None:
+    """Return n, mean and std of a value over a group; None when no run has it."""
+    values = values_of(group, measure, select, evaluations)
+    return summarize(values) if values else None
+
+
+def value_of(
+    run: StoredRun, measure: Measure, select: Selection, evaluation: Evaluation | None
+) -> float | None:
+    """Return a value of a run; None unless it finished and has it."""
+    epoch = selected_epoch(run, select)
+    if epoch is None or run.result is None:
+        return None
+    return measure.read(run.result, epoch, evaluation)

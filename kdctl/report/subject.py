@@ -1,0 +1,75 @@
+"""What a number is about: two under one title must be about the same.
+
+Accuracies can be compared where the data, the classes and images used, the protocol and the length of
+training are the same. A caption names these, rows that differ in one are told apart by it, and a published
+number about something else gets no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdctl.report.fields import read_field, varying_fields
+
+SUBJECT_FIELDS = (
+    "data.name",
+    "data.num_classes",
+    "data.samples_per_class",
+    "data.val_fraction",
+    "protocol",
+    "schedule.epochs",
+)
+"""Rows that differ in one of these are about different things."""
+
+_WORDS = {
+    "data.name": "data sets",
+    "data.num_classes": "numbers of classes",
+    "data.samples_per_class": "numbers of images",
+    "data.val_fraction": "shares held out for validation",
+    "protocol": "protocols",
+    "schedule.epochs": "numbers of epochs",
+}
+
+
+def unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the `SUBJECT_FIELDS` in which plans differ."""
+    varying = varying_fields(plans)
+    return [field for field in SUBJECT_FIELDS if field in varying]
+
+
+def unlike_words(field: str) -> str:
+    """Word a subject field for a note, in the plural: 'numbers of epochs'."""
+    return _WORDS[field]
+
+
+def data_words(plan: Mapping[str, Any], fields: Sequence[str], totals: Mapping[str, int]) -> str:
+    """Name data with what was used of them: 'cifar100 (4 of 100 classes, 60 images each)'.
+
+    Args:
+        plan: one of those that agree in `fields`.
+        fields: the fields of data that may be named: those in which all rows agree.
+        totals: number of classes of data sets, where it is known.
+    """
+    name = read_field(plan, "data.name") if "data.name" in fields else None
+    used = ", ".join(used_words(plan, fields, totals))
+    if not name:
+        return used
+    return f"{name} ({used})" if used else str(name)
+
+
+def used_words(plan: Mapping[str, Any], fields: Sequence[str], totals: Mapping[str, int]) -> list[str]:
+    """Say what was left out of the data: classes, images, a part held out; nothing when all were used."""
+    num_classes, images, held_out = (
+        read_field(plan, field) if field in fields else None
+        for field in ("data.num_classes", "data.samples_per_class", "data.val_fraction")
+    )
+    total = totals.get(str(read_field(plan, "data.name")))
+    words: list[str] = []
+    if num_classes is not None and num_classes != total:
+        words.append(f"{num_classes} of {total} classes" if total else f"{num_classes} classes")
+    if images is not None:
+        words.append(f"{images} images each" if words else f"{images} images of each class")
+    if held_out:
+        words.append(f"{100 * held_out:g} % held out")
+    return words

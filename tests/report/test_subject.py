@@ -1,0 +1,134 @@
+"""What a table is about: the data that were used, and what may stand beside it."""
+
+import csv
+import io
+
+import pytest
+
+from kdctl.report.build import build_report
+from kdctl.report.table_format import report_formats
+
+FEW = {"data.num_classes": 4, "data.samples_per_class": 60}
+TOTALS = {"cifar100": 100}
+SIMKD = {
+    "match": {"method.name": "simkd"},
+    "top1": 78.08,
+    "std": 0.15,
+    "num_trials": 4,
+    "protocol": "simkd",
+    "select": "last",
+    "source": "arXiv:2203.14001",
+}
+
+
+def replicates(make_run, *tops, **settings):
+    return [make_run(top1, seed=seed, settings=settings) for seed, top1 in enumerate(tops)]
+
+
+def test_the_caption_says_which_classes_and_images_were_used(make_run):
+    runs = replicates(make_run, 25.0, 26.0, **FEW, **{"data.val_fraction": 0.1})
+    caption = build_report(runs, totals=TOTALS).caption
+    assert caption.startswith(
+        "Top-1 test accuracy (%) on cifar100 (4 of 100 classes, 60 images each, 10 % held out), "
+        "wrn_40_2 → resnet8x4, protocol simkd, 240 epochs; last epoch"
+    )
+
+
+def test_all_classes_of_a_data_set_are_no_choice_of_classes(make_run):
+    caption = build_report(replicates(make_run, 78.0, **{"data.num_classes": 100}), totals=TOTALS).caption
+    assert " on cifar100, wrn_40_2" in caption
+
+
+def test_where_the_total_is_not_known_only_what_was_used_is_said(make_run):
+    assert "(4 classes, 60 images each)" in build_report(replicates(make_run, 25.0, **FEW)).caption
+    one = build_report(replicates(make_run, 25.0, **{"data.samples_per_class": 60})).caption
+    assert "(60 images of each class)" in one
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "words"),
+    [
+        ("data.num_classes", (4, 10), "numbers of classes (4, 10)"),
+        ("data.samples_per_class", (60, 500), "numbers of images (60, 500)"),
+        ("data.val_fraction", (0.0, 0.2), "shares held out for validation (0, 0.2)"),
+        ("schedule.epochs", (60, 240), "numbers of epochs (60, 240)"),
+        ("protocol", ("crd", "simkd"), "protocols (crd, simkd)"),
+    ],
+)
+@pytest.mark.parametrize("wishes", [{}, {"rows": ["method"]}, {"columns": ["method"]}])
+def test_rows_about_different_things_are_told_apart_and_noted(make_run, field, values, words, wishes):
+    runs = [make_run(70.0 + place, settings={field: value}) for place, value in enumerate(values)]
+    table = build_report(runs, **wishes)
+    assert len(table.rows) == 2
+    assert any(f"Rows come from different {words}" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (FEW, "4 of 100 classes, 60 images each"),
+        ({"data.val_fraction": 0.2}, "20 % held out"),
+        ({"protocol": "crd"}, "protocol crd, not simkd"),
+        ({"schedule.epochs": 2}, "2 of 240 epochs"),
+    ],
+)
+def test_a_published_number_about_something_else_gets_no_difference(make_run, make_sweep, settings, reason):
+    runs = replicates(make_run, 25.0, 26.0, **settings)
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD]), totals=TOTALS)
+    (record,) = table.records()
+    assert record["published_mean"] == 78.08
+    assert record["published_verdict"] == "not comparable"
+    assert record["published_unlike"] == reason
+    assert "published_difference" not in record
+    for entry in report_formats.entries():
+        written = entry.item(table)
+        assert "not comparable" in written
+        assert "53.0" not in written
+
+
+def test_a_number_that_names_the_part_that_was_used_may_stand_beside_it(make_run, make_sweep):
+    runs = replicates(make_run, 67.0, 67.4, **{"data.val_fraction": 0.2})
+    number = SIMKD | {"match": {"method": "simkd", "val_fraction": 0.2}, "top1": 67.0}
+    (record,) = build_report(runs, make_sweep(runs, reported=[number])).records()
+    assert record["published_difference"] == pytest.approx(0.2)
+
+
+def test_a_number_may_say_for_how_long_was_trained(make_run, make_sweep):
+    runs = replicates(make_run, 78.0, 78.2, **{"schedule.epochs": 120})
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD | {"epochs": 120}]))
+    assert table.records()[0]["published_difference"] == pytest.approx(0.02)
+
+
+def test_a_row_that_averages_over_methods_or_students_is_compared_with_nothing(make_run):
+    runs = [
+        make_run(top1, seed=seed, settings={"method.name": method, "student.name": student})
+        for method, top in (("ce", 70.0), ("kd", 72.0), ("simkd", 74.0))
+        for student in ("resnet8", "vgg8")
+        for seed, top1 in enumerate((top, top + 0.2))
+    ]
+    assert "difference" not in build_report(runs, rows=["learning_rate"]).records()[0]
+    by_method = build_report(runs, rows=["method"])
+    assert all("difference" not in record for record in by_method.records())
+    by_student = build_report(runs, rows=["student", "method"]).records()
+    assert [record["difference"] for record in by_student if record["method"] == "kd"] == [2.0, 2.0]
+
+
+def test_a_baseline_trained_for_another_length_is_none(make_run):
+    runs = [make_run(70.0, settings={"method.name": "ce", "schedule.epochs": 60}), make_run(75.0)]
+    assert all("difference" not in record for record in build_report(runs).records())
+
+
+def test_every_format_says_over_what_a_cell_averages(deck_b):
+    for wishes in ({"rows": ["loss"]}, {"columns": ["loss"], "rows": ["method"]}):
+        table = build_report(deck_b, select="best-test", **wishes)
+        for entry in report_formats.entries():
+            assert "learning rate (0.005, 0.1, 0.001, 0.05, 0.01)" in entry.item(table)
+
+
+def test_csv_says_what_each_row_lacks(make_run):
+    runs = [make_run(75.0), make_run(seed=1, state="planned"), make_run(seed=2, state="diverged")]
+    for wishes in ({}, {"columns": ["method"]}):
+        (row,) = csv.DictReader(io.StringIO(report_formats.get("csv").item(build_report(runs, **wishes))))
+        counts = {name.removeprefix("simkd_"): value for name, value in row.items() if "num_" in name}
+        assert counts["num_diverged"] == "1"
+        assert counts["num_missing"] == "1"
