@@ -83,7 +83,7 @@ Plugins = Annotated[
     typer.Option(
         "--plugin",
         rich_help_panel=RECIPE,
-        help="Python file that registers methods, projectors, models or data sets; may repeat.",
+        help="Python file that registers methods, projectors, models, data sets, formats; may repeat.",
     ),
 ]
 Quiet = Annotated[
@@ -173,7 +173,27 @@ OutputFormat = Annotated[
 OutputListFormat = Annotated[
     ListFormat, typer.Option("--format", rich_help_panel=OUTPUT, help="How the list is printed.")
 ]
-TableFormat = Annotated[str, typer.Option("--format", rich_help_panel=OUTPUT, help="markdown, csv or json.")]
+
+
+def table_formats() -> str:
+    """Name the table formats that come with kdctl; each is a file of that name."""
+    folder = Path(__file__).parents[1] / "report" / "formats"
+    return ", ".join(sorted(file.stem for file in folder.glob("[!_]*.py")))
+
+
+TableFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", rich_help_panel=OUTPUT, help=f"{table_formats()}; or one that a plug-in registers."
+    ),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", rich_help_panel=OUTPUT, help="Write to this file instead of printing."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Write over a file that is there already.")
+]
 JsonEvents = Annotated[
     bool,
     typer.Option(

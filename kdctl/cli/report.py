@@ -2,36 +2,124 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options
 from kdctl.records import Selection
 
+if TYPE_CHECKING:
+    from kdctl.report.table_format import Table
+
+WHICH = "Which runs"
+LAYOUT = "How the table is laid out"
+
+TERMINAL_FORMAT = "markdown"
+"""The format that people read in a terminal: what is too wide for it is folded."""
+
 
 def report(
-    sweep: Annotated[str | None, typer.Option(help="Name of the sweep; the newest if not given.")] = None,
-    form: options.TableFormat = "markdown",
-    rows: Annotated[
+    sweep: Annotated[
         list[str] | None,
-        typer.Option(help="Field of the recipe that makes the rows, as method or learning_rate; may repeat."),
+        typer.Option(
+            rich_help_panel=WHICH,
+            help="Name of a sweep, the newest if not given; several stand in one table.",
+        ),
     ] = None,
-    columns: Annotated[
+    everything: Annotated[
+        bool, typer.Option("--all", rich_help_panel=WHICH, help="All runs, also those made by `kdctl train`.")
+    ] = False,
+    where: Annotated[
         list[str] | None,
-        typer.Option(help="Field of the recipe that is spread over columns; may repeat."),
+        typer.Option(
+            metavar="FIELD=VALUE[,VALUE]",
+            rich_help_panel=WHICH,
+            help="Only runs with these values: student=resnet8, method=kd,simkd; may repeat.",
+        ),
     ] = None,
     select: Annotated[
         Selection | None,
-        typer.Option(help="Which epoch of each run counts; last, unless the recipe says otherwise."),
+        typer.Option(
+            rich_help_panel=WHICH,
+            help="Which epoch of each run counts; last, unless the recipe says otherwise.",
+        ),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=LAYOUT,
+            help="list (if not given): a row for each configuration; paper: methods as rows, pairs as "
+            "columns; grid: learning rate by loss or projector; overview: the best setting of each; runs: "
+            "single runs.",
+        ),
+    ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=LAYOUT,
+            help="Field of the recipe that makes the rows, as method or learning_rate; may repeat.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=LAYOUT, help="Field of the recipe that is spread over columns; may repeat."
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=LAYOUT,
+            help="What the cells tell, as top1,top5,val_top1,loss,agreement,ece,seconds,flops; may repeat.",
+        ),
+    ] = None,
+    best_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="val|test",
+            rich_help_panel=LAYOUT,
+            help="Show the best setting of each row or cell only, chosen on this split; test is called an "
+            "oracle in the caption.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(rich_help_panel=LAYOUT, help="Column by which the rows are sorted, as top1.")
+    ] = "",
+    reverse: Annotated[
+        bool, typer.Option("--reverse", rich_help_panel=LAYOUT, help="Sort the largest first.")
+    ] = False,
+    mark_best: Annotated[
+        bool,
+        typer.Option(
+            "--mark-best",
+            rich_help_panel=LAYOUT,
+            help="Print the best bold and the second underlined, where a test tells them from the others.",
+        ),
+    ] = False,
     spread: Annotated[
         str,
         typer.Option(
+            rich_help_panel=LAYOUT,
             help="What stands after ±: standard deviation of the sample (n − 1) or the population, standard "
             "error of the mean (sem), or half the 95 % confidence interval (ci95).",
         ),
     ] = "sample",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="published|FILE",
+            rich_help_panel=LAYOUT,
+            help="Set the published numbers that come with kdctl, or those of a file of yours, beside the "
+            "rows they fit; may repeat.",
+        ),
+    ] = None,
+    plugin: options.Plugins = None,
+    form: options.TableFormat = "markdown",
+    output: options.OutputFile = None,
+    force: options.Force = False,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
     """Print the mean ± std table of a sweep: n, difference from baseline, teacher, parameters, pruning.
@@ -39,11 +127,46 @@ def report(
     For example: kdctl report --sweep lr_grid --rows method --columns learning_rate
     """
     from kdctl import workflows
+    from kdctl.cli.output_file import write_result
+    from kdctl.plugins import load_installed_plugins, load_plugin_file
     from kdctl.report.table_format import report_formats
 
+    load_installed_plugins()
+    for path in plugin or []:
+        load_plugin_file(path)
     render = report_formats.get(form).item
     with workflows.open_workspace(runs, create=False) as workspace:
         table = workflows.report(
-            workspace, sweep=sweep, rows=rows or (), columns=columns or (), select=select, spread=spread
+            workspace,
+            sweep=sweep,
+            everything=everything,
+            against=against or (),
+            layout=layout,
+            where=where or (),
+            rows=_words(rows),
+            columns=_words(columns),
+            values=_words(values),
+            select=select,
+            best_by=best_by,
+            sort=sort,
+            reverse=reverse,
+            mark_best=mark_best,
+            spread=spread,
         )
-    typer.echo(render(table))
+    if output is not None:
+        write_result(output, render(table), force=force)
+    elif report_formats.get(form).name == TERMINAL_FORMAT and sys.stdout.isatty():
+        typer.echo(_within_terminal(table), nl=False)
+    else:
+        typer.echo(render(table), nl=False)
+
+
+def _words(given: list[str] | None) -> list[str]:
+    """Return names that were given one by one, or several with commas between."""
+    return [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
+
+
+def _within_terminal(table: Table) -> str:
+    from kdctl.report.formats.markdown import markdown_within
+
+    return markdown_within(table, shutil.get_terminal_size().columns)

@@ -121,6 +121,15 @@ def evaluations_of(connection: Connection, key: str) -> list[Evaluation]:
     return list(connection.execute(statement).scalars())
 
 
+def evaluations_by_run(connection: Connection, keys: Iterable[str]) -> dict[str, list[Evaluation]]:
+    """Return the later looks at the models of several runs, by run key; those without are left out."""
+    found: dict[str, list[Evaluation]] = {}
+    statement = select(EvaluationRow.run_key, EvaluationRow.evaluation)
+    for row in connection.execute(statement.where(EvaluationRow.run_key.in_(listed(keys)))):
+        found.setdefault(row.run_key, []).append(row.evaluation)
+    return found
+
+
 def _touch(connection: Connection, key: str, **values: object) -> None:
     """Change columns of a run, and the time of its last change."""
     statement = update(RunRow).where(RunRow.key == key).values(updated=utc_now(), **values)

@@ -249,6 +249,11 @@ class Store:
         with reading(self._engine) as connection:
             return measurements.evaluations_of(connection, key)
 
+    def evaluations_by_run(self, keys: Iterable[str]) -> dict[str, list[Evaluation]]:
+        """Return the later looks at the models of several runs, by run key; those without are left out."""
+        with reading(self._engine) as connection:
+            return measurements.evaluations_by_run(connection, keys)
+
     # Sweeps
 
     def record_sweep(self, name: str, recipe: Mapping[str, Any], *, members: Sequence[SweepMember]) -> None:
@@ -269,6 +274,11 @@ class Store:
         """Return the names of the sweeps that runs belong to, by run key."""
         with reading(self._engine) as connection:
             return sweeps.of_runs(connection, keys)
+
+    def sweeps_with_results(self) -> list[str]:
+        """Return the names of the sweeps in which a student has finished, the newest first."""
+        with reading(self._engine) as connection:
+            return sweeps.with_results(connection)
 
     def sweeps(self) -> list[StoredSweep]:
         """Return all sweeps, the newest first."""

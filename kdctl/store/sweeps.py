@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Connection, delete, select, true
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.errors import KdctlError, suggestion
-from kdctl.records import StoredSweep, SweepMember
+from kdctl.records import RunState, StoredSweep, SweepMember
 from kdctl.store.clock import utc_now
 from kdctl.store.runs import listed, states, unknown_run
-from kdctl.store.tables import SweepRow, SweepRunRow
+from kdctl.store.tables import RunRow, SweepRow, SweepRunRow
 
 
 def record(
@@ -79,6 +79,17 @@ def find(connection: Connection, name: str) -> StoredSweep:
 def all_sweeps(connection: Connection) -> list[StoredSweep]:
     """Return all sweeps, the newest first."""
     return _stored(connection, true())
+
+
+def with_results(connection: Connection) -> list[str]:
+    """Return the names of the sweeps in which a student has finished, the newest first."""
+    finished = (
+        select(SweepRunRow.sweep_name)
+        .join(RunRow, RunRow.key == SweepRunRow.run_key)
+        .where(RunRow.state == RunState.FINISHED, SweepRunRow.role != "teacher")
+    )
+    statement = select(SweepRow.name).where(SweepRow.name.in_(finished)).order_by(SweepRow.number.desc())
+    return list(connection.execute(statement).scalars())
 
 
 def of_runs(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:

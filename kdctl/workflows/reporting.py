@@ -2,58 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.records import Selection, StoredRun, StoredSweep
-from kdctl.report.build import build_report
+from kdctl.report.build import Wishes, build_report
+from kdctl.report.published_numbers import packaged_numbers, read_numbers
+from kdctl.report.reported import Reported
 from kdctl.report.table_format import Table
+from kdctl.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PACKAGED = "published"
+"""Asks for the published numbers that come with kdctl."""
 
 
 def report(
     workspace: Workspace,
     *,
-    sweep: str | None = None,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    select: Selection | None = None,
-    spread: str = "sample",
+    sweep: str | Sequence[str] | None = None,
+    everything: bool = False,
+    against: Sequence[str | Path] = (),
+    **wishes: Unpack[Wishes],
 ) -> Table:
-    """Return the mean ± std table of a sweep, or of the newest one.
+    """Return the mean ± std table of sweeps, of the newest one, or of all runs.
+
+    Args:
+        workspace: whose store is read.
+        sweep: names of sweeps, whose runs stand in one table.
+        everything: all runs of the store, also those of no sweep.
+        against: 'published', or files of numbers of the reader's own, to stand beside the rows they fit.
+        **wishes: how the table is to look.
 
     Raises:
         KdctlError: there is no such sweep, or nothing is finished yet.
     """
-    runs, chosen = _chosen(workspace, sweep)
-    return build_report(runs, chosen, rows=rows, columns=columns, select=select, spread=spread)
+    runs, sweeps = _chosen(workspace.store, sweep, everything=everything)
+    if against:
+        wishes["published"] = _published(against)
+    wishes.setdefault("totals", _class_totals(runs))
+    wishes.setdefault("evaluations", workspace.store.evaluations_by_run([run.key for run in runs]))
+    try:
+        return build_report(runs, sweeps, **wishes)
+    except KdctlError as error:
+        others = _others_with_numbers(workspace.store, sweeps) if sweep is None and sweeps else []
+        if not others or error.exit_code != KdctlError.exit_code:
+            raise
+        names = ", ".join(f"`kdctl report --sweep {name}`" for name in others)
+        raise KdctlError(
+            f"the newest sweep, '{sweeps[0].name}': {error.problem}",
+            f"{error.hint} Others have a table: {names}.",
+        ) from error
 
 
 def frame(
-    workspace: Workspace, *, sweep: str | None = None, select: Selection = Selection.LAST
+    workspace: Workspace,
+    *,
+    sweep: str | Sequence[str] | None = None,
+    everything: bool = False,
+    select: Selection = Selection.LAST,
 ) -> pd.DataFrame:
-    """Return a tidy frame of a sweep, or of the newest one: one row per run, for analyses of your own.
+    """Return a tidy frame of sweeps, of the newest one, or of all runs: one row for each run.
 
     Raises:
         KdctlError: there is no such sweep, or nothing was run yet.
     """
     from kdctl.report.frame import run_frame  # noqa: PLC0415 - a report needs no pandas
 
-    return run_frame(_chosen(workspace, sweep)[0], select)
+    return run_frame(_chosen(workspace.store, sweep, everything=everything)[0], select)
 
 
-def _chosen(workspace: Workspace, name: str | None) -> tuple[list[StoredRun], StoredSweep | None]:
-    """Return the runs of a sweep; without a name of the newest, without any sweep all runs there are."""
-    store = workspace.store
-    sweeps = store.sweeps()
-    if name is not None or sweeps:
-        sweep = store.sweep(name) if name is not None else sweeps[0]
-        return store.runs(sweep=sweep.name), sweep
+def epochs_frame(
+    workspace: Workspace, *, sweep: str | Sequence[str] | None = None, everything: bool = False
+) -> pd.DataFrame:
+    """Return a tidy frame of the curves: one row for each epoch of each run.
+
+    Raises:
+        KdctlError: there is no such sweep, or nothing was run yet.
+    """
+    from kdctl.report.frame import epoch_frame  # noqa: PLC0415 - a report needs no pandas
+
+    runs, _ = _chosen(workspace.store, sweep, everything=everything)
+    return epoch_frame(runs, {run.key: workspace.store.epochs(run.key) for run in runs})
+
+
+def _chosen(
+    store: Store, names: str | Sequence[str] | None, *, everything: bool
+) -> tuple[list[StoredRun], list[StoredSweep]]:
+    """Return the runs of sweeps; without names of the newest, without any sweep all runs there are."""
+    wanted = [names] if isinstance(names, str) else list(names or ())
+    sweeps = [store.sweep(name) for name in wanted]
+    if not wanted and not everything:
+        sweeps = store.sweeps()[:1]
+    if sweeps:
+        found = {run.key: run for sweep in sweeps for run in store.runs(sweep=sweep.name)}
+        return list(found.values()), sweeps
     runs = store.runs()
     if not runs:
         raise KdctlError("the store holds no runs yet.", "run: kdctl sweep recipes/quickstart.toml")
-    return runs, None
+    return runs, []
+
+
+def _others_with_numbers(store: Store, sweeps: Sequence[StoredSweep]) -> list[str]:
+    """Return the names of a few sweeps, apart from these, in which a run has finished; the newest first."""
+    names = store.sweeps_with_results()
+    return [name for name in names if name not in {sweep.name for sweep in sweeps}][:5]
+
+
+def _published(against: Sequence[str | Path]) -> list[Reported]:
+    return [
+        number
+        for source in against
+        for number in (packaged_numbers() if str(source) == PACKAGED else read_numbers(Path(source)))
+    ]
+
+
+def _class_totals(runs: Sequence[StoredRun]) -> dict[str, int]:
+    """Return how many classes data sets have of which only some were used, as far as it is known."""
+    some: list[Mapping[str, Any]] = [run.plan.get("data", {}) for run in runs]
+    names = {str(data.get("name")) for data in some if data.get("num_classes") is not None}
+    if not names:
+        return {}
+    from kdctl.protocols.dataset import datasets  # noqa: PLC0415 - reading images is not free to import
+
+    entries = {name: datasets.find(name) for name in names}
+    forms = {name: entry.item.published_form for name, entry in entries.items() if entry}
+    return {name: form.num_classes for name, form in forms.items() if form}

@@ -1,0 +1,42 @@
+"""Results that go to a file: written whole, and over another one only when that was asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdctl.errors import KdctlError
+
+
+def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
+    """Write a result to `path`, and say so on stderr.
+
+    Raises:
+        KdctlError: the file is there and `force` was not given, or it cannot be written.
+    """
+    from kdctl.cli.console import say
+
+    require_free(path, force=force)
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise KdctlError(
+            f"{path} cannot be written ({error.strerror}).", "name another file, in a folder that is yours."
+        ) from error
+    say(f"written: {path}")
+
+
+def require_free(path: Path, *, force: bool) -> None:
+    """Raise before the work if a result could not be written in the end.
+
+    Raises:
+        KdctlError: there is such a file, and `force` was not given; or there is no such folder.
+    """
+    if path.is_dir():
+        raise KdctlError(f"{path} is a folder.", "name a file in it.")
+    if path.exists() and not force:
+        raise KdctlError(f"{path} is there already.", "name another file, or write over it with --force.")
+    if not path.parent.is_dir():
+        raise KdctlError(f"there is no folder {path.parent}.", "make it first, or name another file.")
