@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterable
 
 from kdctl.assembly.catalog import full_catalog
@@ -41,10 +42,10 @@ class Planner:
         """
         name = repr(sorted(point.values.items()))
         if name not in self._known:
-            first, *others = self.recipe.seeds
-            plan = self.recipe.plan(point, first, self._context)
+            plan = self.recipe.plan(point, self.recipe.seeds[0], self._context)
             self.structure(plan)
-            self._known[name] = (plan, *(plan.with_seed(seed) for seed in others))
+            seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
+            self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
         return self._known[name]
 
     def structure(self, plan: RunPlan) -> Structure | None:
@@ -78,7 +79,7 @@ class Planner:
                 mistakes.extend(error.mistakes)
         if mistakes:
             raise RecipeError(mistakes)
-        by_seed = [plan for plans in zip(*configurations, strict=True) for plan in plans]
+        by_seed = [plan for plans in itertools.zip_longest(*configurations) for plan in plans if plan]
         return tuple({plan.key: plan for plan in by_seed}.values())
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kdctl.cli.console import output, print_json
 from kdctl.cli.options import Format
 from kdctl.cli.runs import planned_trees, show_plans, show_summary
-from kdctl.cli.wording import assignments, counted, duration, file_size, flop, standing
+from kdctl.cli.wording import assignments, counted, counted_seeds, duration, file_size, flop, standing
 from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def show_sweep_plan(
     elif everything:
         show_plans(plan.teachers, plan.runs, plan.states)
     gangs = f" in {counted(num_gangs, 'gang')}" if num_gangs else ""
-    teachers, seeds = counted(len(plan.teachers), "teacher"), counted(len(plan.recipe.seeds), "seed")
+    teachers = counted(len(plan.teachers), "teacher")
+    seeds = counted_seeds(plan.recipe.seeds, plan.recipe.baseline_seeds)
     configurations = counted(plan.num_configurations, "configuration")
     lines = [
         f"{sweep_standing(plan, told=f'{teachers}, {configurations} × {seeds}; ')}{gangs}",

@@ -174,7 +174,7 @@ def _option(option: OptionHelp, section: str) -> Iterator[tuple[str, int]]:
 
 
 def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
-    from kdctl.cli.wording import counted
+    from kdctl.cli.wording import counted, counted_seeds
 
     yield f"recipe {recipe.name}", 0
     if recipe.description:
@@ -185,7 +185,8 @@ def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
             yield line, 0
     yield "", 0
     pairs = (f"{student} <- {teacher}" if teacher else student for student, teacher in recipe.pairs)
-    runs = f"{counted(recipe.num_configurations, 'configuration')} × {counted(len(recipe.seeds), 'seed')}"
+    seeds = counted_seeds(recipe.seeds, recipe.baseline_seeds)
+    runs = f"{counted(recipe.num_configurations, 'configuration')} × {seeds}"
     facts = {
         "file": str(recipe.path),
         "protocol": recipe.protocol,

@@ -9,6 +9,8 @@ from kdctl.recipe.layers import flat
 from kdctl.records import RunResult, RunState, Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kdctl.recipe.layers import Layer
     from kdctl.recipe.plan import RunPlan
 
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 def counted(number: int, singular: str) -> str:
     """Return a number of things: '1 run', '2 runs'."""
     return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
+
+
+def counted_seeds(seeds: Sequence[int], baseline_seeds: Sequence[int]) -> str:
+    """Return how many seeds there are: '3 seeds', '3 seeds (6 without a teacher)'."""
+    words = counted(len(seeds), "seed")
+    more = len(baseline_seeds) > len(seeds)
+    return f"{words} ({len(baseline_seeds)} without a teacher)" if more else words
 
 
 def standing(num_runs: int, *, to_do: int, dropped: int = 0, failed: int = 0) -> str:

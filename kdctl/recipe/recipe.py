@@ -36,6 +36,8 @@ class Recipe:
     """With all names in their canonical spelling."""
     plugins: tuple[Path, ...]
     seeds: tuple[int, ...]
+    baseline_seeds: tuple[int, ...]
+    """Of students without a teacher: `seeds`, and perhaps more."""
     points: tuple[Point, ...]
     """Of the grid, in order; a single empty point without a grid, none for a search."""
     search: Search | None
@@ -154,6 +156,7 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
         layers=tuple(canonical),
         plugins=plugin_paths(layers),
         seeds=seeds,
+        baseline_seeds=_baseline_seeds(resolver, seeds),
         points=points,
         search=search_space(tree["search"], resolver) if "search" in tree else None,
         limits=read_limits(resolver, seeds=seeds, num_points=len(points)),
@@ -206,6 +209,27 @@ def _seeds(resolver: Resolver) -> tuple[int, ...]:
         resolver.wrong("seeds", problem, "write seeds = [0, 1, 2], or seeds = 3.")
         return ()
     return tuple(seeds)
+
+
+def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds of students without a teacher: as many as `baseline_seeds` says."""
+    tree = resolver.merged.tree
+    number: Any = tree.get("baseline_seeds")
+    if number is None or not seeds or resolver.merged.origin("seeds") == SMOKE:
+        return seeds
+    if type(number) is not int or number < len(seeds):
+        problem = (
+            f"baseline_seeds = {number!r} is not a whole number of at least {len(seeds)}, which all have."
+        )
+        resolver.wrong("baseline_seeds", problem, "say how many seeds the students without a teacher get.")
+        return seeds
+    deciding = [section for section in ("search", "racing", "pruning") if section in tree]
+    if "target_std_error" in tree.get("budget", {}):
+        deciding.append("budget.target_std_error")
+    if deciding:
+        problem = f"baseline_seeds does not go with {deciding[0]}, which decides from equal seeds of all."
+        resolver.wrong("baseline_seeds", problem, "leave one of them out.")
+    return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + number - len(seeds)))
 
 
 def _are_texts(raw: Any) -> bool:

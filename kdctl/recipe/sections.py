@@ -25,7 +25,7 @@ SECTIONS = ("data", "student", "teacher", "method", "optimizer", "schedule", "en
 """Tables that describe a run."""
 
 HEADINGS = (
-    *("schema", "name", "description", "protocol", "extends", "plugins", "seeds"),
+    *("schema", "name", "description", "protocol", "extends", "plugins", "seeds", "baseline_seeds"),
     *("grid", "search", "when", "budget", "racing", "pruning", "reported", "report"),
 )
 """Everything else a recipe may say."""

@@ -84,6 +84,8 @@ class RecipeDescription:
     """What stands above its first line."""
     protocol: str
     seeds: tuple[int, ...]
+    baseline_seeds: tuple[int, ...]
+    """Of students without a teacher."""
     pairs: tuple[tuple[str, str], ...]
     """Student and teacher, each pair once; an empty teacher for a student alone."""
     methods: tuple[str, ...]
@@ -198,6 +200,7 @@ def _recipe(path: Path, name: str) -> RecipeDescription:
         comment=_leading_comment(path.read_text(encoding="utf-8")),
         protocol=recipe.protocol,
         seeds=recipe.seeds,
+        baseline_seeds=recipe.baseline_seeds,
         pairs=tuple(
             dict.fromkeys((_chosen(tree.get("student")), _chosen(tree.get("teacher"))) for tree in trees)
         ),

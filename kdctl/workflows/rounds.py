@@ -54,11 +54,11 @@ class Rounds:
 
     def run(self, racing: Sequence[Replicates]) -> bool:
         """Train configurations as far as they get; return whether all that was not dropped has ended."""
-        num_seeds, pruning = len(racing[0]), self.limits.pruning
+        num_seeds, pruning = max(map(len, racing)), self.limits.pruning
         for place in self._rounds(num_seeds):
             rungs = pruning.epochs if pruning and place.start == 0 else ()
             for until in (*rungs, None):
-                here = [plans[seed] for seed in place for plans in racing]
+                here = [plans[seed] for seed in place for plans in racing if seed < len(plans)]
                 self.train(here, later=self._num_later(racing, place.stop), until=until)
                 if self._is_open(here, until):
                     return False

@@ -44,6 +44,26 @@ def test_seeds_that_are_no_different_whole_numbers_are_refused(bench, seeds: str
     assert "write seeds = [0, 1, 2], or seeds = 3." in said
 
 
+def test_students_without_a_teacher_may_have_more_seeds(bench) -> None:
+    assert bench.recipe(f"seeds = [4, 1]\nbaseline_seeds = 4\n{BASE}").baseline_seeds == (4, 1, 5, 6)
+    assert bench.recipe(f"seeds = 3\n{BASE}").baseline_seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("number", ["1", "true", "[0, 1, 2]", "'3'"])
+def test_a_baseline_has_no_fewer_seeds_than_the_others(bench, number: str) -> None:
+    said = bench.mistake(f"seeds = 2\nbaseline_seeds = {number}\n{BASE}")
+    assert "is not a whole number of at least 2, which all have." in said
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [("[racing]\nmargin = 1.0", "racing"), ("[budget]\ntarget_std_error = 0.1", "budget.target_std_error")],
+)
+def test_what_decides_from_equal_seeds_takes_no_more_for_the_baseline(bench, section: str, told: str) -> None:
+    said = bench.mistake(f"seeds = 4\nbaseline_seeds = 6\n{BASE}\n{section}")
+    assert f"baseline_seeds does not go with {told}, which decides from equal seeds of all." in said
+
+
 def test_a_recipe_without_seeds_has_seed_0(bench) -> None:
     assert bench.recipe(BASE).seeds == (0,)
 

@@ -118,6 +118,19 @@ def test_more_values_and_more_seeds_train_only_what_is_new(
     assert started(recipe(wider, seeds="seeds = [0, 1]"), workspace) == []
 
 
+def test_more_seeds_of_the_baseline_train_the_baseline_alone(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.sweep(recipe(GRID), workspace)
+    path = recipe(GRID, seeds="seeds = 1\nbaseline_seeds = 3")
+    plan = workflows.plan_sweep(path, workspace)
+    assert [run.seed for run in plan.runs if run.method.name == "ce"] == [0, 1, 2]
+    assert [run.seed for run in plan.runs if run.method.name == "kd"] == [0, 0]
+    assert [plan.method.name for plan in plan.to_do] == ["ce", "ce"]
+    assert len(started(path, workspace)) == 2
+    assert started(path, workspace) == []
+
+
 def test_optuna_is_told_the_mean_over_seeds(workspace: Workspace, recipe: RecipeWriter) -> None:
     outcome = workflows.sweep(recipe(GRID, seeds="seeds = [0, 1]"), workspace)
     (study,) = trials(workspace)
