@@ -47,6 +47,8 @@ class Entry(Generic[Item]):
     aliases: tuple[str, ...]
     origin: Origin | None
     """The plug-in file it came from; None for kdctl's own."""
+    numerics: int = 1
+    """Raised when a new version gives other numbers: runs of the old one are then not used again."""
 
     @property
     def summary(self) -> str:
@@ -108,10 +110,12 @@ class Registry(Generic[Item]):
         config: type | None = None,
         label: str | None = None,
         aliases: tuple[str, ...] = (),
+        numerics: int = 1,
     ) -> Callable[[Item], Item]:
         """Return a decorator that registers its argument under `name` and `aliases`.
 
-        The options are `config`, else the item's own `Config` class, else none.
+        The options are `config`, else the item's own `Config` class, else none. A version that gives
+        other numbers than the one before raises `numerics`.
 
         Raises:
             UsageError: the name or an alias is taken by another plug-in.
@@ -129,6 +133,7 @@ class Registry(Generic[Item]):
                 label=label or name,
                 aliases=aliases,
                 origin=importing.origin if importing else None,
+                numerics=numerics,
             )
             self._add(entry, importing.undo if importing else contextlib.ExitStack())
             return item

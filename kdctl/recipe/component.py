@@ -1,11 +1,11 @@
-"""How a configuration says "another plug-in goes here", and which range an option may be tuned over."""
+"""How a configuration declares its options, and what of them is content that a run key is made of."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any, TypedDict, Unpack
 
 from kdctl.recipe.layers import NAME
 from kdctl.serialization import to_tree
@@ -15,9 +15,25 @@ COMPONENT = "kdctl:component"
 COMPONENT_DEFAULT = "kdctl:default"
 RANGE = "kdctl:range"
 LOCATION = "kdctl:location"
+HISTORY = "kdctl:history"
 
 PLUGIN_SHA256 = "plugin_sha256"
 """Key of a spec's table beside its options: which version of a plug-in file is meant."""
+
+PLUGIN_NUMERICS = "numerics"
+"""Key of a spec's table beside its options: how often a plug-in of kdctl has changed its numbers."""
+
+
+class History(TypedDict, total=False):
+    """What an option was in earlier versions of its plug-in, so that the keys of old runs stay true."""
+
+    since: str
+    """The version of kdctl, or of the plug-in's package, that brought the option."""
+    before: Any
+    """What all runs did before that: with this value the option is left out of the content. The default,
+    unless it was changed later. Of a component: the name of the plug-in that stood there."""
+    formerly: str
+    """The option's name until it was renamed; the content goes on using it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,26 +48,25 @@ class Spec:
     """Instance of the plug-in's frozen `Config` dataclass; every value explicit."""
     plugin_sha256: str = ""
     """SHA-256 of the plug-in file it comes from; empty for kdctl's own."""
+    numerics: int = 1
+    """Raised when kdctl changed the numbers that this plug-in gives."""
 
     def tree(self) -> dict[str, Any]:
         """Return name and options as one table, as a recipe would write it."""
-        return self._table(dataclasses.fields(self.options), Spec.tree)
-
-    def content(self) -> dict[str, Any]:
-        """Return the part of the tree that says what it is: all but where things lie (`location`)."""
-        fields = (item for item in dataclasses.fields(self.options) if LOCATION not in item.metadata)
-        return self._table(fields, Spec.content)
-
-    def _table(
-        self, fields: Iterable[dataclasses.Field[Any]], nested: Callable[[Spec], dict[str, Any]]
-    ) -> dict[str, Any]:
-        values = {item.name: getattr(self.options, item.name) for item in fields}
+        values = {item.name: getattr(self.options, item.name) for item in dataclasses.fields(self.options)}
         options = {
-            name: nested(value) if isinstance(value, Spec) else to_tree(value)
+            name: value.tree() if isinstance(value, Spec) else to_tree(value)
             for name, value in values.items()
         }
+        return {NAME: self.name, **options, **self._version()}
+
+    def content(self) -> dict[str, Any]:
+        """Return what the plug-in's share of a run key is made of; see `content_of`."""
+        return {NAME: self.name, **content_of(self.options), **self._version()}
+
+    def _version(self) -> dict[str, Any]:
         plugin = {PLUGIN_SHA256: self.plugin_sha256} if self.plugin_sha256 else {}
-        return {NAME: self.name, **options, **plugin}
+        return plugin | ({PLUGIN_NUMERICS: self.numerics} if self.numerics > 1 else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +80,83 @@ class Range:
     """Search the logarithm: for learning rates and weights."""
 
 
-def component(kind: str, default: str) -> Any:
+def option(default: Any = MISSING, **history: Unpack[History]) -> Any:
+    """Declare a `Config` field that came later or was renamed: `option(False, since="0.2.0")`.
+
+    Raises:
+        ValueError: it came later, and nothing says what runs did before.
+    """
+    return field(default=default, metadata=_metadata(default, history))
+
+
+def component(kind: str, default: str, **history: Unpack[History]) -> Any:
     """Declare a `Config` field that holds another plug-in's `Spec`, `default` when a recipe is silent."""
-    return field(default=None, metadata={COMPONENT: kind, COMPONENT_DEFAULT: default})
+    metadata = {COMPONENT: kind, COMPONENT_DEFAULT: default}
+    return field(default=None, metadata=metadata | _metadata(default, history))
 
 
-def tunable(default: Any, low: float, high: float, *, log: bool = False) -> Any:
+def tunable(default: Any, low: float, high: float, *, log: bool = False, **history: Unpack[History]) -> Any:
     """Declare a `Config` field with a default and the range `[search]` uses when it names the field alone."""
-    return field(default=default, metadata={RANGE: Range(low=low, high=high, log=log)})
+    metadata = {RANGE: Range(low=low, high=high, log=log)}
+    return field(default=default, metadata=metadata | _metadata(default, history))
 
 
 def location(**settings: Any) -> Any:
     """Declare a `Config` field that says where something lies, not what it is: no part of a run key."""
     return field(metadata={LOCATION: True}, **settings)
+
+
+def content_of(options: Any) -> dict[str, Any]:
+    """Return the part of a record of options that says what it is.
+
+    Left out are places (`location`) and options that came later and have the value that stands for
+    doing as before. A renamed option has its first name. Options that are gone (`removed` of the
+    record's class) are there with the one value that is left of them.
+    """
+    content = dict(removed_options(type(options)))
+    for item in dataclasses.fields(options):
+        value, history = getattr(options, item.name), history_of(item)
+        if LOCATION in item.metadata or ("since" in history and _is(value, history["before"])):
+            continue
+        name = history.get("formerly", item.name)
+        content[name] = value.content() if isinstance(value, Spec) else to_tree(value)
+    return content
+
+
+def history_of(item: dataclasses.Field[Any]) -> History:
+    """Return what an option declares of its past; 'before' is there if 'since' is."""
+    return item.metadata.get(HISTORY, {})
+
+
+def removed_options(config: type) -> Mapping[str, Any]:
+    """Return the options that a `Config` class has no more, with the value that all runs have now."""
+    return getattr(config, "removed", {})
+
+
+def _metadata(default: Any, history: History) -> dict[str, Any]:
+    if not history:
+        return {}
+    if "since" in history and "before" not in history:
+        if default is MISSING:
+            raise ValueError("an option that came later needs a default, or says what was before it.")
+        history = {**history, "before": default}
+    return {HISTORY: history}
+
+
+def _is(value: Any, before: Any) -> bool:
+    """Whether an option has this value; of a component: names this plug-in and leaves it as it is."""
+    return value == before if not isinstance(value, Spec) else value.name == before and _is_plain(value)
+
+
+def _is_plain(spec: Spec) -> bool:
+    """Whether all options have their defaults; a plug-in from elsewhere is told by its version, too."""
+    values = {item: getattr(spec.options, item.name) for item in dataclasses.fields(spec.options)}
+    return not spec.plugin_sha256 and all(
+        _is(value, item.metadata[COMPONENT_DEFAULT] if isinstance(value, Spec) else _default(item))
+        for item, value in values.items()
+        if LOCATION not in item.metadata
+    )
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default

@@ -111,7 +111,7 @@ def read_imported(tree: Mapping[str, Any], catalog: Catalog) -> ImportedPlan:
     Raises:
         RecipeError: it names a model, data or options that are not there.
     """
-    resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan")
+    resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan", stored=True)
     model = resolver.component("model", tree["student"], "student")
     data = resolver.component("dataset", tree["data"], "data")
     resolver.finish()

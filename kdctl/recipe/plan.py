@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
 
-from kdctl.recipe.component import Spec
+from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of
+from kdctl.recipe.history import HEADING, told_by
 from kdctl.recipe.optimization import Schedule
+from kdctl.recipe.sections import PLUGIN_SECTIONS
 from kdctl.records import PlannedRun
 from kdctl.serialization import canonical_json, to_tree
 
@@ -20,7 +22,10 @@ SCHEMA = 1
 """Version of the recipe and plan format."""
 
 NUMERICS = 4
-"""Raised when a change of kdctl alters the numbers of existing plans: old results are then not reused."""
+"""Raised when a change of kdctl alters the numbers of all existing plans: old results are then not reused.
+
+What alters those of one method, model, data set, projector, optimizer or schedule raises its own number
+instead, where it is registered: `@methods.register("kd", numerics=2)`."""
 
 KEY_LENGTH = 16
 """Hexadecimal digits of a key (64 bits)."""
@@ -48,8 +53,12 @@ class EngineOptions:
 
     def without_teacher(self) -> EngineOptions:
         """Return the options of a run that has no teacher: what they say of one does not part its key."""
-        own = ("student_precision", "compile_student", "deterministic")
-        return EngineOptions(**{name: getattr(self, name) for name in own})
+        plain = EngineOptions()
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in OF_TEACHERS})
+
+
+OF_TEACHERS = ("teacher_precision", "fold_teacher", "teacher_lookahead")
+"""Options of the engine that say how a teacher is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +75,17 @@ class TeacherRef:
     """Path of that file: where it lies, not what it is."""
     plan: RunPlan | None = field(default=None, compare=False)
     """How it is trained, when it is given by architecture; `run` stands for it."""
+    numerics: int = 1
+    """Of its architecture: what it tells of an image changes with that."""
 
-    def tree(self) -> dict[str, str]:
+    def tree(self) -> dict[str, Any]:
         """Return what identifies the teacher."""
         source = {"run": self.run} if self.run else {"checkpoint_sha256": self.checkpoint_sha256}
-        return {"name": self.name, **source}
+        return {
+            "name": self.name,
+            **source,
+            **({PLUGIN_NUMERICS: self.numerics} if self.numerics > 1 else {}),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +118,15 @@ class RunPlan:
             "numerics": NUMERICS,
             "protocol": self.protocol,
             **self._table(Spec.tree),
+            "engine": to_tree(self.engine),
             "seed": self.seed,
         }
 
     @functools.cached_property
     def configuration(self) -> str:
         """Hash of everything that can change the run's numbers, except the seed."""
-        return content_key({"numerics": NUMERICS, **self._table(Spec.content)})
+        content = {**self._table(Spec.content), "engine": content_of(self.engine)}
+        return content_key({"numerics": NUMERICS, **content})
 
     @functools.cached_property
     def key(self) -> str:
@@ -118,7 +135,14 @@ class RunPlan:
 
     def planned(self) -> PlannedRun:
         """Return the record by which the store gets to know the run."""
-        return PlannedRun(key=self.key, configuration=self.configuration, seed=self.seed, plan=self.tree())
+        history: dict[str, dict[str, Any]] = {}
+        for section in (*PLUGIN_SECTIONS, "engine"):
+            for heading, told in told_by(getattr(self, section), section).items():
+                history.setdefault(heading, {}).update(told)
+        past = {HEADING: history} if any(history.values()) else {}
+        return PlannedRun(
+            key=self.key, configuration=self.configuration, seed=self.seed, plan={**self.tree(), **past}
+        )
 
     def with_seed(self, seed: int) -> RunPlan:
         """Return the same configuration with another seed; what does not depend on it is not hashed again."""
@@ -149,7 +173,6 @@ class RunPlan:
             "method": table(self.method),
             "optimizer": table(self.optimizer),
             "schedule": table(self.schedule),
-            "engine": to_tree(self.engine),
         }
 
 

@@ -7,14 +7,23 @@ import datetime
 import functools
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, PLUGIN_SHA256, Spec
+from kdctl.recipe.component import (
+    COMPONENT,
+    COMPONENT_DEFAULT,
+    PLUGIN_NUMERICS,
+    PLUGIN_SHA256,
+    Spec,
+    history_of,
+    removed_options,
+)
+from kdctl.recipe.history import as_declared_now
 from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.sections import PLUGIN_SECTIONS, Catalog, default_name
 from kdctl.registry import Entry
@@ -30,6 +39,8 @@ class Resolver:
     catalog: Catalog
     source: str
     """Named in mistakes about what no layer says."""
+    stored: bool = False
+    """The tree is a plan that any version of kdctl wrote, not what a person asks for."""
     mistakes: list[Mistake] = field(default_factory=list[Mistake])
 
     def sections(self) -> dict[str, Spec | None]:
@@ -54,11 +65,23 @@ class Resolver:
         if table.get(PLUGIN_SHA256, sha256) != sha256:
             problem = f"[{dotted}] wants another version of the plug-in that brings '{entry.name}'."
             self.wrong(dotted, problem, f"name that version of the file, or leave {PLUGIN_SHA256} out.")
-        options = {key: value for key, value in table.items() if key not in (NAME, PLUGIN_SHA256)}
+        numerics = table.get(PLUGIN_NUMERICS, 1 if self.stored else entry.numerics)
+        if numerics != entry.numerics:
+            problem = f"[{dotted}] '{entry.name}' gives other numbers now (its numerics: {numerics}, now"
+            hint = "use the version of kdctl that the run's environment.json names."
+            self.wrong(dotted, f"{problem} {entry.numerics}).", hint)
+        beside = (NAME, PLUGIN_SHA256, PLUGIN_NUMERICS)
+        options = {key: value for key, value in table.items() if key not in beside}
         config = self._options(entry, options, dotted)
         if config is None:
             return None
-        return Spec(kind=kind, name=entry.name, options=config, plugin_sha256=sha256)
+        return Spec(
+            kind=kind,
+            name=entry.name,
+            options=config,
+            plugin_sha256=sha256,
+            numerics=entry.numerics,
+        )
 
     def record(self, record: type[Record], raw: Any, dotted: str) -> Record | None:
         """Resolve a table with fixed fields; None after a mistake."""
@@ -66,8 +89,10 @@ class Resolver:
         if not isinstance(table, Mapping):
             self.wrong(dotted, f"{dotted} = {raw!r} is not a table.", f"write it as [{dotted}].")
             return None
+        if self.stored:
+            table = as_declared_now(record, table)
         known = [item.name for item in dataclasses.fields(record)]  # type: ignore[arg-type]
-        self._unknown(table, known, dotted, "")
+        self._unknown(table, record, dotted, "")
         return self._validated(record, {key: table[key] for key in known if key in table}, dotted)
 
     def wrong(self, dotted: str, problem: str, hint: str) -> None:
@@ -98,7 +123,9 @@ class Resolver:
 
     def _options(self, entry: Entry[Any], options: Mapping[str, Any], dotted: str) -> Any:
         fields = {item.name: item.metadata for item in dataclasses.fields(entry.config)}
-        self._unknown(options, fields, dotted, f" for '{entry.name}'")
+        if self.stored:
+            options = as_declared_now(entry.config, options)
+        self._unknown(options, entry.config, dotted, f" for '{entry.name}'")
         components = {
             name: self.component(
                 metadata[COMPONENT], options.get(name), f"{dotted}.{name}", metadata[COMPONENT_DEFAULT]
@@ -112,11 +139,18 @@ class Resolver:
             return None
         return dataclasses.replace(config, **components) if components else config
 
-    def _unknown(self, table: Mapping[str, Any], known: Collection[str], dotted: str, what_for: str) -> None:
+    def _unknown(self, table: Mapping[str, Any], config: type, dotted: str, what_for: str) -> None:
+        known = {item.name: history_of(item).get("formerly") for item in dataclasses.fields(config)}
+        renamed = {formerly: name for name, formerly in known.items() if formerly}
         for key in table:
-            if key not in known:
-                problem = f"[{dotted}] has no option '{key}'{what_for}."
-                self.wrong(f"{dotted}.{key}", problem, suggestion(key, known, "Options"))
+            if key in known:
+                continue
+            hint = suggestion(key, known, "Options")
+            if key in renamed:
+                hint = f"it is called '{renamed[key]}' now."
+            elif key in removed_options(config):
+                hint = f"it is gone: all runs do what {key} = {removed_options(config)[key]!r} meant."
+            self.wrong(f"{dotted}.{key}", f"[{dotted}] has no option '{key}'{what_for}.", hint)
 
     def _validated(self, record: type[Record], plain: Mapping[str, Any], dotted: str) -> Record | None:
         fit = {key: value for key, value in plain.items() if self._is_fit(key, value, dotted)}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from kdctl.errors import UsageError
-from kdctl.recipe.component import PLUGIN_SHA256, Spec
-from kdctl.recipe.layers import Merged
+from kdctl.recipe.component import PLUGIN_NUMERICS, PLUGIN_SHA256, Spec
+from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog
@@ -26,7 +26,7 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
             f"this kdctl reads {SCHEMA}.{NUMERICS}.",
             "use the version of kdctl that its environment.json names.",
         )
-    resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan")
+    resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan", stored=True)
     sections = resolver.sections()
     engine = resolver.record(EngineOptions, tree.get("engine"), "engine")
     resolver.finish()
@@ -46,8 +46,10 @@ def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spe
     Raises:
         RecipeError: it names plug-ins or options that are not there.
     """
-    resolver = Resolver(Merged(tree={}), catalog, "stored plan")
-    options = {key: value for key, value in table.items() if key != PLUGIN_SHA256}
-    spec = resolver.component(kind, options, kind)
+    resolver = Resolver(Merged(tree={}), catalog, "stored plan", stored=True)
+    options = {key: value for key, value in table.items() if key not in (PLUGIN_SHA256, PLUGIN_NUMERICS)}
+    entry = catalog[kind].find(str(table[NAME]))
+    version = {PLUGIN_NUMERICS: entry.numerics} if entry else {}
+    spec = resolver.component(kind, {**options, **version}, kind)
     resolver.finish()
     return cast(Spec, spec)

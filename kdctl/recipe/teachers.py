@@ -72,7 +72,8 @@ class TeacherFinder:
             if table.checkpoint:
                 return self.existing.by_checkpoint(Path(table.checkpoint))
             plan = self.plan_training(table, data)
-            return TeacherRef(name=plan.student.name, run=plan.key, plan=plan)
+            student = plan.student
+            return TeacherRef(name=student.name, run=plan.key, plan=plan, numerics=student.numerics)
         except RecipeError as error:  # of the sections it shares with the student, too: told once
             resolver.mistakes.extend(error.mistakes)
         except KdctlError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, or_, select
 
 from kdctl.errors import KdctlError
+from kdctl.recipe.history import align
 from kdctl.records import PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
 from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
@@ -67,7 +68,7 @@ def find(connection: Connection, prefix: str, path: Path) -> StoredRun:
         shown = ", ".join(keys[:_MAX_CANDIDATES]) + (", ..." if len(keys) > _MAX_CANDIDATES else "")
         raise KdctlError(f"'{prefix}' begins the keys of {len(keys)} runs.", f"give more digits: {shown}.")
     key = prefix if prefix in keys else keys[0]
-    return _stored(connection.execute(select(RunRow).where(RunRow.key == key)).one())
+    return _stored(connection.execute(select(RunRow).where(RunRow.key == key)).all())[0]
 
 
 def select_runs(
@@ -77,7 +78,10 @@ def select_runs(
     sweep: str | None = None,
     state: RunState | None = None,
 ) -> list[StoredRun]:
-    """Return the runs that meet all conditions, in the order in which they were planned."""
+    """Return the runs that meet all conditions, in the order in which they were planned.
+
+    Plans of different versions of kdctl are brought into one form.
+    """
     statement = select(RunRow).order_by(RunRow.number)
     if keys is not None:
         statement = statement.where(RunRow.key.in_(listed(keys)))
@@ -86,7 +90,7 @@ def select_runs(
         statement = statement.where(RunRow.key.in_(members))
     if state is not None:
         statement = statement.where(RunRow.state == state)
-    return [_stored(row) for row in connection.execute(statement)]
+    return _stored(connection.execute(statement).all())
 
 
 def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:
@@ -120,18 +124,22 @@ def listed(keys: Iterable[str]) -> Select[tuple[str]]:
     return select(func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
 
 
-def _stored(row: Row[Any]) -> StoredRun:
-    return StoredRun(
-        key=row.key,
-        configuration=row.configuration,
-        seed=row.seed,
-        plan=row.plan,
-        state=row.state,
-        epochs=row.epochs,
-        attempts=row.attempts,
-        reason=row.reason,
-        created=row.created,
-        updated=row.updated,
-        environment=row.environment,
-        result=row.result,
-    )
+def _stored(rows: Sequence[Row[Any]]) -> list[StoredRun]:
+    align([row.plan for row in rows])
+    return [
+        StoredRun(
+            key=row.key,
+            configuration=row.configuration,
+            seed=row.seed,
+            plan=row.plan,
+            state=row.state,
+            epochs=row.epochs,
+            attempts=row.attempts,
+            reason=row.reason,
+            created=row.created,
+            updated=row.updated,
+            environment=row.environment,
+            result=row.result,
+        )
+        for row in rows
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
+from kdctl.recipe.history import align
 from kdctl.recipe.plan import RunPlan
+from kdctl.records import PlannedRun, StoredRun
 from kdctl.report.fields import flatten
 
 LABELS = ("protocol", "schema", "data.path")
@@ -45,7 +48,7 @@ class RunDifference:
 class _Side:
     key: str
     configuration: str
-    plan: Mapping[str, Any]
+    plan: dict[str, Any]
 
 
 def compare_runs(workspace: Workspace, left: str, right: str | Sequence[RunPlan]) -> RunDifference:
@@ -54,15 +57,17 @@ def compare_runs(workspace: Workspace, left: str, right: str | Sequence[RunPlan]
     Raises:
         KdctlError: no run, or more than one, has such a key.
     """
-    ours = _stored(workspace, left)
     if isinstance(right, str):
-        return _difference(workspace, ours, _stored(workspace, right))
-    candidates = [_Side(key=plan.key, configuration=plan.configuration, plan=plan.tree()) for plan in right]
-    if not candidates:
+        keys = [workspace.store.run(prefix).key for prefix in (left, right)]
+        sides = {run.key: _side(run) for run in workspace.store.runs(keys=keys)}
+        return _difference(workspace, sides[keys[0]], sides[keys[1]])
+    if not right:
         raise KdctlError("the recipe plans no run yet.", "a search plans its runs when it is started.")
+    ours, candidates = _side(workspace.store.run(left)), [_side(plan.planned()) for plan in right]
+    align([side.plan for side in (ours, *candidates)])
     flat = flatten(ours.plan)
     theirs = min(candidates, key=lambda side: _distance(flat, flatten(side.plan)))
-    return _difference(workspace, ours, theirs, {plan.key: plan.tree() for plan in _teachers(right)})
+    return _difference(workspace, ours, theirs, {plan.key: plan.planned().plan for plan in _teachers(right)})
 
 
 def differing_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
@@ -100,9 +105,12 @@ def _into_teacher(
     """Follow two teachers that were trained here to what makes them differ."""
     if not item.field.endswith(".run") or not (item.left and item.right):
         return [item]
-    plans = [planned.get(key) or _plan_of(workspace, key) for key in (item.left, item.right)]
-    if plans[0] is None or plans[1] is None:
+    stored = {run.key: run.plan for run in workspace.store.runs(keys=[item.left, item.right])}
+    known = {**stored, **planned}
+    if item.left not in known or item.right not in known:
         return [item]
+    plans = [copy.deepcopy(dict(known[key])) for key in (item.left, item.right)]
+    align(plans)
     where = item.field.removesuffix(".run")
     inner = [
         Difference(field=f"{where} <- {d.field}", left=d.left, right=d.right, counts=d.counts)
@@ -111,14 +119,8 @@ def _into_teacher(
     return [item, *inner]
 
 
-def _plan_of(workspace: Workspace, key: str) -> Mapping[str, Any] | None:
-    runs = workspace.store.runs(keys=[key])
-    return runs[0].plan if runs else None
-
-
-def _stored(workspace: Workspace, prefix: str) -> _Side:
-    run = workspace.store.run(prefix)
-    return _Side(key=run.key, configuration=run.configuration, plan=run.plan)
+def _side(run: StoredRun | PlannedRun) -> _Side:
+    return _Side(key=run.key, configuration=run.configuration, plan=copy.deepcopy(dict(run.plan)))
 
 
 def _teachers(plans: Sequence[RunPlan]) -> list[RunPlan]:

@@ -17,7 +17,7 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.protocols.dataset import datasets
-from kdctl.recipe.component import Spec
+from kdctl.recipe.component import Spec, history_of, removed_options
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.imported import IMAGENET, ImportedPlan
 from kdctl.recipe.layers import Layer
@@ -135,7 +135,9 @@ def imported_keys() -> dict[str, str]:
 
 def option_names(config: type) -> str:
     """Return the options that are part of a plug-in's content whatever their value is."""
-    return " ".join(sorted(item.name for item in dataclasses.fields(config)))
+    histories = {item.name: history_of(item) for item in dataclasses.fields(config)}
+    names = [past.get("formerly", name) for name, past in histories.items() if "since" not in past]
+    return " ".join(sorted([*names, *removed_options(config)]))
 
 
 def options_by_plugin() -> dict[str, dict[str, str]]:

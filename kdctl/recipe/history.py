@@ -1,0 +1,120 @@
+"""Stored plans of other versions: options that came, went or were renamed in between.
+
+A stored plan says every value, and of each option that came later or was renamed what that means for
+plans without it. So plans of different versions can be read, and held against each other without the
+plug-ins they name: a report loads no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from kdctl.recipe.component import Spec, history_of, removed_options
+from kdctl.recipe.layers import NAME, look_up
+from kdctl.serialization import canonical_json, to_tree
+
+HEADING = "history"
+"""Of a stored plan: the part that says what its options were in earlier versions."""
+
+ADDED = "added"
+"""Dotted option -> what plans without it did."""
+
+RENAMED = "renamed"
+"""Dotted option -> the name it had before."""
+
+Tree = Mapping[str, Any]
+
+
+def as_declared_now(config: type, table: Tree) -> dict[str, Any]:
+    """Turn the options of a stored plan, of any version, into those of today with the same meaning.
+
+    What cannot be turned, such as an option that is gone and had another value than the one that is
+    left of it, stays: it is refused like any other option that there is not.
+    """
+    gone = removed_options(config)
+    today = {name: value for name, value in table.items() if name not in gone or value != gone[name]}
+    for item in dataclasses.fields(config):
+        history = history_of(item)
+        if item.name not in today and history.get("formerly") in today:
+            today[item.name] = today.pop(history["formerly"])
+        if item.name not in today and "since" in history:
+            today[item.name] = to_tree(history["before"])
+    return today
+
+
+class _Fact(NamedTuple):
+    """What a plan tells of the past of one option."""
+
+    path: tuple[str, ...]
+    names: tuple[str | None, ...]
+    """Of the plug-ins whose tables are on the way to the option; None: the table has no name."""
+    renamed: bool
+    text: str
+    """The name it had, or the value that stands for its absence; as JSON."""
+
+
+def told_by(options: Any, path: str) -> dict[str, dict[str, Any]]:
+    """Return what a stored plan tells of the past of its options: `ADDED` and `RENAMED`.
+
+    Args:
+        options: a record of options, or the spec of a plug-in with its options.
+        path: dotted name of their table in the plan.
+    """
+    record = options.options if isinstance(options, Spec) else options
+    told: dict[str, dict[str, Any]] = {ADDED: {}, RENAMED: {}}
+    for item in dataclasses.fields(record):
+        history, value, dotted = history_of(item), getattr(record, item.name), f"{path}.{item.name}"
+        if "formerly" in history:
+            told[RENAMED][dotted] = history["formerly"]
+        if "since" in history:
+            before = to_tree(history["before"])
+            told[ADDED][dotted] = {NAME: before} if isinstance(value, Spec) else before
+        if isinstance(value, Spec):
+            inner = told_by(value, dotted)
+            told = {heading: {**entries, **inner[heading]} for heading, entries in told.items()}
+    return told
+
+
+def align(plans: Sequence[dict[str, Any]]) -> None:
+    """Bring stored plans into one form, in place, so that equal content looks equal.
+
+    A plan that lacks an option gets what that means, and has an option under its new name, as far as
+    another of the plans tells it. What they tell is then taken out of them.
+    """
+    facts = dict.fromkeys(fact for plan in plans if HEADING in plan for fact in _facts(plan))
+    by_plugin: dict[tuple[str, str | None], list[_Fact]] = {}
+    for fact in sorted(facts, key=lambda fact: not fact.renamed):  # what is renamed does not lack
+        by_plugin.setdefault((fact.path[0], fact.names[0]), []).append(fact)
+    for plan in plans:
+        plan.pop(HEADING, None)
+        for section in {section for section, _ in by_plugin}:
+            for fact in by_plugin.get((section, look_up(plan, f"{section}.{NAME}")), []):
+                _tell(plan, fact)
+
+
+def _facts(plan: Tree) -> Iterator[_Fact]:
+    for heading in (RENAMED, ADDED):
+        for dotted, value in plan[HEADING].get(heading, {}).items():
+            path = tuple(dotted.split("."))
+            tables = [".".join(path[:depth]) for depth in range(1, len(path))]
+            names = tuple(look_up(plan, f"{table}.{NAME}") for table in tables)
+            yield _Fact(path=path, names=names, renamed=heading == RENAMED, text=canonical_json(value))
+
+
+def _tell(plan: dict[str, Any], fact: _Fact) -> None:
+    """Change the option's table, if the plan has it, of the same plug-ins."""
+    table: Any = plan
+    for part, name in zip(fact.path[:-1], fact.names, strict=True):
+        table = table.get(part)
+        if not isinstance(table, dict) or cast(Tree, table).get(NAME) != name:
+            return
+    option, value = fact.path[-1], json.loads(fact.text)
+    if option in table:
+        return
+    if not fact.renamed:
+        table[option] = value
+    elif value in table:
+        table[option] = table.pop(value)
