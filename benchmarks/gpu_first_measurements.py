@@ -338,7 +338,7 @@ def evaluation(lab: Lab, pair: str) -> list[Row]:
         for _ in range(4):
             lab.synchronise()
             began = time.perf_counter()
-            steps.predict(member, member.distiller.inference_model(), gang.data.test)
+            steps.predict(member, "", member.distiller.inference_model(), gang.data.test)
             steps.settle()
             lab.synchronise()
             seconds.append(time.perf_counter() - began)

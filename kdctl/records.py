@@ -33,6 +33,15 @@ class Selection(enum.StrEnum):
     BEST_TEST = "best-test"
 
 
+SHIPPED = ""
+"""Stands for the model that a run ships among the names of its models."""
+
+
+def checkpoint_name(rule: Selection, model: str = SHIPPED) -> str:
+    """Return the file name of a model of the epoch that a rule selects: 'last.pt', 'last.teacher.pt'."""
+    return f"{rule.value}.{model}.pt" if model else f"{rule.value}.pt"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitMetrics:
     """How a model does on one split."""
@@ -46,6 +55,14 @@ class SplitMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelMetrics:
+    """How a model does on the splits that a run evaluates."""
+
+    test: SplitMetrics
+    val: SplitMetrics | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochResult:
     """What one epoch of one run gave."""
 
@@ -55,8 +72,8 @@ class EpochResult:
     train_loss: float
     train_terms: Mapping[str, float]
     """The weighted terms of the loss by name: 'task', then the method's own."""
-    train_top1: float
-    """Accuracy on the augmented training samples, in percent."""
+    train_top1: float | None
+    """Accuracy on the augmented training samples, in percent; None where images have no labels."""
     test: SplitMetrics
     val: SplitMetrics | None
     seconds: float
@@ -69,6 +86,8 @@ class EpochResult:
     """What the method tells besides its losses, by name; means over the training samples."""
     device_seconds: float | None = None
     """`seconds` divided among the runs of the gang; None in what earlier versions wrote."""
+    models: Mapping[str, ModelMetrics] = field(default_factory=dict[str, ModelMetrics])
+    """How the run's other classifiers do, by name: an adapted teacher, a peer."""
     ended: str = field(default="", compare=False)
     """When its evaluation was done: UTC, ISO 8601; empty in what earlier versions wrote."""
 
@@ -111,6 +130,8 @@ class ModelFacts:
     """Parameters the method adds for training (projectors and the like)."""
     untrained: tuple[str, ...]
     """Parts of the student that no loss reaches; they are left out of the optimizer."""
+    other_parameters: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Parameters of the run's other models, by name."""
 
     @property
     def pruning_percent(self) -> float | None:
@@ -134,6 +155,8 @@ class RunResult:
     images_per_second: float
     reason: str = ""
     """Why the run did not finish (diverged, failed)."""
+    models_before: Mapping[str, ModelMetrics] = field(default_factory=dict[str, ModelMetrics])
+    """How the run's other classifiers did before the training, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

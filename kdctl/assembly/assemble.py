@@ -15,17 +15,18 @@ from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import TrainingData
+from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.member import Member
-from kdctl.engine.optim import build_optimizer
+from kdctl.engine.optim import build_optimizers
 from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Shape, models
-from kdctl.protocols.dataset import DatasetOptions
 from kdctl.protocols.distiller import Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
 
@@ -35,11 +36,14 @@ NUM_TRIED = 8
 """Images on which a teacher's copy is held against the teacher."""
 
 
-def build_data(data: SelectedData, options: DatasetOptions, device: torch.device) -> TrainingData:
-    """Put the splits on the device."""
-    normalise = Normalisation(data.mean, data.std, device)
+def build_data(data: SelectedData, plan: RunPlan, device: torch.device) -> TrainingData:
+    """Put the splits that a run reads on the device: all of them, unless its method makes its own images."""
+    normalise, method = Normalisation(data.mean, data.std, device), plan.method.options
+    generates = isinstance(method, GeneratedImages)
     return TrainingData(
-        train=TrainingSet(data.train, normalise, options, device),
+        train=GeneratedBatches(method, device)
+        if generates
+        else TrainingSet(data.train, normalise, plan.data.options, device),
         val=None if data.val is None else EvaluationSet(data.val, normalise, device),
         test=EvaluationSet(data.test, normalise, device),
     )
@@ -126,7 +130,7 @@ def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
         key=plan.key,
         seed=plan.seed,
         distiller=distiller,
-        make_optimizer=functools.partial(build_optimizer, plan.optimizer),
+        make_optimizers=functools.partial(build_optimizers, plan.optimizer),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
         folder=bench.folder(plan.key).path,
@@ -139,11 +143,13 @@ def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
 def model_facts(distiller: Distiller, teachers: Sequence[Backbone]) -> ModelFacts:
     """Count what is trained and what is shipped."""
     student = count_parameters(distiller.student)
+    others = {model.name: count_parameters(model.module) for model in distiller.models()}
     return ModelFacts(
         student_parameters=student,
         shipped_parameters=count_parameters(distiller.inference_model()),
         teacher_parameters=max(map(count_parameters, teachers), default=None),
-        projector_parameters=count_parameters(distiller) - student,
+        projector_parameters=_count_added(distiller),
+        other_parameters=others,
         untrained=_never_trained(distiller),
     )
 
@@ -153,12 +159,19 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def _count_added(distiller: Distiller) -> int:
+    """Return the parameters that are neither the student's nor those of another model of the run."""
+    models = (distiller.student, *(model.module for model in distiller.models()))
+    known = {id(parameter) for model in models for parameter in model.parameters()}
+    return sum(parameter.numel() for parameter in distiller.parameters() if id(parameter) not in known)
+
+
 def _never_trained(distiller: Distiller) -> tuple[str, ...]:
     """Name the pieces that no phase trains."""
     untrained: list[dict[str, nn.Module]] = []
     for phase in distiller.phases():
         distiller.begin(phase)
-        untrained.append(distiller.untrained_pieces())
+        untrained.append(distiller.frozen_modules())
     return tuple(name for name in untrained[0] if all(name in pieces for pieces in untrained))
 
 

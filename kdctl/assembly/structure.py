@@ -171,7 +171,7 @@ def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
         epochs=span.epochs,
         matches=tuple(_matched(distiller, match) for match in distiller.matches()),
         reads_teacher_logits=bool(distiller.setup.teachers) and distiller.reads_teacher_logits,
-        untrained=tuple(distiller.untrained_pieces()),
+        untrained=tuple(distiller.frozen_modules()),
     )
 
 
@@ -181,6 +181,6 @@ def _matched(distiller: Distiller, match: Match) -> MatchedTaps:
         student=match.student,
         student_shape=distiller.student.tap_shapes[match.student],
         teacher=teacher,
-        teacher_shape=distiller.setup.teacher.tap_shapes[teacher],
+        teacher_shape=distiller.setup.teachers[match.teacher_index].tap_shapes[teacher],
         weight=match.weight,
     )

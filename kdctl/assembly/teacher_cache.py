@@ -41,7 +41,7 @@ def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Ben
         KdctlError: a table is asked for and cannot be had.
     """
     choice = bench.teacher_cache
-    if not gang.teachers or choice == "off":
+    if not gang.teachers or not gang.data.train.num_views or choice == "off":
         return None
     name = _name(gang, plan, checkpoints)
     known = bench.tables.get(name)

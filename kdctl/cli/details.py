@@ -98,10 +98,13 @@ def _curves(epochs: Sequence[EpochResult]) -> Lines:
         return
     curves = {
         "train loss": [epoch.train_loss for epoch in epochs],
-        "train top-1": [epoch.train_top1 for epoch in epochs],
+        "train top-1": [epoch.train_top1 for epoch in epochs if epoch.train_top1 is not None],
         "val top-1": [epoch.val.top1 for epoch in epochs if epoch.val is not None],
         "test top-1": [epoch.test.top1 for epoch in epochs],
     }
+    for model in dict.fromkeys(name for epoch in epochs for name in epoch.models):
+        found = [epoch.models[model] for epoch in epochs if model in epoch.models]
+        curves[f"{model} test top-1"] = [metrics.test.top1 for metrics in found]
     for metric in dict.fromkeys(name for epoch in epochs for name in epoch.metrics):
         curves[metric] = [epoch.metrics[metric] for epoch in epochs if metric in epoch.metrics]
     if phases := list(dict.fromkeys(epoch.phase for epoch in epochs if epoch.phase)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from kdctl.engine.batches import EpochOrder, EvaluationSet, TrainingSet
 from kdctl.engine.device import Compute, Graphs
 from kdctl.engine.frozen import widened
+from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.member import Member
 from kdctl.engine.table_filler import TableFiller, TableReader
 from kdctl.engine.teacher_lookahead import ChunkReader, Chunks
@@ -27,7 +28,7 @@ SAVE_STATE_SECONDS = 60.0
 class TrainingData:
     """The splits on the device."""
 
-    train: TrainingSet
+    train: TrainingSet | GeneratedBatches
     val: EvaluationSet | None
     test: EvaluationSet
 
@@ -60,7 +61,7 @@ class Gang:
 
     def reads(self) -> tuple[TeacherReads, ...]:
         """Return what the active members read of each teacher."""
-        distillers = [member.distiller for member in self.active]
+        distillers = [member.distiller for member in self.active if not member.generates]
         return tuple(
             TeacherReads(
                 taps=tuple(
@@ -78,6 +79,14 @@ class Gang:
             teacher.observe(images, wanted.taps, with_logits=wanted.logits)
             for teacher, wanted in zip(self.teachers, reads, strict=True)
         )
+
+    def outputs_for(self, member: Member, images: Tensor) -> tuple[Outputs, ...]:
+        """Return the teacher outputs that one member reads, on images that it made, in fp32."""
+        distiller = member.distiller
+        reads = tuple(
+            TeacherReads(taps=taps, logits=distiller.reads_teacher_logits) for taps in distiller.teacher_taps
+        )
+        return widened(self.run_teachers(images, reads))
 
     def teacher_outputs(self, images: Tensor) -> tuple[Outputs, ...]:
         """Return the teacher outputs on images that any member reads, in fp32."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kdctl.engine.batches import EpochOrder, EvaluationSet
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
+from kdctl.engine.optim import GroupOptimizer
 from kdctl.engine.recorded_inputs import WARM_UP_RUNS, CannotRecordError, RecordedInputs, first_line
 from kdctl.engine.recorded_work import RecordedEvaluation, RecordedStep
 from kdctl.engine.streams import Stream, Streams, Work
@@ -40,7 +41,7 @@ class _RecordedMember:
     member: Member
     stream: Stream
     step: RecordedStep
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[GroupOptimizer, ...]
     """Of the phase that the records are of."""
     steps: dict[int, Work] = field(default_factory=dict[int, Work])
     """By the number of images in the batch."""
@@ -105,15 +106,17 @@ class GraphedSteps:
         for member in members:  # the next batch goes where they read this one
             self._inputs.stream.wait_for(self._entries[id(member)].stream)
 
-    def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
-        """Replay the evaluation of what a member would ship; return where its logits [N, K] will lie."""
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+        """Replay the evaluation of a member's model; return where its logits [N, K] will lie."""
         entry = self._entries[id(member)]
         entry.stream.wait_for(self._streams.current())
         found = next(
-            (evaluation for evaluation in entry.evaluations if evaluation[0].fits(model, images)), None
+            (evaluation for evaluation in entry.evaluations if evaluation[0].fits(name, model, images)), None
         )
         if found is None:
-            found = self._record_evaluation(entry, RecordedEvaluation(model, images, self._gang.compute))
+            found = self._record_evaluation(
+                entry, RecordedEvaluation(name, model, images, self._gang.compute)
+            )
         evaluation, work = found
         entry.stream.run(functools.partial(evaluation.copy_weights, model))
         entry.stream.run(work)
@@ -134,7 +137,7 @@ class GraphedSteps:
 
     def _is_new(self, member: Member) -> bool:
         entry = self._entries.get(id(member))
-        return entry is None or entry.optimizer is not member.optimizer
+        return entry is None or entry.optimizers is not member.optimizers
 
     def _record(self, members: list[Member], order: EpochOrder) -> None:
         """Record whole and last batch: what all share, then every member, on a real batch."""
@@ -146,7 +149,7 @@ class GraphedSteps:
                 member=member,
                 stream=streams.get(id(member)) or self._streams.open(),
                 step=RecordedStep(member, self._inputs.batches, gang),
-                optimizer=member.optimizer,
+                optimizers=member.optimizers,
             )
             for member in members
         }

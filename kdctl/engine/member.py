@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdctl.engine.batch_counters import BatchCounters
 from kdctl.engine.device import Compute
-from kdctl.engine.optim import set_learning_rate
+from kdctl.engine.optim import GroupOptimizer, set_learning_rate
 from kdctl.engine.phases import Span, divide, span_at
 from kdctl.engine.seeds import derive
 from kdctl.engine.selection import winning_rules
 from kdctl.engine.sums import EpochSums
 from kdctl.protocols.backbone import Outputs
-from kdctl.protocols.distiller import Batch, Distiller, Step
+from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
+from kdctl.protocols.step import Batch, Losses, Step, Update
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.optimization import Schedule
-from kdctl.records import EpochResult, Selected, Selection, SplitMetrics
+from kdctl.records import EpochResult, ModelMetrics, Selected, Selection
+
+RunTeachers = Callable[[Tensor], tuple[Outputs, ...]]
+"""Returns what a member reads of its teachers on images [B, 3, H, W] that it made itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Where a step stands in the schedules."""
+
+    progress: float
+    """From 0 at the first step of the phase to 1 after its last."""
+    learning_rate: float
+    """The recipe's."""
+    group_rates: tuple[float, ...]
+    """The learning rate of each of the member's optimizers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInputs:
+    """What a member is given for a step, all of it on the device."""
+
+    batch: Batch
+    teachers: tuple[Outputs, ...]
+    progress: Tensor
+    """0-dim."""
+    learning_rate: Tensor
+    """0-dim: the recipe's."""
 
 
 @dataclass(kw_only=True)
@@ -31,7 +60,7 @@ class Member:
     key: str
     seed: int
     distiller: Distiller
-    make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    make_optimizers: Callable[[Sequence[ParameterGroup]], tuple[GroupOptimizer, ...]]
     """Called at the beginning of each phase, with what it trains."""
     schedule: Schedule
     learning_rate: float
@@ -46,8 +75,12 @@ class Member:
     """Steps of the running epoch that are complete."""
     spans: tuple[Span, ...] = field(init=False)
     """Its phases, in their order."""
-    optimizer: torch.optim.Optimizer = field(init=False)
-    """Of the running phase."""
+    optimizers: tuple[GroupOptimizer, ...] = field(init=False)
+    """Of the running phase, one for each parameter group."""
+    prepared_epochs: int = 0
+    """How many epochs have had their preparation (`Distiller.prepare_epoch`)."""
+    models_before: dict[str, ModelMetrics] = field(default_factory=dict[str, ModelMetrics])
+    """How the other classifiers of the run did before the training, by name."""
     sums: EpochSums = field(init=False)
     """Of the running epoch."""
     epoch_seconds: float = 0.0
@@ -66,10 +99,13 @@ class Member:
     """The student's forward pass as it runs."""
     left: bool = False
     """Whether the run was taken out of its gang: someone else trains it now."""
+    generates: bool = field(init=False)
+    """Whether the method makes its own training images."""
 
     def __post_init__(self) -> None:
         """Start the first phase, and the sums on the device the weights are on."""
         self.counters = BatchCounters(self.distiller)
+        self.generates = isinstance(self.distiller.config, GeneratedImages)
         self.spans = divide(self.distiller.phases(), self.schedule.epochs)
         self._begin_phase()
 
@@ -85,42 +121,103 @@ class Member:
         if self.span is not before:
             self._begin_phase()
 
-    def update(self, batch: Batch, teachers: tuple[Outputs, ...], num_steps: int, compute: Compute) -> None:
-        """Train on one batch of an epoch of `num_steps`."""
-        rate, share = self.pace(self.step, num_steps)
-        set_learning_rate(self.optimizer, rate)
-        self.reseed()
-        # Filled on the device: a copy from the host would wait for it.
-        progress = torch.full((), share, device=batch.labels.device)
-        self.learn(batch, teachers, progress, compute)
-        self.advance(len(batch.labels))
+    @property
+    def classifiers(self) -> tuple[NamedModel, ...]:
+        """The other models of the run that are evaluated."""
+        return tuple(model for model in self.distiller.models() if model.is_classifier)
 
-    def pace(self, step: int, num_steps: int) -> tuple[float, float]:
-        """Return learning rate and progress at a step of the running epoch."""
+    def maybe_prepare_epoch(self) -> None:
+        """Let the method prepare the running epoch, unless it did so before the run was resumed."""
+        if self.prepared_epochs > self.epoch:
+            return
+        self.distiller.setup.rng.manual_seed(derive(self.seed, "prepare", self.epoch))
+        self.distiller.prepare_epoch(first_of_phase=self.epoch == self.span.first)
+        self.prepared_epochs = self.epoch + 1
+
+    def update(
+        self,
+        batch: Batch,
+        teachers: tuple[Outputs, ...],
+        num_steps: int,
+        compute: Compute,
+        run_teachers: RunTeachers,
+    ) -> None:
+        """Take one eager step of an epoch of `num_steps`."""
+        pace = self.pace(self.step, num_steps)
+        for part, rate in zip(self.optimizers, pace.group_rates, strict=True):
+            set_learning_rate(part.optimizer, rate)
+        self.reseed()
+        device = batch.images.device
+        inputs = StepInputs(
+            batch=batch,
+            teachers=teachers,
+            # Filled on the device: a copy from the host would wait for it.
+            progress=torch.full((), pace.progress, device=device),
+            learning_rate=torch.full((), pace.learning_rate, device=device),
+        )
+        self.learn(inputs, compute, run_teachers)
+        self.advance(len(batch.images))
+
+    def pace(self, step: int, num_steps: int) -> Pace:
+        """Return learning rates and progress at a step of the running epoch."""
         position = self.epoch + step / num_steps
-        rate = self.learning_rate * self.span.rate_factor(self.schedule, position)
-        return rate, self.span.share_done(position)
+        factor = self.span.rate_factor(self.schedule, position)
+        return Pace(
+            progress=self.span.share_done(position),
+            learning_rate=self.learning_rate * factor,
+            group_rates=tuple(part.learning_rate * factor for part in self.optimizers),
+        )
 
     def reseed(self) -> None:
         """Set the method's random numbers for the next step."""
         self.distiller.setup.rng.manual_seed(derive(self.seed, "method", self.epoch, self.step))
 
-    def learn(self, batch: Batch, teachers: tuple[Outputs, ...], progress: Tensor, compute: Compute) -> None:
+    def learn(self, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers) -> None:
         """Do the work of one step on the device; the same work each time, so that it can be recorded."""
+        for update in self.distiller.updates():
+            for repeat in range(update.repeats):
+                step, losses = self.forward(update, inputs, compute, run_teachers)
+                self._backward(update, losses)
+                self.distiller.after_update(step)
+                self.sums.add(losses, step.batch, update, repeat=repeat)
+
+    def forward(
+        self, update: Update, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers
+    ) -> tuple[Step, Losses]:
+        """Run the student, and the method on the outputs of student and teachers."""
         distiller = self.distiller
         if self._observe is None:
             self._observe = compute.translated(distiller.student.observe)
+        batch, teachers = inputs.batch, inputs.teachers
         with compute.arithmetic(), self.counters.resting():
-            student = self._observe(
-                batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
+            if self.generates:
+                batch = distiller.make_batch(update)
+                teachers = run_teachers(batch.images) if update.reads else ()
+            student = Outputs(logits=None)
+            if update.reads:
+                student = self._observe(
+                    batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
+                )
+            step = Step(
+                batch=batch,
+                student=student,
+                teachers=teachers,
+                progress=inputs.progress,
+                learning_rate=inputs.learning_rate,
+                update=update,
             )
-            step = Step(batch=batch, student=student, teachers=teachers, progress=progress)
-            losses = distiller.losses(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.total())
-        self.optimizer.step()
-        distiller.after_update(step)
-        self.sums.add(losses, batch.labels)
+            return step, distiller.losses(step)
+
+    def _backward(self, update: Update, losses: Losses) -> None:
+        """Train the parameter groups of an update."""
+        optimizers = [part for part in self.optimizers if update.groups is None or part.name in update.groups]
+        for part in optimizers:
+            part.optimizer.zero_grad(set_to_none=True)
+        # Other groups get no gradient, though the loss may depend on them.
+        inputs = None if update.groups is None else [p for part in optimizers for p in part.parameters()]
+        torch.autograd.backward(losses.total(), inputs=inputs)
+        for part in optimizers:
+            part.optimizer.step()
 
     def advance(self, num_images: int) -> None:
         """Count a step over `num_images` as complete."""
@@ -130,7 +227,7 @@ class Member:
 
     def changing(self) -> list[Tensor]:
         """Return all tensors that a step changes in place, as far as they exist yet."""
-        states = self.optimizer.state.values()
+        states = [state for part in self.optimizers for state in part.optimizer.state.values()]
         return [
             *self.distiller.parameters(),
             *self.distiller.buffers(),
@@ -138,12 +235,14 @@ class Member:
             *self.sums.tensors(),
         ]
 
-    def result(self, test: SplitMetrics, val: SplitMetrics | None, *, num_sharing: int = 1) -> EpochResult:
+    def result(
+        self, shipped: ModelMetrics, others: Mapping[str, ModelMetrics], *, num_sharing: int = 1
+    ) -> EpochResult:
         """Return the numbers of the running epoch, which has had its last step and its evaluation.
 
         Args:
-            test: how the model does on the test split.
-            val: the same on the validation split.
+            shipped: how the model does that would be shipped.
+            others: how the run's other classifiers do, by name.
             num_sharing: how many runs shared the device.
         """
         terms, train_top1 = self.sums.means()
@@ -155,8 +254,9 @@ class Member:
             train_terms=terms,
             train_top1=train_top1,
             metrics=self.sums.metrics(),
-            test=test,
-            val=val,
+            test=shipped.test,
+            val=shipped.val,
+            models=dict(others),
             seconds=self.epoch_seconds,
             device_seconds=self.epoch_seconds / num_sharing,
             images_per_second=self.sums.images / self.epoch_seconds,
@@ -179,6 +279,9 @@ class Member:
 
     def _begin_phase(self) -> None:
         self.distiller.begin(self.span.phase)
-        trained = [parameter for parameter in self.distiller.parameters() if parameter.requires_grad]
-        self.optimizer = self.make_optimizer(trained)
+        groups = self.distiller.optimized()
+        self.optimizers = self.make_optimizers(groups)
+        named = {name for update in self.distiller.updates() for name in update.groups or ()}
+        if unknown := named - {group.name for group in groups}:
+            raise ValueError(f"an update names unknown parameter groups: {', '.join(sorted(unknown))}")
         self.sums = EpochSums(next(self.distiller.parameters()).device)

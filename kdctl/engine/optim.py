@@ -7,14 +7,57 @@ step is one fused kernel that reads it, so that a recorded step can be replayed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdctl.protocols.distiller import ParameterGroup
 from kdctl.recipe.component import Spec
 from kdctl.recipe.optimization import AdamW, Sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOptimizer:
+    """The optimizer of one parameter group."""
+
+    name: str
+    """Of the group."""
+    optimizer: torch.optim.Optimizer
+    learning_rate: float
+    """Before the schedule."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what it trains."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def build_optimizers(
+    spec: Spec, groups: Sequence[ParameterGroup], *, recordable: bool | None = None
+) -> tuple[GroupOptimizer, ...]:
+    """Return an optimizer for each group that has parameters: its own, or else the one that `spec` describes.
+
+    Args:
+        spec: the recipe's optimizer.
+        groups: what to train.
+        recordable: as in `build_optimizer`.
+    """
+    return tuple(_build_group(spec, group, recordable) for group in groups if group.parameters)
+
+
+def _build_group(spec: Spec, group: ParameterGroup, recordable: bool | None) -> GroupOptimizer:
+    chosen = group.optimizer or spec
+    if group.weight_decay is not None:
+        options = dataclasses.replace(chosen.options, weight_decay=group.weight_decay)
+        chosen = dataclasses.replace(chosen, options=options)
+    return GroupOptimizer(
+        name=group.name,
+        optimizer=build_optimizer(chosen, group.parameters, recordable=recordable),
+        learning_rate=chosen.options.learning_rate * group.learning_rate_scale,
+    )
 
 
 def build_optimizer(

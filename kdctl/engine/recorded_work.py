@@ -18,7 +18,7 @@ from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
 from kdctl.engine.gang import Gang
-from kdctl.engine.member import Member
+from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import copy_learning_rate
 from kdctl.engine.table_filler import TableFiller
 from kdctl.engine.teacher_lookahead import TeacherLookahead
@@ -74,21 +74,27 @@ class RecordedStep:
         self._batches = batches
         self._compute = gang.compute
         self._num_steps = gang.data.train.num_steps
-        self._pace = torch.zeros(self._num_steps, 2, device=gang.compute.device)
-        """Learning rate and progress at each step of the epoch."""
+        self._run_teachers = functools.partial(gang.outputs_for, member)
+        num_columns = 2 + len(member.optimizers)
+        self._paces = torch.zeros(self._num_steps, num_columns, device=gang.compute.device)
+        """At each step of the epoch: progress, the recipe's learning rate, that of each optimizer."""
         self._before = [(tensor, tensor.detach().clone()) for tensor in member.changing()]
 
     def begin_epoch(self) -> None:
         """Write the epoch's learning rates and progress into the table on the device."""
-        pace = [self._member.pace(step, self._num_steps) for step in range(self._num_steps)]
-        self._pace.copy_(torch.tensor(pace))
+        paces = [self._member.pace(step, self._num_steps) for step in range(self._num_steps)]
+        rows = [(pace.progress, pace.learning_rate, *pace.group_rates) for pace in paces]
+        self._paces.copy_(torch.tensor(rows))
 
     def learn(self, size: int) -> None:
         """Train on the current batch, of `size` images."""
         batch, teachers = self._batches.seen(size)
-        rate, progress = self._pace.index_select(0, self._batches.counter)[0].unbind()
-        copy_learning_rate(self._member.optimizer, rate)
-        self._member.learn(batch, teachers, progress, self._compute)
+        row = self._paces.index_select(0, self._batches.counter)[0]
+        progress, learning_rate, *rates = row.unbind()
+        for part, rate in zip(self._member.optimizers, rates, strict=True):
+            copy_learning_rate(part.optimizer, rate)
+        inputs = StepInputs(batch=batch, teachers=teachers, progress=progress, learning_rate=learning_rate)
+        self._member.learn(inputs, self._compute, self._run_teachers)
 
     @torch.no_grad()
     def undo_warm_up(self) -> None:
@@ -99,14 +105,16 @@ class RecordedStep:
         for tensor in self._member.changing():
             if id(tensor) not in known:
                 tensor.zero_()
-        self._member.optimizer.zero_grad(set_to_none=True)
+        for part in self._member.optimizers:
+            part.optimizer.zero_grad(set_to_none=True)
 
 
 class RecordedEvaluation:
     """The evaluation of one model of a member on one split."""
 
-    def __init__(self, model: nn.Module, images: EvaluationSet, compute: Compute) -> None:
-        """Evaluate `model`, most of whose weights are the very tensors that are trained."""
+    def __init__(self, name: str, model: nn.Module, images: EvaluationSet, compute: Compute) -> None:
+        """Evaluate the member's model called `name`; most of its weights are the tensors that are trained."""
+        self._name = name
         self._model = model
         self._images = images
         self._compute = compute
@@ -117,9 +125,10 @@ class RecordedEvaluation:
         """Predict every image of the split."""
         self.logits = predict(self._model, self._images, self._compute)
 
-    def fits(self, model: nn.Module, images: EvaluationSet) -> bool:
-        """Say whether the record can evaluate `model`: it is built alike, and the split is the same."""
-        return images is self._images and _shapes(model) == _shapes(self._model)
+    def fits(self, name: str, model: nn.Module, images: EvaluationSet) -> bool:
+        """Say whether the record can evaluate `model`: of the same name, built alike, on the same split."""
+        same = name == self._name and images is self._images
+        return same and _shapes(model) == _shapes(self._model)
 
     @torch.no_grad()
     def copy_weights(self, model: nn.Module) -> None:

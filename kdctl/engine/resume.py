@@ -17,7 +17,7 @@ from kdctl.engine.checkpoint import (
 )
 from kdctl.engine.member import Member
 from kdctl.engine.optim import restore_optimizer
-from kdctl.records import Selected
+from kdctl.records import ModelMetrics, Selected
 from kdctl.serialization import from_tree, to_tree
 
 RESUME_FILE = "resume.pt"
@@ -26,7 +26,10 @@ RESUME_FILE = "resume.pt"
 PREVIOUS_FILE = "resume.prev.pt"
 """The state that was saved before it, should it turn out to be damaged."""
 
-FORMAT = "kdctl-state-1"
+FORMAT = "kdctl-state-2"
+
+_FORMAT_1 = "kdctl-state-1"
+"""Of version 0.1, which had one optimizer for each run."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +48,9 @@ def state_of(member: Member) -> dict[str, Any]:
             "epoch": member.epoch,
             "step": member.step,
             "distiller": dict(member.distiller.state_dict()),
-            "optimizer": member.optimizer.state_dict(),
+            "optimizers": {part.name: part.optimizer.state_dict() for part in member.optimizers},
+            "prepared_epochs": member.prepared_epochs,
+            "models_before": to_tree(member.models_before),
             "sums": member.sums.state(),
             "epoch_seconds": member.epoch_seconds,
             "train_seconds": member.train_seconds,
@@ -92,6 +97,8 @@ def discard_state(folder: Path) -> None:
 def _load(member: Member, path: Path) -> bool:
     try:
         state, _ = read(path)
+        if state.get("format") == _FORMAT_1:
+            state = _upgraded(member, state)
         if state.get("format") != FORMAT:
             return False
         load_weights(member.distiller, state["distiller"], path)
@@ -103,7 +110,19 @@ def _load(member: Member, path: Path) -> bool:
 
 def _restore(member: Member, state: Mapping[str, Any]) -> None:
     member.stand_at(state["epoch"], state["step"])
-    restore_optimizer(member.optimizer, state["optimizer"])
+    for part in member.optimizers:
+        restore_optimizer(part.optimizer, state["optimizers"][part.name])
+    member.prepared_epochs = state["prepared_epochs"]
+    member.models_before = {
+        name: from_tree(ModelMetrics, tree) for name, tree in state["models_before"].items()
+    }
     member.sums.restore(state["sums"])
     member.epoch_seconds, member.train_seconds = state["epoch_seconds"], state["train_seconds"]
     member.selected = {rule: from_tree(Selected, tree) for rule, tree in state["selected"].items()}
+
+
+def _upgraded(member: Member, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state of version 0.1 in today's format."""
+    (only,) = (part.name for part in member.optimizers)
+    added = {"optimizers": {only: state["optimizer"]}, "prepared_epochs": 0, "models_before": {}}
+    return {**state, **added, "format": FORMAT}

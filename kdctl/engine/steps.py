@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -26,8 +27,15 @@ class Steps(Protocol):
         """Queue the next step of every active member; the device may still work on it afterwards."""
         ...
 
-    def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
-        """Queue the evaluation of what a member would ship; return where its logits [N, K] will lie."""
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+        """Queue the evaluation of a member's model; return where its logits [N, K] will lie.
+
+        Args:
+            member: whose model it is.
+            name: of the model within the run; empty for the one that would be shipped.
+            model: the model as it is now.
+            images: the split.
+        """
         ...
 
     def settle(self) -> None:
@@ -65,9 +73,10 @@ class EagerSteps:
         known = self._reader.outputs(members[0].step) if self._reader else None
         teachers = gang.teacher_outputs(batch.images) if known is None else widened(known)
         for member in members:
-            member.update(batch, teachers, train.num_steps, gang.compute)
+            run_teachers = functools.partial(gang.outputs_for, member)
+            member.update(batch, teachers, train.num_steps, gang.compute, run_teachers)
 
-    def predict(self, member: Member, model: nn.Module, images: EvaluationSet) -> Tensor:
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
         """Return the logits [N, K]."""
         return predict(model, images, self._gang.compute)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdctl.engine.batches import TrainingSet
+from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.teacher_outputs import (
     KeptRows,
     OutputName,
@@ -90,7 +91,7 @@ def row_bytes(reads: Sequence[TeacherReads], outputs: Sequence[Outputs]) -> int:
 
 @torch.no_grad()
 def rows_are_independent(
-    train: TrainingSet, reads: Sequence[TeacherReads], run_teachers: RunTeachers
+    train: TrainingSet | GeneratedBatches, reads: Sequence[TeacherReads], run_teachers: RunTeachers
 ) -> bool:
     """Try whether an image gets the same bits, in the same layout, at another place among others.
 

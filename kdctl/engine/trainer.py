@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import require_graphs
-from kdctl.engine.evaluate import split_metrics
+from kdctl.engine.evaluate import predict, split_metrics
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.member import Member
@@ -24,7 +24,7 @@ from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.streams import CudaStreams
 from kdctl.engine.writer import BackgroundWriter
-from kdctl.records import EpochResult, Selection, SplitMetrics
+from kdctl.records import SHIPPED, EpochResult, ModelMetrics, Selection, checkpoint_name
 
 
 class Observer(Protocol):
@@ -56,6 +56,7 @@ def begin_epoch(gang: Gang, steps: Steps) -> Steps:
     """Make ready for the running epoch of a gang; return plain steps where these cannot be recorded."""
     for member in gang.active:
         member.distiller.train()  # an evaluation left parts of it in eval mode
+        member.maybe_prepare_epoch()
     try:
         steps.begin_epoch()
     except CannotRecordError as error:
@@ -117,6 +118,8 @@ class _Training:
     def train_epoch(self, stop: Callable[[], bool]) -> bool:
         """Take the steps that are left of the running epoch; False when `stop` said so."""
         gang = self.gang
+        for member in gang.active:
+            self._maybe_evaluate_before(member)
         self.steps = begin_epoch(gang, self.steps)
         for member in gang.active:
             member.execution = self.steps.executed_as(member)
@@ -135,16 +138,19 @@ class _Training:
         self.steps.settle()
         for member in members:
             member.counters.settle()
-        models = [member.distiller.inference_model() for member in members]
-        answers = [self._answers(member, model) for member, model in zip(members, models, strict=True)]
+        models = [_models(member) for member in members]
+        logits = [
+            {name: self._logits(member, name, model) for name, model in named.items()}
+            for member, named in zip(members, models, strict=True)
+        ]
         self.steps.settle()
-        scores = [_scores(logits, data) for logits in answers]
+        metrics = [{name: _metrics(both, data) for name, both in named.items()} for named in logits]
         self._lap()
-        for member, model, (test, val) in zip(members, models, scores, strict=True):
-            result = member.result(test, val, num_sharing=len(members))
+        for member, named, found in zip(members, models, metrics, strict=True):
+            result = member.result(found.pop(SHIPPED), found, num_sharing=len(members))
             member.diverged = _divergence(result)
             if not member.diverged:
-                self._record(member, result, model)
+                self._record(member, result, named)
 
     def save_states(self) -> None:
         """Save where every member stands; the files are written after those handed in before."""
@@ -154,20 +160,31 @@ class _Training:
             self.writer.write(functools.partial(write_state, member.folder, state_of(member)))
         self._saved_at = time.perf_counter()
 
-    def _answers(self, member: Member, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    def _maybe_evaluate_before(self, member: Member) -> None:
+        """Evaluate the other classifiers of a run that has not taken a step yet."""
+        if (member.epoch, member.step) != (0, 0):
+            return
+        data, compute = self.gang.data, self.gang.compute
+        for model in member.classifiers:
+            test = predict(model.module, data.test, compute)
+            val = None if data.val is None else predict(model.module, data.val, compute)
+            member.models_before[model.name] = _metrics((test, val), data)
+
+    def _logits(self, member: Member, name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return where a model's logits on test and validation split will lie."""
         test, val = self.gang.data.test, self.gang.data.val
-        predict = self.steps.predict
-        return predict(member, model, test), None if val is None else predict(member, model, val)
+        queue = functools.partial(self.steps.predict, member, name, model)
+        return queue(test), None if val is None else queue(val)
 
-    def _record(self, member: Member, result: EpochResult, model: nn.Module) -> None:
+    def _record(self, member: Member, result: EpochResult, models: dict[str, nn.Module]) -> None:
         rules = member.close_epoch(result)
         is_last = member.epoch == self.gang.num_epochs
         kept = [rule for rule in rules if is_last or rule is not Selection.LAST]
-        if kept:
+        others = {model.name: model.module for model in member.distiller.models()}
+        for name, model in {**models, **others}.items() if kept else ():
             content = model_content(model, member.plan)
             for rule in kept:
-                path = member.folder / f"{rule.value}.pt"
+                path = member.folder / checkpoint_name(rule, name)
                 self.writer.write(functools.partial(write, path, content))
         self.observer.epoch_done(member, result)
 
@@ -179,15 +196,19 @@ class _Training:
         self._lap_began = now
 
 
-def _scores(
-    logits: tuple[Tensor, Tensor | None], data: TrainingData
-) -> tuple[SplitMetrics, SplitMetrics | None]:
+def _models(member: Member) -> dict[str, nn.Module]:
+    """Return the models of a run that are evaluated by name: the shipped one, and the other classifiers."""
+    others = {model.name: model.module for model in member.classifiers}
+    return {SHIPPED: member.distiller.inference_model(), **others}
+
+
+def _metrics(logits: tuple[Tensor, Tensor | None], data: TrainingData) -> ModelMetrics:
     """Return what logits on test and validation split say."""
     test, val = logits
-    test_metrics = split_metrics(test, data.test.labels)
-    if data.val is None or val is None:
-        return test_metrics, None
-    return test_metrics, split_metrics(val, data.val.labels)
+    return ModelMetrics(
+        test=split_metrics(test, data.test.labels),
+        val=None if data.val is None or val is None else split_metrics(val, data.val.labels),
+    )
 
 
 def _divergence(result: EpochResult) -> str:
@@ -197,8 +218,11 @@ def _divergence(result: EpochResult) -> str:
     losses of the evaluation count as well.
     """
     losses = {f"the loss '{name}'": value for name, value in result.train_terms.items()}
-    losses["the loss on the test split"] = result.test.loss
-    if result.val is not None:
-        losses["the loss on the validation split"] = result.val.loss
+    shipped = ModelMetrics(test=result.test, val=result.val)
+    for name, metrics in {SHIPPED: shipped, **result.models}.items():
+        whose = f" of '{name}'" if name else ""
+        losses[f"the loss{whose} on the test split"] = metrics.test.loss
+        if metrics.val is not None:
+            losses[f"the loss{whose} on the validation split"] = metrics.val.loss
     bad = next((name for name, value in losses.items() if not math.isfinite(value)), None)
     return f"{bad} is not finite in epoch {result.epoch}" if bad else ""

@@ -36,7 +36,16 @@ from kdctl.execution.journal import Journal
 from kdctl.execution.lease import Lease
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import Environment, EpochResult, ModelFacts, RunResult, RunState, Selection
+from kdctl.records import (
+    SHIPPED,
+    Environment,
+    EpochResult,
+    ModelFacts,
+    RunResult,
+    RunState,
+    Selection,
+    checkpoint_name,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +207,7 @@ class GangRun:
         compute = build_compute(first, device)
         prepare(compute, bench.num_threads)
         selected = planned_data(first, bench.library)
-        data = build_data(selected, first.data.options, device)
+        data = build_data(selected, first, device)
         sizes = sizes_of(selected)
         for plan in self.plans:
             require_memory(plan, sizes, device)
@@ -252,7 +261,8 @@ class GangRun:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
         result = self._result(member, state, data)
         folder = self.trainer.bench.folder(member.key)
-        names = [f"{rule.value}.pt" for rule in Selection]
+        models = [SHIPPED, *(model.name for model in member.distiller.models())]
+        names = [checkpoint_name(rule, model) for rule in Selection for model in models]
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
         self.trainer.journal.settled(member.key, result, artifacts)
         discard_state(folder.path)
@@ -269,6 +279,7 @@ class GangRun:
             train_seconds=member.train_seconds,
             images_per_second=images / member.train_seconds if member.train_seconds else 0.0,
             reason=member.diverged,
+            models_before=dict(member.models_before),
         )
 
     def _interrupt(self, member: Member) -> None:

@@ -80,9 +80,9 @@ class FeaturesFirst(Distiller):
             logits=step.student.require_logits(),
         )
 
-    def untrained_pieces(self) -> dict[str, nn.Module]:
+    def frozen_modules(self) -> dict[str, nn.Module]:
         """Return what follows the last compared tap in the first phase, the connectors in the second."""
-        return super().untrained_pieces() if self.compares else self.connectors()
+        return super().frozen_modules() if self.compares else self.connectors()
 
     @property
     def compares(self) -> bool:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.protocols.distiller import Step
 from kdctl.recipe.component import tunable
 
@@ -35,7 +36,7 @@ def task_term(weights: SeveralTeachers, step: Step) -> Tensor | None:
     if weights.ce_weight == 0:
         return None
     logits = step.student.require_logits()
-    return weights.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+    return weights.ce_weight * label_loss(logits, step.batch)
 
 
 def log_probabilities(step: Step, temperature: float = 1.0) -> Tensor:

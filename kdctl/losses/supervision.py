@@ -11,8 +11,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.protocols.distiller import Step
 
@@ -47,7 +47,7 @@ def task_term(weights: Supervision, step: Step) -> Tensor | None:
     if weights.ce_weight == 0:
         return None
     logits = step.student.require_logits()
-    return weights.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+    return weights.ce_weight * label_loss(logits, step.batch)
 
 
 def prediction_terms(weights: Supervision, step: Step) -> dict[str, Tensor]:

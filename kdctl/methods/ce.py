@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch.nn import functional
-
+from kdctl.losses.labels import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 
 
@@ -16,4 +15,4 @@ class CrossEntropy(Distiller):
     def losses(self, step: Step) -> Losses:
         """Return the mean cross-entropy of the batch."""
         logits = step.student.require_logits()
-        return Losses(task=functional.cross_entropy(logits.float(), step.batch.labels), logits=logits)
+        return Losses(task=label_loss(logits, step.batch), logits=logits)

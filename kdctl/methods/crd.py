@@ -151,7 +151,7 @@ class ContrastiveRepresentationDistillation(Distiller):
         ):
             bank.renew(index, embeddings, self.config.bank_momentum)
             bank.log_mean.copy_(log_mean)
-        self.labels.index_copy_(0, index, step.batch.labels)
+        self.labels.index_copy_(0, index, step.batch.hard_labels())
 
     def _contrast(self, step: Step, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the sum of both contrasts of embeddings [B, D] of length 1."""
@@ -160,7 +160,7 @@ class ContrastiveRepresentationDistillation(Distiller):
         samples = torch.cat([index[:, None], negatives], dim=1)
         weights = None
         if config.negatives == "other-classes":
-            weights = weights_of_counted(self.labels[negatives] != step.batch.labels[:, None])
+            weights = weights_of_counted(self.labels[negatives] != step.batch.hard_labels()[:, None])
         of_student = self.student_bank.scores(teacher, samples, config.contrast_temperature)
         of_teacher = self.teacher_bank.scores(student, samples, config.contrast_temperature)
         normalisations = (

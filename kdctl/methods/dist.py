@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
@@ -92,7 +92,7 @@ class StrongerTeacher(Distiller):
         teacher = (teacher_logits.float() / config.temperature).softmax(dim=1)
         task, transfer = None, dict[str, Tensor]()
         if config.ce_weight > 0:
-            task = config.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+            task = config.ce_weight * label_loss(logits, step.batch)
         if config.beta > 0:
             transfer["inter"] = config.beta * square * correlation_distance(student, teacher)
         if config.gamma > 0:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
-from torch.nn import functional
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
+from kdctl.losses.labels import label_loss
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
@@ -63,13 +63,13 @@ class DecoupledKnowledgeDistillation(Distiller):
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and both parts of the divergence."""
-        config, labels = self.config, step.batch.labels
+        config, labels = self.config, step.batch.hard_labels()
         logits, teacher_logits = step.student.require_logits(), step.teachers[0].require_logits()
         growth = linear_warmup(step.progress, config.warmup_share)
         parts = {"tckd": (config.alpha, target_class_kl), "nckd": (config.beta, other_classes_kl)}
         task = None
         if config.ce_weight > 0:
-            task = config.ce_weight * functional.cross_entropy(logits.float(), labels)
+            task = config.ce_weight * label_loss(logits, step.batch)
         return Losses(
             task=task,
             transfer={

@@ -107,7 +107,7 @@ class FactorTransfer(Distiller):
             logits=step.student.require_logits(),
         )
 
-    def untrained_pieces(self) -> dict[str, nn.Module]:
+    def frozen_modules(self) -> dict[str, nn.Module]:
         """Return all but the paraphraser in the first phase, the paraphraser in the second."""
         if self._paraphrasing:
             return {"student": self.student, "translator": self.translator}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
-from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
@@ -54,5 +54,5 @@ class KnowledgeDistillation(Distiller):
         kl = soft_target_kl(logits, teacher_logits, self.config.temperature)
         task = None
         if self.config.ce_weight > 0:
-            task = self.config.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+            task = self.config.ce_weight * label_loss(logits, step.batch)
         return Losses(task=task, transfer={"kd": self.config.kd_weight * kl}, logits=logits)

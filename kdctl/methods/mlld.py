@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.losses.standardised import standardised
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
@@ -82,7 +83,7 @@ class MultiLevelLogitDistillation(Distiller):
         }
         task = None
         if config.ce_weight > 0:
-            task = config.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+            task = config.ce_weight * label_loss(logits, step.batch)
         return Losses(
             task=task,
             transfer={

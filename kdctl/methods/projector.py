@@ -112,7 +112,7 @@ class ProjectorDistillation(Distiller):
         config = self.config
         student, teacher = step.student.require_logits(), step.teachers[0].require_logits()
         target, others = (
-            part(student, teacher, step.batch.labels, config.temperature)
+            part(student, teacher, step.batch.hard_labels(), config.temperature)
             for part in (target_class_kl, other_classes_kl)
         )
         growth = config.dkd_weight * linear_warmup(step.progress, config.dkd_warmup_share)

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdctl.losses.feature_loss import FeatureLoss
+from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier
 from kdctl.protocols.backbone import GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
@@ -92,7 +92,7 @@ class SequentialTraining(Distiller):
         projected = self.projector(pool_to(features, self.size)) if projects else features
         if not self._aligning:
             logits = self._classify(projected)
-            return Losses(task=functional.cross_entropy(logits.float(), step.batch.labels), logits=logits)
+            return Losses(task=label_loss(logits, step.batch), logits=logits)
         target = step.teachers[0].taps[self._target]
         with torch.no_grad():
             logits = self._classify(features if self.new_classifier is None else projected)
@@ -105,7 +105,7 @@ class SequentialTraining(Distiller):
         encoder = self.student.encoder(self.student.final_tap)
         return ProjectedClassifier(encoder, self.projector, self.new_classifier, self.size)
 
-    def untrained_pieces(self) -> dict[str, nn.Module]:
+    def frozen_modules(self) -> dict[str, nn.Module]:
         """Return the classifiers in the first phase; all but the new classifier in the second."""
         own = self.student.pieces_after(self.student.final_tap)
         new: dict[str, nn.Module] = {"new classifier": self.new_classifier} if self.new_classifier else {}

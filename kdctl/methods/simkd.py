@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
+from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
@@ -142,7 +142,7 @@ class SimKd(Distiller):
         task = None
         if self.config.ce_weight > 0:
             own = step.student.require_logits()
-            task = self.config.ce_weight * functional.cross_entropy(own.float(), step.batch.labels)
+            task = self.config.ce_weight * label_loss(own, step.batch)
             logits = own if self.config.ships == "own" else logits
         return Losses(
             task=task,
@@ -197,7 +197,7 @@ class SimKd(Distiller):
 
 def _teacher_is_right(step: Step) -> Tensor:
     """Return which samples the teacher classifies as labelled: [B], bool."""
-    return step.teachers[0].require_logits().argmax(dim=1) == step.batch.labels
+    return step.teachers[0].require_logits().argmax(dim=1) == step.batch.hard_labels()
 
 
 def _summed(places: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
+from kdctl.losses.labels import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
@@ -64,7 +65,7 @@ class TransformedTeacherMatching(Distiller):
             divergences = divergences * _powers(teacher, self.config.temperature)
         task = None
         if self.config.ce_weight > 0:
-            task = self.config.ce_weight * functional.cross_entropy(logits.float(), step.batch.labels)
+            task = self.config.ce_weight * label_loss(logits, step.batch)
         return Losses(task=task, transfer={"ttm": self.config.ttm_weight * divergences.mean()}, logits=logits)
 
 

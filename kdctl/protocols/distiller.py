@@ -3,62 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kdctl.protocols.backbone import Backbone, Outputs, Shape
+from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.maps import tap_and_size
+from kdctl.protocols.step import WHOLE_STEP, Batch, Losses, Step, Update
 from kdctl.recipe.component import Spec
 from kdctl.registry import NoOptions, Registry
 
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One batch, already augmented and normalised, on the device."""
-
-    images: Tensor
-    """[B, 3, H, W], float."""
-    labels: Tensor
-    """[B], int64."""
-    index: Tensor
-    """[B], int64: which training samples these are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """All that a method sees of one training step."""
-
-    batch: Batch
-    student: Outputs
-    teachers: tuple[Outputs, ...]
-    progress: Tensor
-    """0-dim, on the device, from 0 at the first step to 1 after the last: schedules read this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """What a method answers: the terms whose sum is trained."""
-
-    task: Tensor | None
-    """Weighted loss against the labels, 0-dim; None when the method has none (weight 0)."""
-    transfer: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """Weighted distillation terms by name, 0-dim each."""
-    logits: Tensor
-    """[B, K]: predictions on this batch, for the training accuracy only."""
-    metrics: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What else is worth seeing, by name: means over the batch, 0-dim each; logged, not trained."""
-
-    def terms(self) -> dict[str, Tensor]:
-        """Return all terms by name, the task's first."""
-        task = {} if self.task is None else {"task": self.task}
-        return {**task, **self.transfer}
-
-    def total(self) -> Tensor:
-        """Return the sum that is minimised, 0-dim."""
-        return torch.stack([term.float() for term in self.terms().values()]).sum()
+__all__ = [
+    "Batch", "Distiller", "Losses", "Match", "NamedModel", "ParameterGroup", "Phase", "Setup", "Step",
+    "Update", "methods",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +36,20 @@ class Setup:
     num_samples: int
     """Size of the training set: the range of `Batch.index`."""
     rng: torch.Generator
-    """The only source of randomness inside `losses`; set anew before every step."""
+    """The only source of randomness inside `losses` and `prepare_epoch`; set anew before each of them."""
 
     @property
     def teacher(self) -> Backbone:
         """The first teacher."""
         return self.teachers[0]
+
+    def make_model(self, name: str) -> Backbone:
+        """Build the model called `name` for the student's images and classes; for a method's `__init__`.
+
+        Raises:
+            KdctlError: there is no such model, or it does not take such images.
+        """
+        return models.get(name).item(self.num_classes, self.student.input_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +66,42 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that one optimizer trains."""
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    """Those that are frozen or averaged are left out."""
+    optimizer: Spec | None = None
+    """With a learning rate of its own, which the recipe's schedule scales; None: the recipe's optimizer."""
+    learning_rate_scale: float = 1.0
+    """What the learning rate is multiplied by, whichever optimizer it is."""
+    weight_decay: float | None = None
+    """In place of the optimizer's; None: the optimizer's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """A model of the run beside the one that is shipped: an adapted teacher, a peer, a generator."""
+
+    name: str
+    """In results, in the names of checkpoints and for `kdctl eval --model`."""
+    module: nn.Module
+    """A classifier takes images [B, 3, H, W] to logits [B, K]."""
+    is_classifier: bool = True
+    """Classifiers are evaluated, before the training and after each epoch, beside the student."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Match:
-    """A tap of the student that is held against one of the first teacher; for plans, not for training."""
+    """A tap of the student that is held against one of a teacher; for plans, not for training."""
 
     student: str
     teacher: str
     weight: float | None = None
     """What the distance is multiplied by within the method's own term; None: not told, or learned."""
+    teacher_index: int = 0
+    """Which of the teachers."""
 
 
 class Distiller(nn.Module):
@@ -110,7 +109,7 @@ class Distiller(nn.Module):
 
     A subclass writes `losses`, names the taps it reads, and creates the modules it trains in
     `__init__`. In `losses`: no host reads (`.item()`, `if tensor`), no data-dependent shapes,
-    randomness only from `setup.rng`, schedules only from `step.progress`.
+    randomness only from `setup.rng`, schedules only from `step.progress` and `step.learning_rate`.
     """
 
     Config: ClassVar[type] = NoOptions
@@ -155,12 +154,70 @@ class Distiller(nn.Module):
     def matches(self) -> tuple[Match, ...]:
         """Return which taps are held against each other in `self.phase`.
 
-        By default the taps as they stand in line, where there are as many on both sides; else each of
-        the student with each of the first teacher.
+        By default the student's taps and those of each teacher as they stand in line, where there are as
+        many on both sides; else each of the student with each of the teacher.
         """
-        own, other = self.student_taps, self.teacher_taps[0] if self.teacher_taps else ()
-        pairs = zip(own, other, strict=True) if len(own) == len(other) else itertools.product(own, other)
-        return tuple(Match(student=student, teacher=teacher) for student, teacher in pairs)
+        own = self.student_taps
+        return tuple(
+            Match(student=student, teacher=teacher, teacher_index=index)
+            for index, other in enumerate(self.teacher_taps)
+            for student, teacher in (
+                zip(own, other, strict=True) if len(own) == len(other) else itertools.product(own, other)
+            )
+        )
+
+    def updates(self) -> tuple[Update, ...]:
+        """Return what a training step of `self.phase` consists of, in order: `losses` is called for each.
+
+        Forward pass, backward pass and optimizer step of one update are over before the next begins: so a
+        student may learn from what its generator has just become.
+        """
+        return (WHOLE_STEP,)
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Return what is trained in `self.phase`, by which optimizer; each parameter is in one group.
+
+        Every parameter that is in none must belong to `frozen_modules` or `averaged_modules`. By default
+        all the others are one group, under the recipe's optimizer.
+        """
+        left_out = {id(parameter) for parameter in self._not_optimized()}
+        free = (parameter for parameter in self.parameters() if id(parameter) not in left_out)
+        return (ParameterGroup(name="all", parameters=tuple(free)),)
+
+    def frozen_modules(self) -> dict[str, nn.Module]:
+        """Return the modules that no loss of this phase trains, by name; by default those after the last tap.
+
+        What runs nevertheless, such as a frozen encoder, runs in eval mode and without gradients.
+        """
+        if self.reads_student_logits or not self.student_taps:
+            return {}
+        order = list(self.student.tap_shapes)
+        last = max((tap_and_size(name)[0] for name in self.student_taps), key=order.index)
+        return self.student.pieces_after(last)
+
+    def averaged_modules(self) -> dict[str, nn.Module]:
+        """Return the modules that `after_update` changes and no optimizer trains, such as moving averages."""
+        return {}
+
+    def eval_modules(self) -> Iterable[nn.Module]:
+        """Return the modules that run in eval mode in training: by default those that are not optimized."""
+        return (*self.frozen_modules().values(), *self.averaged_modules().values())
+
+    def models(self) -> tuple[NamedModel, ...]:
+        """Return the models of the run beside the one that is shipped, the same in every phase."""
+        return ()
+
+    def make_batch(self, update: Update) -> Batch:
+        """Return the images of an update, for a method whose `Config` is `GeneratedImages`."""
+        raise TypeError(f"{type(self).__name__} must define make_batch()")
+
+    def prepare_epoch(self, *, first_of_phase: bool) -> None:
+        """Do what an epoch needs before its first step, such as inventing images; may read the device.
+
+        Called once for each epoch, with `setup.rng` set by (run seed, epoch): never while a run is planned,
+        and not again when it goes on in the middle of the epoch. Its results belong in buffers, which are
+        saved.
+        """
 
     def begin(self, phase: Phase) -> None:
         """Make ready to train in `phase`; what it does not train is frozen from here on.
@@ -169,19 +226,39 @@ class Distiller(nn.Module):
         """
         self.phase = phase
         self.arrange()
-        frozen = {
-            id(parameter) for piece in self.untrained_pieces().values() for parameter in piece.parameters()
-        }
+        trained = {id(parameter) for group in self.optimized() for parameter in group.parameters}
         for parameter in self.parameters():
-            parameter.requires_grad_(id(parameter) not in frozen)
+            parameter.requires_grad_(id(parameter) in trained)
             parameter.grad = None
 
+    def optimized(self) -> tuple[ParameterGroup, ...]:
+        """Return the parameter groups without what is frozen or averaged.
+
+        Raises:
+            ValueError: a parameter is in two groups, or in none and not declared as frozen or averaged.
+        """
+        left_out = {id(parameter) for parameter in self._not_optimized()}
+        groups = tuple(
+            replace(group, parameters=tuple(p for p in group.parameters if id(p) not in left_out))
+            for group in self.parameter_groups()
+        )
+        counts = Counter(id(parameter) for group in groups for parameter in group.parameters)
+        for name, parameter in self.named_parameters():
+            if counts[id(parameter)] != (id(parameter) not in left_out):
+                where = "two parameter groups" if counts[id(parameter)] else "no parameter group"
+                raise ValueError(f"{type(self).__name__}: {name} is in {where}")
+        return groups
+
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all modules; what is frozen stays in eval mode."""
+        """Set the mode of all modules; those of `eval_modules` stay in eval mode."""
         super().train(mode)
-        for piece in self.untrained_pieces().values():
-            piece.eval()
+        for module in self.eval_modules():
+            module.eval()
         return self
+
+    def _not_optimized(self) -> Iterable[nn.Parameter]:
+        modules = (*self.frozen_modules().values(), *self.averaged_modules().values())
+        return itertools.chain.from_iterable(module.parameters() for module in modules)
 
     def losses(self, step: Step) -> Losses:
         """Turn one step's outputs into the terms to minimise."""
@@ -193,16 +270,6 @@ class Distiller(nn.Module):
     def inference_model(self) -> nn.Module:
         """Return what would be shipped after this phase: images [B, 3, H, W] -> logits [B, K]."""
         return self.student
-
-    def untrained_pieces(self) -> dict[str, nn.Module]:
-        """Return the pieces that no loss of this phase trains, by name; by default those after the last tap.
-
-        What runs nevertheless, such as a frozen encoder, runs in eval mode and without gradients.
-        """
-        if self.reads_student_logits or not self.student_taps:
-            return {}
-        order = list(self.student.tap_shapes)
-        return self.student.pieces_after(max(self.student_taps, key=order.index))
 
 
 methods: Registry[type[Distiller]] = Registry("method", "kdctl.methods")

@@ -27,14 +27,13 @@ from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.gang import Gang
-from kdctl.engine.member import Member
-from kdctl.engine.optim import build_optimizer
+from kdctl.engine.member import Member, StepInputs
+from kdctl.engine.optim import build_optimizers
 from kdctl.engine.steps import Steps
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
 from kdctl.errors import UsageError
 from kdctl.protocols.backbone import models
-from kdctl.protocols.distiller import Step
 from kdctl.recipe.gangs import form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
@@ -212,7 +211,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         models.get(teacher.name).item(*sizes).eval().requires_grad_(False) for teacher in first.teachers
     ]
     teachers = [teacher.to(device) for teacher in teachers]
-    data = build_data(selected, first.data.options, device)
+    data = build_data(selected, first, device)
     members: list[Member] = []
     for place, plan in enumerate(plans):
         student = build_student(plan, sizes)
@@ -222,7 +221,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
                 key=f"{plan.key}-{place}",
                 seed=plan.seed,
                 distiller=distiller,
-                make_optimizer=functools.partial(build_optimizer, plan.optimizer),
+                make_optimizers=functools.partial(build_optimizers, plan.optimizer),
                 schedule=plan.schedule.options,
                 learning_rate=plan.optimizer.options.learning_rate,
                 folder=folder / f"{len(plans)}-{place}",
@@ -248,15 +247,14 @@ def _step_flops(gang: Gang) -> float:
     with FlopCounterMode(display=False) as counter:
         teachers = gang.teacher_outputs(batch.images)
     total = float(counter.get_total_flops())
-    progress = torch.zeros((), device=batch.labels.device)
+    zero = torch.zeros((), device=batch.images.device)
+    inputs = StepInputs(batch=batch, teachers=teachers, progress=zero, learning_rate=zero)
     for member in gang.active:
-        distiller = member.distiller
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            student = distiller.student.observe(
-                batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
-            )
-            distiller.losses(Step(batch=batch, student=student, teachers=teachers, progress=progress))
-        total += 3.0 * counter.get_total_flops()
+        run_teachers = functools.partial(gang.outputs_for, member)
+        for update in member.distiller.updates():
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                member.forward(update, inputs, gang.compute, run_teachers)
+            total += 3.0 * update.repeats * counter.get_total_flops()
     return total
 
 

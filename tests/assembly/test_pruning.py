@@ -60,7 +60,7 @@ def test_the_pruning_ratios_of_the_paper(student: str, teacher: str, with_simkd:
         plain, abs=0.005
     )
     # The paper counts the student's last 1x1 convolution as well, which its method does not use.
-    unused = distiller.untrained_pieces()
+    unused = distiller.frozen_modules()
     unused_convolution = sum(
         count_parameters(piece) for name, piece in unused.items() if name != "classifier"
     )

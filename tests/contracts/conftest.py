@@ -22,7 +22,7 @@ from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.optim import build_optimizer
+from kdctl.engine.optim import build_optimizers
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
@@ -112,7 +112,13 @@ class Trial:
                 self.batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
             )
         teachers = self.gang.teacher_outputs(self.batch.images)
-        return Step(batch=self.batch, student=student, teachers=teachers, progress=torch.tensor(0.5))
+        return Step(
+            batch=self.batch,
+            student=student,
+            teachers=teachers,
+            progress=torch.tensor(0.5),
+            learning_rate=torch.tensor(0.1),
+        )
 
     def losses(self, step: Step) -> Losses:
         """Ask the method, in the engine's arithmetic."""
@@ -123,7 +129,8 @@ class Trial:
     def train_step(self) -> None:
         """Take one whole training step."""
         teachers = self.gang.teacher_outputs(self.batch.images)
-        self.member.update(self.batch, teachers, 10, self.gang.compute)
+        run_teachers = functools.partial(self.gang.outputs_for, self.member)
+        self.member.update(self.batch, teachers, 10, self.gang.compute, run_teachers)
 
 
 def draw_batch() -> Batch:
@@ -169,7 +176,7 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             key=plan.key,
             seed=plan.seed,
             distiller=distiller,
-            make_optimizer=functools.partial(build_optimizer, plan.optimizer),
+            make_optimizers=functools.partial(build_optimizers, plan.optimizer),
             schedule=plan.schedule.options,
             learning_rate=0.01,
             folder=tmp_path / plan.key,

@@ -122,10 +122,10 @@ def test_it_trains_exactly_what_is_in_the_optimizer(try_method: TryMethod, metho
     trial = try_method(method)
     before = copied(trial.distiller.state_dict())
     trial.train_step()
-    optimized = {id(p) for group in trial.member.optimizer.param_groups for p in group["params"]}
+    optimized = {id(p) for part in trial.member.optimizers for p in part.parameters()}
     named = {
         id(parameter)
-        for piece in trial.distiller.untrained_pieces().values()
+        for piece in trial.distiller.frozen_modules().values()
         for parameter in piece.parameters()
     }
     for name, parameter in trial.distiller.named_parameters():

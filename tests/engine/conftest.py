@@ -175,7 +175,8 @@ def assert_bits(left: Any, right: Any) -> None:
 
 def assert_end(left: Member, right: Member) -> None:
     assert_bits(left.distiller.state_dict(), right.distiller.state_dict())
-    assert_bits(left.optimizer.state_dict(), right.optimizer.state_dict())
+    for own, other in zip(left.optimizers, right.optimizers, strict=True):
+        assert_bits(own.optimizer.state_dict(), other.optimizer.state_dict())
     assert left.selected == right.selected
     assert (left.epoch, left.step) == (right.epoch, right.step)
 

@@ -38,8 +38,8 @@ DropTimes = Callable[[list[EpochResult]], list[EpochResult]]
 
 def recordable(member: Member) -> Member:
     """Give a member on the CPU the optimizer that it would have on a GPU."""
-    make = functools.partial(member.make_optimizer, recordable=True)
-    again = dataclasses.replace(member, make_optimizer=make, epoch=0, step=0)
+    make = functools.partial(member.make_optimizers, recordable=True)
+    again = dataclasses.replace(member, make_optimizers=make, epoch=0, step=0)
     load_state(again)
     return again
 

@@ -101,14 +101,16 @@ def test_each_phase_trains_its_own_pieces_from_a_fresh_start(
 
     def look(gang: Gang) -> None:
         (member,) = gang.members
-        optimized = {id(p) for group in member.optimizer.param_groups for p in group["params"]}
+        optimized = {id(p) for part in member.optimizers for p in part.parameters()}
         pieces = {
             name.removeprefix("student.links.").partition(".")[0].removesuffix("_pre")
             for name, parameter in member.distiller.named_parameters()
             if id(parameter) in optimized
         }
-        momenta = all("momentum_buffer" in state for state in member.optimizer.state.values())
-        seen.append((member.span.phase.name, member.optimizer.param_groups[0]["lr"], momenta, pieces))
+        momenta = all("momentum_buffer" in state for state in member.optimizers[0].optimizer.state.values())
+        seen.append(
+            (member.span.phase.name, member.optimizers[0].optimizer.param_groups[0]["lr"], momenta, pieces)
+        )
 
     observer = record(at_step=look)
     member = make_member(STAGED, **LENGTH)

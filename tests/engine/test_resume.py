@@ -51,7 +51,7 @@ def test_a_state_of_another_version_is_none(
     checkpoint.write(path, {**content, **change})
     member = make_member("kd")
     assert (member.epoch, member.step) == (0, 0)
-    buffers = member.optimizer.state_dict()["state"].values()
+    buffers = member.optimizers[0].optimizer.state_dict()["state"].values()
     assert all(not state["momentum_buffer"].any() for state in buffers)
 
 

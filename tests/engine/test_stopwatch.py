@@ -31,7 +31,7 @@ def test_a_step_on_its_own_does_nothing_for_the_loop(
     of_the_loop = count_launches(lambda: watch.take(1), gang.compute.device)
     of_a_step = count_launches(watch.ready().take, gang.compute.device)
     assert gang.members[0].step == 1
-    assert of_a_step + len(gang.members[0].optimizer.state) < of_the_loop
+    assert of_a_step + len(gang.members[0].optimizers[0].optimizer.state) < of_the_loop
 
 
 def test_it_refuses_to_run_into_the_evaluation(

@@ -5,6 +5,7 @@ import torch
 
 from kdctl.engine.sums import EpochSums
 from kdctl.protocols.distiller import Losses
+from kdctl.protocols.step import Batch
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,8 @@ def losses(task: float | None, **transfer: float) -> Losses:
 
 
 def add(sums: EpochSums, step: Losses, labels: list[int]) -> None:
-    sums.add(step, torch.tensor(labels))
+    images, index = torch.zeros(len(labels), 3, 1, 1), torch.arange(len(labels))
+    sums.add(step, Batch(images=images, labels=torch.tensor(labels), index=index))
     sums.images += len(labels)
 
 

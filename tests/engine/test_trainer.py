@@ -132,7 +132,7 @@ def test_every_step_trains_in_train_mode_with_frozen_teachers(
 
     def look(gang: Gang) -> None:
         for member in gang.members:
-            pieces = member.distiller.untrained_pieces().values()
+            pieces = member.distiller.frozen_modules().values()
             frozen = {module for piece in pieces for module in piece.modules()}
             right.extend(module.training is (module not in frozen) for module in member.distiller.modules())
 

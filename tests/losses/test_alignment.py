@@ -32,6 +32,7 @@ def test_maps_come_in_the_order_of_the_pairs() -> None:
         student=Outputs(logits=None, taps=student),
         teachers=(Outputs(logits=None, taps=teacher),),
         progress=torch.tensor(0.0),
+        learning_rate=torch.tensor(0.1),
     )
     maps = paired_maps(step, [("b", "c"), ("a", "c")])
     assert [(own.mean().item(), other.mean().item()) for own, other in maps] == [(2.0, 3.0), (1.0, 3.0)]

@@ -52,7 +52,13 @@ def make_step() -> Callable[..., Step]:
 
     def build(labels: Tensor, student: Outputs, *teachers: Outputs) -> Step:
         batch = Batch(images=torch.zeros(len(labels), 3, 16, 16), labels=labels, index=labels)
-        return Step(batch=batch, student=student, teachers=teachers, progress=torch.tensor(0.0))
+        return Step(
+            batch=batch,
+            student=student,
+            teachers=teachers,
+            progress=torch.tensor(0.0),
+            learning_rate=torch.tensor(0.1),
+        )
 
     return build
 

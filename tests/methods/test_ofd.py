@@ -52,6 +52,7 @@ def look(method: OverhaulOfFeatureDistillation) -> Step:
         student=Outputs(logits=student.logits, taps=taps),
         teachers=(teacher,),
         progress=torch.tensor(0.5),
+        learning_rate=torch.tensor(0.1),
     )
 
 

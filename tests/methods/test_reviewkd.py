@@ -38,6 +38,7 @@ def look(method: ReviewKd, *, dtype: torch.dtype = torch.float32, progress: floa
         student=Outputs(logits=student.logits, taps=taps),
         teachers=(teacher,),
         progress=torch.tensor(progress),
+        learning_rate=torch.tensor(0.1),
     )
 
 

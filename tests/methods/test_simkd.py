@@ -150,8 +150,8 @@ def test_what_follows_the_students_last_map_is_neither_trained_nor_shipped(
     make_simkd: MakeSimKd, student: str, untrained: set[str]
 ) -> None:
     method = make_simkd(student, "resnet8")
-    assert set(method.untrained_pieces()) == untrained
-    left_out = {id(p) for piece in method.untrained_pieces().values() for p in piece.parameters()}
+    assert set(method.frozen_modules()) == untrained
+    left_out = {id(p) for piece in method.frozen_modules().values() for p in piece.parameters()}
     assert not left_out & {id(parameter) for parameter in method.inference_model().parameters()}
 
 

@@ -98,5 +98,5 @@ def test_all_in_one_projector_or_one_for_each(make_method: MakeMethod) -> None:
 @pytest.mark.parametrize("kind", FORMS)
 def test_the_students_own_classifier_is_left_out(make_method: MakeMethod, kind: type[ReusesSeveral]) -> None:
     method = make_method(kind)
-    assert list(method.untrained_pieces()) == ["pooled", "classifier"]
+    assert list(method.frozen_modules()) == ["pooled", "classifier"]
     assert not method.ships_student(method.config)

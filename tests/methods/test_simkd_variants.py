@@ -222,7 +222,7 @@ def test_what_ships_is_the_student_up_to_the_junction_and_the_teacher_after_it(
     features = student.observe(images, ["stage2"], with_logits=False).taps["stage2"]
     expected = teacher.tail("stage2")(method.projector(features))
     torch.testing.assert_close(method.inference_model()(images), expected)
-    assert {"stage3_pre", "stage3", "classifier"} <= set(method.untrained_pieces())
+    assert {"stage3_pre", "stage3", "classifier"} <= set(method.frozen_modules())
 
 
 def test_gradients_pass_through_reused_stages_that_stay_as_they_are(
@@ -264,7 +264,7 @@ def test_joint_training_adds_the_cross_entropy_of_the_students_own_classifier(
     torch.testing.assert_close(losses.task, task * functional.cross_entropy(own, LABELS))
     plain = make_simkd().eval()
     torch.testing.assert_close(losses.transfer["simkd"], 0.5 * plain.losses(look(plain)).total())
-    assert not method.untrained_pieces()
+    assert not method.frozen_modules()
     shipped = method.inference_model()
     assert (shipped is method.student) is method.ships_student(method.config) is (ships == "own")
     torch.testing.assert_close(shipped(images), losses.logits)
