@@ -25,6 +25,7 @@ from kdctl.engine.seeds import derive
 from kdctl.errors import UsageError
 from kdctl.protocols.backbone import Backbone, GlobalAveragePool, Link, Outputs
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.step import WHOLE_STEP
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.stored import read_component
 
@@ -82,6 +83,7 @@ class LogitLoss(nn.Module):
             student=Outputs(logits=student_logits),
             teachers=(Outputs(logits=teacher_logits.detach()),),
             progress=_progress(progress, student_logits.device),
+            learning_rate=_progress(0.0, student_logits.device),  # no method that reads logits alone reads it
         )
         return self._method[0].losses(step)
 
@@ -125,6 +127,11 @@ class Distillation(nn.Module):
                 f"method '{method}' has several phases, which take a trainer that begins each.",
                 "train with kdctl, or choose options of a single phase.",
             )
+        if self.method.updates() != (WHOLE_STEP,) or any(g.optimizer for g in self.method.optimized()):
+            raise UsageError(
+                f"method '{method}' takes several updates or optimizers in a step, which one loss cannot say.",
+                "train with kdctl.",
+            )
         self._teachers = teachers
         self._seed, self._num_steps = seed, 0
         self._last: Step | None = None
@@ -141,6 +148,7 @@ class Distillation(nn.Module):
         *,
         index: Tensor | None = None,
         progress: Tensor | float = 0.0,
+        learning_rate: Tensor | float = 0.0,
     ) -> Losses:
         """Run student and teachers and return the terms; `.total()` is what to minimise.
 
@@ -149,6 +157,7 @@ class Distillation(nn.Module):
             labels: [B], int64.
             index: [B], int64, which training samples these are; for methods that remember samples.
             progress: share of the training that is over, from 0 to 1; for methods that warm up.
+            learning_rate: of this step; for methods that scale a term by it.
         """
         self._move_random_numbers(images.device)
         self.method.setup.rng.manual_seed(derive(self._seed, "method", self._num_steps))
@@ -167,6 +176,7 @@ class Distillation(nn.Module):
             student=student,
             teachers=answers,
             progress=_progress(progress, images.device),
+            learning_rate=_progress(learning_rate, images.device),
         )
         return self.method.losses(self._last)
 

@@ -35,7 +35,8 @@ def _computed_by(compute: Callable[[nn.Conv2d, Tensor], Tensor], conv: nn.Conv2d
 
     Profilers (thop, ptflops) look layers up by their exact type and would count a subclass as nothing.
     """
-    conv.forward = functools.partial(compute, conv)  # a copy of the layer gets one of its own
+    own_forward = functools.partial(compute, conv)  # a copy of the layer gets one of its own
+    conv.forward = own_forward  # pyright: ignore[reportAttributeAccessIssue]
     return conv
 
 

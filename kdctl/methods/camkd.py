@@ -77,7 +77,7 @@ class ConfidenceAwareDistillation(Distiller):
 
     def losses(self, step: Step) -> Losses:
         """Return the weighed divergences and distances beside the cross-entropy."""
-        config, labels = self.config, step.batch.labels
+        config, labels = self.config, step.batch.hard_labels()
         weights = _trust([teacher.require_logits() for teacher in step.teachers], labels)
         share = 1 / len(step.teachers) if config.divide_by_teachers else 1.0
         divergence = (weights * divergences(step, config.temperature)).sum(dim=0).mean()
@@ -104,7 +104,7 @@ class ConfidenceAwareDistillation(Distiller):
             distances.append((projected.float() - other.float()).square().mean(dim=(1, 2, 3)))
             with torch.no_grad() if self.config.detach_weights else contextlib.nullcontext():
                 logits.append(tail(projected))
-        return torch.stack(distances), _trust(logits, step.batch.labels)
+        return torch.stack(distances), _trust(logits, step.batch.hard_labels())
 
     def _size(self, teacher: Backbone) -> tuple[int, int]:
         return shared_size(self.setup.student.tap_shapes[self._own], teacher.tap_shapes[teacher.final_tap])
