@@ -123,22 +123,22 @@ class LocalExecutor:
         """End all workers at once."""
         for worker in self._workers.values():
             worker.kill()
-            worker.bury()
+            worker.reap()
         self._workers.clear()
 
     def _hear(self, worker: WorkerProcess, event: Event | None) -> list[ReleasedRun]:
         if event is None:
-            return self._buried(worker)
-        ended = worker.hear(event)
+            return self._reaped(worker)
+        ended = worker.handle_event(event)
         self.fault = self.fault or worker.fault
         if event.kind is EventKind.READY:
             worker.owner, worker.free, self._false_starts = event.owner, True, 0
         if event.kind is EventKind.IDLE:
             worker.free = True
-            return worker.taken("its worker left it out")
-        return [worker.returned(key, event.text) for key in ended]
+            return worker.release_all("its worker left it out")
+        return [worker.release(key, event.text) for key in ended]
 
-    def _buried(self, worker: WorkerProcess) -> list[ReleasedRun]:
+    def _reaped(self, worker: WorkerProcess) -> list[ReleasedRun]:
         """Give back what a worker trained that has ended, and free its slot.
 
         Raises:
@@ -147,15 +147,15 @@ class LocalExecutor:
         if worker not in self._workers.values():
             return []
         self._workers = {slot: other for slot, other in self._workers.items() if other is not worker}
-        code = worker.bury()
+        code = worker.reap()
         if worker.owner is None and not saved(code):
             self._false_starts += 1
             if self._false_starts >= MOST_FALSE_STARTS:
                 raise KdctlError(
-                    f"workers end before they are ready: {worker.last_line or worker.last_words}.",
+                    f"workers end before they are ready: {worker.last_line or worker.exit_reason}.",
                     "mend that, or sweep in one process with --slots 1.",
                 )
-        return worker.taken(worker.last_words, worker_died=worker.started and not saved(code))
+        return worker.release_all(worker.exit_reason, worker_died=worker.started and not saved(code))
 
     def _watch(self) -> None:
         """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
@@ -163,8 +163,8 @@ class LocalExecutor:
         for worker in self._workers.values():
             if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
                 self._events.put((worker, None))
-            timeout = lease.seconds if worker.moving else max(START_SECONDS, lease.seconds)
-            if (worker.plans or not worker.owner) and now - worker.heard > timeout:
+            timeout = lease.seconds if worker.has_stepped else max(START_SECONDS, lease.seconds)
+            if (worker.plans or not worker.owner) and now - worker.last_heard > timeout:
                 worker.kill(f"it was silent for {timeout:.0f} s")
         if now - self._renewed > lease.renew_seconds:
             self._renewed = now

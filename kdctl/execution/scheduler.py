@@ -14,9 +14,9 @@ from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
 from kdctl.execution.executor import Executor, ExecutorConfig, InProcessConfig, ReleasedRun
+from kdctl.execution.gang_schedule import gangs_apart, gangs_of
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.setbacks import Setbacks
-from kdctl.execution.timetable import gangs_apart, gangs_of
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan

@@ -20,12 +20,12 @@ from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
-from kdctl.execution.hand import Hand
 from kdctl.execution.lease import Lease
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.slurm import Slurm, require_slurm
 from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
+from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
@@ -82,7 +82,7 @@ class SlurmConfig:
             executor.stop()
 
 
-class _Job(Hand):
+class _Job(WorkerState):
     """One job: its order, and what it has said so far."""
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
@@ -166,7 +166,7 @@ class SlurmExecutor:
         new = [job for job in self._jobs if not job.number]
         if self._stopping and new:
             self._jobs = [job for job in self._jobs if job.number]
-            return [back for job in new for back in job.taken("its job was not submitted")]
+            return [back for job in new for back in job.release_all("its job was not submitted")]
         self._submit(new)
         time.sleep(seconds)
         listed = self.slurm.jobs()
@@ -206,7 +206,7 @@ class SlurmExecutor:
         try:
             numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
         except KdctlError as error:
-            for back in (back for job in jobs for back in job.taken(error.problem)):
+            for back in (back for job in jobs for back in job.release_all(error.problem)):
                 self.ledger.close(back.plan, back.owner, back.reason)
             raise
         for job, number in zip(jobs, numbers, strict=True):
@@ -217,22 +217,22 @@ class SlurmExecutor:
         """Return the runs that a job has ended, and all others once it is gone."""
         over: list[ReleasedRun] = []
         for event in job.events():
-            for key in job.hear(event):
+            for key in job.handle_event(event):
                 folder = self.ledger.workspace.folder(key)
                 has_ended = folder.result() is not None or folder.failure() is not None
                 if has_ended or folder.is_past(job.pauses[key]):
-                    over.append(job.returned(key, event.text))
+                    over.append(job.release(key, event.text))
                 else:  # saved: if SLURM has put the job back into its queue, it goes on with it
                     job.saved.add(key)
         if listed is None or job.number in listed:
             job.known = time.monotonic()
         if time.monotonic() - job.known < GONE_SECONDS:
             return over
-        reason = job.last_words or f"job {job.number} ended before it did"
+        reason = job.exit_reason or f"job {job.number} ended before it did"
         keys = list(job.plans)
         self._weigh(job.fault, keys)
         died = job.started and job.fault is None
-        return over + [job.returned(key, reason, worker_died=died and key not in job.saved) for key in keys]
+        return over + [job.release(key, reason, worker_died=died and key not in job.saved) for key in keys]
 
     def _weigh(self, fault: MachineFault | None, keys: Sequence[str]) -> None:
         """Decide whether the fault of one job's node is everybody's.

@@ -14,15 +14,15 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from kdctl.execution.hand import Hand
 from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, Order, Setup
 from kdctl.execution.worker import SAVED
+from kdctl.execution.worker_state import WorkerState
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.json_text import from_json, to_json
 
 
-class WorkerProcess(Hand):
+class WorkerProcess(WorkerState):
     """One worker with its pipes."""
 
     def __init__(
@@ -36,7 +36,7 @@ class WorkerProcess(Hand):
         self.free = False
         """Whether it waits for a gang."""
         self.last_line = ""
-        """The last thing it said on standard error; known when it is buried."""
+        """The last thing it said on standard error; known when it is reaped."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "kdctl.execution.worker"],
@@ -57,8 +57,8 @@ class WorkerProcess(Hand):
     def train(self, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Send it a gang."""
         self.plans = {plan.key: plan for plan in plans}
-        self.free, self.started, self.moving = False, False, False
-        self.heard = time.monotonic()
+        self.free, self.started, self.has_stepped = False, False, False
+        self.last_heard = time.monotonic()
         self._say(Order.of(plans, until=until))
 
     def stop(self) -> None:
@@ -66,20 +66,20 @@ class WorkerProcess(Hand):
         with contextlib.suppress(OSError):  # it has ended, and what was left to be said is lost
             self._stdin.close()
 
-    def kill(self, last_words: str = "") -> None:
+    def kill(self, exit_reason: str = "") -> None:
         """End it without asking."""
-        self.last_words = last_words
+        self.exit_reason = exit_reason
         self._process.kill()
 
     def has_ended(self) -> bool:
         """Return whether the process is gone."""
         return self._process.poll() is not None
 
-    def bury(self) -> int:
+    def reap(self) -> int:
         """Wait for its end, however it came, and return its exit code."""
         self._process.kill()  # it may have closed its output only
         code = self._process.wait()
-        self.last_words = self.last_words or _reason(code)
+        self.exit_reason = self.exit_reason or _reason(code)
         self.last_line = _last_line(self._errors)
         self._errors.close()
         self.stop()

@@ -19,8 +19,8 @@ from kdctl.engine.device import choose_device, describe
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
+from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
-from kdctl.execution.timetable import gangs_of, makespan
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts

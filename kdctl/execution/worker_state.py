@@ -1,4 +1,4 @@
-"""One member of an executor, as its scheduler knows it from what it says."""
+"""What a scheduler knows of its workers: what each trains, and with which runs workers died."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from kdctl.store.owner import Owner
 _log = logging.getLogger(__name__)
 
 
-class Hand:
-    """Keeps what a member trains, and passes on what it tells of that."""
+class WorkerState:
+    """Keeps which runs a worker trains, and passes on the events that it sends about them."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Start with nothing to do, and nothing heard."""
-        self.heard = time.monotonic()
-        """When it last said anything."""
+        """Start without runs."""
+        self.last_heard = time.monotonic()
+        """When its last event came."""
         self.owner: Owner | None = None
-        """Who it is, once that is known."""
+        """Its process or job; None until it is known."""
         self.plans: dict[str, RunPlan] = {}
         """What it trains, by run key."""
         self.started = False
         """Whether it has begun with them."""
-        self.moving = False
+        self.has_stepped = False
         """Whether they have taken a step: before that, data are read and models are built in silence."""
-        self.last_words = ""
+        self.exit_reason = ""
         """Why it leaves, if that is known."""
         self.fault: MachineFault | None = None
         """What its machine refused; then it leaves."""
         self._ledger = ledger
         self._indexed: set[str] = set()
 
-    def hear(self, event: Event) -> list[str]:
-        """Pass on an event; return the keys of runs that it no longer trains, as it says."""
-        self.heard = time.monotonic()
+    def handle_event(self, event: Event) -> list[str]:
+        """Pass on an event; return the keys of runs that the worker says it no longer trains."""
+        self.last_heard = time.monotonic()
         known = [key for key in event.keys if key in self.plans]
         match event.kind:
             case EventKind.STARTED:
                 self.started = True
                 self._ledger.progress.started([self.plans[key] for key in known])
             case EventKind.STEPPED:
-                self.moving = True
+                self.has_stepped = True
                 for key in event.positions.keys() & self.plans.keys():
                     self._index(key)
                     self._ledger.progress.stepped(key, event.positions[key])
@@ -61,21 +61,21 @@ class Hand:
             case EventKind.NOTE:
                 _log.warning("%s", event.text)
             case EventKind.LOST:
-                self.last_words = event.text
+                self.exit_reason = event.text
             case EventKind.FAULT if event.fault is not None:
-                self.last_words, self.fault = event.fault.problem, event.fault
+                self.exit_reason, self.fault = event.fault.problem, event.fault
             case _:
                 pass
         return []
 
-    def returned(self, key: str, reason: str, *, worker_died: bool = False) -> ReleasedRun:
-        """Take a run from it, and return it to the scheduler."""
-        assert self.owner is not None, "only a member that is known has runs"
+    def release(self, key: str, reason: str, *, worker_died: bool = False) -> ReleasedRun:
+        """Take a run from it, for the scheduler to go on with."""
+        assert self.owner is not None, "only a worker that is known has runs"
         return ReleasedRun(plan=self.plans.pop(key), owner=self.owner, reason=reason, worker_died=worker_died)
 
-    def taken(self, reason: str, *, worker_died: bool = False) -> list[ReleasedRun]:
-        """Take everything from it."""
-        return [self.returned(key, reason, worker_died=worker_died) for key in list(self.plans)]
+    def release_all(self, reason: str, *, worker_died: bool = False) -> list[ReleasedRun]:
+        """Take all its runs from it."""
+        return [self.release(key, reason, worker_died=worker_died) for key in list(self.plans)]
 
     def _index(self, key: str) -> None:
         """Keep where a run is computed, the first time it is heard of."""

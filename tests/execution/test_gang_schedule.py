@@ -7,7 +7,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution.timetable import gangs_of, makespan
+from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.recipe.plan import RunPlan
 
 GRID = """
