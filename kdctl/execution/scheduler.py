@@ -16,7 +16,7 @@ from kdctl.execution.claims import Claims
 from kdctl.execution.executor import Executor, ExecutorConfig, InProcessConfig, ReleasedRun
 from kdctl.execution.gang_schedule import gangs_apart, gangs_of
 from kdctl.execution.ledger import Ledger
-from kdctl.execution.setbacks import Setbacks
+from kdctl.execution.worker_state import CrashCounter
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -42,7 +42,7 @@ class Scheduler:
     stop: Callable[[], bool]
     gang_size: int
     retry_failed: bool
-    setbacks: Setbacks
+    crashes: CrashCounter
     _queue: list[list[RunPlan]] = field(default_factory=list[list[RunPlan]])
     """Gangs that nobody trains yet."""
     _elsewhere: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
@@ -166,8 +166,8 @@ class Scheduler:
         """Wait for news of the executor; put runs that came back before their end into the queue again."""
         returned = self.executor.poll(seconds)
         again = [back.plan for back in returned if self._is_to_go_on(back)]
-        alone = [[plan] for plan in again if self.setbacks.is_suspect(plan.key)]
-        together = [plan for plan in again if not self.setbacks.is_suspect(plan.key)]
+        alone = [[plan] for plan in again if self.crashes.is_suspect(plan.key)]
+        together = [plan for plan in again if not self.crashes.is_suspect(plan.key)]
         self._queue = [*self._gangs(together, self.gang_size), *alone, *self._queue]
         if self.executor.fault is not None:
             raise MachineError(self.executor.fault)
@@ -176,7 +176,7 @@ class Scheduler:
         """Write down where a run stands that came back; return whether it is ours to go on with."""
         plan, folder = back.plan, self.workspace.folder(back.plan.key)
         if back.worker_died and folder.result() is None:
-            verdict = self.setbacks.count(plan.key, back.reason, reached=len(folder.epochs()))
+            verdict = self.crashes.count(plan.key, back.reason, reached=len(folder.epochs()))
             if verdict is not None:
                 folder.write_failure(verdict.mistake())
         state = self.ledger.close(plan, back.owner, back.reason)
@@ -268,7 +268,7 @@ def open_scheduler(
                 stop=stop,
                 gang_size=gang_size,
                 retry_failed=retry_failed,
-                setbacks=Setbacks(most_deaths=config.lease.most_deaths),
+                crashes=CrashCounter(most_deaths=config.lease.most_deaths),
             )
     finally:
         spend_reserve(workspace.runs)
