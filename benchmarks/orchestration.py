@@ -26,9 +26,8 @@ from kdctl import workflows
 from kdctl.assembly.environment import git_commit
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
-from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
-from kdctl.execution.store_journal import StoreJournal
+from kdctl.execution.recorders import FolderRecorder, StoreRecorder
 from kdctl.recipe.space import Search
 from kdctl.records import (
     Environment,
@@ -96,8 +95,8 @@ optimizer.learning_rate = {rates}
 
 def a_run(workspace: Workspace, runs: int) -> float:
     """Return the median milliseconds that one run costs besides its training: folder and database."""
-    journal = StoreJournal(
-        folders=FolderJournal(bench=workspace, owner=Owner.here(), lease=Lease()), store=workspace.store
+    recorder = StoreRecorder(
+        folders=FolderRecorder(bench=workspace, owner=Owner.here(), lease=Lease()), store=workspace.store
     )
     claims = Claims(workspace=workspace, lease=Lease())
     recipe = write_recipe(workspace.runs, runs, 1)
@@ -107,9 +106,9 @@ def a_run(workspace: Workspace, runs: int) -> float:
     for plan in plans:
         began = time.perf_counter()
         assert claims.take(plan.key, Owner.here())
-        journal.opened(plan, ENVIRONMENT, epoch=0)
-        journal.epoch(plan.key, EPOCH)
-        journal.settled(plan.key, RESULT, [])
+        recorder.opened(plan, ENVIRONMENT, epoch=0)
+        recorder.epoch(plan.key, EPOCH)
+        recorder.settled(plan.key, RESULT, [])
         spent.append(1000 * (time.perf_counter() - began))
     return statistics.median(spent)
 

@@ -12,10 +12,8 @@ from kdctl.assembly.bench import Bench
 from kdctl.assembly.failure import Failure
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.journal import FolderJournal
 from kdctl.execution.lease import Lease
-from kdctl.execution.ledger import Ledger
-from kdctl.execution.store_journal import StoreJournal
+from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
@@ -103,7 +101,7 @@ class ExecutorConfig(Protocol):
         """Return how much it would do at once."""
         ...
 
-    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> AbstractContextManager[Executor]:
+    def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> AbstractContextManager[Executor]:
         """Return the executor; its workers end with the context."""
         ...
 
@@ -119,14 +117,14 @@ class InProcessConfig:
         return Capacity(slots=1, unshared_slots=1, num_threads=bench.num_threads)
 
     @contextmanager
-    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+    def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return this process as the only worker."""
-        yield _InProcessExecutor(ledger=ledger, should_stop=stop, owner=Owner.here())
+        yield _InProcessExecutor(recorder=recorder, should_stop=stop, owner=Owner.here())
 
 
 @dataclass(kw_only=True)
 class _InProcessExecutor:
-    ledger: Ledger
+    recorder: IndexRecorder
     should_stop: Callable[[], bool]
     owner: Owner
     slots: int = 1
@@ -138,18 +136,18 @@ class _InProcessExecutor:
         return (self.owner,)[:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
-        workspace, lease = self.ledger.workspace, self.ledger.lease
-        folders = FolderJournal(bench=workspace, owner=owner, lease=lease)
+        workspace, lease = self.recorder.workspace, self.recorder.lease
+        folders = FolderRecorder(bench=workspace, owner=owner, lease=lease)
         trainer = GangTrainer(
             bench=workspace,
-            journal=StoreJournal(folders=folders, store=workspace.store),
-            progress=self.ledger.progress,
+            recorder=StoreRecorder(folders=folders, store=workspace.store),
+            progress=self.recorder.progress,
             stop=self.should_stop,
             until=until,
             renew_seconds=lease.renew_seconds,
             on_failure=self._make_room,
         )
-        self.ledger.failures.update(trainer.train(plans))
+        self.recorder.failures.update(trainer.train(plans))
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
         time.sleep(seconds)  # `train` came back when everything was done: others are waited for
@@ -163,4 +161,4 @@ class _InProcessExecutor:
 
     def _make_room(self, failure: Failure) -> None:
         if failure.fault is not None:
-            spend_reserve(self.ledger.workspace.runs)
+            spend_reserve(self.recorder.workspace.runs)

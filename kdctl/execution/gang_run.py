@@ -1,4 +1,4 @@
-"""One gang from its plans to its results, told to a journal."""
+"""One gang from its plans to its results, told to a recorder."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from kdctl.engine.member import Member
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
-from kdctl.execution.journal import Journal
 from kdctl.execution.lease import Lease
+from kdctl.execution.recorders import RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import (
@@ -55,7 +55,7 @@ class GangTrainer:
     """Trains claimed runs in this process."""
 
     bench: Bench
-    journal: Journal
+    recorder: RunRecorder
     progress: Progress
     stop: Callable[[], bool]
     until: int | None = None
@@ -94,7 +94,7 @@ class GangTrainer:
         """Mark what is open as interrupted, as far as a faulty machine lets us; our end says the rest."""
         for key in list(self._open):
             with contextlib.suppress(MachineError), as_machine_errors():
-                self.journal.interrupted(key, reason)
+                self.recorder.interrupted(key, reason)
             self.end(key, RunState.INTERRUPTED, None, reason)
 
     def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
@@ -123,7 +123,7 @@ class GangTrainer:
         if len(plans) > 1:
             return self._train_parts([[plan] for plan in ours], reduced)
         for plan in ours:
-            self.journal.failed(plan.key, failure)
+            self.recorder.failed(plan.key, failure)
             self.end(plan.key, RunState.FAILED, None, failure.problem)
         return {plan.key: failure for plan in ours}
 
@@ -155,7 +155,7 @@ class GangRun:
         """Give a sign of life; return the runs that are still to end, without those that others took over."""
         self._renewed = time.monotonic()
         open_keys = {plan.key for plan in self.plans} - self._ended
-        kept = self.trainer.journal.renew(open_keys)
+        kept = self.trainer.recorder.renew(open_keys)
         for member in self._members:
             member.left = member.left or member.key in open_keys - kept
         for key in sorted(open_keys - kept):
@@ -197,7 +197,7 @@ class GangRun:
         self._maybe_renew()
         if member.left:
             return
-        self.trainer.journal.epoch(member.key, result)
+        self.trainer.recorder.epoch(member.key, result)
         self.trainer.progress.epoch(self._plan(member.key), result)
 
     def _assemble(self) -> list[Gang]:
@@ -247,7 +247,7 @@ class GangRun:
             reduced=self.reduced,
         )
         self._environments[plan.key] = environment
-        self.trainer.journal.opened(plan, environment, epoch=member.epoch)
+        self.trainer.recorder.opened(plan, environment, epoch=member.epoch)
 
     def _note_execution(self, member: Member) -> None:
         """Keep how a member's steps are executed, which is known once they are taken."""
@@ -255,7 +255,7 @@ class GangRun:
         if environment.execution != member.execution:
             environment = dataclasses.replace(environment, execution=member.execution)
             self._environments[member.key] = environment
-            self.trainer.journal.opened(self._plan(member.key), environment, epoch=member.epoch)
+            self.trainer.recorder.opened(self._plan(member.key), environment, epoch=member.epoch)
 
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
@@ -264,7 +264,7 @@ class GangRun:
         models = [SHIPPED, *(model.name for model in member.distiller.models())]
         names = [checkpoint_name(rule, model) for rule in Selection for model in models]
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
-        self.trainer.journal.settled(member.key, result, artifacts)
+        self.trainer.recorder.settled(member.key, result, artifacts)
         discard_state(folder.path)
         self._end(member.key, state, result, member.diverged)
 
@@ -288,7 +288,7 @@ class GangRun:
             if member.epoch == self.trainer.until
             else f"stopped in epoch {member.epoch + 1}; its state is saved"
         )
-        self.trainer.journal.interrupted(member.key, reason)
+        self.trainer.recorder.interrupted(member.key, reason)
         self._end(member.key, RunState.INTERRUPTED, None, reason)
 
     def _maybe_renew(self) -> None:

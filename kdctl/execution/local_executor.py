@@ -16,8 +16,8 @@ from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.lease import Lease
-from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind, Setup
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker_process import WorkerProcess, saved
 from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -48,10 +48,11 @@ class LocalConfig:
         return Capacity(slots=self.slots, unshared_slots=alone, num_threads=setups[0].num_threads)
 
     @contextmanager
-    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+    def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return the executor. Its workers start when there is something to do, and none outlives it."""
         del stop  # the scheduler tells the executor
-        executor = LocalExecutor(ledger=ledger, setups=_setups(ledger.workspace, self.slots, self.lease))
+        setups = _setups(recorder.workspace, self.slots, self.lease)
+        executor = LocalExecutor(recorder=recorder, setups=setups)
         try:
             yield executor
         finally:
@@ -62,7 +63,7 @@ class LocalConfig:
 class LocalExecutor:
     """The workers of this machine."""
 
-    ledger: Ledger
+    recorder: IndexRecorder
     setups: Sequence[Setup]
     """One for each slot."""
     _workers: dict[int, WorkerProcess] = field(default_factory=dict[int, WorkerProcess])
@@ -91,7 +92,7 @@ class LocalExecutor:
         coming = [worker for worker in self._workers.values() if not worker.plans]
         empty = [slot for slot in range(self.slots) if slot not in self._workers]
         for slot in empty[: max(wanted - len(coming), 0)]:
-            self._workers[slot] = WorkerProcess(self.setups[slot], self.ledger, self._events)
+            self._workers[slot] = WorkerProcess(self.setups[slot], self.recorder, self._events)
         return [worker.owner for worker in coming if worker.owner is not None and worker.free][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
@@ -159,7 +160,7 @@ class LocalExecutor:
 
     def _watch(self) -> None:
         """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
-        now, lease = time.monotonic(), self.ledger.lease
+        now, lease = time.monotonic(), self.recorder.lease
         for worker in self._workers.values():
             if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
                 self._events.put((worker, None))
@@ -170,7 +171,7 @@ class LocalExecutor:
             self._renewed = now
             for worker in self._workers.values():
                 if worker.owner is not None:
-                    self.ledger.renew(list(worker.plans), worker.owner)
+                    self.recorder.renew(list(worker.plans), worker.owner)
 
 
 def _num_cores() -> int:

@@ -15,7 +15,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
 from kdctl.execution.executor import Executor, ExecutorConfig, InProcessConfig, ReleasedRun
 from kdctl.execution.gang_schedule import gangs_apart, gangs_of
-from kdctl.execution.ledger import Ledger
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker_state import CrashCounter
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -37,7 +37,7 @@ class Scheduler:
 
     workspace: Workspace
     executor: Executor
-    ledger: Ledger
+    recorder: IndexRecorder
     claims: Claims
     stop: Callable[[], bool]
     gang_size: int
@@ -57,7 +57,7 @@ class Scheduler:
     @property
     def failures(self) -> dict[str, Failure]:
         """What went wrong here, by run key. A run that failed here is not tried again."""
-        return self.ledger.failures
+        return self.recorder.failures
 
     def complete(self, plans: Sequence[RunPlan], *, later: int = 0, until: int | None = None) -> None:
         """Train what is not settled yet, teachers first.
@@ -83,7 +83,7 @@ class Scheduler:
         to_do = self._open(everything)
         require_ready(to_do, self.workspace)
         self.workspace.store.add_runs([plan.planned() for plan in to_do])
-        self.ledger.progress.planned(to_do, len(everything) - len(to_do), later)
+        self.recorder.progress.planned(to_do, len(everything) - len(to_do), later)
         first, then = self._open(teachers), self._open(plans)
         self._queue = gangs_of(
             first, then, gang_size=self.gang_size, slots=self.executor.slots, pausing=self._pausing
@@ -113,7 +113,7 @@ class Scheduler:
                 continue
             if self._elsewhere and not told and not self.executor.busy:
                 told = True
-                self.ledger.progress.waiting(list(self._elsewhere.values()))
+                self.recorder.progress.waiting(list(self._elsewhere.values()))
             self._listen(LISTEN_SECONDS)
             if self._elsewhere and time.monotonic() - looked > WAIT_SECONDS:
                 self._look_elsewhere()
@@ -160,7 +160,7 @@ class Scheduler:
         """Close what `owner` holds of these runs, as far as a faulty machine lets us."""
         for plan in plans:
             with contextlib.suppress(MachineError), as_machine_errors():
-                self.ledger.close(plan, owner, reason)
+                self.recorder.close(plan, owner, reason)
 
     def _listen(self, seconds: float) -> None:
         """Wait for news of the executor; put runs that came back before their end into the queue again."""
@@ -179,7 +179,7 @@ class Scheduler:
             verdict = self.crashes.count(plan.key, back.reason, reached=len(folder.epochs()))
             if verdict is not None:
                 folder.write_failure(verdict.mistake())
-        state = self.ledger.close(plan, back.owner, back.reason)
+        state = self.recorder.close(plan, back.owner, back.reason)
         if state is RunState.RUNNING:
             self._elsewhere[plan.key] = plan
         if state is not RunState.INTERRUPTED:
@@ -242,7 +242,7 @@ class Scheduler:
         for plan in gang:
             if self._claim(plan, owner):
                 self.workspace.folder(plan.key).write_failure(failure.mistake())
-                self.ledger.close(plan, owner, failure.problem)
+                self.recorder.close(plan, owner, failure.problem)
 
 
 @contextmanager
@@ -257,13 +257,13 @@ def open_scheduler(
 ) -> Generator[Scheduler]:
     """Return a scheduler; the workers of its executor end with it."""
     config = executor or InProcessConfig()
-    ledger = Ledger(workspace=workspace, progress=progress or Silent(), lease=config.lease)
+    recorder = IndexRecorder(workspace=workspace, progress=progress or Silent(), lease=config.lease)
     try:
-        with config.start(ledger, stop) as started:
+        with config.start(recorder, stop) as started:
             yield Scheduler(
                 workspace=workspace,
                 executor=started,
-                ledger=ledger,
+                recorder=recorder,
                 claims=Claims(workspace=workspace, lease=config.lease, is_alive=started.is_alive),
                 stop=stop,
                 gang_size=gang_size,

@@ -21,8 +21,8 @@ from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.lease import Lease
-from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.slurm import Slurm, require_slurm
 from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
 from kdctl.execution.worker_state import WorkerState
@@ -62,7 +62,7 @@ class SlurmConfig:
         )
 
     @contextmanager
-    def start(self, ledger: Ledger, stop: Callable[[], bool]) -> Generator[Executor]:
+    def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return the executor. Its jobs outlive a scheduler that is killed, and the next one waits for them.
 
         Raises:
@@ -75,7 +75,7 @@ class SlurmConfig:
                 "a job of a cluster needs a time limit.",
                 "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
             )
-        executor = SlurmExecutor(plan=self, ledger=ledger)
+        executor = SlurmExecutor(plan=self, recorder=recorder)
         try:
             yield executor
         finally:
@@ -85,8 +85,8 @@ class SlurmConfig:
 class _Job(WorkerState):
     """One job: its order, and what it has said so far."""
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
-        super().__init__(ledger)
+    def __init__(self, recorder: IndexRecorder, folder: Path) -> None:
+        super().__init__(recorder)
         self.folder = folder
         self.owner = _owner(folder)
         self.gangs: list[Order] = []
@@ -127,7 +127,7 @@ class SlurmExecutor:
     """The jobs that this scheduler has submitted."""
 
     plan: SlurmConfig
-    ledger: Ledger
+    recorder: IndexRecorder
     slurm: Slurm = field(default_factory=Slurm)
     _jobs: list[_Job] = field(default_factory=list[_Job])
     _renewed: float = field(default_factory=time.monotonic)
@@ -157,7 +157,7 @@ class SlurmExecutor:
         """Add a gang to a job that will be submitted with the next look at the executor."""
         job = next((job for job in self._jobs if job.owner == owner), None)
         if job is None:
-            job = _Job(self.ledger, self._orders() / _name(owner))
+            job = _Job(self.recorder, self._orders() / _name(owner))
             self._jobs.append(job)
         job.add(plans, until)
 
@@ -175,7 +175,7 @@ class SlurmExecutor:
         if time.monotonic() - self._renewed > self.plan.lease.renew_seconds:
             self._renewed = time.monotonic()
             for job in self._jobs:
-                self.ledger.renew(list(job.plans), _owner(job.folder))
+                self.recorder.renew(list(job.plans), _owner(job.folder))
         return returned
 
     def is_alive(self, owner: Owner) -> bool | None:
@@ -197,7 +197,7 @@ class SlurmExecutor:
     def _submit(self, jobs: Sequence[_Job]) -> None:
         if not jobs:
             return
-        workspace, lease = self.ledger.workspace, self.plan.lease
+        workspace, lease = self.recorder.workspace, self.plan.lease
         setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
@@ -207,7 +207,7 @@ class SlurmExecutor:
             numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
         except KdctlError as error:
             for back in (back for job in jobs for back in job.release_all(error.problem)):
-                self.ledger.close(back.plan, back.owner, back.reason)
+                self.recorder.close(back.plan, back.owner, back.reason)
             raise
         for job, number in zip(jobs, numbers, strict=True):
             job.number, job.known = number, time.monotonic()
@@ -218,7 +218,7 @@ class SlurmExecutor:
         over: list[ReleasedRun] = []
         for event in job.events():
             for key in job.handle_event(event):
-                folder = self.ledger.workspace.folder(key)
+                folder = self.recorder.workspace.folder(key)
                 has_ended = folder.result() is not None or folder.failure() is not None
                 if has_ended or folder.is_past(job.pauses[key]):
                     over.append(job.release(key, event.text))
@@ -243,12 +243,12 @@ class SlurmExecutor:
         if fault is None:
             return
         self._faults.update(keys)
-        shared = Path(fault.path).is_relative_to(self.ledger.workspace.runs.resolve())
+        shared = Path(fault.path).is_relative_to(self.recorder.workspace.runs.resolve())
         if shared or any(self._faults[key] >= self.plan.lease.most_deaths for key in keys):
             self.fault = self.fault or fault
 
     def _orders(self) -> Path:
-        return self.ledger.workspace.runs / ORDERS
+        return self.recorder.workspace.runs / ORDERS
 
 
 def _owner(folder: Path) -> Owner:

@@ -26,8 +26,8 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.failure import Failure
 from kdctl.errors import KdctlError
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.journal import FolderJournal
 from kdctl.execution.messages import Event, EventKind, Order, Setup
+from kdctl.execution.recorders import FolderRecorder
 from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
@@ -144,7 +144,7 @@ class Worker:
             load_plugin_file(Path(path))
         self._catalog = full_catalog()
         self._bench = self.setup.bench()
-        self._journal = FolderJournal(bench=self._bench, owner=self.owner, lease=self.setup.lease)
+        self._recorder = FolderRecorder(bench=self._bench, owner=self.owner, lease=self.setup.lease)
         self._progress = Told(voice=self.voice)
 
     def train(self, order: Order) -> None:
@@ -163,7 +163,7 @@ class Worker:
         if plans:
             trainer = GangTrainer(
                 bench=self._bench,
-                journal=self._journal,
+                recorder=self._recorder,
                 progress=self._progress,
                 stop=self.stop,
                 until=order.until,
@@ -176,8 +176,8 @@ class Worker:
     def _readied(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
         """Return a run's plan; None for one that is somebody else's, is through or cannot be read."""
         folder = self._bench.folder(key)
-        is_ours = self._journal.renew([key]) or (
-            self.rejoins and not folder.is_past(until) and self._journal.rejoin(key)
+        is_ours = self._recorder.renew([key]) or (
+            self.rejoins and not folder.is_past(until) and self._recorder.rejoin(key)
         )
         if folder.result() is not None or not is_ours:
             self.voice.tell(
@@ -187,7 +187,7 @@ class Worker:
         try:
             return read(self._catalog)
         except KdctlError as error:
-            self._journal.failed(key, Failure(problem=error.problem, hint=error.hint))
+            self._recorder.failed(key, Failure(problem=error.problem, hint=error.hint))
             self.voice.tell(Event(kind=EventKind.ENDED, keys=(key,), text=error.problem))
             return None
 

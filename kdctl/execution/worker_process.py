@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, Order, Setup
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker import SAVED
 from kdctl.execution.worker_state import WorkerState
 from kdctl.recipe.plan import RunPlan
@@ -28,11 +28,11 @@ class WorkerProcess(WorkerState):
     def __init__(
         self,
         setup: Setup,
-        ledger: Ledger,
+        recorder: IndexRecorder,
         events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]],
     ) -> None:
         """Start it. What it says goes into `events`, and None once it has ended."""
-        super().__init__(ledger)
+        super().__init__(recorder)
         self.free = False
         """Whether it waits for a gang."""
         self.last_line = ""

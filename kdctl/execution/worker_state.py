@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from kdctl.assembly.failure import Failure
 from kdctl.execution.executor import ReleasedRun
-from kdctl.execution.ledger import Ledger
 from kdctl.execution.messages import Event, EventKind
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.owner import Owner
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class WorkerState:
     """Keeps which runs a worker trains, and passes on the events that it sends about them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, recorder: IndexRecorder) -> None:
         """Start without runs."""
         self.last_heard = time.monotonic()
         """When its last event came."""
@@ -36,7 +36,7 @@ class WorkerState:
         """Why it leaves, if that is known."""
         self.fault: MachineFault | None = None
         """What its machine refused; then it leaves."""
-        self._ledger = ledger
+        self._recorder = recorder
         self._indexed: set[str] = set()
 
     def handle_event(self, event: Event) -> list[str]:
@@ -46,16 +46,16 @@ class WorkerState:
         match event.kind:
             case EventKind.STARTED:
                 self.started = True
-                self._ledger.progress.started([self.plans[key] for key in known])
+                self._recorder.progress.started([self.plans[key] for key in known])
             case EventKind.STEPPED:
                 self.has_stepped = True
                 for key in event.positions.keys() & self.plans.keys():
                     self._index(key)
-                    self._ledger.progress.stepped(key, event.positions[key])
+                    self._recorder.progress.stepped(key, event.positions[key])
             case EventKind.EPOCH if event.result is not None:
                 for key in known:
                     self._index(key)
-                    self._ledger.epoch(self.plans[key], event.result)
+                    self._recorder.epoch(self.plans[key], event.result)
             case EventKind.ENDED:
                 for key in known:
                     self._index(key)
@@ -83,7 +83,7 @@ class WorkerState:
         """Keep where a run is computed, the first time it is heard of."""
         if key not in self._indexed:
             self._indexed.add(key)
-            self._ledger.opened(self.plans[key])
+            self._recorder.opened(self.plans[key])
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import PREVIOUS_FILE, RESUME_FILE
 from kdctl.errors import KdctlError
 from kdctl.execution.lease import Lease
-from kdctl.execution.ledger import Ledger
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
 from kdctl.store.owner import Owner
@@ -143,8 +143,8 @@ def test_what_a_worker_leaves_that_dies_after_its_result_is_removed(
     saved = save_states(workspace, plan.key)
     me = Owner.here()
     forget_the_end(workspace, plan.key, me)
-    ledger = Ledger(workspace=workspace, progress=Silent(), lease=Lease())
-    assert ledger.close(plan, me, "its worker was killed by SIGKILL") is RunState.FINISHED
+    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=Lease())
+    assert recorder.close(plan, me, "its worker was killed by SIGKILL") is RunState.FINISHED
     assert [file for file in saved if file.exists()] == []
 
 
