@@ -26,7 +26,6 @@ from kdctl import workflows
 from kdctl.assembly.environment import git_commit
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
-from kdctl.execution.lease import Lease
 from kdctl.execution.recorders import FolderRecorder, StoreRecorder
 from kdctl.recipe.space import Search
 from kdctl.records import (
@@ -40,7 +39,7 @@ from kdctl.records import (
     SplitMetrics,
 )
 from kdctl.store.json_text import to_json
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 from kdctl.sweep.study import open_study
 
 METRICS = SplitMetrics(top1=71.25, top5=92.0, loss=1.0)
@@ -96,9 +95,10 @@ optimizer.learning_rate = {rates}
 def a_run(workspace: Workspace, runs: int) -> float:
     """Return the median milliseconds that one run costs besides its training: folder and database."""
     recorder = StoreRecorder(
-        folders=FolderRecorder(bench=workspace, owner=Owner.here(), lease=Lease()), store=workspace.store
+        folders=FolderRecorder(bench=workspace, owner=Owner.here(), lease=LeaseConfig()),
+        store=workspace.store,
     )
-    claims = Claims(workspace=workspace, lease=Lease())
+    claims = Claims(workspace=workspace, lease=LeaseConfig())
     recipe = write_recipe(workspace.runs, runs, 1)
     plans = workflows.plan_sweep(recipe, workspace).runs
     workspace.store.add_runs([plan.planned() for plan in plans])

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from kdctl import workflows
 from kdctl.cli.signals import StopSignals
-from kdctl.execution.lease import Lease
 from kdctl.execution.local_executor import LocalConfig
+from kdctl.store.leases import LeaseConfig
 
 
 def main(folder: Path, slots: int, seconds: float) -> int:
-    lease = Lease(seconds=seconds, renew_seconds=seconds / 10, most_deaths=1000)  # what kills is not the runs
+    lease = LeaseConfig(
+        seconds=seconds, heartbeat_seconds=seconds / 10, max_crashes=1000
+    )  # what kills is not the runs
     executor = LocalConfig(slots=slots, lease=lease) if slots else None
     with (
         workflows.open_workspace(folder / "runs", folder / "data", num_threads=1) as workspace,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdctl.errors import UsageError, suggestion
 from kdctl.execution.executor import ExecutorConfig, InProcessConfig
-from kdctl.execution.lease import Lease
+from kdctl.store.leases import LeaseConfig
 
 EXECUTORS = ("local", "slurm")
 PACK = "gangs_per_job"
@@ -19,7 +19,7 @@ def choose_executor(
     *,
     slots: int | None = None,
     slurm_options: Mapping[str, object] | None = None,
-    lease: Lease | None = None,
+    lease: LeaseConfig | None = None,
 ) -> ExecutorConfig:
     """Return the executor that was asked for. Results do not depend on it.
 
@@ -32,7 +32,7 @@ def choose_executor(
     Raises:
         UsageError: there is no such executor, or it has no such options.
     """
-    lease, options = lease or Lease(), dict(slurm_options or {})
+    lease, options = lease or LeaseConfig(), dict(slurm_options or {})
     if executor not in EXECUTORS:
         raise UsageError(f"there is no executor '{executor}'.", suggestion(executor, EXECUTORS, "Executors"))
     if executor == "slurm":

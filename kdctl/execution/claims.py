@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import discard_state
-from kdctl.execution.lease import Lease
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
-from kdctl.store.holding import Holding
 from kdctl.store.ingest import ingest
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Lease, Owner
 
 
 def is_process_alive(owner: Owner) -> bool | None:
@@ -40,8 +38,8 @@ class Claims:
     is_alive: Callable[[Owner], bool | None] = is_process_alive
     """Says whether an owner lives: True, False, or None when nobody can tell."""
     now: Callable[[], float] = time.monotonic
-    _seen: dict[tuple[str, str], tuple[Holding, float]] = field(
-        default_factory=dict[tuple[str, str], tuple[Holding, float]]
+    _seen: dict[tuple[str, str], tuple[Lease, float]] = field(
+        default_factory=dict[tuple[str, str], tuple[Lease, float]]
     )
 
     def take(self, key: str, owner: Owner, *, retry_failed: bool = False) -> bool:
@@ -49,7 +47,7 @@ class Claims:
         store = self.workspace.store
         if not self.is_free(key, owner=owner):
             return False
-        held = store.holding(key)
+        held = store.lease(key)
         taken = store.claim(
             key,
             owner,
@@ -67,43 +65,43 @@ class Claims:
         if not (folder.path / "plan.json").is_file():
             return None
         state = ingest(self.workspace.store, folder, abandoned=self._is_abandoned(folder))
-        if folder.result() is not None and folder.holding() is None:
+        if folder.result() is not None and folder.lease() is None:
             discard_state(folder.path)  # whoever ended the run may have died before that
         return state
 
     def reconcile_if_left(self, key: str) -> RunState | None:
         """Do the same, unless somebody still works in the folder."""
-        if self.workspace.folder(key).holding() is not None:
+        if self.workspace.folder(key).lease() is not None:
             return None
         return self.reconcile(key)
 
     def is_free(self, key: str, *, owner: Owner | None = None) -> bool:
         """Return whether nobody holds a run, as far as is known here."""
         places = {
-            "store": self.workspace.store.holding(key),
-            "folder": self.workspace.folder(key).holding(),
+            "store": self.workspace.store.lease(key),
+            "folder": self.workspace.folder(key).lease(),
         }
         held = [  # a list: each place is watched from the first look on
-            self._is_held(key, place, holding, owner) for place, holding in places.items() if holding
+            self._is_held(key, place, lease, owner) for place, lease in places.items() if lease
         ]
         return not any(held)
 
     def _is_abandoned(self, folder: RunFolder) -> bool:
         """Return whether nobody will tell the database of a result that lies in the folder."""
-        if folder.holding() is not None:
+        if folder.lease() is not None:
             return False
-        held = self.workspace.store.holding(folder.key)
+        held = self.workspace.store.lease(folder.key)
         return held is None or held.owner.host != Owner.here().host or self.is_alive(held.owner) is False
 
-    def _is_held(self, key: str, place: str, holding: Holding, owner: Owner | None) -> bool:
-        if holding.owner == owner:
+    def _is_held(self, key: str, place: str, lease: Lease, owner: Owner | None) -> bool:
+        if lease.owner == owner:
             return False
-        alive = self.is_alive(holding.owner)
+        alive = self.is_alive(lease.owner)
         if alive is not None:
             return alive
         seen, since = self._seen.get((key, place), (None, 0.0))
-        if seen != holding:
-            self._seen[key, place] = (holding, self.now())
+        if seen != lease:
+            self._seen[key, place] = (lease, self.now())
             return True
-        timeout = self.lease.grace_seconds if holding.expired else self.lease.seconds
+        timeout = self.lease.grace_seconds if lease.expired else self.lease.seconds
         return self.now() - since < timeout

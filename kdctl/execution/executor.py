@@ -12,11 +12,10 @@ from kdctl.assembly.bench import Bench
 from kdctl.assembly.failure import Failure
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.lease import Lease
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 from kdctl.store.reserve import spend_reserve
 
 
@@ -93,7 +92,7 @@ class ExecutorConfig(Protocol):
     """Describes an executor, and starts it."""
 
     @property
-    def lease(self) -> Lease:
+    def lease(self) -> LeaseConfig:
         """How long its workers hold runs without a heartbeat."""
         ...
 
@@ -110,7 +109,7 @@ class ExecutorConfig(Protocol):
 class InProcessConfig:
     """One gang after the other, here. What `kdctl train` does, and a sweep with one slot."""
 
-    lease: Lease = Lease()
+    lease: LeaseConfig = LeaseConfig()
 
     def capacity(self, bench: Bench) -> Capacity:
         """Return the capacity of one process."""
@@ -144,7 +143,7 @@ class _InProcessExecutor:
             progress=self.recorder.progress,
             stop=self.should_stop,
             until=until,
-            renew_seconds=lease.renew_seconds,
+            heartbeat_seconds=lease.heartbeat_seconds,
             on_failure=self._make_room,
         )
         self.recorder.failures.update(trainer.train(plans))

@@ -32,7 +32,6 @@ from kdctl.engine.member import Member
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
-from kdctl.execution.lease import Lease
 from kdctl.execution.recorders import RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.recipe.plan import RunPlan
@@ -46,6 +45,7 @@ from kdctl.records import (
     Selection,
     checkpoint_name,
 )
+from kdctl.store.leases import LeaseConfig
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class GangTrainer:
     stop: Callable[[], bool]
     until: int | None = None
     """The epoch after which runs pause; None: they train to their end."""
-    renew_seconds: float = Lease.renew_seconds
+    heartbeat_seconds: float = LeaseConfig.heartbeat_seconds
     on_failure: Callable[[Failure], None] = lambda failure: None
     """Hears what stops a gang before its members are tried again, or given back."""
     _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
@@ -293,7 +293,7 @@ class GangRun:
 
     def _maybe_renew(self) -> None:
         """Keep the leases alive; a run that another process took over meanwhile leaves the gang."""
-        if time.monotonic() - self._renewed > self.trainer.renew_seconds:
+        if time.monotonic() - self._renewed > self.trainer.heartbeat_seconds:
             self.still_ours()
 
     def _end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:

@@ -15,14 +15,13 @@ from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
-from kdctl.execution.lease import Lease
 from kdctl.execution.messages import Event, EventKind, Setup
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker_process import WorkerProcess, saved
 from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 START_SECONDS = 300.0
 """A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
@@ -36,7 +35,7 @@ class LocalConfig:
     """Several gangs at once, each in a process of its own, so that no crash takes the sweep down."""
 
     slots: int
-    lease: Lease = Lease()
+    lease: LeaseConfig = LeaseConfig()
 
     def capacity(self, bench: Bench) -> Capacity:
         """Return that of the GPUs that the workers will have, or of the cores that their threads will."""
@@ -167,7 +166,7 @@ class LocalExecutor:
             timeout = lease.seconds if worker.has_stepped else max(START_SECONDS, lease.seconds)
             if (worker.plans or not worker.owner) and now - worker.last_heard > timeout:
                 worker.kill(f"it was silent for {timeout:.0f} s")
-        if now - self._renewed > lease.renew_seconds:
+        if now - self._renewed > lease.heartbeat_seconds:
             self._renewed = now
             for worker in self._workers.values():
                 if worker.owner is not None:
@@ -179,7 +178,7 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _setups(bench: Bench, slots: int, lease: Lease) -> list[Setup]:
+def _setups(bench: Bench, slots: int, lease: LeaseConfig) -> list[Setup]:
     """Divide GPUs, or the threads of the CPU, among slots."""
     setup = Setup.of(bench, plugins=loaded_plugin_files(), lease=lease)
     num_gpus = torch.cuda.device_count() if bench.device in ("auto", "cuda") else 0

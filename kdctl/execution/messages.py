@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 from kdctl.assembly.bench import Bench, TeacherCache
 from kdctl.assembly.data import DataLibrary
-from kdctl.execution.lease import Lease
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +30,10 @@ class Setup:
     num_threads: int | None
     graphs: Literal["auto", "on", "off"]
     teacher_cache: TeacherCache
-    lease: Lease
+    lease: LeaseConfig
 
     @classmethod
-    def of(cls, bench: Bench, *, plugins: Sequence[Path], lease: Lease) -> Setup:
+    def of(cls, bench: Bench, *, plugins: Sequence[Path], lease: LeaseConfig) -> Setup:
         """Return the set-up of a worker that does what this process would do."""
         return cls(
             runs=str(bench.runs.resolve()),

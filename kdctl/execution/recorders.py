@@ -11,11 +11,10 @@ from kdctl.assembly.failure import TRACEBACK, Failure
 from kdctl.assembly.progress import Progress
 from kdctl.engine.resume import discard_state
 from kdctl.errors import KdctlError, Mistake
-from kdctl.execution.lease import Lease
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult, RunState
 from kdctl.store.atomic import write_atomically
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 if TYPE_CHECKING:  # a worker records into folders only, and starts quicker without SQLAlchemy
     from kdctl.assembly.workspace import Workspace
@@ -60,7 +59,7 @@ class FolderRecorder:
 
     bench: Bench
     owner: Owner
-    lease: Lease
+    lease: LeaseConfig
 
     def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
         """Say in the run's folder what runs and where; drop epochs that a resume will repeat."""
@@ -112,15 +111,15 @@ class FolderRecorder:
     def rejoin(self, key: str) -> bool:
         """Take up a run again that was ours and that nobody has taken since; return whether that was so."""
         folder = self.bench.folder(key)
-        if folder.holding() is not None:
+        if folder.lease() is not None:
             return False
         folder.hold(self.owner, lease_seconds=self.lease.seconds)
         return True
 
     def _renew(self, key: str) -> bool:
         folder = self.bench.folder(key)
-        holding = folder.holding()
-        if holding is None or holding.owner != self.owner:
+        lease = folder.lease()
+        if lease is None or lease.owner != self.owner:
             return False
         folder.hold(self.owner, lease_seconds=self.lease.seconds)
         return True
@@ -178,7 +177,7 @@ class IndexRecorder:
 
     workspace: Workspace
     progress: Progress
-    lease: Lease
+    lease: LeaseConfig
     failures: dict[str, Failure] = field(default_factory=dict[str, Failure])
     """What went wrong in runs that failed, by run key."""
 

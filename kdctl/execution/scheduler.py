@@ -21,7 +21,7 @@ from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.reserve import keep_reserve, spend_reserve
 
 WAIT_SECONDS = 1.0
@@ -268,7 +268,7 @@ def open_scheduler(
                 stop=stop,
                 gang_size=gang_size,
                 retry_failed=retry_failed,
-                crashes=CrashCounter(most_deaths=config.lease.most_deaths),
+                crashes=CrashCounter(max_crashes=config.lease.max_crashes),
             )
     finally:
         spend_reserve(workspace.runs)

@@ -20,7 +20,6 @@ from kdctl.assembly.bench import Bench
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
-from kdctl.execution.lease import Lease
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.slurm import Slurm, require_slurm
@@ -31,7 +30,7 @@ from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import from_json, to_json
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 HOST = "slurm"
 """Stands for the host of a job's owner: which node it will run on is not known when its runs are claimed."""
@@ -53,7 +52,7 @@ class SlurmConfig:
     """Short gangs are better packed: a job takes a while to start."""
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
-    lease: Lease = Lease()
+    lease: LeaseConfig = LeaseConfig()
 
     def capacity(self, bench: Bench) -> Capacity:
         """Return how many jobs the cluster runs at once, at best."""
@@ -172,7 +171,7 @@ class SlurmExecutor:
         listed = self.slurm.jobs()
         returned = [back for job in self._jobs for back in self._hear(job, listed)]
         self._jobs = [job for job in self._jobs if job.plans]
-        if time.monotonic() - self._renewed > self.plan.lease.renew_seconds:
+        if time.monotonic() - self._renewed > self.plan.lease.heartbeat_seconds:
             self._renewed = time.monotonic()
             for job in self._jobs:
                 self.recorder.renew(list(job.plans), _owner(job.folder))
@@ -244,7 +243,7 @@ class SlurmExecutor:
             return
         self._faults.update(keys)
         shared = Path(fault.path).is_relative_to(self.recorder.workspace.runs.resolve())
-        if shared or any(self._faults[key] >= self.plan.lease.most_deaths for key in keys):
+        if shared or any(self._faults[key] >= self.plan.lease.max_crashes for key in keys):
             self.fault = self.fault or fault
 
     def _orders(self) -> Path:

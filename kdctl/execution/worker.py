@@ -33,7 +33,7 @@ from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.store.json_text import from_json, to_json
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 
 SAVED = 143
 """Exit code of a worker that was asked to leave."""
@@ -167,7 +167,7 @@ class Worker:
                 progress=self._progress,
                 stop=self.stop,
                 until=order.until,
-                renew_seconds=self.setup.lease.renew_seconds,
+                heartbeat_seconds=self.setup.lease.heartbeat_seconds,
                 on_failure=self._consider,
             )
             trainer.train(plans)

@@ -12,7 +12,7 @@ from kdctl.execution.messages import Event, EventKind
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class CrashCounter:
     got further than before is innocent, and starts to count anew.
     """
 
-    most_deaths: int
+    max_crashes: int
     """When a run fails."""
     _deaths: dict[str, int] = field(default_factory=dict[str, int])
     _reached: dict[str, int] = field(default_factory=dict[str, int])
@@ -105,7 +105,7 @@ class CrashCounter:
             self._deaths[key] = 0
         self._reached[key] = max(reached, self._reached.get(key, 0))
         self._deaths[key] = self._deaths.get(key, 0) + 1
-        if self._deaths[key] < self.most_deaths:
+        if self._deaths[key] < self.max_crashes:
             return None
         times = self._deaths[key]
         return Failure(

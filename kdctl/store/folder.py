@@ -25,10 +25,9 @@ from kdctl.errors import KdctlError, Mistake
 from kdctl.records import Artifact, Environment, EpochResult, Evaluation, PlannedRun, RunResult
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
-from kdctl.store.holding import Holding
 from kdctl.store.json_lines import JsonLines
 from kdctl.store.json_text import from_json, to_json
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Lease, Owner
 
 Record = TypeVar("Record")
 
@@ -132,17 +131,17 @@ class RunFolder:
 
         Who claimed the run in the database says so; a claim is decided there, not here.
         """
-        holding = Holding(owner=owner, expires=utc_now(seconds_ahead=lease_seconds))
-        write_atomically(self.path / _HOLDER, to_json(holding).encode() + b"\n", durable=False)
+        lease = Lease(owner=owner, expires=utc_now(seconds_ahead=lease_seconds))
+        write_atomically(self.path / _HOLDER, to_json(lease).encode() + b"\n", durable=False)
 
-    def holding(self) -> Holding | None:
+    def lease(self) -> Lease | None:
         """Return who works here, or did when they last said so."""
-        return self._read(_HOLDER, Holding)
+        return self._read(_HOLDER, Lease)
 
     def let_go(self, owner: Owner) -> None:
         """Say that `owner` does not work here any more."""
-        holding = self.holding()
-        if holding is not None and holding.owner == owner:
+        lease = self.lease()
+        if lease is not None and lease.owner == owner:
             (self.path / _HOLDER).unlink(missing_ok=True)
 
     def write_failure(self, failure: Mistake) -> None:

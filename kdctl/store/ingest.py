@@ -18,7 +18,6 @@ from kdctl.records import (
 )
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
-from kdctl.store.leases import NOBODY, ended, is_held
 from kdctl.store.measurements import (
     add_artifacts,
     add_epochs,
@@ -30,6 +29,7 @@ from kdctl.store.measurements import (
 from kdctl.store.runs import add, state_of
 from kdctl.store.store import Store
 from kdctl.store.tables import RunRow
+from kdctl.store.transitions import NOBODY, ended, is_held
 
 
 def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False) -> RunState:

@@ -1,175 +1,114 @@
-"""Holding a run: who may work on it, and until when.
-
-Every change of hands is one conditional UPDATE, whose row count tells whether it happened.
-"""
+"""Leases: for how long a process holds a run, renewed by heartbeats until it releases the run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, update
-
-from kdctl.errors import KdctlError
-from kdctl.records import SETTLED, RunResult, RunState
 from kdctl.store.clock import utc_now
-from kdctl.store.holding import Holding
-from kdctl.store.owner import Owner
-from kdctl.store.runs import listed
-from kdctl.store.tables import RunRow
 
-RELEASED = frozenset({RunState.PLANNED, RunState.INTERRUPTED, RunState.FAILED})
-"""States in which an owner may leave a run that has no result."""
-
-NOBODY: dict[str, Any] = {
-    "lease_host": None,
-    "lease_pid": None,
-    "lease_token": None,
-    "lease_expires": None,
-}
-"""Values of the lease columns of a run that nobody holds."""
+_PROCESSES = Path("/proc")
+_STATE, _START = 0, 19
+"""Fields of /proc/<pid>/stat, counted from behind the program's name (proc(5) calls them 3 and 22)."""
 
 
-def claim(
-    connection: Connection,
-    key: str,
-    *,
-    owner: Owner,
-    lease_seconds: float,
-    retry_failed: bool = False,
-    silent: Owner | None = None,
-) -> bool:
-    """Take a run that is free; return whether it is now the owner's.
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A process that may hold leases, told apart from a later one that got the same number."""
 
-    A lease of `silent` does not count: the caller has found that process to be gone.
+    host: str
+    pid: int
+    token: str
+    """Tells processes of one host and number apart: 'boot:namespace:start', the first two empty off Linux."""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """Return this process."""
+        pid = os.getpid()
+        return cls(host=socket.gethostname(), pid=pid, token=_token(pid) or f"::{_random_mark()}")
+
+    def is_gone(self) -> bool:
+        """Return whether the process is known to have ended; False when that cannot be known from here."""
+        if self.host != socket.gethostname() or os.name != "posix":
+            return False
+        boot, namespace, _ = self.token.split(":")
+        boot_here, namespace_here, _ = Owner.here().token.split(":")
+        if boot != boot_here:
+            return True
+        # containers may share a host's name and boot, but number their processes each for itself
+        return namespace == namespace_here and not self._lives_on()
+
+    def _lives_on(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's process: it may not even be looked into
+            return True
+        return _token(self.pid) in {None, self.token} and not _is_zombie(self.pid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """Who holds a run, and until when; every heartbeat writes a new one."""
+
+    owner: Owner
+    expires: str
+    """UTC, by the clock of the process that wrote it."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has run out, by the clock here."""
+        return self.expires <= utc_now()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseConfig:
+    """For how long a lease outlives the last heartbeat, and how often workers of a run may crash.
+
+    A process that ended on this machine is noticed at once, whatever its lease says.
     """
-    startable = [RunState.PLANNED, RunState.INTERRUPTED, *([RunState.FAILED] if retry_failed else [])]
-    abandoned: list[ColumnElement[bool]] = [RunRow.lease_expires.is_(None), RunRow.lease_expires <= utc_now()]
-    holder = holder_of(connection, key)
-    if holder is not None and (holder == silent or holder.is_gone()):
-        abandoned.append(_held_by(holder))
-    free = or_(RunRow.state.in_(startable), and_(RunRow.state == RunState.RUNNING, or_(*abandoned)))
-    statement = (
-        update(RunRow)
-        .where(RunRow.key == key, free)
-        .values(
-            state=RunState.RUNNING,
-            attempts=RunRow.attempts + 1,
-            reason="",
-            result=None,
-            updated=utc_now(),
-            lease_host=owner.host,
-            lease_pid=owner.pid,
-            lease_token=owner.token,
-            lease_expires=utc_now(seconds_ahead=lease_seconds),
-        )
-    )
-    return connection.execute(statement).rowcount == 1
+
+    seconds: float = 600.0
+    """From the last heartbeat to expiry, when others may claim the run: longer than any evaluation takes."""
+    heartbeat_seconds: float = 20.0
+    """Between two heartbeats, at least."""
+    max_crashes: int = 3
+    """A run fails when its worker died so often without getting any further in between."""
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long an expired lease is watched for a heartbeat: the clock it expired by may have been set."""
+        return min(3 * self.heartbeat_seconds, self.seconds)
 
 
-def renew(connection: Connection, key: str, *, owner: Owner, lease_seconds: float) -> bool:
-    """Hold a run for longer; return whether it is still the owner's."""
-    return _change(connection, key, owner, {"lease_expires": utc_now(seconds_ahead=lease_seconds)})
+@functools.cache
+def _random_mark() -> str:
+    return uuid.uuid4().hex
 
 
-def settle(connection: Connection, key: str, *, owner: Owner, result: RunResult) -> None:
-    """Write down how a run ended.
-
-    Raises:
-        KdctlError: the owner does not hold the run any more.
-    """
-    if not _change(connection, key, owner, ended(result)):
-        holder = holder_of(connection, key)
-        whose = f"process {holder.pid} on {holder.host} holds it" if holder else "nobody holds it"
-        raise KdctlError(
-            f"the result of run {key} was refused: {whose}, not process {owner.pid} on {owner.host}.",
-            "see how it stands with `kdctl list runs`; the run folder keeps what was computed.",
-        )
-
-
-def release(connection: Connection, key: str, *, owner: Owner, state: RunState, reason: str) -> bool:
-    """Give a run back without a result; return whether it was the owner's to give.
-
-    Raises:
-        ValueError: `state` is not one in which a run may be left.
-    """
-    if state not in RELEASED:
-        raise ValueError(f"a run is not released as {state.value}")
-    return _change(connection, key, owner, {"state": state, "reason": reason, "updated": utc_now(), **NOBODY})
-
-
-def prune(connection: Connection, keys: Sequence[str], *, reason: str) -> int:
-    """Take runs that are not worth more out of the race; return how many it were.
-
-    One that is out of it already may be so for another reason now.
-    """
-    other = and_(RunRow.state == RunState.PRUNED, RunRow.reason != reason)
-    idle = or_(RunRow.state.in_(RELEASED), other)
-    values = {"state": RunState.PRUNED, "reason": reason, "updated": utc_now()}
-    pruned = 0
-    for key in keys:
-        statement = update(RunRow).where(RunRow.key == key, idle).values(values)
-        pruned += connection.execute(statement).rowcount
-    return pruned
-
-
-def revive(connection: Connection, keys: Sequence[str]) -> int:
-    """Let pruned runs be started after all; return how many it were."""
-    begun = case((RunRow.epochs > 0, RunState.INTERRUPTED.value), else_=RunState.PLANNED.value)
-    pruned = (RunRow.state == RunState.PRUNED, RunRow.key.in_(listed(keys)))
-    statement = update(RunRow).where(*pruned).values(state=begun, reason="", updated=utc_now())
-    return connection.execute(statement.execution_options(synchronize_session=False)).rowcount
-
-
-def ended(result: RunResult) -> dict[str, Any]:
-    """Return the columns of a run that came to its end.
-
-    Raises:
-        ValueError: the result's state is not an end.
-    """
-    if result.state not in SETTLED | {RunState.FAILED}:
-        raise ValueError(f"a run does not end as {result.state.value}")
-    return {
-        "state": result.state,
-        "result": result,
-        "reason": result.reason,
-        "updated": utc_now(),
-        **NOBODY,
-    }
-
-
-def is_held(connection: Connection, key: str) -> bool:
-    """Return whether a process that may be alive holds a run, and its lease has not run out."""
-    holder = holder_of(connection, key)
-    unexpired = select(RunRow.key).where(RunRow.key == key, RunRow.lease_expires > utc_now())
-    return holder is not None and not holder.is_gone() and connection.execute(unexpired).first() is not None
-
-
-def holder_of(connection: Connection, key: str) -> Owner | None:
-    """Return the process that holds a run, whether it is alive or not."""
-    holding = holding_of(connection, key)
-    return holding.owner if holding else None
-
-
-def holding_of(connection: Connection, key: str) -> Holding | None:
-    """Return who holds a run, and until when."""
-    columns = (RunRow.lease_host, RunRow.lease_pid, RunRow.lease_token, RunRow.lease_expires)
-    row = connection.execute(select(*columns).where(RunRow.key == key)).one_or_none()
-    host, pid, token, expires = row or (None, None, None, None)
-    if host is None or pid is None or token is None:
+def _token(pid: int) -> str | None:
+    """Return boot, process namespace and start time of a process, if the system tells them."""
+    try:
+        boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text().strip()
+        namespace = (_PROCESSES / f"{pid}/ns/pid").readlink().name
+        return f"{boot}:{namespace.strip('pid:[]')}:{_status(pid)[_START]}"
+    except (OSError, IndexError):
         return None
-    return Holding(owner=Owner(host=host, pid=pid, token=token), expires=expires or "")
 
 
-def _change(connection: Connection, key: str, owner: Owner, values: dict[str, Any]) -> bool:
-    """Change a run if the owner holds it; return whether so."""
-    mine = and_(RunRow.key == key, RunRow.state == RunState.RUNNING, _held_by(owner))
-    return connection.execute(update(RunRow).where(mine).values(values)).rowcount == 1
+def _is_zombie(pid: int) -> bool:
+    """Return whether the process has ended and only waits for its parent to notice."""
+    try:
+        return _status(pid)[_STATE] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
-def _held_by(owner: Owner) -> ColumnElement[bool]:
-    return and_(
-        RunRow.lease_host == owner.host,
-        RunRow.lease_pid == owner.pid,
-        RunRow.lease_token == owner.token,
-    )
+def _status(pid: int) -> list[str]:
+    """Return the fields behind the program's name, which may itself hold blanks and brackets."""
+    return (_PROCESSES / f"{pid}/stat").read_text().rpartition(")")[2].split()

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, delete
 
 from kdctl.errors import KdctlError
 from kdctl.store.folder import RunFolder
-from kdctl.store.leases import holder_of, is_held
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 from kdctl.store.tables import ArtifactRow, RunRow
+from kdctl.store.transitions import holder_of, is_held
 
 _REMOVED = ".removed-"
 

@@ -23,11 +23,10 @@ from kdctl.records import (
     StoredSweep,
     SweepMember,
 )
-from kdctl.store import briefs, leases, measurements, runs, sweeps
+from kdctl.store import briefs, measurements, runs, sweeps, transitions
 from kdctl.store.briefs import RunBrief
 from kdctl.store.database import connect, database_path, reading, writing
-from kdctl.store.holding import Holding
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Lease, Owner
 
 
 class Store:
@@ -156,7 +155,7 @@ class Store:
         to be gone.
         """
         with writing(self._engine) as connection:
-            return leases.claim(
+            return transitions.claim(
                 connection,
                 key,
                 owner=owner,
@@ -165,15 +164,15 @@ class Store:
                 silent=silent,
             )
 
-    def holding(self, key: str) -> Holding | None:
+    def lease(self, key: str) -> Lease | None:
         """Return who holds a run, and until when; None when nobody does."""
         with reading(self._engine) as connection:
-            return leases.holding_of(connection, key)
+            return transitions.lease_of(connection, key)
 
     def renew(self, key: str, owner: Owner, *, lease_seconds: float) -> bool:
         """Hold a run for `lease_seconds` from now; return whether it is still the owner's."""
         with writing(self._engine) as connection:
-            return leases.renew(connection, key, owner=owner, lease_seconds=lease_seconds)
+            return transitions.renew(connection, key, owner=owner, lease_seconds=lease_seconds)
 
     def settle(
         self, key: str, owner: Owner, *, result: RunResult, artifacts: Sequence[Artifact] = ()
@@ -185,7 +184,7 @@ class Store:
             ValueError: the result's state is not an end.
         """
         with writing(self._engine) as connection:
-            leases.settle(connection, key, owner=owner, result=result)
+            transitions.settle(connection, key, owner=owner, result=result)
             measurements.add_artifacts(connection, key, artifacts)
 
     def release(self, key: str, owner: Owner, *, state: RunState, reason: str) -> bool:
@@ -195,17 +194,17 @@ class Store:
             ValueError: `state` is none of these.
         """
         with writing(self._engine) as connection:
-            return leases.release(connection, key, owner=owner, state=state, reason=reason)
+            return transitions.release(connection, key, owner=owner, state=state, reason=reason)
 
     def prune(self, keys: Sequence[str], *, reason: str) -> int:
         """Settle runs that nobody holds as pruned, without a result; return how many it were."""
         with writing(self._engine) as connection:
-            return leases.prune(connection, keys, reason=reason)
+            return transitions.prune(connection, keys, reason=reason)
 
     def revive(self, keys: Sequence[str]) -> int:
         """Let pruned runs be started after all; return how many it were."""
         with writing(self._engine) as connection:
-            return leases.revive(connection, keys)
+            return transitions.revive(connection, keys)
 
     # Measurements
 

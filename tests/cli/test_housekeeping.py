@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdctl.records import PlannedRun, RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 Kdctl = Callable[..., Any]

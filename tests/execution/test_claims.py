@@ -10,13 +10,12 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.claims import Claims
-from kdctl.execution.lease import Lease
 from kdctl.records import RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 RecipeWriter = Callable[..., Path]
 
-LEASE = Lease(seconds=600, renew_seconds=20)
+LEASE = LeaseConfig(seconds=600, heartbeat_seconds=20)
 ELSEWHERE = Owner(host="elsewhere", pid=7, token="::one")
 
 
@@ -56,9 +55,9 @@ def hold(workspace: Workspace, key: str, seconds: float, owner: Owner = ELSEWHER
 def test_a_claim_says_in_the_folder_who_works_there(claims: Claims, workspace: Workspace, key: str) -> None:
     me = Owner.here()
     assert claims.take(key, me)
-    holding = workspace.folder(key).holding()
-    assert holding is not None
-    assert holding.owner == me
+    lease = workspace.folder(key).lease()
+    assert lease is not None
+    assert lease.owner == me
     assert not Claims(workspace=workspace, lease=LEASE).take(key, ELSEWHERE)
 
 
@@ -69,7 +68,7 @@ def test_a_host_that_renews_keeps_its_run_whatever_its_clock_says(
     hold(workspace, key, -7200)
     for _ in range(10):
         assert not claims.take(key, Owner.here())
-        clock.seconds += LEASE.renew_seconds
+        clock.seconds += LEASE.heartbeat_seconds
         workspace.store.renew(key, ELSEWHERE, lease_seconds=-7200)
         workspace.folder(key).hold(ELSEWHERE, lease_seconds=-7200)
 
@@ -105,7 +104,7 @@ def test_a_worker_that_renews_its_folder_is_respected_though_its_scheduler_is_go
     hold(workspace, key, -1)
     for _ in range(10):
         assert not claims.take(key, Owner.here())
-        clock.seconds += LEASE.renew_seconds
+        clock.seconds += LEASE.heartbeat_seconds
         workspace.folder(key).hold(ELSEWHERE, lease_seconds=LEASE.seconds)
 
 

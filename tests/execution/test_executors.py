@@ -11,10 +11,10 @@ from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import InProcessConfig
-from kdctl.execution.lease import Lease
 from kdctl.execution.local_executor import LocalConfig
 from kdctl.execution.messages import Setup
 from kdctl.execution.slurm_executor import SlurmConfig
+from kdctl.store.leases import LeaseConfig
 
 
 def test_one_slot_is_this_process_and_several_are_workers() -> None:
@@ -68,7 +68,7 @@ def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path
         teacher_cache="off",
     )
     told = {field.name for field in dataclasses.fields(Bench) if getattr(bench, field.name) != field.default}
-    theirs = Setup.of(bench, plugins=(), lease=Lease()).bench()
+    theirs = Setup.of(bench, plugins=(), lease=LeaseConfig()).bench()
     for name in told - {"library", "tables"}:
         assert getattr(theirs, name) == getattr(bench, name)
     assert theirs.library.root == bench.library.root

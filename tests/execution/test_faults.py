@@ -16,11 +16,10 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import PREVIOUS_FILE, RESUME_FILE
 from kdctl.errors import KdctlError
-from kdctl.execution.lease import Lease
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 RecipeWriter = Callable[..., Path]
 
@@ -143,7 +142,7 @@ def test_what_a_worker_leaves_that_dies_after_its_result_is_removed(
     saved = save_states(workspace, plan.key)
     me = Owner.here()
     forget_the_end(workspace, plan.key, me)
-    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=Lease())
+    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=LeaseConfig())
     assert recorder.close(plan, me, "its worker was killed by SIGKILL") is RunState.FINISHED
     assert [file for file in saved if file.exists()] == []
 

@@ -12,13 +12,13 @@ from kdctl.engine import trainer
 from kdctl.engine.steps import EagerSteps
 from kdctl.errors import KdctlError
 from kdctl.execution.executor import InProcessConfig
-from kdctl.execution.lease import Lease
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
+from kdctl.store.leases import LeaseConfig
 
 RecipeWriter = Callable[..., Path]
 
-AT_EVERY_STEP = InProcessConfig(lease=Lease(renew_seconds=0.0))
+AT_EVERY_STEP = InProcessConfig(lease=LeaseConfig(heartbeat_seconds=0.0))
 
 
 class Thief(Silent):

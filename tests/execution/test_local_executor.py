@@ -15,11 +15,11 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.execution.lease import Lease
 from kdctl.execution.local_executor import LocalConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.serialization import to_tree
+from kdctl.store.leases import LeaseConfig
 
 RecipeWriter = Callable[..., Path]
 
@@ -112,7 +112,7 @@ def test_workers_train_the_same_bits_as_this_process(
         environment = workspace.store.run(run.key).environment
         assert environment == workspace.folder(run.key).environment()
         assert environment is not None
-        assert workspace.folder(run.key).holding() is None
+        assert workspace.folder(run.key).lease() is None
         assert set(workspace.store.artifacts(run.key)) == set(workspace.folder(run.key).artifacts())
 
 
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(
         teacher="",
     )
     seen = Seen()
-    lease = Lease(seconds=6, renew_seconds=1) if death is signal.SIGSTOP else Lease()
+    lease = LeaseConfig(seconds=6, heartbeat_seconds=1) if death is signal.SIGSTOP else LeaseConfig()
     outcome = workflows.sweep(path, workspace, executor=LocalConfig(slots=2, lease=lease), progress=seen)
     assert {run.state for run in outcome.runs} == {RunState.FINISHED}
     assert [run.attempts for run in outcome.runs] == [1, 2]

@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
         assert stopped.missing_bytes > 0
         assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
         assert seen.started_later == []
-        assert [workspace.folder(run.key).holding() for run in stopped.runs] == [None] * 4
+        assert [workspace.folder(run.key).lease() for run in stopped.runs] == [None] * 4
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
         assert_goes_on_like_undisturbed(path, workspace, InProcessConfig(), tmp_path)
@@ -149,7 +149,7 @@ def test_workers_whose_disk_fills_up_leave_and_fail_no_run(
         assert stopped.fault.needs_room
         assert {run.state for run in stopped.runs} <= ENDED_OR_WAITS
         assert RunState.INTERRUPTED in {run.state for run in stopped.runs}
-        assert [workspace.folder(run.key).holding() for run in stopped.runs] == [None] * 4
+        assert [workspace.folder(run.key).lease() for run in stopped.runs] == [None] * 4
     (small_disk / "ballast").unlink()
     with workflows.open_workspace(small_disk / "runs", tmp_path / "data", num_threads=1) as workspace:
         assert_goes_on_like_undisturbed(path, workspace, TWO, tmp_path)

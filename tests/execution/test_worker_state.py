@@ -4,7 +4,7 @@ from kdctl.execution.worker_state import CrashCounter
 
 
 def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> None:
-    crashes = CrashCounter(most_deaths=3)
+    crashes = CrashCounter(max_crashes=3)
     assert crashes.count("a", "SIGSEGV", reached=4) is None
     assert not crashes.is_suspect("a")
     assert crashes.count("a", "SIGSEGV", reached=4) is None
@@ -15,13 +15,13 @@ def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> Non
 
 
 def test_a_run_that_gets_further_each_time_is_innocent() -> None:
-    crashes = CrashCounter(most_deaths=3)
+    crashes = CrashCounter(max_crashes=3)
     assert all(crashes.count("a", "SIGKILL", reached=epoch) is None for epoch in range(1, 10))
     assert not crashes.is_suspect("a")
 
 
 def test_runs_are_counted_each_for_itself() -> None:
-    crashes = CrashCounter(most_deaths=3)
+    crashes = CrashCounter(max_crashes=3)
     crashes.count("a", "SIGKILL", reached=0)
     crashes.count("a", "SIGKILL", reached=0)
     assert crashes.count("b", "SIGKILL", reached=0) is None

@@ -153,7 +153,7 @@ def test_a_wish_to_stop_lets_jobs_save_and_empties_the_queue(
     (run,) = outcome.runs
     assert run.state is RunState.INTERRUPTED
     assert (workspace.folder(run.key).path / "resume.pt").is_file()
-    assert workspace.folder(run.key).holding() is None
+    assert workspace.folder(run.key).lease() is None
     squeue = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
     assert squeue.stdout.strip() == ""
 

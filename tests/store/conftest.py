@@ -21,7 +21,7 @@ from kdctl.records import (
     Selected,
     SplitMetrics,
 )
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 HERE = Path(__file__).parent

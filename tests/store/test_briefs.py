@@ -7,7 +7,7 @@ import pytest
 
 from kdctl.errors import KdctlError
 from kdctl.records import PlannedRun, RunState, SweepMember
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 PLAN: dict[str, Any] = {

@@ -19,7 +19,7 @@ from kdctl.records import (
 )
 from kdctl.store.folder import RunFolder
 from kdctl.store.ingest import ingest
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from kdctl.records import PlannedRun
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 

@@ -10,7 +10,7 @@ from kdctl.errors import KdctlError
 from kdctl.records import Artifact, PlannedRun
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
 from kdctl.store.store import Store
 

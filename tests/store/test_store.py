@@ -19,7 +19,7 @@ from kdctl.records import (
     RunState,
     SweepMember,
 )
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 

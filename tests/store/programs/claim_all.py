@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kdctl.records import ModelFacts, RunResult, RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
 FACTS = ModelFacts(
