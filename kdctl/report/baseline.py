@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdctl.report.fields import flatten, read_field
+from kdctl.report.moderated import moderated_tests
 from kdctl.report.replicates import Replicates
-from kdctl.report.statistics import Summary, Verdict, WelchTest, holm, verdict, welch
+from kdctl.report.statistics import (
+    MeanTest,
+    MeanTestKind,
+    Summary,
+    Verdict,
+    holm,
+    more_seeds,
+    verdict,
+    welch,
+)
 from kdctl.report.subject import SUBJECT_FIELDS
 from kdctl.serialization import canonical_json
 
@@ -29,8 +39,13 @@ class Comparison:
     half_width: float | None
     """Of the 95 % confidence interval of the difference; None without a test."""
     p: float | None
-    """Of Welch's test, Holm-corrected over the table; None without a test."""
+    """Of the test, Holm-corrected over the table; None without a test."""
     verdict: Verdict | None
+    test: MeanTestKind | None
+    """Which test it was."""
+    more_seeds: int | None = None
+    """How many more, of both rows, would show a difference of this size; None unless undecided, and where
+    nobody would run so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +67,9 @@ def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | Non
     """
     if is_baseline(row) or not _is_about_one(row):
         return None
-    candidates = [other for other in rows if is_baseline(other) and other.top1 and _task(other) == _task(row)]
+    candidates = [
+        other for other in rows if is_baseline(other) and other.top1 and task_of(other) == task_of(row)
+    ]
     if not candidates:
         return None
     equal = [other for other in candidates if _remaining(other) == _remaining(row)]
@@ -65,31 +82,69 @@ def is_baseline(row: Replicates) -> bool:
     return {read_field(run.plan, "method.name") for run in row.runs} == {BASELINE_METHOD}
 
 
+def compare_with_baselines(
+    pairs: Sequence[tuple[Summary, Summary] | None], tasks: Sequence[Hashable]
+) -> list[Comparison | None]:
+    """Compare each (row, its baseline); rows of the same task share what they know of the spread.
+
+    The tests are one family for Holm's correction.
+
+    Args:
+        pairs: one for each row; None where there is nothing to compare.
+        tasks: what each row is about (see `task_of`), or whatever tells such rows apart.
+    """
+    tests: list[MeanTest | None] = [None] * len(pairs)
+    members: dict[Hashable, dict[int, tuple[Summary, Summary]]] = {}
+    for place, (pair, task) in enumerate(zip(pairs, tasks, strict=True)):
+        if pair is not None:
+            members.setdefault(task, {})[place] = pair
+    for of_task in members.values():
+        for place, test in zip(of_task, moderated_tests(list(of_task.values())), strict=True):
+            tests[place] = test
+    return _corrected(pairs, tests, could_add_seeds=True)
+
+
 def compare(pairs: Sequence[tuple[Summary, Summary] | None]) -> list[Comparison | None]:
-    """Compare each (ours, theirs); the tests among them are one family for Holm's correction."""
-    tests = [welch(*pair) if pair else None for pair in pairs]
-    corrected = iter(holm([test.p for test in tests if test]))
-    return [
-        _comparison(pair[0].mean - pair[1].mean, test, next(corrected) if test else None) if pair else None
-        for pair, test in zip(pairs, tests, strict=True)
-    ]
+    """Compare each (ours, theirs) by Welch's test; the tests are one family for Holm's correction."""
+    return _corrected(pairs, [welch(*pair) if pair else None for pair in pairs])
 
 
-def _comparison(difference: float, test: WelchTest | None, p: float | None) -> Comparison:
-    return Comparison(
-        difference=difference,
-        half_width=test.half_width if test else None,
-        p=p,
-        verdict=verdict(difference, p) if p is not None else None,
-    )
+def _corrected(
+    pairs: Sequence[tuple[Summary, Summary] | None],
+    tests: Sequence[MeanTest | None],
+    *,
+    could_add_seeds: bool = False,
+) -> list[Comparison | None]:
+    p_values = [test.p for test in tests if test]
+    corrected = iter(holm(p_values))
+    comparisons: list[Comparison | None] = []
+    for pair, test in zip(pairs, tests, strict=True):
+        if pair is None:
+            comparisons.append(None)
+            continue
+        difference = pair[0].mean - pair[1].mean
+        p = next(corrected) if test else None
+        word = verdict(difference, p) if p is not None else None
+        asks = word is Verdict.UNDECIDED and could_add_seeds
+        comparisons.append(
+            Comparison(
+                difference=difference,
+                half_width=test.half_width if test else None,
+                p=p,
+                verdict=word,
+                test=test.kind if test else None,
+                more_seeds=more_seeds(test, *pair, num_comparisons=len(p_values)) if test and asks else None,
+            )
+        )
+    return comparisons
 
 
 def _is_about_one(row: Replicates) -> bool:
     return all(len({read_field(run.plan, field) for run in row.runs}) == 1 for field in _IDENTITY_FIELDS)
 
 
-def _task(row: Replicates) -> frozenset[str]:
-    """What must be equal for two rows to be compared at all."""
+def task_of(row: Replicates) -> frozenset[str]:
+    """What must be equal for two rows to be compared at all: student, data and protocol."""
     return frozenset(
         canonical_json([run.plan.get("student"), *(read_field(run.plan, field) for field in _TASK_FIELDS)])
         for run in row.runs

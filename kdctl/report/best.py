@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
 from kdctl.records import Selection
-from kdctl.report.baseline import compare
+from kdctl.report.baseline import compare_with_baselines
 from kdctl.report.fields import read_field
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, Value, selected_epoch
@@ -58,7 +58,7 @@ def choose_settings(
 def best_marks(groups: Sequence[Replicates]) -> list[Mark]:
     """Mark the best of groups that may be compared, and the second.
 
-    The group with the highest mean is the best, and so is each that Welch's test (Holm-corrected) cannot
+    The group with the highest mean is the best, and so is each that a test (as against a baseline) cannot
     tell from it; of the others the same is asked again for the second. Where the test tells nothing from the
     best, or cannot be made because groups are single runs, nothing is marked.
     """
@@ -102,13 +102,14 @@ def _ties(groups: Sequence[Replicates], places: Sequence[int]) -> list[int]:
     top = max(means, key=means.__getitem__)
     others = [place for place in places if place != top]
     leader = groups[top].summary
-    compared = compare(
-        [(leader, theirs) if leader and (theirs := groups[place].summary) else None for place in others]
+    compared = compare_with_baselines(
+        [(ours, leader) if leader and (ours := groups[place].summary) else None for place in others],
+        [None] * len(others),
     )
     worse = {
         place
         for place, comparison in zip(others, compared, strict=True)
-        if comparison and comparison.verdict is Verdict.BETTER
+        if comparison and comparison.verdict is Verdict.WORSE
     }
     return [place for place in places if place not in worse]
 

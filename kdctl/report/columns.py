@@ -11,7 +11,7 @@ from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
 from kdctl.report.replicates import Replicates
 from kdctl.report.rows import Row
 from kdctl.report.table_format import Cell, Column
-from kdctl.report.wording import NOTHING, duration, mean_and_spread, rounded, signed, verdict_and_p
+from kdctl.report.wording import NOTHING, duration, mean_and_spread, rounded, signed, verdict_words
 
 UNTESTABLE_MARK = "†"
 """Published without std or number of trials."""
@@ -79,7 +79,7 @@ def _baseline_columns(rows: Sequence[Row]) -> list[FilledColumn]:
         ),
         _column(
             rows,
-            Column(title=f"vs {BASELINE_METHOD}", parts=("verdict", "p"), align="left"),
+            Column(title=f"vs {BASELINE_METHOD}", parts=("verdict", "p", "test", "more_seeds"), align="left"),
             lambda row: _verdict_cell(row.against_baseline),
         ),
     ]
@@ -166,9 +166,12 @@ def _difference_cell(comparison: Comparison | None) -> Cell:
 
 def _verdict_cell(comparison: Comparison | None) -> Cell:
     if comparison is None or comparison.verdict is None or comparison.p is None:
-        return Cell(text=NOTHING, values=(None, None))
-    text = verdict_and_p(comparison.verdict, comparison.p)
-    return Cell(text=text, values=(comparison.verdict.value, rounded(comparison.p)))
+        return Cell(text=NOTHING, values=(None,) * 4)
+    text = verdict_words(comparison.verdict, comparison.p, comparison.more_seeds)
+    test = comparison.test.value if comparison.test else None
+    return Cell(
+        text=text, values=(comparison.verdict.value, rounded(comparison.p), test, comparison.more_seeds)
+    )
 
 
 def _reported_verdict_cell(row: Row, *, num_parts: int) -> Cell:
@@ -176,7 +179,7 @@ def _reported_verdict_cell(row: Row, *, num_parts: int) -> Cell:
         unlike = ", ".join(row.differences)
         return Cell(text=f"not comparable: {unlike}", values=("not comparable", None, unlike))
     cell = _verdict_cell(row.against_reported)
-    return Cell(text=cell.text, values=(*cell.values, None)[:num_parts])
+    return Cell(text=cell.text, values=(*cell.values[:2], None)[:num_parts])  # the test is always Welch's
 
 
 def _reported_cell(row: Row) -> Cell:

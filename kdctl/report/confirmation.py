@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, Selection, StoredRun, StoredSweep
-from kdctl.report.baseline import Comparison, compare, find_baseline
+from kdctl.report.baseline import Comparison, compare_with_baselines, find_baseline
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.statistics import Spread, Summary, Verdict, summarize
@@ -22,7 +22,7 @@ from kdctl.report.wording import (
     plural,
     rounded,
     signed,
-    verdict_and_p,
+    verdict_words,
 )
 from kdctl.serialization import canonical_json
 
@@ -88,7 +88,7 @@ def confirmation_table(
         select: which epoch counts.
     """
     again = {key: group_by_configuration(list(runs), [], select)[0] for key, runs in fresh.items() if runs}
-    against = compare([_pair(pair, again) for pair in pairs])
+    against = compare_with_baselines([_pair(pair, again) for pair in pairs], range(len(pairs)))
     rows: list[tuple[Cell, ...]] = []
     for pair, comparison in zip(pairs, against, strict=True):
         for candidate in pair:
@@ -166,7 +166,7 @@ def _comparison_cell(comparison: Comparison | None) -> Cell:
     if comparison.half_width is not None:
         text += f" ± {comparison.half_width:.2f}"
     if comparison.verdict is not None and comparison.p is not None:
-        text += f", {verdict_and_p(comparison.verdict, comparison.p)}"
+        text += f", {verdict_words(comparison.verdict, comparison.p, comparison.more_seeds)}"
     values = (rounded(comparison.difference), rounded(comparison.half_width), rounded(comparison.p))
     return _cell(text, *values, comparison.verdict.value if comparison.verdict else None)
 

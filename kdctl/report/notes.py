@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kdctl.records import RunState, StoredRun
-from kdctl.report.baseline import BASELINE_METHOD
+from kdctl.report.baseline import BASELINE_METHOD, Comparison
 from kdctl.report.best import Choice
 from kdctl.report.cells import POOLED_MARK
 from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
@@ -18,13 +19,24 @@ from kdctl.report.pooling import pooled_over
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
-from kdctl.report.statistics import Verdict
+from kdctl.report.statistics import MeanTestKind, Verdict
 from kdctl.report.subject import unlike_subjects, unlike_words
-from kdctl.report.wording import SELECTION_WORDS, UNDECIDED_WORDS, mean_and_spread, plural
+from kdctl.report.wording import (
+    MORE_SEEDS_WORDS,
+    SELECTION_WORDS,
+    UNDECIDED_WORDS,
+    mean_and_spread,
+    plural,
+)
 
 OUTLIER_RATIO = 5.0
 """A std that many times its neighbours' median is pointed out."""
 
+_TEST_WORDS = {
+    MeanTestKind.MODERATED: "with variances moderated by all rows of the student",
+    MeanTestKind.PARTLY_MODERATED: "with one side's own variance, for it is unlike the rows'",
+    MeanTestKind.WELCH: "Welch's",
+}
 _MAX_NAMED = 5
 _MAX_REASONS = 2
 
@@ -54,18 +66,19 @@ def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
     """Say what rows are compared with and how."""
     shown = rows if layout.beside != "published" else ()
     yield from _baselines(shown, layout)
-    ours = [row.against_baseline.verdict for row in shown if row.against_baseline]
-    published = [row.against_reported.verdict for row in rows if row.against_reported]
+    ours = [row.against_baseline for row in shown if row.against_baseline and row.against_baseline.verdict]
+    published = [
+        row.against_reported for row in rows if row.against_reported and row.against_reported.verdict
+    ]
     families = [
         f"{plural(len(tested), 'comparison')} with {theirs}"
-        for verdicts, theirs in ((ours, BASELINE_METHOD), (published, "published numbers"))
-        if (tested := [verdict for verdict in verdicts if verdict is not None])
+        for tested, theirs in ((ours, BASELINE_METHOD), (published, "published numbers"))
+        if tested
     ]
     if families:
-        undecided = f" {UNDECIDED_WORDS}" if Verdict.UNDECIDED in [*ours, *published] else ""
         yield (
-            "Verdicts: Welch's two-sided t-test at 5 %, p Holm-corrected over the "
-            f"{' and, apart from these, the '.join(families)}.{undecided}"
+            f"Verdicts: {_tests(ours)}, p Holm-corrected over the "
+            f"{' and, apart from these, the '.join(families)}.{_undecided([*ours, *published])}"
         )
 
 
@@ -207,6 +220,20 @@ def _baselines(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
             f"Δ {BASELINE_METHOD}, where no {BASELINE_METHOD} run has otherwise equal settings: "
             f"against {'; '.join(others)}."
         )
+
+
+def _tests(comparisons: Sequence[Comparison]) -> str:
+    """Name the tests against baselines; those against published numbers are always Welch's."""
+    counts = Counter(comparison.test for comparison in comparisons)
+    if not counts[MeanTestKind.MODERATED] and not counts[MeanTestKind.PARTLY_MODERATED]:
+        return "Welch's two-sided t-test at 5 %"
+    kinds = [f"{counts[kind]} {words}" for kind, words in _TEST_WORDS.items() if counts[kind]]
+    return f"two-sided t-tests at 5 % ({'; '.join(kinds)})"
+
+
+def _undecided(comparisons: Sequence[Comparison]) -> str:
+    words = f" {UNDECIDED_WORDS}" if any(item.verdict is Verdict.UNDECIDED for item in comparisons) else ""
+    return words + (f" {MORE_SEEDS_WORDS}" if any(item.more_seeds for item in comparisons) else "")
 
 
 def _origin(item: Reported) -> str:

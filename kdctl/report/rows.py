@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdctl.report.baseline import Baseline, Comparison, compare, find_baseline
+from kdctl.report.baseline import (
+    Baseline,
+    Comparison,
+    compare,
+    compare_with_baselines,
+    find_baseline,
+    task_of,
+)
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates
 from kdctl.report.reported import Reported
@@ -49,13 +56,14 @@ def make_rows(
     baselines = [find_baseline(group, groups) for group in groups]
     like_for_like = [match is not None and match.is_like_for_like(layout.select) for match in matches]
     ours = [_replicate_summary(group) for group in groups]
-    against_baseline = compare(
+    against_baseline = compare_with_baselines(
         [
             (mine, theirs)
             if mine and baseline and (theirs := _replicate_summary(baseline.replicates))
             else None
             for mine, baseline in zip(ours, baselines, strict=True)
-        ]
+        ],
+        [task_of(group) for group in groups],
     )
     against_reported = compare(
         [

@@ -17,6 +17,9 @@ from scipy.special import stdtr, stdtrit
 
 SIGNIFICANCE = 0.05
 """Probability of a false 'better' or 'worse' in a whole table, when nothing differs."""
+MOST_SEEDS = 99
+"""More than that nobody will add to decide a row."""
+_POWER = 0.8
 
 
 class Spread(enum.StrEnum):
@@ -37,6 +40,25 @@ class Verdict(enum.StrEnum):
     """No difference is shown, which is not to say that there is none."""
 
 
+class MeanTestKind(enum.StrEnum):
+    """Where a test has the variances from."""
+
+    WELCH = "welch"
+    """Each row's own."""
+    MODERATED = "moderated"
+    """What all rows of the table say about the spread, and the row's own."""
+    PARTLY_MODERATED = "partly moderated"
+    """One side's own, for its spread is unlike that of the rows; the other's moderated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variance:
+    """An estimate of the variance of a single run."""
+
+    value: float
+    degrees_of_freedom: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """Replicates in three numbers."""
@@ -47,16 +69,26 @@ class Summary:
     std: float | None
     """Sample standard deviation (n - 1); None for a single run, or when a paper does not say."""
 
+    @property
+    def variance(self) -> Variance | None:
+        """The sample variance; None for a single run, or when a paper does not say."""
+        if self.n is None or self.n < 2 or self.std is None:
+            return None
+        return Variance(value=self.std**2, degrees_of_freedom=self.n - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
-class WelchTest:
-    """Whether two means differ, their variances being unknown and unequal."""
+class MeanTest:
+    """Whether two means differ."""
 
     p: float
     """Two-sided p-value."""
     degrees_of_freedom: float
     half_width: float
     """Of the 95 % confidence interval around the difference of the means."""
+    variances: tuple[float, float]
+    """Of single runs on either side, as the test took them."""
+    kind: MeanTestKind
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -82,10 +114,10 @@ def spread_of(summary: Summary, kind: Spread = Spread.SAMPLE) -> float | None:
     if kind is Spread.POPULATION:
         return summary.std * math.sqrt((summary.n - 1) / summary.n)
     standard_error = summary.std / math.sqrt(summary.n)
-    return standard_error if kind is Spread.SEM else standard_error * _t_quantile(summary.n - 1)
+    return standard_error if kind is Spread.SEM else standard_error * _t_quantile(0.975, summary.n - 1)
 
 
-def welch(ours: Summary, theirs: Summary) -> WelchTest | None:
+def welch(ours: Summary, theirs: Summary) -> MeanTest | None:
     """Test whether two means differ, by Welch's t-test (Welch 1947, Biometrika 34).
 
     t = (m1 - m2) / sqrt(v1 + v2) with v = s^2 / n, and the degrees of freedom of Welch and
@@ -95,26 +127,69 @@ def welch(ours: Summary, theirs: Summary) -> WelchTest | None:
         The test; None where it cannot be made: a single run, an unknown n or spread, or no spread
         on either side.
     """
-    ours_variance, theirs_variance = _variance_of_mean(ours), _variance_of_mean(theirs)
-    if ours.n is None or theirs.n is None or ours_variance is None or theirs_variance is None:
+    if ours.variance is None or theirs.variance is None:
         return None
-    variance = ours_variance + theirs_variance
+    return compare_means(ours, theirs, variances=(ours.variance, theirs.variance), kind=MeanTestKind.WELCH)
+
+
+def welch_from_values(ours: Sequence[float], theirs: Sequence[float]) -> MeanTest | None:
+    """Test raw values by `welch`."""
+    return welch(summarize(ours), summarize(theirs))
+
+
+def compare_means(
+    ours: Summary, theirs: Summary, *, variances: tuple[Variance, Variance], kind: MeanTestKind
+) -> MeanTest | None:
+    """Test whether two means differ, with estimates of the variances on either side.
+
+    Moderated variances both come from the same rows, so their degrees of freedom do not add up: the
+    smaller number counts. Otherwise they are those of Welch and Satterthwaite.
+
+    Returns:
+        The test; None for an unknown n, or where neither side has any spread.
+    """
+    if ours.n is None or theirs.n is None:
+        return None
+    ours_part, theirs_part = variances[0].value / ours.n, variances[1].value / theirs.n
+    variance = ours_part + theirs_part
     if variance == 0.0:
         return None
-    # As shares of their sum, tiny variances do not vanish when they are squared.
-    share = ours_variance / variance
-    degrees_of_freedom = 1.0 / (share**2 / (ours.n - 1) + (1.0 - share) ** 2 / (theirs.n - 1))
+    freedoms = variances[0].degrees_of_freedom, variances[1].degrees_of_freedom
+    if kind is MeanTestKind.MODERATED:
+        degrees_of_freedom = min(freedoms)
+    else:
+        # As shares of their sum, tiny variances do not vanish when they are squared.
+        share = ours_part / variance
+        degrees_of_freedom = 1.0 / (share**2 / freedoms[0] + (1.0 - share) ** 2 / freedoms[1])
     t = (ours.mean - theirs.mean) / math.sqrt(variance)
-    return WelchTest(
+    return MeanTest(
         p=2.0 * _t_below(-abs(t), degrees_of_freedom),
         degrees_of_freedom=degrees_of_freedom,
-        half_width=_t_quantile(degrees_of_freedom) * math.sqrt(variance),
+        half_width=_t_quantile(0.975, degrees_of_freedom) * math.sqrt(variance),
+        variances=(variances[0].value, variances[1].value),
+        kind=kind,
     )
 
 
-def welch_from_values(ours: Sequence[float], theirs: Sequence[float]) -> WelchTest | None:
-    """Test raw values by `welch`."""
-    return welch(summarize(ours), summarize(theirs))
+def more_seeds(test: MeanTest, ours: Summary, theirs: Summary, *, num_comparisons: int) -> int | None:
+    """Return how many more seeds on both sides would show a difference of the size that was seen.
+
+    That is the smallest number for which four of five repetitions would fall below the 5 % of a family
+    of comparisons (after Bonferroni), if the true difference and variances were those of `test`.
+
+    Returns:
+        The number; None where `MOST_SEEDS` more are too few.
+    """
+    difference = abs(ours.mean - theirs.mean)
+    if ours.n is None or theirs.n is None:
+        return None
+    for more in range(1, MOST_SEEDS + 1):
+        freedom = test.degrees_of_freedom * (1 + 2 * more / (ours.n + theirs.n - 2))
+        error = math.sqrt(test.variances[0] / (ours.n + more) + test.variances[1] / (theirs.n + more))
+        limit = _t_quantile(1 - SIGNIFICANCE / (2 * num_comparisons), freedom)
+        if difference >= (limit + _t_quantile(_POWER, freedom)) * error:
+            return more
+    return None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -137,15 +212,9 @@ def verdict(difference: float, corrected_p: float) -> Verdict:
     return Verdict.BETTER if difference > 0 else Verdict.WORSE
 
 
-def _variance_of_mean(summary: Summary) -> float | None:
-    if summary.n is None or summary.n < 2 or summary.std is None:
-        return None
-    return summary.std**2 / summary.n
-
-
 def _t_below(t: float, degrees_of_freedom: float) -> float:
     return float(stdtr(degrees_of_freedom, t))
 
 
-def _t_quantile(degrees_of_freedom: float) -> float:
-    return float(stdtrit(degrees_of_freedom, 0.975))
+def _t_quantile(share: float, degrees_of_freedom: float) -> float:
+    return float(stdtrit(degrees_of_freedom, share))

@@ -23,6 +23,10 @@ SPREAD_WORDS = {
 }
 
 UNDECIDED_WORDS = "Undecided does not mean equal: more seeds may show a difference."
+MORE_SEEDS_WORDS = (
+    "After a + stands how many more seeds on both sides would show a difference of this size four times "
+    "in five, if it is real."
+)
 
 _DECIMALS = 6
 
@@ -47,11 +51,10 @@ def signed(difference: float) -> str:
     return f"{difference:+.2f}".replace("-", "−")
 
 
-def verdict_and_p(verdict: Verdict, p: float) -> str:
-    """Word a test: 'better (p = 0.003)'."""
-    if p < 0.001:
-        return f"{verdict} (p < 0.001)"
-    return f"{verdict} (p = {p:.2f})" if p >= 0.1 else f"{verdict} (p = {p:.3f})"
+def verdict_words(verdict: Verdict, p: float, more_seeds: int | None = None) -> str:
+    """Word a test: 'better (p = 0.003)', 'undecided (p = 0.24; +6 seeds)'."""
+    words = "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.3f}"
+    return f"{verdict} ({words}; +{plural(more_seeds, 'seed')})" if more_seeds else f"{verdict} ({words})"
 
 
 def rounded(number: float | None) -> float | None:

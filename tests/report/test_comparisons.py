@@ -170,3 +170,58 @@ def test_mistakes_in_reported_tables_are_named():
     assert "num_trials" in caught.value.hint
     with pytest.raises(UsageError, match="has no 'top1'"):
         read_reported({"reported": [{"match": {"method": "kd"}}]})
+
+
+def test_rows_of_one_student_share_what_they_know_of_the_spread(replicates):
+    """Five of these six rows gain ten times their spread, and Welch's test with Holm shows none of them."""
+    gains = {"kd": 1.6, "at": 1.5, "sp": 1.8, "crd": 1.9, "vid": 1.4, "dist": 0.3}
+    spreads = {"kd": 0.5, "at": 0.4, "sp": 0.3, "crd": 0.3, "vid": 0.3, "dist": 0.4}
+    rows = [
+        replicates(*(73.0 + gain + step * spreads[method] for step in (-1, 0, 1)), method=method)
+        for method, gain in gains.items()
+    ]
+    table = build_report(
+        [*replicates(72.6, 73.0, 73.4, method="ce"), *(run for runs in rows for run in runs)]
+    )
+    records = {record["method"]: record for record in table.records()}
+    assert [method for method, record in records.items() if record["verdict"] == "better"] == list(gains)[:-1]
+    assert {records[method]["test"] for method in gains} == {"moderated"}
+    assert records["dist"]["more_seeds"] > 5
+    assert records["kd"]["more_seeds"] is None
+    notes = "\n".join(table.notes)
+    assert "two-sided t-tests at 5 % (6 with variances moderated by all rows of the student), p Holm" in notes
+    assert "how many more seeds on both sides would show a difference of this size" in notes
+
+
+def test_rows_of_different_students_share_nothing(replicates):
+    """Three rows of each of two are too few."""
+    runs = [
+        run
+        for student in ("resnet8", "vgg8")
+        for method, top1 in {"ce": 73.0, "kd": 74.0, "at": 74.2, "sp": 73.7}.items()
+        for run in replicates(top1 - 0.3, top1, top1 + 0.2, method=method, **{"student.name": student})
+    ]
+    table = build_report(runs, rows=["student", "method"])
+    assert {record["test"] for record in table.records() if record["verdict"]} == {"welch"}
+    assert any("Welch's two-sided t-test at 5 %, p Holm-corrected over the 6" in note for note in table.notes)
+
+
+def test_published_numbers_are_compared_by_welchs_test_however_many_rows_share_one(replicates, make_sweep):
+    runs = [
+        run for rate in (1, 2, 3, 4, 5) for run in replicates(78.2, 78.0, 78.1 + rate / 100, rate=rate / 10)
+    ]
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD]))
+    assert {record["published_verdict"] for record in table.records()} == {"undecided"}
+    assert any(note.startswith("Verdicts: Welch's two-sided t-test") for note in table.notes)
+
+
+def test_rows_with_baselines_of_their_own_rate_share_the_spread_of_their_student(replicates):
+    runs = [
+        run
+        for rate in (0.01, 0.02, 0.05, 0.1)
+        for method, top1 in {"ce": 73.0, "kd": 74.6}.items()
+        for run in replicates(top1 - 0.3, top1, top1 + 0.2 + rate, method=method, rate=rate)
+    ]
+    table = build_report(runs)
+    tested = [record for record in table.records() if record["verdict"]]
+    assert [(record["test"], record["verdict"]) for record in tested] == [("moderated", "better")] * 4
