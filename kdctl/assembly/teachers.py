@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdctl.assembly.bench import Bench
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import sizes_of
-from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights, read_model
+from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, foreign, load_weights, read_model
 from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
@@ -18,7 +18,7 @@ from kdctl.protocols.distiller import methods
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.imported import InputNormalisation, is_imported, trained_normalisation
 from kdctl.recipe.plan import TeacherRef
-from kdctl.recipe.stored import read_component
+from kdctl.recipe.stored import is_plan, read_component
 from kdctl.records import RunState, Selection
 from kdctl.store.folder import RunFolder
 
@@ -69,11 +69,23 @@ class TeacherLibrary:
             KdctlError: the file is missing, damaged, unsafe, or ships no plain backbone.
         """
         try:
-            content = read_model(path)
+            content = read_trained(path)
         except DamagedCheckpointError as error:
             raise _from_elsewhere(path) or error from error
         name = _backbone_name(content.plan, str(path))
         return TeacherRef(name=name, checkpoint_sha256=content.sha256, checkpoint=str(path))
+
+
+def read_trained(path: Path) -> ModelCheckpoint:
+    """Read a model that a run left behind, with the plan that says what it is.
+
+    Raises:
+        KdctlError: the file is missing, damaged, unsafe, or was not written by kdctl.
+    """
+    content = read_model(path)
+    if not is_plan(content.plan):
+        raise foreign(path)
+    return content
 
 
 def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> LoadedTeacher:
@@ -87,7 +99,7 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> Loade
     """
     folder = bench.folder(teacher.run) if teacher.run else None
     path = folder.path / f"{Selection.LAST.value}.pt" if folder else Path(teacher.checkpoint)
-    content = read_model(path)
+    content = read_trained(path)
     expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")
     if expected and content.sha256 != expected:
         raise KdctlError(
@@ -95,7 +107,8 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> Loade
             "restore it from a copy, or train or name the teacher anew.",
         )
     sizes = sizes_of(data)
-    num_classes = len(content.weights.get("classifier.weight", range(sizes.num_classes)))
+    classifier = content.weights.get("classifier.weight")
+    num_classes = len(classifier) if classifier is not None and classifier.dim() else sizes.num_classes
     backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
     load_weights(backbone, content.weights, path)
     show_images_as_trained(backbone, trained_normalisation(content.plan), data)

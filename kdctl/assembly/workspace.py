@@ -39,6 +39,7 @@ def open_workspace(
     data: DataLibrary | Path | str = "data",
     *,
     create: bool = True,
+    read_only: bool = False,
     **execution: Unpack[Execution],
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
@@ -47,6 +48,7 @@ def open_workspace(
         runs: folder of run folders and of the database.
         data: folder below which data sets are looked for, or a library that has read some already.
         create: False: the database must be there.
+        read_only: nothing will be written, so that an archive or a colleague's runs will do.
         **execution: how runs are computed here; see `Execution`.
 
     Raises:
@@ -54,7 +56,7 @@ def open_workspace(
             be created), not ours, or cannot be written.
     """
     folder = _require_no_file(runs, "--runs")
-    with Store.open(folder / DATABASE, create=create) as store:
+    with Store.open(folder / DATABASE, create=create, read_only=read_only) as store:
         library = data if isinstance(data, DataLibrary) else DataLibrary(_require_no_file(data, "--data"))
         yield Workspace(runs=folder, store=store, library=library, **execution)
 

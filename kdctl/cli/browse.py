@@ -59,7 +59,7 @@ def list_runs(
     chosen = RunFilter(
         states=state or (), method=method, student=student, teacher=teacher, sweep=sweep, since=since
     )
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         found = workflows.list_runs(workspace, chosen, order=sort, descending=reverse)
     empty = "nothing yet" if chosen == RunFilter() else "no run meets all conditions"
     show_rows([_row(run, form) for run in found], form, empty=empty)
@@ -78,7 +78,7 @@ def show(
     from kdctl import workflows
     from kdctl.cli.details import show_details
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         details = workflows.describe_run(workspace, run)
     show_details(details, form)
 
@@ -103,7 +103,7 @@ def diff(
     from kdctl.errors import UsageError
     from kdctl.workflows.differences import is_recipe
 
-    with workflows.open_workspace(runs, data, create=False) as workspace:
+    with workflows.open_workspace(runs, data, create=False, read_only=True) as workspace:
         if is_recipe(other):
             planned: str | tuple[RunPlan, ...] = _planned(Path(other), override, plugin, runs, data)
         elif override:

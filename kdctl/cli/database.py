@@ -43,7 +43,7 @@ def check(
     from kdctl.cli.wording import counted
     from kdctl.serialization import to_tree
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         health = workflows.check(workspace, hashes=hashes)
     if form is options.Format.JSON:
         print_json(**to_tree(health))
@@ -72,7 +72,7 @@ def backup(
     """
     from kdctl import workflows
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         copy = workflows.back_up(workspace, target, force=force)
     typer.echo(str(copy))
 
@@ -90,7 +90,7 @@ def export(
     """
     from kdctl import workflows
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         paths = workflows.export(workspace, folder, form=form, force=force)
     for path in paths:
         typer.echo(str(path))

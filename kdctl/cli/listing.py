@@ -93,7 +93,7 @@ def list_sweeps(
     from kdctl.records import RunState
 
     rows: list[dict[str, Any]] = []
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         for sweep in workspace.store.sweeps():
             states = workspace.store.states([member.run_key for member in sweep.members])
             rows.append(

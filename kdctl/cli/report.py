@@ -135,7 +135,7 @@ def report(
     for path in plugin or []:
         load_plugin_file(path)
     render = report_formats.get(form).item
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         table = workflows.report(
             workspace,
             sweep=sweep,

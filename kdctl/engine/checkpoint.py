@@ -89,12 +89,16 @@ def read_model(path: Path) -> ModelCheckpoint:
     """
     content, sha256 = read(path)
     plan, weights = content.get("plan"), content.get("weights")
-    if content.get("format") != FORMAT or not isinstance(plan, str) or not isinstance(weights, dict):
-        raise _foreign(path)
+    are_weights = isinstance(weights, dict) and _are_weights(weights)
+    if content.get("format") != FORMAT or not isinstance(plan, str) or not are_weights:
+        raise foreign(path)
     try:
-        return ModelCheckpoint(plan=json.loads(plan), weights=weights, sha256=sha256)
-    except ValueError as error:
-        raise _foreign(path) from error
+        tree = json.loads(plan)
+    except (ValueError, RecursionError) as error:
+        raise foreign(path) from error
+    if not isinstance(tree, dict):
+        raise foreign(path)
+    return ModelCheckpoint(plan=tree, weights=dict(weights or {}), sha256=sha256)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -160,7 +164,7 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
     verify_checksums(path, data)
     content = unpickled(path, data)
     if not isinstance(content, dict):
-        raise _foreign(path)
+        raise foreign(path)
     return content, hashlib.sha256(data).hexdigest()
 
 
@@ -210,13 +214,18 @@ def verify_checksums(path: Path, data: bytes) -> None:
         raise _damaged(path)
 
 
+def _are_weights(weights: dict[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
+
+
 def _damaged(path: Path) -> DamagedCheckpointError:
     return DamagedCheckpointError(
         f"the checkpoint {path} is damaged or no checkpoint at all.", "use another copy."
     )
 
 
-def _foreign(path: Path) -> DamagedCheckpointError:
+def foreign(path: Path) -> DamagedCheckpointError:
+    """Return the error for a file that kdctl did not write."""
     return DamagedCheckpointError(
         f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder."
     )

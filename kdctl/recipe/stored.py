@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 from kdctl.errors import UsageError
 from kdctl.recipe.component import PLUGIN_NUMERICS, PLUGIN_SHA256, Spec
+from kdctl.recipe.imported import is_imported, read_imported
 from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
-from kdctl.recipe.sections import Catalog
+from kdctl.recipe.sections import PLUGIN_SECTIONS, Catalog
+
+_KINDS: dict[str, Any] = {
+    "schema": int,
+    "numerics": int,
+    "protocol": str,
+    "data_fingerprint": str,
+    "teachers": (list, tuple),
+    "engine": Mapping,
+    "seed": int,
+    **dict.fromkeys(PLUGIN_SECTIONS, Mapping),
+}
+"""Parts of a stored plan, and what they are."""
+
+
+def is_plan(tree: object) -> bool:
+    """Return whether something has the form of a stored plan: its parts are there, each of the right kind.
+
+    What a file from elsewhere holds is asked this before anything is looked up in it.
+    """
+    if not isinstance(tree, Mapping) or not tree.keys() >= _KINDS.keys():
+        return False
+    return (
+        all(isinstance(tree[name], kind) for name, kind in _KINDS.items())
+        and not isinstance(tree["seed"], bool)
+        and all(isinstance(tree[name].get(NAME), str) for name in PLUGIN_SECTIONS)
+        and all(_is_teacher(teacher) for teacher in tree["teachers"])
+        and (not is_imported(tree) or _is_import(tree["method"]))
+    )
 
 
 def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
@@ -40,6 +71,22 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
     )
 
 
+def key_of(tree: Mapping[str, Any], catalog: Catalog) -> str | None:
+    """Return the run key that the content of a stored plan has; None if it cannot be known here.
+
+    It cannot for plans of other versions of kdctl or of a plug-in, and for plug-ins that are not loaded.
+
+    Raises:
+        ValueError: it has not the form of a plan.
+    """
+    if not is_plan(tree):
+        raise ValueError("it has not the form of a plan")
+    try:
+        return (read_imported if is_imported(tree) else read_plan)(tree, catalog).key
+    except UsageError:
+        return None
+
+
 def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spec:
     """Turn one plug-in's table in a stored plan back into its spec, with any version of the plug-in.
 
@@ -53,3 +100,31 @@ def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spe
     spec = resolver.component(kind, {**options, **version}, kind)
     resolver.finish()
     return cast(Spec, spec)
+
+
+def _is_teacher(table: object) -> bool:
+    known = {item.name for item in dataclasses.fields(TeacherRef)} - {"plan"}
+    return (
+        isinstance(table, Mapping)
+        and NAME in table
+        and table.keys() <= known
+        and all(isinstance(value, str) for value in table.values())
+    )
+
+
+def _is_import(method: Mapping[str, Any]) -> bool:
+    shown = method.get("normalisation")
+    texts = all(isinstance(method.get(name), str) for name in ("weights_sha256", "source"))
+    return texts and (shown is None or _is_normalisation(shown))
+
+
+def _is_normalisation(table: object) -> bool:
+    if not isinstance(table, Mapping) or set(table) != {"mean", "std"}:
+        return False
+    triples: list[Any] = list(table.values())
+    return all(
+        isinstance(triple, (list, tuple))
+        and len(triple) == 3
+        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in triple)
+        for triple in triples
+    )

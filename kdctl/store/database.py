@@ -17,6 +17,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from kdctl.errors import KdctlError
+from kdctl.files import is_file, open_file, unreadable
+from kdctl.machine_errors import MachineError
+from kdctl.store.backup import is_writable, read_only_uris
 from kdctl.store.faults import explained, primary_code
 from kdctl.store.filesystem import MOUNTS, filesystem_of, is_network
 from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
@@ -41,6 +44,7 @@ def connect(
     steps: Sequence[Step] = STEPS,
     mounts: Path = MOUNTS,
     timeout_seconds: float = BUSY_SECONDS,
+    read_only: bool = False,
 ) -> Engine:
     """Open the database at `path`, made if need be, with its schema up to date.
 
@@ -51,11 +55,14 @@ def connect(
         steps: the schema's history.
         mounts: where the system lists its mounted file systems.
         timeout_seconds: how long a transaction waits for another's lock.
+        read_only: nothing will be written, so a place that cannot be written will do.
 
     Raises:
         KdctlError: the place cannot be written, or the file is not a database, not ours, damaged,
             locked, or from a newer kdctl.
     """
+    if read_only and not is_writable(path):
+        return _connect_to_read(path, steps, timeout_seconds)
     _require_writable(path)
     _require_sqlite(path)
     engine = _engine(path, timeout_seconds)
@@ -116,12 +123,41 @@ def _require_writable(path: Path) -> None:
         )
 
 
+def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) -> Engine:
+    """Open a database whose file or folder may not be written: an archive, or a colleague's store."""
+    _require_sqlite(path)
+    best, fallback = read_only_uris(path)
+    for uri in (best, fallback):
+        engine = _engine(path, timeout_seconds, uri)
+        try:
+            with reading(engine) as connection:
+                version = recognised_version(connection, path, steps)
+        except MachineError:
+            engine.dispose()
+            if uri == fallback:
+                raise
+            continue
+        if version < len(steps):
+            engine.dispose()
+            raise KdctlError(
+                f"{path} was written by an older kdctl, and is read-only: it cannot be brought up to date.",
+                "copy its folder to a place that may be written, and name that one.",
+            )
+        if uri == fallback and is_file(journal := path.with_name(f"{path.name}-wal")):
+            _log.warning("%s cannot be read: what was written last may be missing.", journal)
+        return engine
+    raise AssertionError("the last mode returns or raises")
+
+
 def _require_sqlite(path: Path) -> None:
     """Look for SQLite's mark: SQLite itself takes a text of less than 512 bytes for an empty database."""
     if not path.exists():
         return
-    with path.open("rb") as file:
-        mark = file.read(len(_SQLITE_MARK))
+    try:
+        with open_file(path) as file:
+            mark = file.read(len(_SQLITE_MARK))
+    except OSError as error:
+        raise unreadable(path, error) from error
     if mark not in {b"", _SQLITE_MARK}:
         raise KdctlError(
             f"{path} is not an SQLite database.",
@@ -129,14 +165,21 @@ def _require_sqlite(path: Path) -> None:
         )
 
 
-def _engine(path: Path, timeout_seconds: float) -> Engine:
+def _engine(path: Path, timeout_seconds: float, uri: str = "") -> Engine:
     """Return an engine whose transactions SQLAlchemy begins, not the driver.
 
     The driver begins none before a SELECT, so that reading and then writing would not be atomic.
+
+    Args:
+        path: the database.
+        timeout_seconds: how long a transaction waits for another's lock.
+        uri: how SQLite is to open it, if not just by its path.
     """
-    engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)), connect_args={"timeout": timeout_seconds}
-    )
+
+    def opened() -> sqlite3.Connection:
+        return sqlite3.connect(uri or path, timeout=timeout_seconds, uri=bool(uri), check_same_thread=False)
+
+    engine = create_engine(URL.create("sqlite+pysqlite", database=str(path)), creator=opened)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]

@@ -43,6 +43,14 @@ _MEANINGS: dict[int, tuple[str, str]] = {
 }
 
 
+_JUNK = ("malformed JSON", "Could not decode to UTF-8")
+"""What SQLite says of a row that holds no record, without a code of its own."""
+
+
+class DamagedRowError(ValueError):
+    """A row holds what kdctl never writes."""
+
+
 @contextmanager
 def explained(path: Path) -> Generator[None]:
     """Turn SQLite's refusals that a person can mend into a `MachineError`; let others pass.
@@ -51,8 +59,12 @@ def explained(path: Path) -> Generator[None]:
     """
     try:
         yield
+    except DamagedRowError as error:
+        raise _damaged(path, str(error)) from error
     except (DBAPIError, sqlite3.Error) as error:
         code = primary_code(error)
+        if any(sign in str(error) for sign in _JUNK):
+            raise _damaged(path, "a row holds what kdctl never writes") from error
         if code not in _MEANINGS:
             raise
         problem, hint = _MEANINGS[code]
@@ -63,6 +75,12 @@ def explained(path: Path) -> Generator[None]:
             needs_room=code == sqlite3.SQLITE_FULL,
         )
         raise MachineError(fault) from error
+
+
+def _damaged(path: Path, what: str) -> MachineError:
+    _, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
+    problem = f"{path} is damaged: {what}."
+    return MachineError(MachineFault(problem=problem, hint=hint, path=str(path)))
 
 
 def primary_code(error: Exception) -> int:

@@ -15,33 +15,69 @@ Nothing here needs the database, so that a compute node can write a folder on it
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from kdctl.errors import KdctlError, Mistake
-from kdctl.records import Artifact, Environment, EpochResult, Evaluation, PlannedRun, RunResult
+from kdctl.files import is_gone, open_file, read_file, unreadable
+from kdctl.records import (
+    SETTLED,
+    Artifact,
+    Environment,
+    EpochResult,
+    Evaluation,
+    PlannedRun,
+    RunResult,
+    RunState,
+    Selection,
+)
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
 from kdctl.store.json_lines import JsonLines
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
 from kdctl.store.leases import Lease, Owner
 
 Record = TypeVar("Record")
 
+_KEY = re.compile(r"[0-9a-f]{16}")
+_PLAN = "plan.json"
+_RESULT = "result.json"
 _HOLDER = "holder.json"
 _FAILURE = "failure.json"
 _DROPPED = "dropped.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ending:
+class Ending:
     """What `result.json` holds: one file, so that a run ends in one instant."""
 
     result: RunResult
     artifacts: tuple[Artifact, ...]
+    run: str = ""
+    """Key of the run; empty in what earlier versions wrote."""
+    epochs_sha256: str = ""
+    """Of the run's epochs as canonical lines; empty in what earlier versions wrote."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run ends with.
+
+        Raises:
+            ValueError: the state is no end, a finished run has no last epoch, or a file's name is a path.
+        """
+        state, selected = self.result.state, self.result.selected
+        if state not in SETTLED | {RunState.FAILED}:
+            raise ValueError(f"a run does not end as {state.value}")
+        if state is RunState.FINISHED and Selection.LAST.value not in selected:
+            raise ValueError("a finished run has a last epoch")
+        for name in (artifact.name for artifact in self.artifacts):
+            if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+                raise ValueError(f"{name!r} is no name of a file in the folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +99,7 @@ class RunFolder:
 
     def write_plan(self, run: PlannedRun) -> None:
         """Write what runs, with what the database needs to know the run again."""
-        self._write("plan.json", run)
+        self._write(_PLAN, run)
 
     def plan(self) -> PlannedRun:
         """Return what runs.
@@ -71,7 +107,7 @@ class RunFolder:
         Raises:
             KdctlError: there is no plan, it is damaged, or it is another run's.
         """
-        run = self._read("plan.json", PlannedRun)
+        run = self._read(_PLAN, PlannedRun)
         if run is None:
             raise KdctlError(f"{self.path} has no plan.json.", "name the folder of a run.")
         if run.key != self.key:
@@ -110,21 +146,38 @@ class RunFolder:
 
     def write_result(self, result: RunResult, artifacts: Sequence[Artifact] = ()) -> None:
         """Write how the run ended and what it left behind. Before this, it has not ended."""
-        self._write("result.json", _Ending(result=result, artifacts=tuple(artifacts)))
+        ending = Ending(
+            result=result,
+            artifacts=tuple(artifacts),
+            run=self.key,
+            epochs_sha256=sha256_of(self.epochs()),
+        )
+        self._write(_RESULT, ending)
+
+    def ending(self) -> Ending | None:
+        """Return all that is written of how the run ended, once it has."""
+        return self._read(_RESULT, Ending)
 
     def result(self) -> RunResult | None:
         """Return how the run ended, once it has."""
-        ending = self._read("result.json", _Ending)
+        ending = self.ending()
         return ending.result if ending else None
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return the files that the run left behind; none before it ended."""
-        ending = self._read("result.json", _Ending)
+        ending = self.ending()
         return ending.artifacts if ending else ()
+
+    def forget_artifacts(self, names: Collection[str]) -> None:
+        """Take files out of what the run left behind; all else stays as it was written."""
+        ending = self.ending()
+        kept = tuple(item for item in ending.artifacts if item.name not in names) if ending else ()
+        if ending is not None and len(kept) < len(ending.artifacts):
+            self._write(_RESULT, dataclasses.replace(ending, artifacts=kept))
 
     def discard_result(self) -> None:
         """Forget how the run ended: it failed, and is tried again."""
-        (self.path / "result.json").unlink(missing_ok=True)
+        (self.path / _RESULT).unlink(missing_ok=True)
 
     def hold(self, owner: Owner, *, lease_seconds: float) -> None:
         """Say that `owner` works here, for so long from now.
@@ -175,24 +228,37 @@ class RunFolder:
         self._evaluations.append(evaluation)
 
     def evaluations(self) -> list[Evaluation]:
-        """Return the later looks at the run's model, oldest first."""
-        return self._evaluations.read()
+        """Return the later looks at the run's model, oldest first.
+
+        Raises:
+            KdctlError: they cannot be read, are damaged, or are of another run's model.
+        """
+        found = self._evaluations.read()
+        for evaluation in found:
+            if evaluation.run_key != self.key:
+                raise KdctlError(
+                    f"{self._evaluations.path} is damaged: it speaks of another run, {evaluation.run_key}.",
+                    "delete the lines of that run, or restore the file from a copy.",
+                )
+        return found
 
     def artifact(self, name: str) -> Artifact:
         """Return the file called `name` with its SHA-256 and its size.
 
         Raises:
-            KdctlError: there is no such file.
+            KdctlError: there is no such file, or it cannot be read.
         """
         path = self.path / name
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                return Artifact(name=name, sha256=sha256, num_bytes=os.fstat(file.fileno()).st_size)
         except FileNotFoundError as error:
             raise KdctlError(
                 f"there is no file {path}.", "resume the run: it writes the file again."
             ) from error
-        return Artifact(name=name, sha256=sha256, num_bytes=path.stat().st_size)
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def _write(self, name: str, record: object) -> None:
         write_atomically(self.path / name, to_json(record).encode() + b"\n")
@@ -200,9 +266,11 @@ class RunFolder:
     def _read(self, name: str, record: type[Record]) -> Record | None:
         path = self.path / name
         try:
-            return from_json(record, path.read_bytes())
+            return from_json(record, read_file(path, at_most=LARGEST_FILE))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreadable(path, error) from error
         except ValueError as error:
             raise KdctlError(
                 f"{path} is damaged: it is not one of kdctl's records.",
@@ -210,7 +278,28 @@ class RunFolder:
             ) from error
 
 
+def sha256_of(epochs: Sequence[EpochResult]) -> str:
+    """Return the SHA-256 of epochs, however the lines of their file were written."""
+    return hashlib.sha256("".join(f"{to_json(epoch)}\n" for epoch in epochs).encode()).hexdigest()
+
+
 def run_folders(root: Path) -> list[RunFolder]:
-    """Return the run folders in `root`, by key: those that have a plan, and are not about to be removed."""
-    plans = sorted(root.glob("*/plan.json"))
-    return [RunFolder(root, path.parent.name) for path in plans if not path.parent.name.startswith(".")]
+    """Return the run folders in `root`, by key: those that have a plan, and are not about to be removed.
+
+    A folder that nobody may look into counts as one: it is not gone.
+
+    Raises:
+        KdctlError: `root` itself may not be looked into.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(root, error) from error
+    return [RunFolder(root, name) for name in names if _may_be_run(root / name)]
+
+
+def _may_be_run(folder: Path) -> bool:
+    plan = folder / _PLAN
+    return not is_gone(plan) if _KEY.fullmatch(folder.name) else os.path.lexists(plan)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from kdctl.errors import KdctlError
+from kdctl.files import read_file, unreadable
 from kdctl.machine_errors import unwritable
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
 
 Record = TypeVar("Record")
 
@@ -41,12 +42,14 @@ class JsonLines(Generic[Record]):
         """Return all complete records; none when there is no file.
 
         Raises:
-            KdctlError: a complete line is not such a record.
+            KdctlError: the file cannot be read, or a complete line is not such a record.
         """
         try:
-            *lines, _torn = self.path.read_bytes().split(b"\n")
+            *lines, _torn = read_file(self.path, at_most=LARGEST_FILE).split(b"\n")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unreadable(self.path, error) from error
         return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
 
     def rewrite(self, records: Iterable[Record]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, Mistake
+from kdctl.files import is_gone
 from kdctl.store.folder import RunFolder
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
@@ -24,7 +25,7 @@ _REMOVED = ".removed-"
 
 def held_runs(store: Store, keys: Iterable[str]) -> dict[str, Owner]:
     """Return those runs that a process which may be alive works on, with that process."""
-    with store.writing() as connection:
+    with store.reading() as connection:
         holders = {key: holder_of(connection, key) for key in keys if is_held(connection, key)}
     return {key: owner for key, owner in holders.items() if owner is not None}
 
@@ -33,27 +34,40 @@ def remove_run(store: Store, root: Path, key: str) -> None:
     """Remove a run's row, what belongs to it, and its folder in `root`.
 
     Raises:
-        KdctlError: a process that may be alive works on it; nothing is changed.
+        KdctlError: a process that may be alive works on it, or its folder cannot be moved: nothing is
+            changed. Or the run is removed, and files of it cannot be deleted.
     """
     folder, removed = root / key, root / f"{_REMOVED}{key}"
     with store.writing() as connection:
         _require_idle(connection, key)
         connection.execute(delete(RunRow).where(RunRow.key == key))
-        if folder.exists():
-            shutil.rmtree(removed, ignore_errors=True)
-            folder.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)
+        try:
+            if not is_gone(folder):
+                shutil.rmtree(removed, ignore_errors=True)
+                folder.rename(removed)
+        except OSError as error:
+            raise KdctlError(
+                f"run {key} stays: {folder} cannot be removed ({error.strerror}).",
+                f"allow writing to {root}, then remove it again.",
+            ) from error
+    if stuck := _delete(removed):
+        raise KdctlError(stuck.problem, stuck.hint)
 
 
-def finish_removals(store: Store, root: Path) -> list[str]:
-    """Finish what was killed while it removed runs; return their keys."""
-    keys = [path.name.removeprefix(_REMOVED) for path in sorted(root.glob(f"{_REMOVED}*"))]
-    for key in keys:
+def finish_removals(store: Store, root: Path) -> tuple[list[str], list[Mistake]]:
+    """Finish what was killed while it removed runs; return their keys, and what still cannot be deleted."""
+    keys: list[str] = []
+    stuck: list[Mistake] = []
+    for path in sorted(root.glob(f"{_REMOVED}*")):
+        key = path.name.removeprefix(_REMOVED)
         with store.writing() as connection:
-            if not (root / key).exists():  # else the run was started anew since
+            if is_gone(root / key):  # else the run was started anew since
                 connection.execute(delete(RunRow).where(RunRow.key == key))
-        shutil.rmtree(root / f"{_REMOVED}{key}", ignore_errors=True)
-    return keys
+        if mistake := _delete(path):
+            stuck.append(mistake)
+        else:
+            keys.append(key)
+    return keys, stuck
 
 
 def free_files(store: Store, folder: RunFolder, names: Sequence[str]) -> None:
@@ -64,16 +78,27 @@ def free_files(store: Store, folder: RunFolder, names: Sequence[str]) -> None:
     Raises:
         KdctlError: a process that may be alive works on the run; nothing is changed.
     """
-    result, artifacts = folder.result(), folder.artifacts()
     with store.writing() as connection:
         _require_idle(connection, folder.key)
-        kept = [artifact for artifact in artifacts if artifact.name not in names]
-        if result is not None and len(kept) < len(artifacts):
-            folder.write_result(result, kept)
+        folder.forget_artifacts(names)
         gone = ArtifactRow.name.in_(names)
         connection.execute(delete(ArtifactRow).where(ArtifactRow.run_key == folder.key, gone))
     for name in names:
         (folder.path / name).unlink(missing_ok=True)
+
+
+def _delete(folder: Path) -> Mistake | None:
+    """Delete a folder; return what is in the way."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Mistake(
+            problem=f"{error.filename or folder} of a removed run cannot be deleted ({error.strerror}).",
+            hint=f"allow it, and `kdctl sync` deletes the rest; or delete {folder} yourself.",
+        )
+    return None
 
 
 def _require_idle(connection: Connection, key: str) -> None:

@@ -42,8 +42,13 @@ class Store:
         self._engine = engine
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = True) -> Self:
+    def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> Self:
         """Open the database at `path`.
+
+        Args:
+            path: where it is, or will be.
+            create: False: it must be there.
+            read_only: nothing will be written, so a place that cannot be written will do.
 
         Raises:
             KdctlError: it is missing and may not be created, cannot be written, or is not ours.
@@ -53,7 +58,7 @@ class Store:
                 f"there is no database {path}.",
                 "name the folder that holds your runs, or start a first one with `kdctl train`.",
             )
-        return cls(connect(path))
+        return cls(connect(path, read_only=read_only))
 
     @property
     def path(self) -> Path:

@@ -12,14 +12,18 @@ from typing import Any
 from urllib.parse import quote
 
 from kdctl.errors import KdctlError
+from kdctl.files import read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
 from kdctl.store.runs import states
 from kdctl.store.store import Store
 
 FOLDER = "sweeps"
+
+_APPLE_DOUBLE = "._"
+"""Begins the names of files that macOS adds on disks of other systems."""
 
 _LONGEST_NAME = 120
 """Letters of a file name; a longer sweep's name is cut and told apart by its hash."""
@@ -46,23 +50,36 @@ def keep_sweep(
         sweeps.record(connection, name, recipe=recipe, members=members, leaving=leaving)
         content = _text(sweeps.find(connection, name))
         path = sweep_path(root, name)
-        if not path.is_file() or path.read_bytes() != content:
+        if not _holds(path, content):
             write_atomically(path, content)
 
 
 def sweep_files(root: Path) -> list[Path]:
-    """Return the files of all sweeps below `root`."""
-    return sorted((root / FOLDER).glob("[!.]*.json"))
+    """Return the files of all sweeps below `root`.
+
+    Raises:
+        KdctlError: their folder may not be looked into.
+    """
+    folder = root / FOLDER
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return [path for path in paths if path.name.endswith(".json") and path.name[:2] != _APPLE_DOUBLE]
 
 
 def read_sweep(path: Path) -> StoredSweep:
     """Read the file of a sweep.
 
     Raises:
-        KdctlError: it is damaged.
+        KdctlError: it cannot be read, or is damaged.
     """
     try:
-        return from_json(StoredSweep, path.read_bytes())
+        return from_json(StoredSweep, read_file(path, at_most=LARGEST_FILE))
+    except OSError as error:
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise KdctlError(
             f"{path} is damaged: it is not one of kdctl's records.",
@@ -96,9 +113,18 @@ def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
 def sweep_path(root: Path, name: str) -> Path:
     """Return where the file of a sweep lies; any name, also one with slashes, has a place."""
     safe = quote(name, safe="")
+    if safe.startswith("."):  # a hidden file would be left behind by `cp *` and by people
+        safe = f"%2E{safe[1:]}"
     if len(safe) > _LONGEST_NAME:
         safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return root / FOLDER / f"{safe}.json"
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_file(path) == content
+    except OSError:
+        return False
 
 
 def _text(sweep: StoredSweep) -> bytes:

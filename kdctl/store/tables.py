@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Dialect, Enum, ForeignKey, Text, UniqueConstraint
+from sqlalchemy import Dialect, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from kdctl.records import Environment, EpochResult, Evaluation, RunResult, RunState
+from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_text import from_json, to_json
 
 
@@ -33,12 +34,38 @@ class JsonRecord(TypeDecorator[Any]):
         return None if value is None else to_json(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Read a record from its text."""
-        return None if value is None else from_json(self.record, value)
+        """Read a record from its text.
+
+        Raises:
+            DamagedRowError: it is none.
+        """
+        try:
+            return None if value is None else from_json(self.record, value)
+        except (ValueError, TypeError, AttributeError) as error:  # SQLite's columns hold values of any type
+            name = getattr(self.record, "__name__", "record")
+            raise DamagedRowError(f"a row holds no {name}") from error
 
 
-def _values(states: type[RunState]) -> list[str]:
-    return [state.value for state in states]
+class StateName(TypeDecorator[Any]):
+    """A column of run states, kept by their names."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write a state as its name."""
+        return None if value is None else RunState(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read a state from its name.
+
+        Raises:
+            DamagedRowError: there is no such state.
+        """
+        try:
+            return None if value is None else RunState(value)
+        except ValueError as error:
+            raise DamagedRowError(f"a run is '{value}', which is no state") from error
 
 
 class Table(DeclarativeBase):
@@ -46,12 +73,7 @@ class Table(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads a plain dict here
         str: Text,
-        RunState: Enum(
-            RunState,
-            native_enum=False,
-            values_callable=_values,
-            length=None,
-        ),
+        RunState: StateName(),
         Mapping[str, Any]: JsonRecord(dict[str, Any]),
         Environment: JsonRecord(Environment),
         RunResult: JsonRecord(RunResult),

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError, suggestion
+from kdctl.files import is_gone
 from kdctl.records import Artifact, EpochResult, Evaluation, RunState, StoredRun
 from kdctl.registry import folded
 from kdctl.store.briefs import RunBrief
@@ -92,7 +93,7 @@ def describe_run(workspace: Workspace, prefix: str) -> RunDetails:
         epochs=tuple(store.epochs(run.key)),
         evaluations=tuple(store.evaluations(run.key)),
         artifacts=artifacts,
-        missing=frozenset(item.name for item in artifacts if not (folder / item.name).is_file()),
+        missing=frozenset(item.name for item in artifacts if is_gone(folder / item.name)),
         sweeps=tuple(store.sweeps_of([run.key]).get(run.key, ())),
         teaches=tuple(store.pupils([run.key]).get(run.key, ())),
     )

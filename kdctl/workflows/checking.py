@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
-from kdctl.records import RunState
+from kdctl.files import UnreadableError, is_gone, open_file, unreadable
+from kdctl.machine_errors import MachineError
+from kdctl.recipe.stored import key_of
+from kdctl.records import PlannedRun, RunState
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder, run_folders
+from kdctl.store.integrity import changed_epochs, contradictions
 from kdctl.store.json_text import to_json
 from kdctl.store.removal import held_runs
 from kdctl.store.sweep_files import read_sweep, sweep_files
@@ -43,15 +49,20 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
     """
     store = workspace.store
     folders = {folder.key: folder for folder in run_folders(workspace.runs)}
-    briefs = {brief.key: brief for brief in store.briefs()}
-    held = held_runs(store, [key for key, brief in briefs.items() if brief.state is RunState.RUNNING])
     findings = [
         Mistake(
-            problem=f"{store.path}: {line}.",
+            problem=f"{store.path} is damaged: {line}.",
             hint="move it away, and rebuild it from the run folders: `kdctl sync`.",
         )
         for line in complaints(store.path)
     ]
+    try:
+        briefs = {brief.key: brief for brief in store.briefs()}
+        sweeps = {sweep.name for sweep in store.sweeps()}
+        held = held_runs(store, [key for key, brief in briefs.items() if brief.state is RunState.RUNNING])
+    except MachineError as error:  # nothing can be compared with such a database
+        findings.extend(error.mistakes)
+        return Health(num_runs=0, num_folders=len(folders), num_sweeps=0, findings=tuple(findings))
     findings.extend(_unknown(folders, briefs))
     for key, brief in briefs.items():
         if key not in held:
@@ -59,11 +70,11 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
                 findings.extend(_contradictions(workspace, brief, folders.get(key), hashes=hashes))
             except KdctlError as error:
                 findings.extend(error.mistakes)
-    findings.extend(_sweeps(workspace))
+    findings.extend(_sweeps(workspace, sweeps))
     return Health(
         num_runs=len(briefs),
         num_folders=len(folders),
-        num_sweeps=len(store.sweeps()),
+        num_sweeps=len(sweeps),
         findings=tuple(findings),
     )
 
@@ -84,7 +95,14 @@ def _contradictions(
                 hint=f"restore it from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
             )
         return
-    folder.plan()
+    planned = folder.plan()
+    altered = [*contradictions(folder), *(foreign_plan(planned, folder) if hashes else ())]
+    known = workspace.store.epochs(brief.key)
+    yield from altered or changed_epochs(folder, known)
+    for readable in (folder.environment, folder.evaluations, folder.failure, folder.dropped):
+        readable()
+    if altered:
+        return
     result, num_epochs = folder.result(), len(folder.epochs())
     if result is not None and result.state is not brief.state:
         yield Mistake(
@@ -104,22 +122,52 @@ def _contradictions(
     yield from _files(folder, hashes=hashes)
 
 
+def foreign_plan(planned: PlannedRun, folder: RunFolder) -> Iterator[Mistake]:
+    """Compute a run's key anew from its plan, and compare it with the one it goes by.
+
+    A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
+    """
+    from kdctl.assembly.catalog import full_catalog  # noqa: PLC0415 - loads torch
+
+    try:
+        key = key_of(planned.plan, full_catalog())
+    except ValueError:
+        key = ""
+    if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:
+        yield Mistake(
+            problem=f"{folder.path} is not run {folder.key}: its plan.json was altered.",
+            hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {folder.key}`.",
+        )
+
+
 def _files(folder: RunFolder, *, hashes: bool) -> Iterator[Mistake]:
     """Look for the files that the run left behind."""
     for artifact in folder.artifacts():
         path = folder.path / artifact.name
         hint = "restore it from a copy; the numbers of the run stand without it."
-        if not path.is_file():
+        if is_gone(path):
             yield Mistake(problem=f"{path} is missing.", hint=hint)
-        elif path.stat().st_size != artifact.num_bytes or (
+        elif _num_bytes(path) != artifact.num_bytes or (
             hashes and folder.artifact(artifact.name) != artifact
         ):
             yield Mistake(problem=f"{path} is not the file that the run left behind.", hint=hint)
 
 
-def _sweeps(workspace: Workspace) -> Iterator[Mistake]:
-    known = {sweep.name for sweep in workspace.store.sweeps()}
-    for path in sweep_files(workspace.runs):
+def _num_bytes(path: Path) -> int:
+    try:
+        with open_file(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _sweeps(workspace: Workspace, known: set[str]) -> Iterator[Mistake]:
+    try:
+        paths = sweep_files(workspace.runs)
+    except UnreadableError as error:
+        yield from error.mistakes
+        return
+    for path in paths:
         try:
             name = read_sweep(path).name
         except KdctlError as error:
@@ -141,6 +189,21 @@ def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = F
     Raises:
         KdctlError: the target's folder is missing, the file is there already, or the copy is not sound.
     """
+    try:
+        copy = _target(workspace, target, force=force)
+        copy_database(workspace.store.path, copy)
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise KdctlError(
+            f"{target or workspace.runs} cannot hold a copy: {why}.", "name another file."
+        ) from error
+    if found := complaints(copy):
+        raise KdctlError(f"the copy {copy} is not sound: {found[0]}.", "check the disk; `kdctl db check`.")
+    return copy
+
+
+def _target(workspace: Workspace, target: Path | None, *, force: bool) -> Path:
+    """Return where a copy of the database goes."""
     if target is not None and not target.parent.is_dir():
         raise KdctlError(
             f"there is no folder {target.parent} for {target.name}.",
@@ -156,10 +219,4 @@ def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = F
             f"{copy} is there already.",
             "name another file." if itself else "name another file, or say --force to overwrite it.",
         )
-    try:
-        copy_database(workspace.store.path, copy)
-    except OSError as error:
-        raise KdctlError(f"{copy} cannot be written: {error.strerror}.", "name another file.") from error
-    if found := complaints(copy):
-        raise KdctlError(f"the copy {copy} is not sound: {found[0]}.", "check the disk; `kdctl db check`.")
     return copy

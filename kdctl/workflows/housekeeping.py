@@ -9,6 +9,7 @@ from pathlib import Path
 from kdctl.assembly.failure import named_runs
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
+from kdctl.files import size_of
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
@@ -88,7 +89,7 @@ def plan_removal(workspace: Workspace, prefixes: Sequence[str], *, force: bool =
         raise RefusedRemovalError(mistakes)
     return Removal(
         runs=tuple(store.briefs(keys=keys)),
-        num_bytes=sum(_size(path) for key in keys for path in workspace.folder(key).path.rglob("*")),
+        num_bytes=sum(size_of(path) for key in keys for path in workspace.folder(key).path.rglob("*")),
     )
 
 
@@ -201,8 +202,4 @@ def _reason(run: RunBrief, *, is_teacher: bool, waiting: int) -> str:
 
 
 def _files(folder: Path, pattern: str) -> dict[str, int]:
-    return {path.name: _size(path) for path in sorted(folder.glob(pattern))}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    return {path.name: size_of(path) for path in sorted(folder.glob(pattern))}

@@ -12,10 +12,10 @@ from torch import nn
 from kdctl.assembly.assemble import build_distiller, build_student, count_parameters
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
-from kdctl.assembly.teachers import load_teacher, show_images_as_trained
+from kdctl.assembly.teachers import load_teacher, read_trained, show_images_as_trained
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
-from kdctl.engine.checkpoint import ModelCheckpoint, load_weights, read_model
+from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
 from kdctl.protocols.backbone import Backbone, models
@@ -103,7 +103,7 @@ def open_subject(subject: str | Path, workspace: Workspace, selection: Selection
         KdctlError: no such run or file, a damaged or foreign checkpoint, missing or other data.
     """
     path = Path(subject) if Path(subject).is_file() else _checkpoint(str(subject), workspace, selection)
-    content = read_model(path)
+    content = read_trained(path)
     plan = _plan(content.plan, path)
     data = workspace.library.select(plan.data)
     _require_same_data(plan, workspace.library)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
+from kdctl.files import UnreadableError
+from kdctl.machine_errors import MachineError
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
+from kdctl.store.integrity import changed_epochs, contradictions
 from kdctl.store.removal import finish_removals
+from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
+from kdctl.workflows.checking import foreign_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +48,17 @@ def synchronise(
         progress: hears how many folders of how many are read.
     """
     store, damaged = workspace.store, list[Mistake]()
-    removed = finish_removals(store, workspace.runs)
+    removed, stuck = finish_removals(store, workspace.runs)
+    damaged.extend(stuck)
     before = {brief.key: brief for brief in store.briefs()}
     sweeps = _read_sweeps(workspace, damaged)
     folders = _in_order(run_folders(workspace.runs), sweeps)
     seen: set[str] = set()
     for number, folder in enumerate(folders, start=1):
-        try:
-            ingest(store, folder)
+        mistakes = _read(folder, store, known=folder.key in before)
+        damaged.extend(mistakes)
+        if not mistakes:
             seen.add(folder.key)
-            if folder.key not in before and (reason := folder.dropped()):
-                store.prune([folder.key], reason=reason)  # a known run may have been asked for since
-        except KdctlError as error:
-            damaged.extend(error.mistakes)
         progress(number, len(folders))
     after = {brief.key: brief for brief in store.briefs(keys=seen)}
     different = {key: brief.state for key, brief in after.items() if before.get(key) != brief}
@@ -69,10 +72,40 @@ def synchronise(
     )
 
 
+def _read(folder: RunFolder, store: Store, *, known: bool) -> Sequence[Mistake]:
+    """Read one folder into the database, or return why not; nothing of it is read then.
+
+    Raises:
+        MachineError: the database cannot be written.
+    """
+    try:
+        reason = folder.dropped()
+        mistakes = contradictions(folder)
+        if known:
+            mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
+        else:
+            mistakes.extend(foreign_plan(folder.plan(), folder))
+        if mistakes:
+            return mistakes
+        ingest(store, folder)
+        if reason and not known:
+            store.prune([folder.key], reason=reason)  # a known run may have been asked for since
+    except MachineError:  # no folder is to blame for it
+        raise
+    except KdctlError as error:
+        return error.mistakes
+    return ()
+
+
 def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> list[StoredSweep]:
     """Return the sweeps that have a file, oldest first."""
     found: list[StoredSweep] = []
-    for path in sweep_files(workspace.runs):
+    try:
+        paths = sweep_files(workspace.runs)
+    except UnreadableError as error:
+        damaged.extend(error.mistakes)
+        return []
+    for path in paths:
         try:
             found.append(read_sweep(path))
         except KdctlError as error:

@@ -51,8 +51,19 @@ def test_a_loss_that_is_not_a_number_survives(make_epoch: Callable[..., EpochRes
         ("[]", "dictionary"),
         ('{"epoch":1}', "learning_rate"),
         ('"epoch"', "dictionary"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"epoch":9223372036854775808}', "too large"),
+        ('{"epoch":' + "9" * 5000 + "}", "integer string conversion"),
+        ('{"phase":"\\ud800"}', "surrogates not allowed"),
+        ('{"\\uDFFF":1}', "surrogates not allowed"),
+        ("\x00", "Expecting value"),
     ],
 )
 def test_what_is_no_such_record_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         from_json(EpochResult, text)
+
+
+def test_a_letter_outside_the_basic_plane_is_no_half_letter() -> None:
+    assert from_json(dict[str, str], r'{"face":"\ud83d\ude00"}') == {"face": "\U0001f600"}

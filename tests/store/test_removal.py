@@ -58,10 +58,10 @@ def test_a_run_that_somebody_works_on_stays(
 def test_a_removal_killed_before_the_row_went_is_finished(store: Store, finished: RunFolder) -> None:
     finished.path.rename(root(finished) / f".removed-{finished.key}")
     assert run_folders(root(finished)) == []
-    assert finish_removals(store, root(finished)) == [finished.key]
+    assert finish_removals(store, root(finished)) == ([finished.key], [])
     assert store.runs() == []
     assert list(root(finished).glob(".removed*")) == []
-    assert finish_removals(store, root(finished)) == []
+    assert finish_removals(store, root(finished)) == ([], [])
 
 
 def test_a_removal_killed_after_the_row_went_is_finished(store: Store, finished: RunFolder) -> None:
@@ -71,7 +71,7 @@ def test_a_removal_killed_after_the_row_went_is_finished(store: Store, finished:
     trash.mkdir()
     for name, content in kept.items():
         (trash / name).write_bytes(content)
-    assert finish_removals(store, root(finished)) == [finished.key]
+    assert finish_removals(store, root(finished)) == ([finished.key], [])
     assert not trash.exists()
 
 

@@ -1,0 +1,284 @@
+"""A store of which something is damaged: it is named, and everything else is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdctl import workflows
+
+Kdctl = Callable[..., Any]
+Damage = Callable[[Path], object]
+
+RECIPE = """
+schema = 1
+name = "tiny"
+student = "resnet3"
+method = "ce"
+data = {name = "digits", size = 8, samples_per_class = 2}
+schedule = {name = "constant", epochs = 1}
+[grid]
+optimizer.learning_rate = [0.1, 0.01]
+"""
+
+DEEP = "[" * 100_000
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two finished runs of a sweep."""
+    place = tmp_path_factory.mktemp("store")
+    (place / "tiny.toml").write_text(RECIPE)
+    with workflows.open_workspace(place / "runs", place / "data", num_threads=1) as workspace:
+        workflows.sweep(place / "tiny.toml", workspace)
+    return place / "runs"
+
+
+@pytest.fixture
+def run(two_runs: Path, tmp_path: Path) -> Path:
+    """The folder of one of two runs, in a store of the test's own."""
+    shutil.copytree(two_runs, tmp_path / "runs")
+    return sorted((tmp_path / "runs").glob("*/plan.json"))[0].parent
+
+
+def lose_the_database(run: Path) -> None:
+    for path in run.parent.glob("kdctl.db*"):
+        path.unlink()
+
+
+def folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def loop(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def nested(path: Path) -> None:
+    path.write_text(DEEP + "\n")
+
+
+def no_text(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe\0\n")
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+FILES = (
+    *("plan.json", "result.json", "epochs.jsonl", "environment.json"),
+    *("evaluations.jsonl", "failure.json", "dropped.json"),
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("damage", [folder, pipe, loop, nested, no_text])
+@pytest.mark.parametrize("name", FILES)
+def test_one_bad_file_is_named_and_the_other_run_is_read(
+    kdctl: Kdctl, run: Path, name: str, damage: Damage
+) -> None:
+    damage(run / name)
+    checked = kdctl("db check")
+    assert checked.code == 1
+    assert checked.err.count(f"{run.name}/{name}") == 1
+    lose_the_database(run)
+    answer = kdctl("sync")
+    assert answer.code == 1
+    assert "1 run new" in answer.out
+    assert answer.err.count("error: ") == answer.err.count(f"{run.name}/{name}") == 1
+    assert "hint: " in answer.err
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("plan.json", '"seed":0}', f'"seed":{2**63}}}'),
+        ("plan.json", '"seed":0}', f'"seed":{"9" * 5000}}}'),
+        ("plan.json", '"protocol":"', '"protocol":"\\ud800'),
+        ("plan.json", '"teachers":[]', '"teachers":7'),
+        ("plan.json", '"method":{', '"method":{"kd_weight":'),
+        ("plan.json", '"learning_rate":0.1', '"learning_rate":0.2'),
+        ("epochs.jsonl", '"epoch":1', '"epoch":12345678901234567890'),
+        ("result.json", '"num_bytes":', '"num_bytes":12345678901234567890'),
+        ("result.json", '"reason":""', '"reason":"\\udfff"'),
+        ("result.json", '"state":"finished"', '"state":"planned"'),
+        ("result.json", '"last":', '"lost":'),
+        ("result.json", '"name":"last.pt"', '"name":"../last.pt"'),
+        ("result.json", '"name":"last.pt"', '"name":"a\\u0000b"'),
+        ("environment.json", '"host":"', '"host":"\\udc00'),
+    ],
+)
+def test_a_bad_value_is_named_and_the_other_run_is_read(
+    kdctl: Kdctl, run: Path, name: str, old: str, new: str
+) -> None:
+    place = run if old in (run / name).read_text() else sorted(run.parent.glob("*/plan.json"))[1].parent
+    replaced(place / name, old, new)
+    assert kdctl("db check --hashes").code == 1
+    lose_the_database(run)
+    answer = kdctl("sync")
+    assert (answer.code, answer.err.count("error: ")) == (1, 1)
+    assert place.name in answer.err
+    assert "1 run new" in answer.out
+
+
+@pytest.mark.parametrize("damage", [folder, pipe, loop, nested, no_text])
+def test_a_bad_sweep_file_is_named_and_runs_are_read(kdctl: Kdctl, run: Path, damage: Damage) -> None:
+    damage(run.parent / "sweeps" / "other.json")
+    assert "other.json" in kdctl("db check").err
+    lose_the_database(run)
+    answer = kdctl("sync")
+    assert "2 runs new, 0 changed, 0 as before; 1 sweep new" in answer.out
+    assert (answer.code, answer.err.count("error: ")) == (1, 1)
+    assert "sweeps/other.json" in answer.err
+
+
+def test_evaluations_of_another_run_are_not_read(kdctl: Kdctl, run: Path) -> None:
+    assert kdctl(f"eval {run.name} --threads 1").code == 0
+    other = sorted(run.parent.glob("*/plan.json"))[1].parent
+    shutil.copy(run / "evaluations.jsonl", other)
+    assert f"{other.name}/evaluations.jsonl is damaged: it speaks of another run, {run.name}" in (
+        kdctl("sync").err
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "complaint"),
+    [
+        ("UPDATE kdctl_runs SET state = 'asleep'", "'asleep', which is no state"),
+        ("UPDATE kdctl_runs SET plan = 'junk'", "a row holds what kdctl never writes"),
+        ("UPDATE kdctl_runs SET result = 'junk'", "a row holds what kdctl never writes"),
+        ("UPDATE kdctl_runs SET result = '{}'", "a row holds no RunResult"),
+        ("UPDATE kdctl_runs SET plan = x'fffe'", "a row holds"),
+        ("UPDATE kdctl_sweeps SET recipe = '['", "a row holds no"),
+    ],
+)
+def test_a_database_with_a_bad_row_is_damaged_and_can_be_rebuilt(
+    kdctl: Kdctl, run: Path, statement: str, complaint: str
+) -> None:
+    with closing(sqlite3.connect(run.parent / "kdctl.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    checked = kdctl("db check")
+    assert checked.code == 1
+    assert complaint in checked.err
+    told = kdctl("report")
+    told.refused("kdctl.db is damaged", "kdctl sync", code=1)
+    lose_the_database(run)
+    assert kdctl("sync").code == kdctl("report").code == 0
+
+
+def test_a_database_with_a_torn_page_is_damaged(kdctl: Kdctl, run: Path) -> None:
+    path = run.parent / "kdctl.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\x07" * (len(content) - 4096)
+    path.write_bytes(content)
+    for words in ("db check", "report", "runs list", f"runs show {run.name}"):
+        answer = kdctl(words)
+        assert answer.code == 1
+        assert "kdctl.db is damaged" in answer.err
+        assert "Traceback" not in answer.err
+        assert "move it away" in answer.err
+        assert "kdctl sync" in answer.err
+
+
+@pytest.mark.parametrize("target", ["/dev/null/copy.db", "/proc/copy.db", "x" * 300])
+def test_an_impossible_place_for_a_backup_is_refused(kdctl: Kdctl, run: Path, target: str) -> None:
+    kdctl("db", "backup", target).refused(code=1)
+
+
+NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+"""What makes root obey permissions."""
+
+
+@pytest.fixture
+def obedient(tmp_path: Path) -> Iterator[Kdctl]:
+    """Run a command as somebody who may not read and write everything."""
+    prefix = NO_OVERRIDE if os.geteuid() == 0 else ()
+    if prefix and shutil.which(prefix[0]) is None:
+        pytest.skip("root may read everything here")
+
+    def start(words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "kdctl", *words.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    yield start
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700)
+
+
+@pytest.mark.slow
+def test_what_may_not_be_read_is_not_gone(obedient: Kdctl, run: Path) -> None:
+    run.chmod(0)
+    (run.parent / "sweeps").chmod(0)
+    for words in ("db check", "sync"):
+        answer = obedient(words)
+        assert answer.returncode == 1, answer
+        assert answer.stderr.count("cannot be read: Permission denied") == 2
+        assert "no folder any more" not in answer.stderr
+        assert "runs rm" not in answer.stderr
+        assert "Traceback" not in answer.stderr
+    shown = obedient(f"runs show {run.name}")
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_store_that_may_not_be_written_is_read_and_stays_as_it_is(
+    obedient: Kdctl, run: Path, journal: str
+) -> None:
+    root = run.parent
+    with closing(sqlite3.connect(root / "kdctl.db")) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+    for path in root.rglob("*"):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    root.chmod(0o500)
+    before = sorted(root.iterdir())
+    shown = ("report", "list runs", "runs list", f"runs show {run.name}", "db check", "db export tables")
+    for words in shown:
+        answer = obedient(words)
+        assert (answer.returncode, answer.stderr) == (0, ""), words
+    assert sorted(root.iterdir()) == before
+    refused = obedient(f"runs rm {run.name} --yes")
+    assert refused.returncode == 1
+    assert "read-only" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_deleted_is_named_until_it_can(obedient: Kdctl, run: Path) -> None:
+    run.chmod(0o500)
+    answer = obedient(f"runs rm {run.name} --yes")
+    assert answer.returncode == 1
+    assert "of a removed run cannot be deleted (Permission denied)" in answer.stderr
+    assert run.name not in obedient("runs list").stdout
+    assert "cannot be deleted" in obedient("sync").stderr
+    (run.parent / f".removed-{run.name}").chmod(0o700)
+    done = obedient("sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"removed {run.name}, as was begun" in done.stdout
