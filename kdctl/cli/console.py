@@ -52,21 +52,63 @@ def print_json(**content: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, to: Console | None = None) -> None:
-    """Print a table without lines, on stdout if not told otherwise; '>' before a heading aligns it right."""
+    """Print a table without lines, on stdout if not told otherwise; '>' before a heading aligns it right.
+
+    In a terminal that is too narrow cells are folded between words; where that does not do, columns stand
+    below each other, each time beside the first one.
+    """
+    console = to or output()
+    cells = [list(row) for row in rows]
+    narrowest = [_narrowest(heading, [row[place] for row in cells]) for place, heading in enumerate(headings)]
+    for number, part in enumerate(_parts(narrowest, console.width)):
+        if number:
+            console.out("")
+        _print_columns(
+            [headings[place] for place in part],
+            [narrowest[place] for place in part],
+            [[row[place] for place in part] for row in cells],
+            console,
+        )
+
+
+def _print_columns(
+    headings: Sequence[str], narrowest: Sequence[int], rows: Iterable[Sequence[str]], console: Console
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
+    for heading, width in zip(headings, narrowest, strict=True):
         right = heading.startswith(">")
-        table.add_column(heading.removeprefix(">"), justify="right" if right else "left", no_wrap=right)
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if right else "left", no_wrap=right, min_width=width
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = to or output()
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():  # rich fills the last column up with blanks
         console.out(line.rstrip(), highlight=False)
+
+
+def _narrowest(heading: str, cells: Sequence[str]) -> int:
+    """Return how wide a column is at least: as its longest word, or as a whole cell if it stands right."""
+    if heading.startswith(">"):
+        return max(map(len, [heading.removeprefix(">"), *cells]))
+    words = [word for text in (heading, *cells) for word in text.split()]
+    return max(map(len, words), default=0)
+
+
+def _parts(narrowest: Sequence[int], width: int) -> list[list[int]]:
+    """Return which columns are printed beside each other; the first one is part of each."""
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(narrowest)):
+        taken = [*parts[-1], place]
+        if len(parts[-1]) > 1 and sum(narrowest[item] + 2 for item in taken) - 2 > width:
+            parts.append([0, place])
+        else:
+            parts[-1] = taken
+    return parts
 
 
 def print_wrapped(text: str, *, indent: int = 0) -> None:

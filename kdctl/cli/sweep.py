@@ -149,6 +149,7 @@ def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
 
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
     from kdctl.cli.console import print_json, say
+    from kdctl.report.leaders import leading_lines
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
@@ -157,5 +158,7 @@ def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -
         return
     counts = Counter(run.state.value for run in outcome.runs)
     say(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    for line in leading_lines(outcome.runs):
+        say(line)
     if outcome.complete:
         say(f"table: kdctl report --sweep {outcome.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
@@ -29,6 +29,14 @@ class ReportOptions:
     """Fields that are spread over columns."""
     select: Selection = Selection.LAST
     """Which epoch counts."""
+    layout: Literal["list", "paper", "grid", "overview", "runs"] = "list"
+    """Kind of table: `kdctl report --layout`."""
+    values: tuple[str, ...] = ()
+    """What the cells tell, as top1, top5, loss; none: the accuracy, and what it is compared with."""
+    best_by: Literal["val", "test"] | None = None
+    """Split on which the best setting of each cell is chosen; None: all settings are shown."""
+    mark_best: bool = False
+    """Whether the best is bold and the second underlined, where a test tells them from the others."""
 
 
 @dataclass(frozen=True, kw_only=True)

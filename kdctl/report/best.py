@@ -51,7 +51,7 @@ def choose_settings(
             "hold out a part of the training set: -o data.val_fraction=0.1; or choose on the test set, which "
             "the caption then calls an oracle: --best-by test.",
         )
-    chosen = [max(cell, key=lambda group: _rank(group, by, select)) for cell in cells.values()]
+    chosen = [max(cell, key=lambda group: accuracy_rank(group, by, select)) for cell in cells.values()]
     return Choice(groups=tuple(chosen), num_candidates=tuple(len(cell) for cell in cells.values()))
 
 
@@ -120,6 +120,7 @@ def _accuracies(group: Replicates, by: BestBy, select: Selection) -> list[float]
     return [split.top1 for split in splits if split is not None]
 
 
-def _rank(group: Replicates, by: BestBy, select: Selection) -> float:
+def accuracy_rank(group: Replicates, by: BestBy, select: Selection) -> float:
+    """Return the mean accuracy on a split, in percent; minus infinity where no run has one."""
     accuracies = _accuracies(group, by, select)
     return statistics.fmean(accuracies) if accuracies else float("-inf")

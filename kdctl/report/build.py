@@ -122,9 +122,11 @@ def _mean_table(
 def _with_defaults(wishes: Wishes, sweeps: Sequence[StoredSweep]) -> Wishes:
     """Fill in what the one sweep's recipe says; of several, none has more to say than the others."""
     said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
-    given: Any = {key: value for key, value in wishes.items() if value or value == 0}
+    given: Any = {key: value for key, value in wishes.items() if value}
     if given.get("layout"):  # its rows and columns are its own
         said = {key: value for key, value in said.items() if key not in ("rows", "columns")}
+    if given.get("rows") or given.get("columns"):
+        said = {key: value for key, value in said.items() if key != "layout"}
     return cast(Wishes, {**said, **given})
 
 

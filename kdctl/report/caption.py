@@ -28,26 +28,34 @@ def caption(groups: Sequence[Replicates], layout: Layout) -> str:
     dropped = sum(RunState.PRUNED in group.lost for group in groups)
     lost = [f"{dropped} of {plural(len(groups), 'configuration')} dropped early"] if dropped else []
     spread = f"mean ± {SPREAD_WORDS[layout.spread]}"
-    return "; ".join([_subject(plans, layout), SELECTION_WORDS[layout.select], *chosen, spread, *lost])
+    return "; ".join(
+        [subject_words(plans, layout, layout.fields), SELECTION_WORDS[layout.select], *chosen, spread, *lost]
+    )
 
 
-def what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout) -> str:
-    """Name the values that are told and the data: 'Top-1 test accuracy (%) on cifar100 (...)'."""
-    titles = ", ".join(measure.title for measure in layout.values) or "Top-1 test accuracy (%)"
-    shared = [field for field in SUBJECT_FIELDS if field not in layout.fields and _is_shared(plans, field)]
-    data = data_words(plans[0], shared, layout.totals)
-    return f"{titles[0].upper()}{titles[1:]}" + (f" on {data}" if data else "")
+def subject_words(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
+    """Name the values that are told, the data and what else all plans share.
 
-
-def _subject(plans: Sequence[Mapping[str, Any]], layout: Layout) -> str:
+    Args:
+        plans: of all runs of the table.
+        layout: which values are told.
+        shown: fields that have columns of their own.
+    """
     teacher, student, protocol, method, epochs = (
-        None if field in layout.fields else _shared(plans, field)
+        None if field in shown else _shared(plans, field)
         for field in ("teachers", "student.name", "protocol", "method.name", "schedule.epochs")
     )
     pair = f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student)))
     length = f"{epochs} epochs" if epochs != "1" else "1 epoch"
     words = (method, pair, f"protocol {protocol}" if protocol else "", length if epochs else "")
-    return ", ".join([what_and_data(plans, layout), *(word for word in words if word)])
+    return ", ".join([_what_and_data(plans, layout, shown), *(word for word in words if word)])
+
+
+def _what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
+    titles = ", ".join(measure.title for measure in layout.values) or "Top-1 test accuracy (%)"
+    shared = [field for field in SUBJECT_FIELDS if field not in shown and _is_shared(plans, field)]
+    data = data_words(plans[0], shared, layout.totals)
+    return f"{titles[0].upper()}{titles[1:]}" + (f" on {data}" if data else "")
 
 
 def _is_shared(plans: Sequence[Mapping[str, Any]], field: str) -> bool:

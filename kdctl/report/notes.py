@@ -16,7 +16,7 @@ from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.pooling import pooled_over
-from kdctl.report.replicates import Replicates, group_by_configuration
+from kdctl.report.replicates import Replicates, group_by_configuration, in_table_order
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import MeanTestKind, Verdict
@@ -147,8 +147,9 @@ def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -
 def _unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     unlike: list[str] = []
     for field in unlike_subjects(plans):
-        values = dict.fromkeys(read_field(plan, field) for plan in plans)
-        listed = ", ".join("all" if value is None else show_value(value) for value in values)
+        values = dict.fromkeys((read_field(plan, field),) for plan in plans)
+        ordered = [value for (value,) in in_table_order(list(values))]
+        listed = ", ".join("all" if value is None else show_value(value) for value in ordered)
         unlike.append(f"{unlike_words(field)} ({listed})")
     if unlike:
         which = "this" if len(unlike) == 1 else "all of these"

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, ScalarSelect, func, select
 
 from kdctl.records import RunState
 from kdctl.store.runs import listed
-from kdctl.store.tables import RunRow, SweepRunRow
+from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
 
 _PLAN_FIELDS = (
     "$.student.name",
@@ -37,7 +37,7 @@ class RunBrief:
     """Epochs recorded so far."""
     planned_epochs: int | None
     top1: float | None
-    """Test accuracy of the last epoch in percent, once the run has ended."""
+    """Test accuracy of the last epoch in percent; of a run that is still training, of its last one so far."""
     reason: str
     created: str
     """UTC, ISO 8601."""
@@ -66,6 +66,7 @@ def briefs(
         RunRow.updated,
         func.json_extract(RunRow.plan, *_PLAN_FIELDS).label("fields"),
         func.json_extract(RunRow.result, "$.selected.last.test.top1").label("top1"),
+        _top1_so_far().label("top1_so_far"),
     ).order_by(RunRow.number)
     if keys is not None:
         statement = statement.where(RunRow.key.in_(listed(keys)))
@@ -92,6 +93,12 @@ _ALWAYS = func.json_valid("1") == 1
 """Condition of a join with a table that a function makes of each row."""
 
 
+def _top1_so_far() -> ScalarSelect[float | None]:
+    """Return the test accuracy of the latest epoch of runs without a result."""
+    latest = (EpochRow.run_key == RunRow.key, EpochRow.epoch == RunRow.epochs, RunRow.result.is_(None))
+    return select(func.json_extract(EpochRow.result, "$.test.top1")).where(*latest).scalar_subquery()
+
+
 def _brief(row: RowMapping) -> RunBrief:
     student, method, learning_rate, epochs, teachers = json.loads(row["fields"])
     return RunBrief(
@@ -104,7 +111,7 @@ def _brief(row: RowMapping) -> RunBrief:
         state=row["state"],
         epochs=row["epochs"],
         planned_epochs=epochs,
-        top1=row["top1"],
+        top1=row["top1"] if row["top1"] is not None else row["top1_so_far"],
         reason=row["reason"],
         created=row["created"],
         updated=row["updated"],

@@ -6,6 +6,7 @@
         workflows.sweep("recipes/quickstart.toml", workspace)
         table = workflows.report(workspace)   # mean ± std, as records
         runs = workflows.frame(workspace)     # a pandas data frame, one row per run
+        curves = workflows.epochs_frame(workspace)  # and one row per epoch of each run
 
 Each function is imported when it is first used: a report never loads torch.
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import import_weights
-    from kdctl.workflows.reporting import frame, report
+    from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
@@ -47,6 +48,7 @@ __all__ = [
     "compare_runs",
     "confirm",
     "describe_run",
+    "epochs_frame",
     "estimate_disk",
     "estimate_sweep",
     "evaluate",
@@ -82,6 +84,7 @@ _MODULES = {
     "confirm": "kdctl.workflows.confirming",
     "compare_runs": "kdctl.workflows.differences",
     "describe_run": "kdctl.workflows.browsing",
+    "epochs_frame": "kdctl.workflows.reporting",
     "estimate_disk": "kdctl.workflows.disk",
     "estimate_sweep": "kdctl.workflows.estimate",
     "evaluate": "kdctl.workflows.evaluation",

@@ -42,3 +42,70 @@ def test_a_sweep_is_reported_in_every_format_by_fields_of_the_recipe(
 def test_nothing_to_report_is_said(kdctl: Kdctl, tmp_path: Path) -> None:
     kdctl("report").refused("no database runs/kdctl.db", code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+FORMAT = """
+from kdctl.report.table_format import report_formats
+
+@report_formats.register("count")
+def count(table):
+    return f"{len(table.rows)} rows\\n"
+"""
+
+
+def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
+    kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet -o seeds=[0,1] -o data.val_fraction=0.2")
+    assert "| teacher |" in kdctl("report --layout paper").out
+    assert "chosen on validation accuracy" in kdctl("report --layout overview").out
+    assert kdctl("report --layout runs --where method=kd").out.count("| kd ") == 4
+    assert "test loss" in kdctl("report --rows method --values top1,loss --sort top1 --reverse").out
+    assert "comparable" in kdctl("report --against published").out
+    (tmp_path / "count.py").write_text(FORMAT)
+    assert kdctl("report --plugin count.py --format count").out == "3 rows\n"
+    kdctl("report --layout papr").refused("no layout 'papr'", "did you mean 'paper'", code=2)
+    kdctl("report --values top2").refused("no value 'top2'", code=2)
+    kdctl("report --where method=dkd").refused("no run has method=dkd", code=2)
+    kdctl("report --against mine.toml").refused("mine.toml cannot be read", code=2)
+
+
+def test_a_report_goes_to_a_file_and_over_none_that_is_there(
+    kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+    assert kdctl("report --format latex -o table.tex").out == ""
+    written = (tmp_path / "table.tex").read_text()
+    assert r"\begin{table}" in written
+    kdctl("report -o table.tex").refused("table.tex is there already", "--force", code=1)
+    assert (tmp_path / "table.tex").read_text() == written
+    kdctl("report -o missing/table.tex").refused("no folder missing", code=1)
+    assert kdctl("report -o table.tex --force").code == 0
+    assert (tmp_path / "table.tex").read_text().startswith("**Top-1")
+
+
+def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    trained = kdctl(f"train {recipe()} --threads 1 --quiet -o method=ce -o schedule.epochs=2")
+    assert trained.code == 0
+    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+    kdctl(
+        f"sweep {recipe(GRID, 'other.toml')} --threads 1 --quiet -o name=other -o optimizer.learning_rate=0.2"
+    )
+    assert "different numbers of epochs (1, 2)" in kdctl("report --all").out
+    both = kdctl("report --sweep tiny --sweep other --format json")
+    assert len(json.loads(both.out)["rows"]) == 6
+
+
+def test_a_sweep_without_a_table_names_those_that_have_one(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+    hot = recipe("[[grid]]\nmethod = ['ce', 'kd']\n", "hot.toml")
+    kdctl(f"sweep {hot} --threads 1 --quiet -o name=hot -o optimizer.learning_rate=1e30 -o schedule.epochs=3")
+    kdctl("report").refused(
+        "the newest sweep, 'hot'", "diverged", "smaller learning rate", "kdctl report --sweep tiny", code=1
+    )
+
+
+def test_a_sweep_ends_with_its_best_configurations(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    told = kdctl(f"sweep {recipe(GRID)} --threads 1").err
+    assert "best by mean test accuracy (oracle: nothing was held out):" in told
+    assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny")

@@ -65,3 +65,19 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert {match for match in colour.findall(drawn) if re.search(r"3\d|4\d", match)} == set()
     _, coloured = on_terminal(tmp_path, "report")
     assert any(re.search(r"3\d", match) for match in colour.findall(coloured))
+
+
+def test_on_a_narrow_terminal_tables_fold_their_columns_and_never_a_word(
+    recipe: Callable[..., str], kdctl: Callable[..., object], tmp_path: Path
+) -> None:
+    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+    for words in ("list runs", "report", "report --layout runs"):
+        code, drawn = on_terminal(tmp_path, words, columns=80)
+        assert code == 0
+        lines = plain(drawn).replace("\r", "").splitlines()
+        assert max(map(len, lines)) <= 80
+        text = " ".join(" ".join(lines).split())
+        for word in ("simkd", "resnet4", "finished" if "list" in words else "top-1 (%)"):
+            assert f" {word} " in text
+    keys = [line[:16] for line in plain(on_terminal(tmp_path, "list runs")[1]).splitlines()]
+    assert keys.count("run             ") == 2  # two blocks, each with the key that says which run it is

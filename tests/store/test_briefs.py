@@ -36,6 +36,18 @@ def test_a_brief_says_what_the_whole_run_says(
     assert (brief.created, brief.updated) == (run.created, run.updated)
 
 
+def test_a_run_that_is_still_training_tells_its_accuracy_so_far(
+    store: Store, plan_run: PlanRun, me: Owner, make_epoch: Any
+) -> None:
+    planned = plan_run(1, **PLAN)
+    store.add_runs([planned])
+    store.claim(planned.key, me, lease_seconds=60)
+    for number in (1, 2):
+        store.record_epoch(planned.key, make_epoch(number))
+    (brief,) = store.briefs()
+    assert (brief.state, brief.epochs, brief.top1) == (RunState.RUNNING, 2, 40.0)
+
+
 def test_a_plan_that_lacks_a_field_is_listed_without_it(store: Store, plan_run: PlanRun) -> None:
     store.add_runs([plan_run()])
     (brief,) = store.briefs()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kdctl.records import RunState, StoredRun
-from kdctl.report.caption import what_and_data
+from kdctl.report.caption import subject_words
 from kdctl.report.cells import FilledColumn, field_column
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.report.layout import Layout
@@ -39,14 +39,10 @@ def run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
     if any(run.state is not RunState.FINISHED for run in runs):
         columns.append(_column("state", [run.state.value for run in runs]))
     return Table(
-        caption=f"{_subject(plans, layout)}; single runs, {SELECTION_WORDS[layout.select]}",
+        caption=f"{subject_words(plans, layout, fields)}; single runs, {SELECTION_WORDS[layout.select]}",
         columns=tuple(filled.column for filled in columns),
         rows=tuple(zip(*(filled.cells for filled in columns), strict=True)),
     )
-
-
-def _subject(plans: Sequence[Any], layout: Layout) -> str:
-    return what_and_data(plans, layout)
 
 
 def _when(runs: Sequence[StoredRun], layout: Layout) -> list[FilledColumn]:

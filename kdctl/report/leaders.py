@@ -1,0 +1,53 @@
+"""The best configurations of a sweep in a few lines, for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdctl.records import Selection, StoredRun
+from kdctl.report.best import accuracy_rank
+from kdctl.report.fields import distinguishing_fields, read_field, short_names
+from kdctl.report.layout import BestBy
+from kdctl.report.replicates import Replicates, group_by_configuration
+from kdctl.report.roles import by_role
+from kdctl.report.wording import label, mean_and_spread, plural
+
+_PAIR = ("data.name", "teachers", "student.name")
+_MAX_PAIRS = 4
+_MAX_EACH = 3
+
+
+def leading_lines(runs: Sequence[StoredRun], select: Selection = Selection.LAST) -> list[str]:
+    """Return the best configurations of each pair of models, best first; nothing where there is no choice.
+
+    They are ranked by mean validation accuracy where something was held out, else on the test set, and the
+    first line says which.
+    """
+    students, _ = by_role(runs, ())
+    fields = distinguishing_fields([run.plan for run in students])
+    groups = [group for group in group_by_configuration(students, fields, select) if group.top1]
+    if len(groups) < 2:
+        return []
+    by: BestBy = "val" if all(accuracy_rank(group, "val", select) > 0 for group in groups) else "test"
+    pairs: dict[tuple[object, ...], list[Replicates]] = {}
+    for group in groups:
+        key = tuple(read_field(group.plan, field) for field in _PAIR)
+        pairs.setdefault(key, []).append(group)
+    where = "validation accuracy" if by == "val" else "test accuracy (oracle: nothing was held out)"
+    lines = [f"best by mean {where}:"]
+    names = short_names(fields)
+    for members in list(pairs.values())[:_MAX_PAIRS]:
+        ranked = sorted(members, key=lambda group: accuracy_rank(group, by, select), reverse=True)
+        lines += [_line(group, fields, names, by, select) for group in ranked[:_MAX_EACH]]
+    if len(pairs) > _MAX_PAIRS:
+        lines.append(f"  and those of {plural(len(pairs) - _MAX_PAIRS, 'other pair')}")
+    return lines
+
+
+def _line(
+    group: Replicates, fields: Sequence[str], names: dict[str, str], by: BestBy, select: Selection
+) -> str:
+    named = label(group.values, fields, [names[field] for field in fields])
+    test = f"test {mean_and_spread(group.summary)} % (n = {len(group.counted)})"
+    val = f"val {accuracy_rank(group, by, select):.2f} %, " if by == "val" else ""
+    return f"  {named}: {val}{test}"
