@@ -25,8 +25,8 @@ from public_style import PublicLoop, make_loader
 from taking_turns import Contender, Entry, Stage
 
 from kdctl import workflows
-from kdctl.assembly.bench import TeacherCache
 from kdctl.assembly.planning import Planner
+from kdctl.assembly.run_context import TeacherCache
 from kdctl.assembly.workspace import Workspace
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import Compute, choose_device, describe, prepare

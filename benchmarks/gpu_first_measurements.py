@@ -34,8 +34,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from kdctl import workflows
 from kdctl.assembly.assemble import build_compute
-from kdctl.assembly.bench import TeacherCache
 from kdctl.assembly.planning import Planner
+from kdctl.assembly.run_context import TeacherCache
 from kdctl.cli.words import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches

@@ -95,7 +95,7 @@ optimizer.learning_rate = {rates}
 def a_run(workspace: Workspace, runs: int) -> float:
     """Return the median milliseconds that one run costs besides its training: folder and database."""
     recorder = StoreRecorder(
-        folders=FolderRecorder(bench=workspace, owner=Owner.here(), lease=LeaseConfig()),
+        folders=FolderRecorder(context=workspace, owner=Owner.here(), lease=LeaseConfig()),
         store=workspace.store,
     )
     claims = Claims(workspace=workspace, lease=LeaseConfig())

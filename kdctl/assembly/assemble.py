@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.data import Sizes
+from kdctl.assembly.run_context import RunContext
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
@@ -124,7 +124,7 @@ def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
     return projectors.get(spec.name).item(spec.options, source, target)
 
 
-def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
+def build_member(plan: RunPlan, distiller: Distiller, context: RunContext) -> Member:
     """Put a run at its start, or where its saved state left it."""
     member = Member(
         key=plan.key,
@@ -133,7 +133,7 @@ def build_member(plan: RunPlan, distiller: Distiller, bench: Bench) -> Member:
         make_optimizers=functools.partial(build_optimizers, plan.optimizer),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
-        folder=bench.folder(plan.key).path,
+        folder=context.folder(plan.key).path,
         plan=plan.tree(),
     )
     load_state(member)

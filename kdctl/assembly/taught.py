@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdctl.assembly.bench import Bench
+from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.teachers import load_teacher
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.readers.selection import SelectedData
@@ -12,7 +12,7 @@ from kdctl.recipe.plan import RunPlan, TeacherRef
 from kdctl.serialization import canonical_json
 
 
-def require_teachers(plans: Iterable[RunPlan], bench: Bench) -> None:
+def require_teachers(plans: Iterable[RunPlan], context: RunContext) -> None:
     """Load every teacher that was trained before, once for each selection of data.
 
     Raises:
@@ -23,25 +23,25 @@ def require_teachers(plans: Iterable[RunPlan], bench: Bench) -> None:
     for plan in plans:
         source = canonical_json(plan.data.tree())
         if source not in selected:
-            selected[source] = bench.library.select(plan.data)
+            selected[source] = context.library.select(plan.data)
         for teacher in plan.teachers:
             # One that is given by its plan is trained first, on these data.
             if teacher.plan is None and (teacher, source) not in mistakes:
-                mistakes[teacher, source] = _mistakes(teacher, selected[source], bench)
+                mistakes[teacher, source] = _mistakes(teacher, selected[source], context)
     if found := [mistake for those in mistakes.values() for mistake in those]:
         raise RecipeError(found)
 
 
-def _mistakes(teacher: TeacherRef, data: SelectedData, bench: Bench) -> tuple[Mistake, ...]:
+def _mistakes(teacher: TeacherRef, data: SelectedData, context: RunContext) -> tuple[Mistake, ...]:
     try:
-        _require_teacher(teacher, data, bench)
+        _require_teacher(teacher, data, context)
     except KdctlError as error:
         return error.mistakes
     return ()
 
 
-def _require_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> None:
-    backbone = load_teacher(teacher, data, bench).backbone
+def _require_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -> None:
+    backbone = load_teacher(teacher, data, context).backbone
     if backbone.num_classes != data.num_classes:
         where = f"run {teacher.run}" if teacher.run else teacher.checkpoint
         raise KdctlError(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.memory import available_bytes
+from kdctl.assembly.run_context import RunContext
 from kdctl.engine.gang import Gang
 from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
 from kdctl.errors import KdctlError
@@ -25,26 +25,28 @@ LEAST_SAVING = 0.1
 _log = logging.getLogger(__name__)
 
 
-def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Bench) -> TeacherTable | None:
+def find_table(
+    gang: Gang, plan: RunPlan, checkpoints: Sequence[str], context: RunContext
+) -> TeacherTable | None:
     """Return the table that a gang shall use; None where teachers run at every step.
 
-    `bench.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. For
+    `context.teacher_cache` 'auto' makes one where it saves work, fits into memory, and changes no bit. For
     recorded steps it must be asked for: on a GPU nobody has measured yet whether it pays.
 
     Args:
         gang: members and teachers.
         plan: of any member.
         checkpoints: SHA-256 of each teacher's weights.
-        bench: what was asked for, and the tables that there are.
+        context: what was asked for, and the tables that there are.
 
     Raises:
         KdctlError: a table is asked for and cannot be had.
     """
-    choice = bench.teacher_cache
+    choice = context.teacher_cache
     if not gang.teachers or not gang.data.train.num_views or choice == "off":
         return None
     name = _name(gang, plan, checkpoints)
-    known = bench.tables.get(name)
+    known = context.tables.get(name)
     epochs = gang.num_epochs - gang.active[0].epoch
     recorded = gang.compute.device.type != "cpu" and gang.graphs != "off"
     if choice == "auto" and (recorded or (known is None and saving(gang, epochs) < LEAST_SAVING)):
@@ -55,7 +57,7 @@ def find_table(gang: Gang, plan: RunPlan, checkpoints: Sequence[str], bench: Ben
     if refusal:
         _log.info("teacher outputs are not kept: %s", refusal)
         return None
-    return bench.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
+    return context.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
 
 
 def saving(gang: Gang, epochs: int) -> float:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import sizes_of
+from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, foreign, load_weights, read_model
 from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError
@@ -88,7 +88,7 @@ def read_trained(path: Path) -> ModelCheckpoint:
     return content
 
 
-def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> LoadedTeacher:
+def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -> LoadedTeacher:
     """Build a teacher for these data, give it its weights, and freeze it in eval mode.
 
     One that was trained on images of another normalisation gets them so.
@@ -97,7 +97,7 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, bench: Bench) -> Loade
     Raises:
         KdctlError: the weights are missing, damaged, or do not fit the data's classes.
     """
-    folder = bench.folder(teacher.run) if teacher.run else None
+    folder = context.folder(teacher.run) if teacher.run else None
     path = folder.path / f"{Selection.LAST.value}.pt" if folder else Path(teacher.checkpoint)
     content = read_trained(path)
     expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
-from kdctl.assembly.bench import Bench, TeacherCache
 from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.run_context import RunContext, TeacherCache
 from kdctl.errors import KdctlError
 from kdctl.store.store import Store
 
@@ -18,14 +18,14 @@ DATABASE = "kdctl.db"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workspace(Bench):
+class Workspace(RunContext):
     """The store, the run folders and the data of one project."""
 
     store: Store
 
 
 class Execution(TypedDict, total=False):
-    """How runs are computed on this machine; what is left out is as `Bench` has it."""
+    """How runs are computed on this machine; what is left out is as `RunContext` has it."""
 
     device: str
     num_threads: int | None

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.failure import Failure
+from kdctl.assembly.run_context import RunContext
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
@@ -96,7 +96,7 @@ class ExecutorConfig(Protocol):
         """How long its workers hold runs without a heartbeat."""
         ...
 
-    def capacity(self, bench: Bench) -> Capacity:
+    def capacity(self, context: RunContext) -> Capacity:
         """Return how much it would do at once."""
         ...
 
@@ -111,9 +111,9 @@ class InProcessConfig:
 
     lease: LeaseConfig = LeaseConfig()
 
-    def capacity(self, bench: Bench) -> Capacity:
+    def capacity(self, context: RunContext) -> Capacity:
         """Return the capacity of one process."""
-        return Capacity(slots=1, unshared_slots=1, num_threads=bench.num_threads)
+        return Capacity(slots=1, unshared_slots=1, num_threads=context.num_threads)
 
     @contextmanager
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
@@ -136,9 +136,9 @@ class _InProcessExecutor:
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         workspace, lease = self.recorder.workspace, self.recorder.lease
-        folders = FolderRecorder(bench=workspace, owner=owner, lease=lease)
+        folders = FolderRecorder(context=workspace, owner=owner, lease=lease)
         trainer = GangTrainer(
-            bench=workspace,
+            context=workspace,
             recorder=StoreRecorder(folders=folders, store=workspace.store),
             progress=self.recorder.progress,
             stop=self.should_stop,

@@ -18,12 +18,12 @@ from kdctl.assembly.assemble import (
     freeze_teachers,
     model_facts,
 )
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.data import planned_data, sizes_of
 from kdctl.assembly.environment import describe_environment
 from kdctl.assembly.failure import Failure, explain
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.progress import Progress
+from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.teachers import load_teacher
 from kdctl.engine.device import Compute, choose_device, prepare
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 class GangTrainer:
     """Trains claimed runs in this process."""
 
-    bench: Bench
+    context: RunContext
     recorder: RunRecorder
     progress: Progress
     stop: Callable[[], bool]
@@ -79,10 +79,10 @@ class GangTrainer:
         self._open = {plan.key: plan for plan in plans}
         try:
             with as_machine_errors():
-                parts = fitting_parts(plans, self.bench)
+                parts = fitting_parts(plans, self.context)
                 return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
         except MachineError as error:
-            self.on_failure(explain(error, self.bench.device))
+            self.on_failure(explain(error, self.context.device))
             self._give_back(error.problem)
             raise
 
@@ -117,7 +117,7 @@ class GangTrainer:
         ours = run.still_ours()
         if len(plans) > 1 and failure.out_of_memory:
             del run  # and with it the members
-            release_memory(self.bench)
+            release_memory(self.context)
             _log.warning("%s; %d runs go on in gangs of half the size", failure.problem, len(ours))
             return self._train_parts(halves(ours), f"out of memory in a gang of {len(plans)}")
         if len(plans) > 1:
@@ -181,7 +181,7 @@ class GangRun:
                     else:
                         self._interrupt(member)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
-            return explain(error, self.trainer.bench.device)
+            return explain(error, self.trainer.context.device)
         return None
 
     def step_done(self, gang: Gang) -> None:
@@ -202,16 +202,16 @@ class GangRun:
 
     def _assemble(self) -> list[Gang]:
         """Build the members; those that a resume puts at different steps train one group after the other."""
-        first, bench = self.plans[0], self.trainer.bench
-        device = choose_device(bench.device)
+        first, context = self.plans[0], self.trainer.context
+        device = choose_device(context.device)
         compute = build_compute(first, device)
-        prepare(compute, bench.num_threads)
-        selected = planned_data(first, bench.library)
+        prepare(compute, context.num_threads)
+        selected = planned_data(first, context.library)
         data = build_data(selected, first, device)
         sizes = sizes_of(selected)
         for plan in self.plans:
             require_memory(plan, sizes, device)
-        teachers = [load_teacher(teacher, selected, bench) for teacher in first.teachers]
+        teachers = [load_teacher(teacher, selected, context) for teacher in first.teachers]
         for teacher, loaded in zip(first.teachers, teachers, strict=True):
             if loaded.data_fingerprint != first.data_fingerprint:
                 _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)
@@ -226,16 +226,16 @@ class GangRun:
                 plan, student, backbones, num_samples=len(selected.train), device=device
             )
             self._facts[plan.key] = model_facts(distiller, backbones)
-            member = build_member(plan, distiller, bench)
+            member = build_member(plan, distiller, context)
             self._members.append(member)
             self._open(plan, member, checkpoints, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
         gangs = [
-            Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=bench.graphs)
+            Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=context.graphs)
             for members in places.values()
         ]
         for gang in gangs:
-            gang.table = find_table(gang, first, checkpoints, bench)
+            gang.table = find_table(gang, first, checkpoints, context)
         return gangs
 
     def _open(self, plan: RunPlan, member: Member, checkpoints: tuple[str, ...], compute: Compute) -> None:
@@ -260,7 +260,7 @@ class GangRun:
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
         result = self._result(member, state, data)
-        folder = self.trainer.bench.folder(member.key)
+        folder = self.trainer.context.folder(member.key)
         models = [SHIPPED, *(model.name for model in member.distiller.models())]
         names = [checkpoint_name(rule, model) for rule in Selection for model in models]
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]

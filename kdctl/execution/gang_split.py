@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.data import sizes_of
 from kdctl.assembly.memory import available_bytes, pass_bytes, weight_bytes
+from kdctl.assembly.run_context import RunContext
 from kdctl.engine.device import choose_device
 from kdctl.recipe.plan import RunPlan
 
@@ -23,7 +23,7 @@ OVERHEAD = 1.5
 _log = logging.getLogger(__name__)
 
 
-def fitting_parts(plans: Sequence[RunPlan], bench: Bench) -> list[list[RunPlan]]:
+def fitting_parts(plans: Sequence[RunPlan], context: RunContext) -> list[list[RunPlan]]:
     """Cut a gang into parts that memory should hold, in order; says so where there are several.
 
     On a CPU members train one after the other within a step, so that activations are there once; on a GPU
@@ -32,12 +32,12 @@ def fitting_parts(plans: Sequence[RunPlan], bench: Bench) -> list[list[RunPlan]]
     if len(plans) == 1:
         return [list(plans)]
     try:
-        costs, room = _costs(plans, bench)
+        costs, room = _costs(plans, context)
     except Exception:  # noqa: BLE001 - a plug-in may raise anything; the training will say what it is
         return [list(plans)]
     if room is None:
         return [list(plans)]
-    shares_passes = choose_device(bench.device).type == "cpu"
+    shares_passes = choose_device(context.device).type == "cpu"
     parts: list[list[RunPlan]] = [[]]
     kept, passing = 0.0, 0.0
     for plan, (weights, activations) in zip(plans, costs, strict=True):
@@ -62,19 +62,19 @@ def halves(plans: Sequence[RunPlan]) -> list[list[RunPlan]]:
     return [part for part in (list(plans[:middle]), list(plans[middle:])) if part]
 
 
-def release_memory(bench: Bench) -> None:
+def release_memory(context: RunContext) -> None:
     """Give back what only makes things faster, before a smaller gang is tried."""
-    bench.tables.clear()
+    context.tables.clear()
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
-def _costs(plans: Sequence[RunPlan], bench: Bench) -> tuple[list[tuple[float, float]], float | None]:
+def _costs(plans: Sequence[RunPlan], context: RunContext) -> tuple[list[tuple[float, float]], float | None]:
     """Return what weights and activations of each member take, and the room there is for them, in bytes."""
     first = plans[0]
-    available = available_bytes(choose_device(bench.device))
-    sizes = sizes_of(bench.library.select(first.data))
+    available = available_bytes(choose_device(context.device))
+    sizes = sizes_of(context.library.select(first.data))
     batch = first.data.options.batch_size
     counted = {
         name: (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from kdctl.assembly.bench import Bench
+from kdctl.assembly.run_context import RunContext
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
@@ -37,9 +37,9 @@ class LocalConfig:
     slots: int
     lease: LeaseConfig = LeaseConfig()
 
-    def capacity(self, bench: Bench) -> Capacity:
+    def capacity(self, context: RunContext) -> Capacity:
         """Return that of the GPUs that the workers will have, or of the cores that their threads will."""
-        setups = _setups(bench, self.slots, self.lease)
+        setups = _setups(context, self.slots, self.lease)
         if setups[0].device.startswith("cuda:"):
             alone = len({setup.device for setup in setups})
         else:
@@ -178,11 +178,11 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _setups(bench: Bench, slots: int, lease: LeaseConfig) -> list[Setup]:
+def _setups(context: RunContext, slots: int, lease: LeaseConfig) -> list[Setup]:
     """Divide GPUs, or the threads of the CPU, among slots."""
-    setup = Setup.of(bench, plugins=loaded_plugin_files(), lease=lease)
-    num_gpus = torch.cuda.device_count() if bench.device in ("auto", "cuda") else 0
+    setup = Setup.of(context, plugins=loaded_plugin_files(), lease=lease)
+    num_gpus = torch.cuda.device_count() if context.device in ("auto", "cuda") else 0
     if num_gpus:
         return [replace(setup, device=f"cuda:{slot % num_gpus}") for slot in range(slots)]
-    threads = bench.num_threads or max(torch.get_num_threads() // slots, 1)
+    threads = context.num_threads or max(torch.get_num_threads() // slots, 1)
     return [replace(setup, num_threads=threads)] * slots

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kdctl.assembly.bench import Bench, TeacherCache
 from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.run_context import RunContext, TeacherCache
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
@@ -33,22 +33,22 @@ class Setup:
     lease: LeaseConfig
 
     @classmethod
-    def of(cls, bench: Bench, *, plugins: Sequence[Path], lease: LeaseConfig) -> Setup:
+    def of(cls, context: RunContext, *, plugins: Sequence[Path], lease: LeaseConfig) -> Setup:
         """Return the set-up of a worker that does what this process would do."""
         return cls(
-            runs=str(bench.runs.resolve()),
-            data=str(bench.library.root.resolve()),
+            runs=str(context.runs.resolve()),
+            data=str(context.library.root.resolve()),
             plugins=tuple(str(path) for path in plugins),
-            device=bench.device,
-            num_threads=bench.num_threads,
-            graphs=bench.graphs,
-            teacher_cache=bench.teacher_cache,
+            device=context.device,
+            num_threads=context.num_threads,
+            graphs=context.graphs,
+            teacher_cache=context.teacher_cache,
             lease=lease,
         )
 
-    def bench(self) -> Bench:
+    def context(self) -> RunContext:
         """Return what the worker trains at."""
-        return Bench(
+        return RunContext(
             runs=Path(self.runs),
             library=DataLibrary(Path(self.data)),
             device=self.device,

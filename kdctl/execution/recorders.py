@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.failure import TRACEBACK, Failure
 from kdctl.assembly.progress import Progress
+from kdctl.assembly.run_context import RunContext
 from kdctl.engine.resume import discard_state
 from kdctl.errors import KdctlError, Mistake
 from kdctl.recipe.plan import RunPlan
@@ -57,13 +57,13 @@ class RunRecorder(Protocol):
 class FolderRecorder:
     """Writes run folders, the truth about runs; all that a process without a database needs."""
 
-    bench: Bench
+    context: RunContext
     owner: Owner
     lease: LeaseConfig
 
     def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
         """Say in the run's folder what runs and where; drop epochs that a resume will repeat."""
-        folder = self.bench.folder(plan.key)
+        folder = self.context.folder(plan.key)
         (folder.path / TRACEBACK).unlink(missing_ok=True)
         folder.discard_failure()
         folder.discard_dropped()
@@ -73,7 +73,7 @@ class FolderRecorder:
 
     def epoch(self, key: str, result: EpochResult) -> None:
         """Add the epoch to the run's folder."""
-        self.bench.folder(key).append_epoch(result)
+        self.context.folder(key).append_epoch(result)
 
     def settled(self, key: str, result: RunResult, artifacts: Sequence[Artifact]) -> None:
         """Write the result into the run's folder, and let go of it.
@@ -81,7 +81,7 @@ class FolderRecorder:
         Raises:
             KdctlError: another process works there now.
         """
-        folder = self.bench.folder(key)
+        folder = self.context.folder(key)
         if not self.renew([key]):
             raise KdctlError(
                 f"the result of run {key} was refused: another process works in {folder.path}.",
@@ -92,11 +92,11 @@ class FolderRecorder:
 
     def interrupted(self, key: str, reason: str) -> None:
         """Let go of the run's folder; the saved state says the rest."""
-        self.bench.folder(key).let_go(self.owner)
+        self.context.folder(key).let_go(self.owner)
 
     def failed(self, key: str, failure: Failure) -> None:
         """Leave what stopped the run in its folder, and let go of it."""
-        folder = self.bench.folder(key)
+        folder = self.context.folder(key)
         folder.write_failure(Mistake(problem=failure.problem, hint=failure.hint))
         path = folder.path / TRACEBACK
         path.unlink(missing_ok=True)
@@ -110,14 +110,14 @@ class FolderRecorder:
 
     def rejoin(self, key: str) -> bool:
         """Take up a run again that was ours and that nobody has taken since; return whether that was so."""
-        folder = self.bench.folder(key)
+        folder = self.context.folder(key)
         if folder.lease() is not None:
             return False
         folder.hold(self.owner, lease_seconds=self.lease.seconds)
         return True
 
     def _renew(self, key: str) -> bool:
-        folder = self.bench.folder(key)
+        folder = self.context.folder(key)
         lease = folder.lease()
         if lease is None or lease.owner != self.owner:
             return False

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdctl.assembly.bench import Bench
+from kdctl.assembly.run_context import RunContext
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
@@ -54,10 +54,10 @@ class SlurmConfig:
     """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
     lease: LeaseConfig = LeaseConfig()
 
-    def capacity(self, bench: Bench) -> Capacity:
+    def capacity(self, context: RunContext) -> Capacity:
         """Return how many jobs the cluster runs at once, at best."""
         return Capacity(
-            slots=self.slots, unshared_slots=self.slots, num_threads=bench.num_threads, queued=True
+            slots=self.slots, unshared_slots=self.slots, num_threads=context.num_threads, queued=True
         )
 
     @contextmanager

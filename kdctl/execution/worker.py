@@ -143,8 +143,8 @@ class Worker:
         for path in self.setup.plugins:
             load_plugin_file(Path(path))
         self._catalog = full_catalog()
-        self._bench = self.setup.bench()
-        self._recorder = FolderRecorder(bench=self._bench, owner=self.owner, lease=self.setup.lease)
+        self._context = self.setup.context()
+        self._recorder = FolderRecorder(context=self._context, owner=self.owner, lease=self.setup.lease)
         self._progress = Told(voice=self.voice)
 
     def train(self, order: Order) -> None:
@@ -162,7 +162,7 @@ class Worker:
             raise
         if plans:
             trainer = GangTrainer(
-                bench=self._bench,
+                context=self._context,
                 recorder=self._recorder,
                 progress=self._progress,
                 stop=self.stop,
@@ -175,7 +175,7 @@ class Worker:
 
     def _readied(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
         """Return a run's plan; None for one that is somebody else's, is through or cannot be read."""
-        folder = self._bench.folder(key)
+        folder = self._context.folder(key)
         is_ours = self._recorder.renew([key]) or (
             self.rejoins and not folder.is_past(until) and self._recorder.rejoin(key)
         )

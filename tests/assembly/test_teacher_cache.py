@@ -8,8 +8,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly import teacher_cache
-from kdctl.assembly.bench import TeacherCache
 from kdctl.assembly.failure import RunsFailedError
+from kdctl.assembly.run_context import TeacherCache
 from kdctl.assembly.workspace import Workspace
 from kdctl.records import RunState, StoredRun
 

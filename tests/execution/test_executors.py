@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import InProcessConfig
@@ -59,7 +59,7 @@ def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
 
 
 def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path) -> None:
-    bench = Bench(
+    context = RunContext(
         runs=tmp_path / "runs",
         library=DataLibrary(tmp_path / "data"),
         device="cpu",
@@ -67,9 +67,10 @@ def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path
         graphs="off",
         teacher_cache="off",
     )
-    told = {field.name for field in dataclasses.fields(Bench) if getattr(bench, field.name) != field.default}
-    theirs = Setup.of(bench, plugins=(), lease=LeaseConfig()).bench()
+    fields = dataclasses.fields(RunContext)
+    told = {field.name for field in fields if getattr(context, field.name) != field.default}
+    theirs = Setup.of(context, plugins=(), lease=LeaseConfig()).context()
     for name in told - {"library", "tables"}:
-        assert getattr(theirs, name) == getattr(bench, name)
-    assert theirs.library.root == bench.library.root
-    assert told >= {field.name for field in dataclasses.fields(Bench)} - {"tables"}
+        assert getattr(theirs, name) == getattr(context, name)
+    assert theirs.library.root == context.library.root
+    assert told >= {field.name for field in fields} - {"tables"}

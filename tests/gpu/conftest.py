@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdctl import workflows
-from kdctl.assembly.bench import TeacherCache
+from kdctl.assembly.run_context import TeacherCache
 from kdctl.engine.checkpoint import read_model
 from kdctl.records import StoredRun
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
-from kdctl.assembly.bench import Bench
 from kdctl.assembly.progress import Silent
+from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
@@ -94,7 +94,7 @@ class OnMachine(InProcessConfig):
     unshared_slots: float
     queued: bool = False
 
-    def capacity(self, bench: Bench) -> Capacity:
+    def capacity(self, context: RunContext) -> Capacity:
         return Capacity(
             slots=self.slots, unshared_slots=self.unshared_slots, num_threads=1, queued=self.queued
         )

@@ -1,4 +1,4 @@
-"""What it takes to train runs: their folders, data and a device, but no database."""
+"""What runs are trained with on this machine: run folders, data and a device, but no database."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TeacherCache = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Run folders, data and device of one process. A compute node has nothing else."""
+class RunContext:
+    """Run folders, data and device of one process; a compute node has nothing else."""
 
     runs: Path
     """Folder of run folders."""
