@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kdctl.assembly.taught import require_teachers
+from kdctl.assembly.teachers import require_teachers
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.errors import KdctlError, UsageError
