@@ -28,7 +28,7 @@ from kdctl import workflows
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.run_context import TeacherCache
 from kdctl.assembly.workspace import Workspace
-from kdctl.cli.words import layer, open_recipe
+from kdctl.cli.recipe_options import layer, open_recipe
 from kdctl.engine.device import Compute, choose_device, describe, prepare
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.plan import EngineOptions

@@ -36,7 +36,7 @@ from kdctl import workflows
 from kdctl.assembly.assemble import build_compute
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.run_context import TeacherCache
-from kdctl.cli.words import layer, open_recipe
+from kdctl.cli.recipe_options import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
 from kdctl.workflows.benchmarking import Subject

@@ -13,11 +13,11 @@ import typer
 import kdctl
 from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
+from kdctl.cli.cleanup import gc, rm
 from kdctl.cli.confirm import confirm
 from kdctl.cli.console import ShownWarnings, print_mistakes, say
-from kdctl.cli.database import database, sync
-from kdctl.cli.evaluate import evaluate
-from kdctl.cli.housekeeping import gc, rm
+from kdctl.cli.db import database, sync
+from kdctl.cli.eval import evaluate
 from kdctl.cli.import_weights import import_weights
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report

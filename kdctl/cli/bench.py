@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdctl.cli import options, words
+from kdctl.cli import options, recipe_options
 
 if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import BenchResult
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def bench(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe; optional.")] = None,
-    student: words.Student = None,
-    teacher: words.Teachers = None,
-    method: words.Method = None,
-    dataset: words.Dataset = None,
-    protocol: words.Protocol = None,
+    student: recipe_options.Student = None,
+    teacher: recipe_options.Teachers = None,
+    method: recipe_options.Method = None,
+    dataset: recipe_options.Dataset = None,
+    protocol: recipe_options.Protocol = None,
     gang: Annotated[
         int,
         options.number(
@@ -47,8 +47,8 @@ def bench(
     """
     from kdctl import workflows
 
-    values = words.layer(student, teacher, method=method, data=dataset)
-    opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
+    values = recipe_options.layer(student, teacher, method=method, data=dataset)
+    opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
     with workflows.open_for_planning(
         "runs", data, device=device, num_threads=threads, graphs=graphs, teacher_cache=teacher_cache
     ) as workspace:

@@ -147,7 +147,7 @@ def _row(run: RunBrief, form: options.ListFormat) -> dict[str, Any]:
 
 def _show_difference(difference: RunDifference, form: options.Format) -> None:
     from kdctl.cli.console import print_json, print_table, say
-    from kdctl.cli.wording import setting
+    from kdctl.cli.formatting import setting
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:

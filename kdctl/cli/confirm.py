@@ -44,10 +44,10 @@ def confirm(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
+    from kdctl.cli.formatting import counted, standing
     from kdctl.cli.live import display
-    from kdctl.cli.runs import show_plans
+    from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
-    from kdctl.cli.wording import counted, standing
     from kdctl.plugins import load_plugin_file
     from kdctl.report.table_format import report_formats
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json
+from kdctl.cli.formatting import duration, file_size, percent, setting
 from kdctl.cli.options import Format
 from kdctl.cli.sparkline import sparkline
-from kdctl.cli.wording import duration, file_size, percent, setting
 from kdctl.records import EpochResult, StoredRun
 from kdctl.serialization import to_tree
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kdctl.cli.console import output, print_json
+from kdctl.cli.formatting import assignments, counted, counted_seeds, duration, file_size, flop, standing
 from kdctl.cli.options import Format
-from kdctl.cli.runs import planned_trees, show_plans, show_summary
-from kdctl.cli.wording import assignments, counted, counted_seeds, duration, file_size, flop, standing
+from kdctl.cli.run_tables import planned_trees, show_plans, show_summary
 from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:

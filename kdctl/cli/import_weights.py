@@ -45,7 +45,7 @@ def import_weights(
     For example: kdctl import-weights resnet56.th --model resnet56_a --dataset cifar10 --mean imagenet
     """
     from kdctl import workflows
-    from kdctl.cli.evaluate import show_evaluation
+    from kdctl.cli.eval import show_evaluation
     from kdctl.plugins import load_plugin_file
     from kdctl.workflows.importing import WeightsFile
 

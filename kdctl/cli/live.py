@@ -13,9 +13,9 @@ from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from kdctl.cli.clock import Clock
 from kdctl.cli.console import messages
-from kdctl.cli.wording import counted, describe, describe_member, duration, outcome
+from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome
+from kdctl.cli.remaining_time import RemainingTime
 from kdctl.records import EpochResult, RunResult, RunState
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Display(AbstractContextManager["Display"]):
 
     def __init__(self) -> None:
         """Nothing is planned yet."""
-        self._clock = Clock()
+        self._remaining = RemainingTime()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -42,25 +42,25 @@ class Display(AbstractContextManager["Display"]):
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
         """Count what is before us."""
-        self._clock.expect({plan.key: plan.epochs for plan in plans}, later)
+        self._remaining.expect({plan.key: plan.epochs for plan in plans}, later)
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Start the clock."""
         for plan in plans:
-            self._clock.start(plan.key)
+            self._remaining.start(plan.key)
 
     def stepped(self, key: str, position: float) -> None:
         """Move the clock."""
-        self._clock.move(key, position)
+        self._remaining.move(key, position)
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Move the clock."""
-        self._clock.move(plan.key, result.epoch)
+        self._remaining.move(plan.key, result.epoch)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         """Move the clock."""
         if state is not RunState.INTERRUPTED:
-            self._clock.close(plan.key)
+            self._remaining.close(plan.key)
 
     def waiting(self, plans: Sequence[RunPlan]) -> None:
         """Say that others work."""
@@ -71,7 +71,7 @@ class Display(AbstractContextManager["Display"]):
 
     def left(self) -> str:
         """Return the time that everything will still take; empty before anything is known."""
-        seconds = self._clock.seconds_left()
+        seconds = self._remaining.seconds_left()
         return "" if seconds is None else f"{duration(seconds)} left"
 
 
@@ -168,12 +168,15 @@ class Bars(Display):
     def stepped(self, key: str, position: float) -> None:
         """Move the bars."""
         super().stepped(key, position)
-        seconds = self._clock.seconds_left_of(key)
+        seconds = self._remaining.seconds_left_of(key)
         own = "" if seconds is None else f"{duration(seconds)} left"
         self._bars.update(self._tasks[key], completed=position, left=own)
-        done, total = self._clock.runs()
+        done, total = self._remaining.runs()
         self._bars.update(
-            self._everything, completed=self._clock.share(), numbers=f"{done}/{total} runs", left=self.left()
+            self._everything,
+            completed=self._remaining.share(),
+            numbers=f"{done}/{total} runs",
+            left=self.left(),
         )
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:

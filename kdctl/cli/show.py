@@ -118,7 +118,7 @@ def _facts(plugin: PluginDescription) -> Iterator[tuple[str, str]]:
 
 
 def _method(facts: MethodFacts) -> Iterator[tuple[str, str]]:
-    from kdctl.cli.wording import counted
+    from kdctl.cli.formatting import counted
     from kdctl.workflows.describing import STUDENT, TEACHER
 
     if facts.fewest_teachers != facts.most_teachers:
@@ -161,7 +161,7 @@ def _example(plugin: PluginDescription) -> str:
 
 
 def _option(option: OptionHelp, section: str) -> Iterator[tuple[str, int]]:
-    from kdctl.cli.wording import setting
+    from kdctl.cli.formatting import setting
 
     default = "must be given" if option.required else f"{setting(option.default)} if not given"
     values = option.values
@@ -174,7 +174,7 @@ def _option(option: OptionHelp, section: str) -> Iterator[tuple[str, int]]:
 
 
 def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
-    from kdctl.cli.wording import counted, counted_seeds
+    from kdctl.cli.formatting import counted, counted_seeds
 
     yield f"recipe {recipe.name}", 0
     if recipe.description:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kdctl.cli.console import output, print_table
-from kdctl.cli.wording import counted
+from kdctl.cli.formatting import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

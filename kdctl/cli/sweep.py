@@ -141,7 +141,7 @@ def _conclude(
 
 def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
     """Say what the machine refused, and how much room the rest needs, if that is known."""
-    from kdctl.cli.wording import file_size
+    from kdctl.cli.formatting import file_size
 
     room = f"free about {file_size(missing_bytes)}; {GOES_ON}" if missing_bytes else fault.hint
     return Mistake(problem=fault.problem, hint=room)

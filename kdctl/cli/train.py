@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdctl.cli import options, words
+from kdctl.cli import options, recipe_options
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe without grid and search; optional.")] = None,
-    student: words.Student = None,
-    teacher: words.Teachers = None,
-    method: words.Method = None,
-    dataset: words.Dataset = None,
-    protocol: words.Protocol = None,
+    student: recipe_options.Student = None,
+    teacher: recipe_options.Teachers = None,
+    method: recipe_options.Method = None,
+    dataset: recipe_options.Dataset = None,
+    protocol: recipe_options.Protocol = None,
     seed: Annotated[
         list[int] | None,
         options.number("--seed", "Seed of a run; may repeat.", least=0, panel=options.RECIPE),
@@ -51,9 +51,9 @@ def train(
     from kdctl import workflows
     from kdctl.cli.console import messages, say
     from kdctl.cli.events import Events, listener
-    from kdctl.cli.runs import show_results
+    from kdctl.cli.formatting import counted, standing
+    from kdctl.cli.run_tables import show_results
     from kdctl.cli.signals import StopSignals
-    from kdctl.cli.wording import counted, standing
 
     execution: Execution = {
         "device": device,
@@ -62,8 +62,8 @@ def train(
         "teacher_cache": teacher_cache,
     }
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
-    values = words.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
-    opened = words.open_recipe(recipe, protocol, values, override or [], plugin or [])
+    values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
+    opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
@@ -102,7 +102,7 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
 
 def _show_plan(plan: TrainPlan, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
-    from kdctl.cli.runs import planned_trees
+    from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
@@ -113,7 +113,7 @@ def _show_plan(plan: TrainPlan, form: options.Format) -> None:
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:
-    from kdctl.cli.runs import show_plans
+    from kdctl.cli.run_tables import show_plans
     from kdctl.cli.structure import show_structure
 
     show_plans(plan.teachers, plan.runs, plan.states, to=to)

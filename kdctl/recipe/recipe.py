@@ -16,11 +16,11 @@ from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE
 from kdctl.recipe.overruled import overruled
 from kdctl.recipe.plan import EngineOptions, RunPlan
-from kdctl.recipe.reporting import check_reporting
+from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
-from kdctl.recipe.teachers import TeacherFinder, TeacherOptions, read_teachers
+from kdctl.recipe.teacher_section import TeacherFinder, TeacherOptions, read_teachers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

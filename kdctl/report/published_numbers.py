@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdctl.errors import UsageError
 from kdctl.recipe.layers import Layer, merge
-from kdctl.recipe.reporting import check_reporting
+from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.report.reported import Reported, read_reported
 

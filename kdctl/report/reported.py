@@ -9,7 +9,7 @@ from typing import Any
 
 from kdctl.errors import UsageError, suggestion
 from kdctl.recipe.load import preset_layers, preset_names
-from kdctl.recipe.reporting import ReportedNumber, reported_numbers
+from kdctl.recipe.report_section import ReportedNumber, reported_numbers
 from kdctl.records import Selection
 from kdctl.registry import folded
 from kdctl.report.fields import flatten, read_field, resolve_field

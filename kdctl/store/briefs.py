@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, ScalarSelect, func, select
 
 from kdctl.records import RunState
-from kdctl.store.runs import listed
+from kdctl.store.run_table import listed
 from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
 
 _PLAN_FIELDS = (

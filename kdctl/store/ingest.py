@@ -26,7 +26,7 @@ from kdctl.store.measurements import (
     evaluations_of,
     set_environment,
 )
-from kdctl.store.runs import add, state_of
+from kdctl.store.run_table import add, state_of
 from kdctl.store.store import Store
 from kdctl.store.tables import RunRow
 from kdctl.store.transitions import NOBODY, ended, is_held

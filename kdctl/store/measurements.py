@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.records import Artifact, Environment, EpochResult, Evaluation
 from kdctl.store.clock import utc_now
-from kdctl.store.runs import listed, unknown_run
+from kdctl.store.run_table import listed, unknown_run
 from kdctl.store.tables import ArtifactRow, EpochRow, EvaluationRow, RunRow
 
 

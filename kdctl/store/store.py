@@ -23,7 +23,7 @@ from kdctl.records import (
     StoredSweep,
     SweepMember,
 )
-from kdctl.store import briefs, measurements, runs, sweeps, transitions
+from kdctl.store import briefs, measurements, run_table, sweeps, transitions
 from kdctl.store.briefs import RunBrief
 from kdctl.store.database import connect, database_path, reading, writing
 from kdctl.store.leases import Lease, Owner
@@ -90,7 +90,7 @@ class Store:
     def add_runs(self, planned: Sequence[PlannedRun]) -> int:
         """Add the runs that are not known yet; return how many these were."""
         with writing(self._engine) as connection:
-            return runs.add(connection, planned)
+            return run_table.add(connection, planned)
 
     def run(self, prefix: str) -> StoredRun:
         """Return the one run whose key begins with `prefix` (4 digits or more).
@@ -99,7 +99,7 @@ class Store:
             KdctlError: no run, or more than one, has such a key.
         """
         with reading(self._engine) as connection:
-            return runs.find(connection, prefix, self.path)
+            return run_table.find(connection, prefix, self.path)
 
     def runs(
         self, keys: Iterable[str] | None = None, *, sweep: str | None = None, state: RunState | None = None
@@ -112,7 +112,7 @@ class Store:
         with reading(self._engine) as connection:
             if sweep is not None:
                 sweeps.require(connection, sweep)
-            return runs.select_runs(connection, keys=keys, sweep=sweep, state=state)
+            return run_table.select_runs(connection, keys=keys, sweep=sweep, state=state)
 
     def briefs(
         self, keys: Iterable[str] | None = None, *, sweep: str | None = None, since: str = ""
@@ -135,12 +135,12 @@ class Store:
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
         """Return where runs stand, by key; unknown ones are left out."""
         with reading(self._engine) as connection:
-            return runs.states(connection, keys)
+            return run_table.states(connection, keys)
 
     def past(self, keys: Iterable[str], epoch: int) -> set[str]:
         """Return the runs that have an epoch behind them: its holder has let go of them, or gone on."""
         with reading(self._engine) as connection:
-            return runs.past(connection, keys, epoch)
+            return run_table.past(connection, keys, epoch)
 
     # Leases
 

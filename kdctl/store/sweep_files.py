@@ -17,7 +17,7 @@ from kdctl.records import StoredSweep, SweepMember
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
-from kdctl.store.runs import states
+from kdctl.store.run_table import states
 from kdctl.store.store import Store
 
 FOLDER = "sweeps"

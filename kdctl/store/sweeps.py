@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from kdctl.errors import KdctlError, suggestion
 from kdctl.records import RunState, StoredSweep, SweepMember
 from kdctl.store.clock import utc_now
-from kdctl.store.runs import listed, states, unknown_run
+from kdctl.store.run_table import listed, states, unknown_run
 from kdctl.store.tables import RunRow, SweepRow, SweepRunRow
 
 

@@ -15,7 +15,7 @@ from kdctl.errors import KdctlError
 from kdctl.records import SETTLED, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.leases import Lease, Owner
-from kdctl.store.runs import listed
+from kdctl.store.run_table import listed
 from kdctl.store.tables import RunRow
 
 RELEASED = frozenset({RunState.PLANNED, RunState.INTERRUPTED, RunState.FAILED})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdctl.cli.words import teacher_table
+from kdctl.cli.recipe_options import teacher_table
 
 TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
 TAUGHT = f"train --student resnet3 --teacher resnet4 -o teacher.schedule.epochs=1 {TINY}"

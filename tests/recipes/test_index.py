@@ -8,7 +8,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.data import DataLibrary
-from kdctl.cli.wording import flop
+from kdctl.cli.formatting import flop
 from kdctl.report.reported import read_reported
 from kdctl.workflows.sweep_plan import SweepPlan
 

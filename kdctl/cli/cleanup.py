@@ -31,7 +31,7 @@ def rm(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.wording import counted, file_size
+    from kdctl.cli.formatting import counted, file_size
 
     with workflows.open_workspace(runs, create=False) as workspace:
         removal = workflows.plan_removal(workspace, run, force=force)
@@ -64,7 +64,7 @@ def gc(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.wording import file_size
+    from kdctl.cli.formatting import file_size
 
     with workflows.open_workspace(runs, create=False) as workspace:
         collection = workflows.plan_collection(workspace, sweep=sweep, keep_last=keep_last, teachers=teachers)
@@ -82,7 +82,7 @@ def gc(
 def _show(collection: Collection, form: options.Format, *, done: bool) -> None:
     """Print what goes and what stays: on stdout where that is all that was asked for."""
     from kdctl.cli.console import messages, output, print_json, print_table
-    from kdctl.cli.wording import file_size
+    from kdctl.cli.formatting import file_size
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:

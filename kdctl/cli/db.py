@@ -40,7 +40,7 @@ def check(
     """
     from kdctl import workflows
     from kdctl.cli.console import output, print_json, print_mistakes
-    from kdctl.cli.wording import counted
+    from kdctl.cli.formatting import counted
     from kdctl.serialization import to_tree
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
@@ -132,7 +132,7 @@ def sync(
 
 def _show(report: SyncReport) -> None:
     from kdctl.cli.console import output
-    from kdctl.cli.wording import counted
+    from kdctl.cli.formatting import counted
 
     lines = [
         *_named("new", report.added),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import print_json, print_table
+from kdctl.cli.formatting import describe, flop, percent
 from kdctl.cli.options import Format
-from kdctl.cli.wording import describe, flop, percent
 from kdctl.records import SETTLED, RunState, Selection, StoredRun
 from kdctl.serialization import to_tree
 

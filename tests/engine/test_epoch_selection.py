@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.engine.selection import winning_rules
+from kdctl.engine.epoch_selection import winning_rules
 from kdctl.records import EpochResult, Selected, Selection, SplitMetrics
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.recipe.reporting import reported_numbers
+from kdctl.recipe.report_section import reported_numbers
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
 

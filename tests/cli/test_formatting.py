@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.wording import counted, duration, flop, outcome, percent, standing
+from kdctl.cli.formatting import counted, duration, flop, outcome, percent, standing
 from kdctl.records import RunState
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdctl.cli import options
-from kdctl.cli.wording import counted
+from kdctl.cli.formatting import counted
 from kdctl.records import Evaluation, Fidelity, Latency, Selection
 
 
@@ -68,7 +68,7 @@ def evaluate(
 def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
     """Print the figures of a model on stdout."""
     from kdctl.cli.console import print_json, print_table
-    from kdctl.cli.wording import measured, percent
+    from kdctl.cli.formatting import measured, percent
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
@@ -109,7 +109,7 @@ def _time(latency: Latency) -> str:
 
 def _show_classes(evaluation: Evaluation) -> None:
     from kdctl.cli.console import print_table
-    from kdctl.cli.wording import percent
+    from kdctl.cli.formatting import percent
 
     rows = [[name, percent(top1, " %")] for name, top1 in evaluation.per_class_top1.items()]
     print_table(("class", ">top-1"), rows)

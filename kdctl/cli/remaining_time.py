@@ -24,7 +24,7 @@ class _Pace:
 
 
 @dataclass
-class Clock:
+class RemainingTime:
     """Counts epochs of all runs; runs of a gang move together and share the wall time."""
 
     now: Callable[[], float] = time.monotonic
