@@ -53,7 +53,7 @@ def list_runs(
     For example: kdctl runs list --state finished --method simkd --sort top1 --reverse
     """
     from kdctl import workflows
-    from kdctl.cli.rows import show_rows
+    from kdctl.cli.console import show_rows
     from kdctl.workflows.browsing import RunFilter
 
     chosen = RunFilter(

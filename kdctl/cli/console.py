@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import logging
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kdctl.cli.options import Format, ListFormat
 from kdctl.errors import Mistake
 
 if TYPE_CHECKING:
@@ -109,6 +111,44 @@ def _parts(narrowest: Sequence[int], width: int) -> list[list[int]]:
         else:
             parts[-1] = taken
     return parts
+
+
+def show_rows(
+    rows: Sequence[dict[str, Any]], form: Format | ListFormat, *, empty: str = "nothing yet"
+) -> None:
+    """Print rows on stdout; that there are none is said on stderr."""
+    if form.value == Format.JSON.value:
+        print_json(rows=list(rows))
+    elif not rows:
+        say(empty)
+    elif form is ListFormat.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows([_csv_value(value) for value in row.values()] for row in rows)
+    else:
+        headings = [_heading(name, [row[name] for row in rows]) for name in rows[0]]
+        print_table(headings, [[cell(value) for value in row.values()] for row in rows])
+
+
+def cell(value: Any) -> str:
+    """Word a value for people; a dash where there is none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "—"
+    if value is None:
+        return "—"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+def _csv_value(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _heading(name: str, values: Sequence[Any]) -> str:
+    """Return the heading of a column; those of numbers are aligned right."""
+    is_number = all(isinstance(value, int | float | None) for value in values)
+    return (">" if is_number else "") + name.replace("_", " ")
 
 
 def print_wrapped(text: str, *, indent: int = 0) -> None:

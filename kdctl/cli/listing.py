@@ -8,7 +8,7 @@ import typer
 
 from kdctl.cli import options
 from kdctl.cli.browse import list_runs
-from kdctl.cli.rows import show_rows
+from kdctl.cli.console import show_rows
 
 if TYPE_CHECKING:
     from kdctl.registry import Registry

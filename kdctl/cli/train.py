@@ -113,8 +113,7 @@ def _show_plan(plan: TrainPlan, form: options.Format) -> None:
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:
-    from kdctl.cli.run_tables import show_plans
-    from kdctl.cli.structure import show_structure
+    from kdctl.cli.run_tables import show_plans, show_structure
 
     show_plans(plan.teachers, plan.runs, plan.states, to=to)
     if plan.structure is not None:
