@@ -7,8 +7,10 @@ from collections.abc import Callable
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection, StoredRun
 from kdctl.report.fields import known_fields
+from kdctl.report.layout import Layout
 from kdctl.report.replicates import group_by_configuration
 from kdctl.report.reported import find_reported, read_reported, without_row
+from kdctl.report.statistics import Spread
 from kdctl.workflows.sweep_plan import SweepPlan
 
 Plan = Callable[..., SweepPlan]
@@ -53,7 +55,8 @@ def test_every_published_number_has_a_row_of_its_protocol(recipe: str, plan: Pla
     known = known_fields(run.plan for run in runs)
     reported = read_reported(planned.recipe.tree)
     rows = group_by_configuration(runs, ["method.name"], select)
-    matches = [find_reported(row, reported, known, select) for row in rows]
+    layout = Layout(rows=("method.name",), columns=(), select=select, spread=Spread.SAMPLE)
+    matches = [find_reported(row, reported, known, layout) for row in rows]
     used = [number for number in matches if number]
     assert without_row(reported, used, rows, known) == []
     for row, number in zip(rows, matches, strict=True):
