@@ -10,12 +10,11 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.alignment import paired_maps
 from kdctl.losses.attention import attention_map
-from kdctl.losses.stages import pair_maps
+from kdctl.losses.compared_stages import ComparesStages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
-from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.distiller import Losses, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -30,7 +29,7 @@ class AttentionTransferConfig(Supervision):
 
 
 @methods.register("at", label="AT")
-class AttentionTransfer(Distiller):
+class AttentionTransfer(ComparesStages):
     """Cross-entropy and divergence, plus the distances of the attention maps of all stages.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, eq. 2.
@@ -47,24 +46,10 @@ class AttentionTransfer(Distiller):
     Config: ClassVar[type] = AttentionTransferConfig
     config: AttentionTransferConfig
 
-    def __init__(self, config: AttentionTransferConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
-        self.pairs = pair_maps(setup.student, setup.teacher)
-        self.student_taps = tuple(own for own, _ in self.pairs)
-        self.teacher_taps = (tuple(other for _, other in self.pairs),)
-        self.reads_teacher_logits = config.kd_weight > 0
-
-    def matches(self) -> tuple[Match, ...]:
-        """Return the pairs of stages; all count alike."""
-        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.pairs)
-
     def losses(self, step: Step) -> Losses:
         """Return the sum of the distances beside the predictions' terms."""
         distance = _mean_square if self.config.mode == "mean" else _half_norm
-        attentions = [
-            (attention_map(own), attention_map(other)) for own, other in paired_maps(step, self.pairs)
-        ]
+        attentions = [(attention_map(own), attention_map(other)) for own, other in self.compared(step)]
         total = torch.stack([distance(own, other) for own, other in attentions]).sum()
         return Losses(
             task=task_term(self.config, step),

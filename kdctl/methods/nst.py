@@ -9,11 +9,10 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from kdctl.losses.alignment import paired_maps
-from kdctl.losses.stages import pair_maps
+from kdctl.losses.compared_stages import ComparesStages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
-from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.distiller import Losses, Match, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -26,7 +25,7 @@ class NeuronSelectivityConfig(Supervision):
 
 
 @methods.register("nst", label="NST")
-class NeuronSelectivityTransfer(Distiller):
+class NeuronSelectivityTransfer(ComparesStages):
     """Cross-entropy and divergence, plus the discrepancy of the neurons' selectivity patterns.
 
     Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017,
@@ -44,14 +43,6 @@ class NeuronSelectivityTransfer(Distiller):
     Config: ClassVar[type] = NeuronSelectivityConfig
     config: NeuronSelectivityConfig
 
-    def __init__(self, config: NeuronSelectivityConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
-        self.pairs = pair_maps(setup.student, setup.teacher)
-        self.student_taps = tuple(own for own, _ in self.pairs)
-        self.teacher_taps = (tuple(other for _, other in self.pairs),)
-        self.reads_teacher_logits = config.kd_weight > 0
-
     def matches(self) -> tuple[Match, ...]:
         """Return the pairs of stages; the term is their mean."""
         return tuple(
@@ -61,8 +52,7 @@ class NeuronSelectivityTransfer(Distiller):
     def losses(self, step: Step) -> Losses:
         """Return the mean discrepancy beside the predictions' terms."""
         discrepancies = [
-            _discrepancy(_selectivities(own), _selectivities(other))
-            for own, other in paired_maps(step, self.pairs)
+            _discrepancy(_selectivities(own), _selectivities(other)) for own, other in self.compared(step)
         ]
         mean = torch.stack(discrepancies).mean()
         return Losses(

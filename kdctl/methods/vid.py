@@ -11,11 +11,10 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.alignment import paired_maps
-from kdctl.losses.stages import pair_maps
+from kdctl.losses.compared_stages import ComparesStages
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
-from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
+from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.protocols.maps import shared_size, tap_and_size
 from kdctl.recipe.component import Spec, component, tunable
 
@@ -54,7 +53,7 @@ class GaussianPrediction(nn.Module):
 
 
 @methods.register("vid", label="VID")
-class VariationalInformationDistillation(Distiller):
+class VariationalInformationDistillation(ComparesStages):
     """Cross-entropy and divergence, plus a bound on the information shared with the teacher's stages.
 
     Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019,
@@ -74,19 +73,11 @@ class VariationalInformationDistillation(Distiller):
     def __init__(self, config: VariationalInformationConfig, setup: Setup) -> None:
         """Build a prediction for each pair of stages."""
         super().__init__(config, setup)
-        self.pairs = pair_maps(setup.student, setup.teacher)
-        self.student_taps = tuple(own for own, _ in self.pairs)
-        self.teacher_taps = (tuple(other for _, other in self.pairs),)
-        self.reads_teacher_logits = config.kd_weight > 0
         self.predictions = nn.ModuleList(self._prediction(own, other) for own, other in self.pairs)
-
-    def matches(self) -> tuple[Match, ...]:
-        """Return the pairs of stages; all count alike."""
-        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.pairs)
 
     def losses(self, step: Step) -> Losses:
         """Return the sum of the stages' negative log-likelihoods beside the predictions' terms."""
-        maps = paired_maps(step, self.pairs)
+        maps = self.compared(step)
         surprises = [
             prediction(own, other) for prediction, (own, other) in zip(self.predictions, maps, strict=True)
         ]
