@@ -59,6 +59,10 @@ WORDS = {
         "Σ 2^(k−n) ‖(m − sgn(f_t) r(f_s))₊‖², then CE",
         "a connector at every stage; batch statistics in the first phase, which is part of the schedule",
     ),
+    "byot": Words(
+        "CE and KL(p ‖ p_i) at exits i, ‖f_i − f‖²; no teacher",
+        "all exits in the feature term; no attention, no strong augmentation",
+    ),
     "cat_kd": Words(
         "‖W_s f_s − W_t f_t‖² at h x w positions, mean",
         "maps have no bias, predictions keep theirs; `normalise` has the paper's maps of length 1",

@@ -111,6 +111,10 @@ def test_dkd_and_reviewkd_are_weighted_by_the_pair(
         ("wrn_40_2", "wrn_16_2", 12.0, 2, False),
         ("resnet56", "resnet20", 0.7, 2, False),
         ("resnet32x4", "ShuffleV1", 600.0, 4, True),
+        ("wrn_40_2", "ShuffleV1", 80.0, 4, True),
+        ("resnet110", "resnet32", 1.8, 2, False),
+        ("vgg13", "vgg8", 4.5, 2, False),
+        ("vgg13", "MobileNetV2", 15.0, 2, True),
         ("resnet50", "MobileNetV2", 40.0, 2, True),
     ],
 )
