@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from kdctl.layers.conv import conv1x1, conv_bn_relu, depthwise3x3
 from kdctl.layers.initialise import draw_convolutions
+from kdctl.losses.labels import label_loss
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.backbone import GlobalAveragePool, Shape
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
@@ -71,16 +72,16 @@ class SelfDistillation(Distiller):
 
     def losses(self, step: Step) -> Losses:
         """Return the cross-entropies of all exits, and what the last one teaches the others."""
-        config, labels = self.config, step.batch.labels
+        config = self.config
         logits = step.student.require_logits()
         features = [
             leave(step.student.taps[tap]) for leave, tap in zip(self.exits, self.student_taps, strict=False)
         ]
         answers = [read(each) for read, each in zip(self.classifiers, features, strict=True)]
-        task = functional.cross_entropy(logits.float(), labels)
+        task = label_loss(logits, step.batch)
         transfer: dict[str, Tensor] = {}
         if answers:
-            supervised = [functional.cross_entropy(answer.float(), labels) for answer in answers]
+            supervised = [label_loss(answer, step.batch) for answer in answers]
             task = task + (1 - config.soft_share) * torch.stack(supervised).sum()
             if config.soft_share > 0:
                 softened = [_divergence(answer, logits.detach(), config.temperature) for answer in answers]

@@ -9,9 +9,10 @@ from annotated_types import Ge, Gt, Le
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
 from kdctl.losses.labels import label_loss
+from kdctl.losses.standardised import standardised
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class DecoupledConfig:
     """Share of training over which both parts grow to full weight. 20 of 240 epochs in the paper."""
     ce_weight: Annotated[float, Ge(0)] = tunable(1.0, 0.0, 1.0)
     """Of the cross-entropy with the labels; 0 leaves it out. 1 in the paper."""
+    standardise: bool = option(False, since="0.2.0")
+    """Put the logits of both sides on one scale before both parts (arXiv:2403.01427). The authors multiply
+    alpha and beta by 9 for most pairs, at T = 2."""
 
     def __post_init__(self) -> None:
         """Refuse weights with which nothing is distilled."""
@@ -65,6 +69,9 @@ class DecoupledKnowledgeDistillation(Distiller):
         """Return the weighted cross-entropy and both parts of the divergence."""
         config, labels = self.config, step.batch.hard_labels()
         logits, teacher_logits = step.student.require_logits(), step.teachers[0].require_logits()
+        sides = (logits, teacher_logits)
+        if config.standardise:
+            sides = (standardised(logits), standardised(teacher_logits))
         growth = linear_warmup(step.progress, config.warmup_share)
         parts = {"tckd": (config.alpha, target_class_kl), "nckd": (config.beta, other_classes_kl)}
         task = None
@@ -73,7 +80,7 @@ class DecoupledKnowledgeDistillation(Distiller):
         return Losses(
             task=task,
             transfer={
-                name: weight * growth * part(logits, teacher_logits, labels, config.temperature)
+                name: weight * growth * part(*sides, labels, config.temperature)
                 for name, (weight, part) in parts.items()
                 if weight > 0
             },

@@ -9,8 +9,9 @@ from annotated_types import Ge, Gt
 
 from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.standardised import standardised
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class KdConfig:
     """Of T^2 * KL(teacher || student)."""
     ce_weight: Annotated[float, Ge(0)] = tunable(1.0, 0.0, 1.0)
     """Of the cross-entropy with the labels; 0 leaves it out."""
+    standardise: bool = option(False, since="0.2.0")
+    """Put the logits of both sides on one scale before the divergence (arXiv:2403.01427). Its authors
+    then have a weight of 9 at T = 2 for most pairs, beside 0.1 * CE."""
 
 
 @methods.register("kd", label="KD")
@@ -37,7 +41,9 @@ class KnowledgeDistillation(Distiller):
     arXiv:1503.02531, part 2:  L = ce_weight * CE(z_s, y) + kd_weight * T^2 * KL(p_t || p_s).
 
     The divergence is summed over classes and averaged over the batch. Public code that averages over
-    classes too makes it K times smaller; code that drops T^2 makes the weight depend on T.
+    classes too makes it K times smaller; code that drops T^2 makes the weight depend on T. With
+    `standardise` the divergence is that of logits less their mean, divided by their deviation (Sun et al.,
+    "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv:2403.01427).
     """
 
     Config: ClassVar[type] = KdConfig
@@ -51,7 +57,10 @@ class KnowledgeDistillation(Distiller):
         """Return the weighted cross-entropy and divergence."""
         logits = step.student.require_logits()
         teacher_logits = step.teachers[0].require_logits()
-        kl = soft_target_kl(logits, teacher_logits, self.config.temperature)
+        sides = (logits, teacher_logits)
+        if self.config.standardise:
+            sides = (standardised(logits), standardised(teacher_logits))
+        kl = soft_target_kl(*sides, self.config.temperature)
         task = None
         if self.config.ce_weight > 0:
             task = self.config.ce_weight * label_loss(logits, step.batch)

@@ -108,3 +108,20 @@ def test_a_student_that_equals_its_teacher_learns_from_the_labels_alone(
     alone = logits[1].clone().requires_grad_()
     functional.cross_entropy(alone, LABELS).backward()
     torch.testing.assert_close(student.grad, alone.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_standardised_logits_are_compared_on_one_scale(
+    losses_of: MakeLosses, logits: tuple[Tensor, Tensor]
+) -> None:
+    ours, plain = logits[0].clone().requires_grad_(), logits[0].double().requires_grad_()
+    losses = losses_of(ours, logits[1], standardise=True, alpha=9.0, beta=72.0, temperature=2.0)
+    losses.total().backward()
+    own, other = (
+        (z - z.mean(dim=1, keepdim=True)) / z.std(dim=1, keepdim=True) for z in (plain, logits[1].double())
+    )
+    expected = plain_loss(own, other, alpha=9.0, beta=72.0, temperature=2.0)
+    # Labels are held against the logits as they are.
+    expected = expected + functional.cross_entropy(plain, LABELS) - functional.cross_entropy(own, LABELS)
+    expected.backward()
+    assert losses.total().item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-3, atol=1e-4, check_dtype=False)

@@ -94,3 +94,26 @@ def test_terms_are_logged_with_their_weights(losses_of: MakeLosses, logits: tupl
     assert plain.task is not None
     assert weighted.task.item() == pytest.approx(0.5 * plain.task.item())
     assert torch.equal(weighted.logits, logits[0])
+
+
+def test_standardised_logits_are_compared_on_one_scale(
+    losses_of: MakeLosses, logits: tuple[Tensor, Tensor]
+) -> None:
+    ours, plain = logits[0].clone().requires_grad_(), logits[0].double().requires_grad_()
+    losses = losses_of(ours, logits[1], standardise=True, temperature=2.0, kd_weight=9.0, ce_weight=0.1)
+    losses.total().backward()
+
+    own, other = (
+        (z - z.mean(dim=1, keepdim=True)) / z.std(dim=1, keepdim=True) for z in (plain, logits[1].double())
+    )
+    p, q = (other / 2).softmax(dim=1), (own / 2).softmax(dim=1)
+    expected = 9 * 4 * (p * (p / q).log()).sum() / len(plain)
+    # Labels are held against the logits as they are.
+    expected = expected + 0.1 * torch.nn.functional.cross_entropy(plain, LABELS)
+    expected.backward()
+    assert losses.total().item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-3, atol=1e-5, check_dtype=False)
+    scaled = losses_of(7 * logits[0] + 1, logits[1], standardise=True, ce_weight=0.0)
+    assert scaled.total().item() == pytest.approx(
+        losses_of(*logits, standardise=True, ce_weight=0.0).total().item(), rel=1e-4
+    )
