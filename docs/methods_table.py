@@ -50,7 +50,9 @@ class Words(NamedTuple):
 
 WORDS = {
     "ce": Words("CE alone", "—"),
-    "kd": Words("T² KL(p_t ‖ p_s)", "batch mean, not the mean over classes; T² is always there"),
+    "kd": Words(
+        "T² KL(p_t ‖ p_s)", "batch mean, not the mean over classes; T² is always there; `standardise`"
+    ),
     "dkd": Words(
         "α TCKD + β NCKD", "from log-probabilities; the warm-up rises with every step, not every epoch"
     ),
@@ -121,7 +123,10 @@ WORDS = {
         "no stage is dropped where one model has more; `mode = 'paper'` has the paper's norm",
     ),
     "sp": Words("‖G_t − G_s‖² / B², rows of F Fᵀ normalised", "—"),
-    "nst": Words("MMD² of channels' maps, polynomial kernel", "mean over the pairs, not their sum"),
+    "nst": Words(
+        "MMD² of channels' maps, polynomial kernel",
+        "mean over the pairs by default; their sum in protocol `crd`",
+    ),
     "vid": Words(
         "(μ(f_s) − f_t)² / v + log v, halved, mean", "variances are trained; softplus cannot overflow"
     ),

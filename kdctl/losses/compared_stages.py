@@ -17,7 +17,7 @@ class ComparesStages(Distiller):
     def __init__(self, config: Any, setup: Setup) -> None:
         """Read the maps of both models, and the teacher's predictions if they have a weight."""
         super().__init__(config, setup)
-        self.pairs = pair_maps(setup.student, setup.teacher)
+        self.pairs = pair_maps(setup.student, setup.teacher, config.maps)
         self.student_taps = tuple(own for own, _ in self.pairs)
         self.teacher_taps = (tuple(other for _, other in self.pairs),)
         self.reads_teacher_logits = config.kd_weight > 0

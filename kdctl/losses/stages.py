@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from kdctl.protocols.backbone import PREACTIVATION, Backbone
 from kdctl.protocols.maps import shared_size
+
+Reading = Literal["activated", "raw"]
+"""What stands for a stage: the map that the network goes on with; or, in networks whose blocks begin with
+batch norm and ReLU (wide ResNets), the sum of residuals before them, as RepDistiller and mdistiller have
+it. Other networks have one map for both."""
+
+RAW = "_raw"
+"""Suffix of the tap of that sum."""
 
 
 def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
@@ -18,15 +28,27 @@ def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], 
     return tuple((_at(own, place, count), _at(other, place, count)) for place in range(count))
 
 
-def pair_maps(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
+def pair_maps(
+    student: Backbone, teacher: Backbone, reading: Reading = "activated"
+) -> tuple[tuple[str, str], ...]:
     """Pair stages likewise for a comparison of maps: (student tap, name of the teacher's map).
 
     The teacher gives each map averaged to the student's size where it is the larger one.
     """
+    taps = [
+        (map_of(student, own, reading), map_of(teacher, other, reading))
+        for own, other in pair_stages(student, teacher)
+    ]
     return tuple(
         (own, teacher.tap_at(other, shared_size(student.tap_shapes[own], teacher.tap_shapes[other])))
-        for own, other in pair_stages(student, teacher)
+        for own, other in taps
     )
+
+
+def map_of(backbone: Backbone, stage: str, reading: Reading) -> str:
+    """Return the tap that is read as the map of a stage."""
+    tap = stage + RAW
+    return tap if reading == "raw" and tap in backbone.tap_shapes else stage
 
 
 def preactivation(backbone: Backbone, stage: str) -> str:

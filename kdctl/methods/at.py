@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from kdctl.losses.attention import attention_map
 from kdctl.losses.compared_stages import ComparesStages
+from kdctl.losses.stages import Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Losses, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class AttentionTransferConfig(Supervision):
     """1000 in the authors' code and both protocols; also the paper's 10^3 (section 4.1)."""
     mode: Literal["mean", "paper"] = "mean"
     """'mean': mean squared difference, as all public code has it. 'paper': half the norm of it."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 @methods.register("at", label="AT")

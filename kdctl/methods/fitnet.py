@@ -12,11 +12,11 @@ from torch.nn import functional
 from kdctl.errors import KdctlError
 from kdctl.losses.alignment import at_one_size
 from kdctl.losses.features_first import FeaturesFirst
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import Reading, map_of, pair_stages
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size
-from kdctl.recipe.component import Spec, component, tunable
+from kdctl.recipe.component import Spec, component, option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,9 @@ class FitNetConfig(Supervision):
     """Which pair of stages, from 1. 1 in the code of protocol `simkd`, 2 in that of `crd`."""
     projector: Spec = component("projector", "pointwise")
     """R, the connector: training's alone, not shipped. `linear` reaches negative features as well."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
     hint_share: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the epochs spent on the hint alone before the hint is dropped: the paper's two stages.
 
@@ -69,7 +72,9 @@ class FitNet(FeaturesFirst):
                 f"[method] stage = {config.stage}: these models have {len(pairs)} pairs of stages.",
                 f"set method.stage to a number from 1 to {len(pairs)}.",
             )
-        self.student_tap, self.teacher_tap = pairs[config.stage - 1]
+        own, other = pairs[config.stage - 1]
+        self.student_tap = map_of(setup.student, own, config.maps)
+        self.teacher_tap = map_of(setup.teacher, other, config.maps)
         source = setup.student.tap_shapes[self.student_tap]
         target = setup.teacher.tap_shapes[self.teacher_tap]
         size = shared_size(source, target)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt
 from torch import Tensor
 
 from kdctl.losses.compared_stages import ComparesStages
+from kdctl.losses.stages import Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Losses, Match, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,13 @@ class NeuronSelectivityConfig(Supervision):
     """Weight of the discrepancy between neurons."""
 
     nst_weight: Annotated[float, Gt(0)] = tunable(50.0, 1.0, 500.0, log=True)
-    """Of the discrepancy, averaged over stages. 50 in the code of protocol `crd`; `simkd` has no NST."""
+    """Of the discrepancy. 50 in the code of protocol `crd`; `simkd` has no NST."""
+    over_stages: Literal["mean", "sum"] = option("mean", since="0.2.0")
+    """What is weighted: the mean over the pairs of stages, or their sum, as in the code of protocol `crd`,
+    which sets it."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 @methods.register("nst", label="NST")
@@ -35,29 +42,29 @@ class NeuronSelectivityTransfer(ComparesStages):
     where s_i, t_j are the channels of a student's and a teacher's map, each a vector over the H * W
     positions divided by its L2 norm.
 
-    The paper writes weight / 2 and uses one stage; the code of protocol `crd` sums over all stages. We
-    average over the pairs, so that the weight does not depend on how many there are: three
-    stages under that code's weight of 50 are 150 here.
+    The paper writes weight / 2 and uses one stage; the code of protocol `crd` sums over all stages, which is
+    `over_stages = 'sum'`. By default we average over the pairs, so that the weight does not depend on how
+    many there are: three stages under that code's weight of 50 are 150 here.
     """
 
     Config: ClassVar[type] = NeuronSelectivityConfig
     config: NeuronSelectivityConfig
 
     def matches(self) -> tuple[Match, ...]:
-        """Return the pairs of stages; the term is their mean."""
-        return tuple(
-            Match(student=own, teacher=other, weight=1 / len(self.pairs)) for own, other in self.pairs
-        )
+        """Return the pairs of stages, each with its share of the term."""
+        share = 1 / len(self.pairs) if self.config.over_stages == "mean" else 1.0
+        return tuple(Match(student=own, teacher=other, weight=share) for own, other in self.pairs)
 
     def losses(self, step: Step) -> Losses:
-        """Return the mean discrepancy beside the predictions' terms."""
+        """Return the discrepancy beside the predictions' terms."""
         discrepancies = [
             _discrepancy(_selectivities(own), _selectivities(other)) for own, other in self.compared(step)
         ]
-        mean = torch.stack(discrepancies).mean()
+        stacked = torch.stack(discrepancies)
+        discrepancy = stacked.mean() if self.config.over_stages == "mean" else stacked.sum()
         return Losses(
             task=task_term(self.config, step),
-            transfer={**prediction_terms(self.config, step), "nst": self.config.nst_weight * mean},
+            transfer={**prediction_terms(self.config, step), "nst": self.config.nst_weight * discrepancy},
             logits=step.student.require_logits(),
         )
 

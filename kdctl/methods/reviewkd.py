@@ -14,13 +14,13 @@ from torch.nn import functional
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn
 from kdctl.losses.hierarchical_context import hierarchical_context_loss
 from kdctl.losses.pooled import POOLED
-from kdctl.losses.stages import pair_stages, preactivation
+from kdctl.losses.stages import Reading, map_of, pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class ReviewKdConfig(Supervision):
     """Share of training over which that weight rises from 0: 20 of 240 epochs in the authors' code."""
     max_width: Annotated[int, Gt(0)] = 512
     """Channels inside the fusion modules, at most; else as many as the student's vector has. 512 there."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of a wide ResNet as student: 'activated', or 'raw', the sums of residuals before batch norm and ReLU.
+    Protocol `crd` sets 'raw', as its code has it; the teacher's maps are behind batch norm in any case."""
 
 
 class AttentionBasedFusion(nn.Module):
@@ -94,7 +97,7 @@ class ReviewKd(Distiller):
         """Build a fusion module for every level, the deepest first."""
         super().__init__(config, setup)
         student, teacher = setup.student.tap_shapes, setup.teacher.tap_shapes
-        self.levels = tuple(_levels(setup.student, setup.teacher))
+        self.levels = tuple(_levels(setup.student, setup.teacher, config.maps))
         width = min(config.max_width, student[POOLED][0])
         self.fusions = nn.ModuleList(
             AttentionBasedFusion(student[own][0], width, teacher[other][0], is_deepest=place == 0)
@@ -139,8 +142,8 @@ def as_map(features: Tensor) -> Tensor:
     return features if features.dim() == 4 else features[:, :, None, None]
 
 
-def _levels(student: Backbone, teacher: Backbone) -> Iterator[tuple[str, str]]:
+def _levels(student: Backbone, teacher: Backbone, reading: Reading) -> Iterator[tuple[str, str]]:
     """Yield the taps that are compared, from the vectors that classifiers read up to the first stages."""
     yield POOLED, POOLED
     for own, other in reversed(pair_stages(student, teacher)):
-        yield own, preactivation(teacher, other)
+        yield map_of(student, own, reading), preactivation(teacher, other)

@@ -9,9 +9,10 @@ from annotated_types import Gt
 from torch.nn import functional
 
 from kdctl.losses.similarity import similarity_rows
+from kdctl.losses.stages import Reading, map_of
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,9 @@ class SimilarityPreservingConfig(Supervision):
 
     sp_weight: Annotated[float, Gt(0)] = tunable(3000.0, 30.0, 30000.0, log=True)
     """gamma: 3000 in the paper and both protocols."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 @methods.register("sp", label="SP")
@@ -41,14 +45,16 @@ class SimilarityPreserving(Distiller):
     def __init__(self, config: SimilarityPreservingConfig, setup: Setup) -> None:
         """Nothing is trained besides the student."""
         super().__init__(config, setup)
-        self.student_taps = (setup.student.final_tap,)
-        self.teacher_taps = ((setup.teacher.final_tap,),)
+        self._own = map_of(setup.student, setup.student.final_tap, config.maps)
+        self._other = map_of(setup.teacher, setup.teacher.final_tap, config.maps)
+        self.student_taps = (self._own,)
+        self.teacher_taps = ((self._other,),)
         self.reads_teacher_logits = config.kd_weight > 0
 
     def losses(self, step: Step) -> Losses:
         """Return the mean squared distance of the similarities beside the predictions' terms."""
-        student = similarity_rows(step.student.taps[self.setup.student.final_tap])
-        teacher = similarity_rows(step.teachers[0].taps[self.setup.teacher.final_tap])
+        student = similarity_rows(step.student.taps[self._own])
+        teacher = similarity_rows(step.teachers[0].taps[self._other])
         distance = functional.mse_loss(student, teacher)
         return Losses(
             task=task_term(self.config, step),

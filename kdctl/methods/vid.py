@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.compared_stages import ComparesStages
+from kdctl.losses.stages import Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.protocols.maps import shared_size, tap_and_size
-from kdctl.recipe.component import Spec, component, tunable
+from kdctl.recipe.component import Spec, component, option, tunable
 
 _LEAST_VARIANCE = 1e-5
 """Keeps a teacher channel that is constant from being predicted with infinite confidence."""
@@ -32,6 +33,9 @@ class VariationalInformationConfig(Supervision):
     """Of every teacher channel before training. 5 in the code of both protocols."""
     projector: Spec = component("projector", "perceptron")
     """mu: predicts the teacher's features, one for each pair of stages; not shipped."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 class GaussianPrediction(nn.Module):

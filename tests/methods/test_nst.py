@@ -107,3 +107,16 @@ def test_it_stands_beside_the_terms_of_the_predictions(make_nst: MakeNst, look: 
     alone = make_nst("resnet6", "resnet6", kd_weight=0.0)
     assert not alone.reads_teacher_logits
     assert list(alone.losses(look(alone)).terms()) == ["task", "nst"]
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRED)
+def test_stages_can_be_summed_as_the_code_of_protocol_crd_does(
+    make_nst: MakeNst, look: Look, student: str, teacher: str
+) -> None:
+    mean, total = make_nst(student, teacher), make_nst(student, teacher, over_stages="sum")
+    step = look(mean)
+    count = len(PAIRED[student, teacher])
+    assert total.losses(step).transfer["nst"].item() == pytest.approx(
+        count * mean.losses(step).transfer["nst"].item(), rel=1e-5
+    )
+    assert [match.weight for match in total.matches()] == [1.0] * count

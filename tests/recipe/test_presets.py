@@ -126,6 +126,32 @@ def test_cat_kd_is_weighted_by_the_pair(
     assert (options.cat_weight, options.cat_size, options.normalise) == (weight, size, normalise)
 
 
+@pytest.mark.parametrize("method", ["fitnet", "at", "sp", "nst", "vid"])
+def test_wide_resnets_are_read_raw_under_crd_alone(bench, method: str) -> None:
+    def maps(preset: str, teacher: str, student: str) -> str:
+        pair = f'extends = "{preset}"\nteacher = "{teacher}"\nstudent = "{student}"\nmethod = "{method}"'
+        return bench.plan(pair).method.options.maps
+
+    assert maps("crd", "wrn_40_2", "wrn_16_2") == "raw"
+    assert maps("crd", "WRN-40-2", "ShuffleV1") == "raw"
+    assert maps("crd", "resnet32x4", "wrn_16_2") == "raw"
+    assert maps("crd", "resnet32x4", "resnet8x4") == "activated"
+    assert maps("simkd", "wrn_40_2_post", "wrn_40_1_post") == "activated"
+    assert maps("simkd", "wrn_40_2", "wrn_16_2") == "activated"
+
+
+def test_reviewkd_reads_a_wide_student_raw_under_crd(bench) -> None:
+    pair = 'extends = "crd"\nteacher = "wrn_40_2"\nmethod = "reviewkd"\nstudent = '
+    assert bench.plan(f'{pair}"wrn_16_2"').method.options.maps == "raw"
+    assert bench.plan(f'{pair}"shufflenetv1"').method.options.maps == "activated"
+
+
+def test_nst_sums_over_stages_under_crd(bench) -> None:
+    options = bench.plan(f'extends = "crd"\n{PAIR}method = "nst"').method.options
+    assert (options.over_stages, options.nst_weight) == ("sum", 50.0)
+    assert bench.plan(f'extends = "simkd"\n{PAIR}method = "nst"').method.options.over_stages == "mean"
+
+
 def test_factors_of_the_crd_protocol_are_attention_maps(bench) -> None:
     options = bench.plan(f'extends = "crd"\n{PAIR}method = "ft"').method.options
     assert (options.form, options.ft_weight, options.kd_weight) == ("attention", 200.0, 0.0)
