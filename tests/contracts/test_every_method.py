@@ -19,6 +19,7 @@ from kdctl.assembly.assemble import join, model_facts
 from kdctl.assembly.structure import describe, tried_projector
 from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.evaluate import predict
+from kdctl.engine.member import StepInputs
 from kdctl.engine.resume import load_state, save_state
 from kdctl.engine.shapes import shapes_only
 from kdctl.protocols.distiller import methods
@@ -188,9 +189,14 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
     works: list[Callable[[], None]] = []
     for trial in (plain, replayed):
         teachers = trial.gang.teacher_outputs(trial.batch.images)
-        learn = functools.partial(
-            trial.member.learn, trial.batch, teachers, torch.tensor(0.5), trial.gang.compute
+        inputs = StepInputs(
+            batch=trial.batch,
+            teachers=teachers,
+            progress=torch.tensor(0.5),
+            learning_rate=torch.tensor(0.01),
         )
+        run_teachers = functools.partial(trial.gang.outputs_for, trial.member)
+        learn = functools.partial(trial.member.learn, inputs, trial.gang.compute, run_teachers)
         learn()  # what is set up once may read
         works.append(learn)
     works[1] = tape_streams().open().record(works[1], warm_up=lambda: None)
