@@ -27,7 +27,7 @@ from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.generated_images import GeneratedImages
-from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.plan import RunPlan, ShippedModel
 from kdctl.records import ModelFacts
 
 Built = TypeVar("Built")
@@ -76,7 +76,7 @@ def build_distiller(
 
 
 def join(
-    plan: RunPlan,
+    plan: RunPlan | ShippedModel,
     student: Backbone,
     teachers: Sequence[Backbone],
     *,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.data import Sizes
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
@@ -26,8 +27,8 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
         KdctlError: the weights alone are larger than the device's whole memory.
     """
     available = _total_bytes(device)
-    teachers = [teacher.name for teacher in plan.teachers]
-    names = [plan.student.name, *teachers]
+    teachers = [teacher.architecture for teacher in plan.teachers]
+    names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
     needed = weight_bytes([plan.student.name], sizes, trained=True)
     needed += weight_bytes(teachers, sizes, trained=False)
     if available is not None and needed > available:
@@ -38,10 +39,10 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
         )
 
 
-def weight_bytes(names: Sequence[str], sizes: Sizes, *, trained: bool) -> int:
+def weight_bytes(architectures: Sequence[Architecture], sizes: Sizes, *, trained: bool) -> int:
     """Return what the weights of models take; with gradients and momenta if they are `trained`."""
     with shapes_only():
-        built = [models.get(name).item(*sizes) for name in names]
+        built = [build_architecture(architecture, sizes) for architecture in architectures]
     return (COPIES if trained else 1) * _num_bytes(built)
 
 

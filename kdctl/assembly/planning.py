@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.recipe.context import PlanContext
-from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.layers import NAME
+from kdctl.recipe.plan import RunPlan, TrainedOn
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Point
 
@@ -31,6 +34,7 @@ class Planner:
             fingerprint=workspace.library.fingerprint,
             teachers=TeacherLibrary(workspace),
         )
+        self._library = workspace.library
         self._structures = Structures(workspace.library)
         self._known: dict[str, tuple[RunPlan, ...]] = {}
 
@@ -43,6 +47,8 @@ class Planner:
         name = repr(sorted(point.values.items()))
         if name not in self._known:
             plan = self.recipe.plan(point, self.recipe.seeds[0], self._context)
+            with self._mistakes_in(""):
+                require_same_data(plan, self._library)
             self.structure(plan)
             seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
@@ -92,3 +98,40 @@ class Planner:
             raise RecipeError(
                 [Mistake(problem=where + mistake.problem, hint=mistake.hint) for mistake in error.mistakes]
             ) from error
+
+
+def require_same_data(plan: RunPlan, library: DataLibrary) -> None:
+    """Refuse teachers that were trained before on other data than the student sees, unless that is meant.
+
+    Raises:
+        RecipeError: teachers of other images, other classes or another order of them; all of them.
+    """
+    mistakes = [
+        Mistake(problem=f"the teacher {teacher.name} ({teacher.where}) was trained on {what}.", hint=hint)
+        for teacher in plan.teachers
+        if teacher.trained_on and not teacher.trained_on.other_data
+        for what, hint in _other_data(teacher.trained_on, plan, library)
+    ]
+    if mistakes:
+        raise RecipeError(mistakes)
+
+
+def _other_data(trained_on: TrainedOn, plan: RunPlan, library: DataLibrary) -> Iterator[tuple[str, str]]:
+    """Yield what a teacher was trained on, if it is not what the student sees, and what can be done.
+
+    Fewer images of the same classes are no other data.
+    """
+    theirs, ours = trained_on.data[NAME], plan.data.name
+    if trained_on.fingerprint != plan.data_fingerprint:
+        what = f"'{theirs}', not '{ours}'" if theirs != ours else f"other images or labels of '{ours}'"
+        yield what, "teach with a run on these data, or say that it is meant: teacher.other_data = true."
+        return
+    numbers = trained_on.data.get("num_classes"), plan.data.options.num_classes
+    if numbers[0] == numbers[1]:
+        return
+    everything = dataclasses.replace(plan.data.options, num_classes=None)
+    known = library.counts(dataclasses.replace(plan.data, options=everything)).num_classes
+    own, other = (number or known for number in numbers)
+    if own != other:
+        what = f"{own} classes of '{ours}', the student sees {other}"
+        yield what, "name a teacher of the same classes, or change data.num_classes."

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.assemble import count_parameters, join, make_projector, model_facts
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
-from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match
 from kdctl.protocols.maps import tap_and_size
 from kdctl.readers.selection import Counts
@@ -68,7 +69,7 @@ class Structures:
         """Ask `library` how many classes and samples there are, and how large the images are."""
         self._library = library
         self._counts: dict[str, Counts] = {}
-        self._backbones: dict[tuple[str, Sizes], Backbone] = {}
+        self._backbones: dict[tuple[Architecture, Sizes], Backbone] = {}
         self._known: dict[str, Structure | KdctlError] = {}
 
     def counts(self, data: Spec) -> Counts:
@@ -88,7 +89,7 @@ class Structures:
         Raises:
             KdctlError: models, projector, method and length of the run do not fit together.
         """
-        names = [plan.student.name, *(teacher.name for teacher in plan.teachers)]
+        names = [plan.student.name, *(teacher.tree() for teacher in plan.teachers)]
         known = canonical_json([names, plan.method.tree(), list(counts), plan.epochs])
         if known not in self._known:
             try:
@@ -104,7 +105,7 @@ class Structures:
         sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
         with shapes_only():
             student = self._backbone(plan.student.name, sizes)
-            teachers = [self._backbone(teacher.name, sizes) for teacher in plan.teachers]
+            teachers = [self._backbone(teacher.architecture, sizes) for teacher in plan.teachers]
             distiller = join(
                 plan,
                 student,
@@ -115,11 +116,11 @@ class Structures:
             )
             return describe(distiller, teachers, plan.epochs)
 
-    def _backbone(self, name: str, sizes: Sizes) -> Backbone:
+    def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
         """Return a model that students and teachers of all combinations may share: it has no weights."""
-        if (name, sizes) not in self._backbones:
-            self._backbones[name, sizes] = models.get(name).item(*sizes).eval()
-        return self._backbones[name, sizes]
+        if (architecture, sizes) not in self._backbones:
+            self._backbones[architecture, sizes] = build_architecture(architecture, sizes).eval()
+        return self._backbones[architecture, sizes]
 
 
 def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:

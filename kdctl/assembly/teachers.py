@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import sizes_of
+from torch import nn
+
+from kdctl.assembly.architecture import build_shipped, num_classes, read_trained, shipped_by
+from kdctl.assembly.data import Sizes, sizes_of
+from kdctl.assembly.initial_weights import find_initial_weights
 from kdctl.assembly.run_context import RunContext
-from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, foreign, load_weights, read_model
+from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights
 from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError, Mistake, RecipeError
-from kdctl.protocols.backbone import Backbone, models
-from kdctl.protocols.distiller import methods
+from kdctl.protocols.backbone import Backbone, as_backbone, models
 from kdctl.readers.selection import SelectedData
-from kdctl.recipe.imported import InputNormalisation, is_imported, trained_normalisation
-from kdctl.recipe.plan import RunPlan, TeacherRef
-from kdctl.recipe.stored import is_plan, read_component
+from kdctl.recipe.component import Spec
+from kdctl.recipe.imported import InputNormalisation, trained_normalisation
+from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.records import RunState, Selection
 from kdctl.serialization import canonical_json
 from kdctl.store.folder import RunFolder
@@ -48,12 +51,13 @@ class TeacherLibrary:
     def __init__(self, workspace: Workspace) -> None:
         """Look in the workspace's store and run folders."""
         self._workspace = workspace
+        self._weights: dict[tuple[str, str, str], InitialWeights] = {}
 
     def by_run(self, key: str) -> TeacherRef:
         """Return the teacher that the run with this key (or prefix) trained.
 
         Raises:
-            KdctlError: no such run, it is not finished, or its method ships no plain backbone.
+            KdctlError: no such run, it is not finished, or plug-ins of its are not here.
         """
         run = self._workspace.store.run(key)
         if run.state is not RunState.FINISHED:
@@ -61,32 +65,31 @@ class TeacherLibrary:
                 f"run {run.key} is {run.state.value}: it cannot teach yet.",
                 "finish it first, or name another run.",
             )
-        return TeacherRef(name=_backbone_name(run.plan, f"run {run.key}"), run=run.key)
+        return dataclasses.replace(shipped_by(run.plan), run=run.key)
 
     def by_checkpoint(self, path: Path) -> TeacherRef:
         """Return the teacher in a checkpoint that kdctl wrote.
 
         Raises:
-            KdctlError: the file is missing, damaged, unsafe, or ships no plain backbone.
+            KdctlError: the file is missing, damaged or unsafe, or plug-ins of its are not here.
         """
         try:
             content = read_trained(path)
         except DamagedCheckpointError as error:
             raise _from_elsewhere(path) or error from error
-        name = _backbone_name(content.plan, str(path))
-        return TeacherRef(name=name, checkpoint_sha256=content.sha256, checkpoint=str(path))
+        shipped = shipped_by(content.plan)
+        return dataclasses.replace(shipped, checkpoint_sha256=content.sha256, checkpoint=str(path))
 
+    def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
+        """Return the weights that a student is to start from; see `find_initial_weights`.
 
-def read_trained(path: Path) -> ModelCheckpoint:
-    """Read a model that a run left behind, with the plan that says what it is.
-
-    Raises:
-        KdctlError: the file is missing, damaged, unsafe, or was not written by kdctl.
-    """
-    content = read_model(path)
-    if not is_plan(content.plan):
-        raise foreign(path)
-    return content
+        Raises:
+            KdctlError: they are not there, or not this student's.
+        """
+        asked = (source, student.name, canonical_json(data.tree()))
+        if asked not in self._weights:
+            self._weights[asked] = find_initial_weights(source, student, data, self._workspace)
+        return self._weights[asked]
 
 
 def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -> LoadedTeacher:
@@ -108,10 +111,14 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
             "restore it from a copy, or train or name the teacher anew.",
         )
     sizes = sizes_of(data)
-    classifier = content.weights.get("classifier.weight")
-    num_classes = len(classifier) if classifier is not None and classifier.dim() else sizes.num_classes
-    backbone = models.get(teacher.name).item(num_classes, sizes.input_size)
-    load_weights(backbone, content.weights, path)
+    known = num_classes(content.weights, sizes.num_classes)
+    sizes = Sizes(num_classes=known, input_size=sizes.input_size)
+    if teacher.model is None:
+        model: nn.Module = models.get(teacher.name).item(*sizes)
+    else:
+        model = build_shipped(teacher.model, sizes)
+    load_weights(model, content.weights, path)
+    backbone = as_backbone(model, *sizes)
     show_images_as_trained(backbone, trained_normalisation(content.plan), data)
     backbone.eval().requires_grad_(requires_grad=False)
     result = folder.result() if folder else None
@@ -162,20 +169,6 @@ def _from_elsewhere(path: Path) -> KdctlError | None:
     )
 
 
-def _backbone_name(plan: Mapping[str, Any], what: str) -> str:
-    """Return the architecture of a model that is a plain backbone."""
-    student = str(plan["student"]["name"])
-    if is_imported(plan):
-        return student
-    method = read_component("method", plan["method"], full_catalog())
-    if not methods.get(method.name).item.ships_student(method.options):
-        raise KdctlError(
-            f"{what} was trained by '{method.name}', which ships more than a plain {student}.",
-            "teach with a run of 'ce' or of another method that ships the student as it is.",
-        )
-    return student
-
-
 def require_teachers(plans: Iterable[RunPlan], context: RunContext) -> None:
     """Load every teacher that was trained before, once for each selection of data.
 
@@ -207,9 +200,8 @@ def _mistakes(teacher: TeacherRef, data: SelectedData, context: RunContext) -> t
 def _require_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -> None:
     backbone = load_teacher(teacher, data, context).backbone
     if backbone.num_classes != data.num_classes:
-        where = f"run {teacher.run}" if teacher.run else teacher.checkpoint
         raise KdctlError(
-            f"the teacher {teacher.name} ({where}) tells {backbone.num_classes} classes apart, "
+            f"the teacher {teacher.name} ({teacher.where}) tells {backbone.num_classes} classes apart, "
             f"the data have {data.num_classes}.",
             "name a teacher of the same classes, or change data.num_classes.",
         )

@@ -88,6 +88,11 @@ def load_state(member: Member) -> bool:
     return True
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a run's folder holds a saved state, be it one that can be used or not."""
+    return any((folder / name).is_file() for name in (RESUME_FILE, PREVIOUS_FILE))
+
+
 def discard_state(folder: Path) -> None:
     """Remove the saved states of a run that has come to its end from its folder."""
     for name in (RESUME_FILE, PREVIOUS_FILE):

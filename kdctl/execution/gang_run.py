@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from kdctl.assembly.assemble import (
     build_compute,
     build_data,
-    build_distiller,
-    build_member,
-    build_student,
     freeze_teachers,
     model_facts,
 )
 from kdctl.assembly.data import planned_data, sizes_of
 from kdctl.assembly.environment import describe_environment
 from kdctl.assembly.failure import Failure, explain
+from kdctl.assembly.initial_weights import build_run
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.progress import Progress
 from kdctl.assembly.run_context import RunContext
@@ -221,12 +219,8 @@ class GangRun:
         checkpoints = tuple(teacher.checkpoint_sha256 for teacher in teachers)
         places: dict[tuple[int, int], list[Member]] = {}
         for plan in self.plans:
-            student = build_student(plan, sizes)
-            distiller = build_distiller(
-                plan, student, backbones, num_samples=len(selected.train), device=device
-            )
-            self._facts[plan.key] = model_facts(distiller, backbones)
-            member = build_member(plan, distiller, context)
+            member = build_run(plan, selected, backbones, context, device)
+            self._facts[plan.key] = model_facts(member.distiller, backbones)
             self._members.append(member)
             self._open(plan, member, checkpoints, compute)
             places.setdefault((member.epoch, member.step), []).append(member)

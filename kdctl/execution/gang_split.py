@@ -83,6 +83,6 @@ def _costs(plans: Sequence[RunPlan], context: RunContext) -> tuple[list[tuple[fl
         )
         for name in {plan.student.name for plan in plans}
     }
-    teachers = weight_bytes([teacher.name for teacher in first.teachers], sizes, trained=False)
+    teachers = weight_bytes([teacher.architecture for teacher in first.teachers], sizes, trained=False)
     room = None if available is None else SHARE_OF_MEMORY * available - 2 * teachers
     return [counted[plan.student.name] for plan in plans], room

@@ -60,19 +60,23 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class OrderedRun:
-    """A run to train, as its plan's tree, and where its teachers' checkpoint files lie."""
+    """A run to train, as its plan's tree, and where the files of weights lie that it names."""
 
     key: str
     plan: Mapping[str, Any]
     checkpoints: tuple[str, ...]
     """One for each teacher; empty for a teacher that is a run."""
+    weights: str = ""
+    """Where the file lies that the student starts from; empty without one."""
 
     @classmethod
     def of(cls, plan: RunPlan) -> OrderedRun:
         """Return the order for a run."""
         files = (teacher.checkpoint for teacher in plan.teachers)
         checkpoints = tuple(str(Path(file).resolve()) if file else "" for file in files)
-        return cls(key=plan.key, plan=plan.tree(), checkpoints=checkpoints)
+        file = plan.weights.file if plan.weights else ""
+        weights = str(Path(file).resolve()) if file else ""
+        return cls(key=plan.key, plan=plan.tree(), checkpoints=checkpoints, weights=weights)
 
     def read(self, catalog: Catalog) -> RunPlan:
         """Return the plan.
@@ -85,7 +89,8 @@ class OrderedRun:
             dataclasses.replace(teacher, checkpoint=file)
             for teacher, file in zip(plan.teachers, self.checkpoints, strict=True)
         )
-        return dataclasses.replace(plan, teachers=teachers)
+        weights = dataclasses.replace(plan.weights, file=self.weights) if plan.weights else None
+        return dataclasses.replace(plan, teachers=teachers, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)

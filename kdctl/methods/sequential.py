@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdctl.losses.feature_loss import FeatureLoss
 from kdctl.losses.labels import label_loss
+from kdctl.losses.pooled import POOLED
 from kdctl.losses.projected_classifier import ProjectedClassifier
 from kdctl.protocols.backbone import GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
@@ -102,8 +103,15 @@ class SequentialTraining(Distiller):
         """Return the student; or its encoder, the projector and the new classifier."""
         if self.new_classifier is None:
             return self.student
-        encoder = self.student.encoder(self.student.final_tap)
-        return ProjectedClassifier(encoder, self.projector, self.new_classifier, self.size)
+        channels = self.setup.teacher.tap_shapes[self.setup.teacher.final_tap][0]
+        return ProjectedClassifier(
+            self.student,
+            self.student.final_tap,
+            self.projector,
+            self.new_classifier,
+            target=(channels, *self.size),
+            links={POOLED: (channels,)},
+        )
 
     def frozen_modules(self) -> dict[str, nn.Module]:
         """Return the classifiers in the first phase; all but the new classifier in the second."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
 from kdctl.losses.labels import label_loss
-from kdctl.losses.projected_classifier import ProjectedClassifier
+from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
 from kdctl.recipe.component import Spec, component, tunable
@@ -155,8 +155,16 @@ class SimKd(Distiller):
         """Return student encoder, projector and a copy of the teacher's tail; or the student alone."""
         if self.config.ships == "own":
             return self.student
-        tail = copy.deepcopy(self.setup.teacher.tail(self.teacher_tap))
-        return ProjectedClassifier(self.student.encoder(self.student_tap), self.projector, tail, self.size)
+        teacher, tap = self.setup.teacher, self.teacher_tap
+        return ProjectedClassifier(
+            self.student,
+            self.student_tap,
+            self.projector,
+            copy.deepcopy(teacher.tail(tap)),
+            target=(teacher.tap_shapes[tap][0], *self.size),
+            links=links_after(teacher, tap, self.size),
+            stages=teacher.stage_taps,
+        )
 
     def _distances(
         self, step: Step, projected: Tensor, last_map: Tensor, kept: Tensor | None

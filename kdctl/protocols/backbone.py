@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from kdctl.errors import KdctlError
 from kdctl.protocols.maps import Size, name_at, pool_to, shared_size, tap_and_size
 from kdctl.registry import Registry
 
@@ -196,6 +197,55 @@ class Published(Protocol):
         Where repositories differ, all their names for it, parted by '|'.
         """
         ...
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A model that is more than a backbone, and whose inner features can be seen nevertheless."""
+
+    def backbone(self) -> Backbone:
+        """Return the same modules as a chain of taps."""
+        ...
+
+
+class Untapped(Backbone):
+    """A classifier that shows its logits alone: a teacher for methods that read no features."""
+
+    def __init__(self, model: nn.Module, num_classes: int, input_size: int) -> None:
+        """Wrap a model: images [B, 3, H, W] -> logits [B, K]."""
+        nn.Module.__init__(self)
+        self.links = nn.ModuleDict()
+        self.classifier = model  # type: ignore[assignment]
+        self.tap_shapes = _NoTaps()
+        self.num_classes = num_classes
+        self.input_size = input_size
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell a method that asks for stages that there are none."""
+        if name in ("stage_taps", "final_tap"):
+            raise _no_features()
+        return super().__getattr__(name)
+
+
+class _NoTaps(dict[str, Shape]):
+    """Shapes of no taps; whoever asks for one is told what to do."""
+
+    def __missing__(self, name: str) -> Shape:
+        raise _no_features()
+
+
+def _no_features() -> KdctlError:
+    return KdctlError(
+        "a teacher shows nothing but its logits, and the method compares features.",
+        "choose a method that compares logits (kd, dkd, dist), or another teacher.",
+    )
+
+
+def as_backbone(model: nn.Module, num_classes: int, input_size: int) -> Backbone:
+    """Return a model that would be shipped as one that can teach, with the taps it has."""
+    if isinstance(model, Backbone):
+        return model
+    return model.backbone() if isinstance(model, Tapped) else Untapped(model, num_classes, input_size)
 
 
 BackboneBuilder = Callable[[int, int], Backbone]

@@ -37,6 +37,18 @@ class History(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Past:
+    """A declared history."""
+
+    since: str = ""
+    """Empty: the option was there from the start."""
+    before: Any = None
+    """Means nothing without `since`."""
+    formerly: str = ""
+    """Empty: it was never renamed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A plug-in chosen by name, with its options."""
 
@@ -115,17 +127,17 @@ def content_of(options: Any) -> dict[str, Any]:
     """
     content = dict(removed_options(type(options)))
     for item in dataclasses.fields(options):
-        value, history = getattr(options, item.name), history_of(item)
-        if LOCATION in item.metadata or ("since" in history and _is(value, history["before"])):
+        value, past = getattr(options, item.name), past_of(item)
+        if LOCATION in item.metadata or (past.since and _is(value, past.before)):
             continue
-        name = history.get("formerly", item.name)
+        name = past.formerly or item.name
         content[name] = value.content() if isinstance(value, Spec) else to_tree(value)
     return content
 
 
-def history_of(item: dataclasses.Field[Any]) -> History:
-    """Return what an option declares of its past; 'before' is there if 'since' is."""
-    return item.metadata.get(HISTORY, {})
+def past_of(item: dataclasses.Field[Any]) -> Past:
+    """Return what an option declares of its past."""
+    return item.metadata.get(HISTORY, _NO_PAST)
 
 
 def removed_options(config: type) -> Mapping[str, Any]:
@@ -140,7 +152,10 @@ def _metadata(default: Any, history: History) -> dict[str, Any]:
         if default is MISSING:
             raise ValueError("an option that came later needs a default, or says what was before it.")
         history = {**history, "before": default}
-    return {HISTORY: history}
+    return {HISTORY: Past(**history)}
+
+
+_NO_PAST = Past()
 
 
 def _is(value: Any, before: Any) -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from kdctl.recipe.component import Spec
-from kdctl.recipe.plan import RunPlan, TeacherRef
+from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.sections import Catalog
 
 
 class TeacherSource(Protocol):
-    """Finds teachers that exist already."""
+    """Finds teachers and weights that exist already."""
 
     def by_run(self, key: str) -> TeacherRef:
         """Return the teacher that the run with this key (or prefix) trained."""
@@ -21,6 +21,10 @@ class TeacherSource(Protocol):
 
     def by_checkpoint(self, path: Path) -> TeacherRef:
         """Return the teacher in a checkpoint file."""
+        ...
+
+    def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
+        """Return the weights of a run (key or prefix) or file that a student is to start from."""
         ...
 
 

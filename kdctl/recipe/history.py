@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from kdctl.recipe.component import Spec, history_of, removed_options
+from kdctl.recipe.component import Spec, past_of, removed_options
 from kdctl.recipe.layers import NAME, look_up
 from kdctl.serialization import canonical_json, to_tree
 
@@ -37,11 +37,11 @@ def as_declared_now(config: type, table: Tree) -> dict[str, Any]:
     gone = removed_options(config)
     today = {name: value for name, value in table.items() if name not in gone or value != gone[name]}
     for item in dataclasses.fields(config):
-        history = history_of(item)
-        if item.name not in today and history.get("formerly") in today:
-            today[item.name] = today.pop(history["formerly"])
-        if item.name not in today and "since" in history:
-            today[item.name] = to_tree(history["before"])
+        past = past_of(item)
+        if item.name not in today and past.formerly in today:
+            today[item.name] = today.pop(past.formerly)
+        if item.name not in today and past.since:
+            today[item.name] = to_tree(past.before)
     return today
 
 
@@ -66,11 +66,11 @@ def told_by(options: Any, path: str) -> dict[str, dict[str, Any]]:
     record = options.options if isinstance(options, Spec) else options
     told: dict[str, dict[str, Any]] = {ADDED: {}, RENAMED: {}}
     for item in dataclasses.fields(record):
-        history, value, dotted = history_of(item), getattr(record, item.name), f"{path}.{item.name}"
-        if "formerly" in history:
-            told[RENAMED][dotted] = history["formerly"]
-        if "since" in history:
-            before = to_tree(history["before"])
+        past, value, dotted = past_of(item), getattr(record, item.name), f"{path}.{item.name}"
+        if past.formerly:
+            told[RENAMED][dotted] = past.formerly
+        if past.since:
+            before = to_tree(past.before)
             told[ADDED][dotted] = {NAME: before} if isinstance(value, Spec) else before
         if isinstance(value, Spec):
             inner = told_by(value, dotted)

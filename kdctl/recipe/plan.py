@@ -14,7 +14,7 @@ from annotated_types import Ge
 from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of
 from kdctl.recipe.history import HEADING, told_by
 from kdctl.recipe.optimization import Schedule
-from kdctl.recipe.sections import PLUGIN_SECTIONS
+from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS
 from kdctl.records import PlannedRun
 from kdctl.serialization import canonical_json, to_tree
 
@@ -27,8 +27,14 @@ NUMERICS = 4
 What alters those of one method, model, data set, projector, optimizer or schedule raises its own number
 instead, where it is registered: `@methods.register("kd", numerics=2)`."""
 
+MODEL = "model"
+"""Key of a stored teacher's table: how a model is put together that is more than an architecture."""
+
 KEY_LENGTH = 16
 """Hexadecimal digits of a key (64 bits)."""
+
+SHOWN = 8
+"""Of them, where people read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +68,33 @@ OF_TEACHERS = ("teacher_precision", "fold_teacher", "teacher_lookahead")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShippedModel:
+    """How the model of a run is put together that ships more than its student."""
+
+    student: Spec
+    method: Spec
+    teachers: tuple[TeacherRef, ...]
+    """Of that run: parts of them may be shipped, too."""
+    seed: int = 0
+    """Of the weights that are drawn before the trained ones take their place."""
+
+    @property
+    def name(self) -> str:
+        """A short name for people: 'resnet8 (simkd)'."""
+        return f"{self.student.name} ({self.method.name})"
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain dicts and scalars."""
+        teachers = [teacher.tree() for teacher in self.teachers]
+        return {"student": self.student.tree(), "method": self.method.tree(), "teachers": teachers}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherRef:
     """A teacher, identified by what trained it or by its weights."""
 
     name: str
-    """Canonical name of its architecture."""
+    """Canonical name of its architecture; or that of the run's method beside the student's."""
     run: str = ""
     """Key of the run that trains it; empty for a checkpoint from elsewhere."""
     checkpoint_sha256: str = ""
@@ -77,8 +105,22 @@ class TeacherRef:
     """How it is trained, when it is given by architecture; `run` stands for it."""
     numerics: int = 1
     """Of its architecture: what it tells of an image changes with that."""
+    model: ShippedModel | None = field(default=None, compare=False)
+    """How it is put together, when it is more than an architecture; run or weights stand for it."""
+    trained_on: TrainedOn | None = field(default=None, compare=False, repr=False)
+    """The data of a teacher that was trained before, while it is planned."""
 
-    def tree(self) -> dict[str, Any]:
+    @property
+    def where(self) -> str:
+        """Which run or file it is, in words."""
+        return f"run {self.run}" if self.run else self.checkpoint
+
+    @property
+    def architecture(self) -> str | ShippedModel:
+        """What is built before it gets its weights."""
+        return self.model or self.name
+
+    def content(self) -> dict[str, Any]:
         """Return what identifies the teacher."""
         source = {"run": self.run} if self.run else {"checkpoint_sha256": self.checkpoint_sha256}
         return {
@@ -86,6 +128,43 @@ class TeacherRef:
             **source,
             **({PLUGIN_NUMERICS: self.numerics} if self.numerics > 1 else {}),
         }
+
+    def tree(self) -> dict[str, Any]:
+        """Return what identifies the teacher, and how it is put together."""
+        return {**self.content(), **({MODEL: self.model.tree()} if self.model else {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """Trained weights that a student starts from, identified by their run or by their file."""
+
+    run: str = ""
+    """Key of that run; empty for a file."""
+    sha256: str = ""
+    """SHA-256 of the file."""
+    file: str = field(default="", compare=False)
+    """Its path: where it lies, not what it is."""
+
+    @classmethod
+    def named(cls, identity: str) -> InitialWeights:
+        """Return the weights that a stored plan means."""
+        return cls(run=identity) if len(identity) == KEY_LENGTH else cls(sha256=identity)
+
+    @property
+    def identity(self) -> str:
+        """What a plan says of them: the run's key, or the hash of the file."""
+        return self.run or self.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedOn:
+    """What a teacher was trained on, to be held against what its student sees."""
+
+    data: Mapping[str, Any]
+    """As its plan was stored."""
+    fingerprint: str
+    other_data: bool = False
+    """True: the recipe says that other data are meant (`teacher.other_data`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +177,8 @@ class RunPlan:
     data_fingerprint: str
     """SHA-256 of pixels and labels."""
     student: Spec
+    weights: InitialWeights | None = None
+    """What the student starts from; None: weights that the seed draws."""
     teachers: tuple[TeacherRef, ...]
     method: Spec
     optimizer: Spec
@@ -117,7 +198,7 @@ class RunPlan:
             "schema": SCHEMA,
             "numerics": NUMERICS,
             "protocol": self.protocol,
-            **self._table(Spec.tree),
+            **self._table(Spec.tree, TeacherRef.tree),
             "engine": to_tree(self.engine),
             "seed": self.seed,
         }
@@ -125,7 +206,7 @@ class RunPlan:
     @functools.cached_property
     def configuration(self) -> str:
         """Hash of everything that can change the run's numbers, except the seed."""
-        content = {**self._table(Spec.content), "engine": content_of(self.engine)}
+        content = {**self._table(Spec.content, TeacherRef.content), "engine": content_of(self.engine)}
         return content_key({"numerics": NUMERICS, **content})
 
     @functools.cached_property
@@ -157,19 +238,25 @@ class RunPlan:
     def pair(self) -> str:
         """Return who is taught by whom: 'resnet8 <- resnet20'; a student alone is just named."""
         teachers = " + ".join(teacher.name for teacher in self.teachers)
-        return f"{self.student.name} <- {teachers}" if teachers else self.student.name
+        student = self.student.name
+        if self.weights:
+            student += f" (from {self.weights.identity[:SHOWN]})"
+        return f"{student} <- {teachers}" if teachers else student
 
     def precision(self) -> str:
         """Return the student's precision, and that of the teachers where it is another."""
         student, teacher = self.engine.student_precision, self.engine.teacher_precision
         return student if not self.teachers or teacher == student else f"{student}, teacher {teacher}"
 
-    def _table(self, table: Callable[[Spec], dict[str, Any]]) -> dict[str, Any]:
+    def _table(
+        self, table: Callable[[Spec], dict[str, Any]], teacher: Callable[[TeacherRef], dict[str, Any]]
+    ) -> dict[str, Any]:
+        start = {STUDENT_WEIGHTS: self.weights.identity} if self.weights else {}
         return {
             "data": table(self.data),
             "data_fingerprint": self.data_fingerprint,
-            "student": table(self.student),
-            "teachers": [teacher.tree() for teacher in self.teachers],
+            "student": table(self.student) | start,
+            "teachers": list(map(teacher, self.teachers)),
             "method": table(self.method),
             "optimizer": table(self.optimizer),
             "schedule": table(self.schedule),

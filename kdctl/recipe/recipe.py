@@ -20,7 +20,7 @@ from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
-from kdctl.recipe.teacher_section import TeacherFinder, TeacherOptions, read_teachers
+from kdctl.recipe.teacher_section import TeacherFinder, TeacherOptions, find_weights, read_teachers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,12 +121,14 @@ class Recipe:
             plan_training=lambda teacher, data: self.teacher_plan(teacher, data, context),
         )
         teachers = finder.find(resolver, sections["data"], sections["method"])
+        weights = find_weights(context.teachers, resolver, sections["student"], sections["data"])
         resolver.finish()
         parts = cast(dict[str, Spec], sections)
         options = cast(EngineOptions, engine)
         return RunPlan(
             protocol=self.protocol,
             data_fingerprint=context.fingerprint(parts["data"]),
+            weights=weights,
             teachers=teachers,
             engine=options if teachers else options.without_teacher(),
             seed=seed,

@@ -20,12 +20,12 @@ from kdctl.recipe.component import (
     PLUGIN_NUMERICS,
     PLUGIN_SHA256,
     Spec,
-    history_of,
+    past_of,
     removed_options,
 )
 from kdctl.recipe.history import as_declared_now
-from kdctl.recipe.layers import NAME, Merged
-from kdctl.recipe.sections import PLUGIN_SECTIONS, Catalog, default_name
+from kdctl.recipe.layers import NAME, Merged, look_up
+from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS, Catalog, default_name
 from kdctl.registry import Entry
 
 Record = TypeVar("Record")
@@ -46,10 +46,23 @@ class Resolver:
     def sections(self) -> dict[str, Spec | None]:
         """Resolve all sections that pick a plug-in; None stands for one with mistakes."""
         tree = self.merged.tree
+        own = {"student": self._without_weights(tree.get("student"))}
         return {
-            section: self.component(kind, tree.get(section), section, default_name(section, tree))
+            section: self.component(
+                kind, own.get(section, tree.get(section)), section, default_name(section, tree)
+            )
             for section, kind in PLUGIN_SECTIONS.items()
         }
+
+    def weights(self) -> str:
+        """Return what `student.weights` says; empty if nothing, or nothing that is text."""
+        raw = look_up(self.merged.tree, f"student.{STUDENT_WEIGHTS}")
+        if raw is None or isinstance(raw, str):
+            return raw or ""
+        where = f"student.{STUDENT_WEIGHTS}"
+        problem = f"{where} = {raw!r} is not text."
+        self.wrong(where, problem, f"write {where} = '...': a run's key, or a file of weights.")
+        return ""
 
     def component(self, kind: str, raw: Any, dotted: str, default: str | None = None) -> Spec | None:
         """Resolve a table (or bare name) that picks a plug-in of `kind`; None after a mistake."""
@@ -105,6 +118,12 @@ class Resolver:
         if self.mistakes:
             raise RecipeError(self.mistakes)
 
+    def _without_weights(self, student: Any) -> Any:
+        """Return the student's table with the options of its model alone."""
+        if not isinstance(student, Mapping):
+            return student
+        return {key: value for key, value in student.items() if key != STUDENT_WEIGHTS}
+
     def _entry(self, kind: str, name: Any, dotted: str) -> Entry[Any] | None:
         if name is None:
             names = ", ".join(self.catalog[kind].names())
@@ -140,7 +159,7 @@ class Resolver:
         return dataclasses.replace(config, **components) if components else config
 
     def _unknown(self, table: Mapping[str, Any], config: type, dotted: str, what_for: str) -> None:
-        known = {item.name: history_of(item).get("formerly") for item in dataclasses.fields(config)}
+        known = {item.name: past_of(item).formerly for item in dataclasses.fields(config)}
         renamed = {formerly: name for name, formerly in known.items() if formerly}
         for key in table:
             if key in known:

@@ -31,6 +31,10 @@ HEADINGS = (
 """Everything else a recipe may say."""
 
 
+STUDENT_WEIGHTS = "weights"
+"""Key of the student's table beside its options: what it starts from, if not from drawn weights."""
+
+
 def default_name(section: str, tree: Mapping[str, Any]) -> str | None:
     """Return the plug-in that stands in `section` when the recipe `tree` names none."""
     if section == "method":

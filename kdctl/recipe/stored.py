@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,9 +10,18 @@ from kdctl.errors import UsageError
 from kdctl.recipe.component import PLUGIN_NUMERICS, PLUGIN_SHA256, Spec
 from kdctl.recipe.imported import is_imported, read_imported
 from kdctl.recipe.layers import NAME, Merged
-from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan, TeacherRef
+from kdctl.recipe.plan import (
+    MODEL,
+    NUMERICS,
+    SCHEMA,
+    EngineOptions,
+    InitialWeights,
+    RunPlan,
+    ShippedModel,
+    TeacherRef,
+)
 from kdctl.recipe.resolve import Resolver
-from kdctl.recipe.sections import PLUGIN_SECTIONS, Catalog
+from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS, Catalog
 
 _KINDS: dict[str, Any] = {
     "schema": int,
@@ -60,11 +68,13 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
     resolver = Resolver(Merged(tree=dict(tree)), catalog, "stored plan", stored=True)
     sections = resolver.sections()
     engine = resolver.record(EngineOptions, tree.get("engine"), "engine")
+    weights = resolver.weights()
     resolver.finish()
     return RunPlan(
         protocol=tree["protocol"],
         data_fingerprint=tree["data_fingerprint"],
-        teachers=tuple(TeacherRef(**teacher) for teacher in tree["teachers"]),
+        weights=InitialWeights.named(weights) if weights else None,
+        teachers=tuple(read_teacher(teacher, catalog) for teacher in tree["teachers"]),
         engine=cast(EngineOptions, engine),
         seed=tree["seed"],
         **cast(dict[str, Spec], sections),
@@ -87,6 +97,30 @@ def key_of(tree: Mapping[str, Any], catalog: Catalog) -> str | None:
         return None
 
 
+def read_teacher(table: Mapping[str, Any], catalog: Catalog) -> TeacherRef:
+    """Turn a teacher's table in a stored plan back into the teacher.
+
+    Raises:
+        RecipeError: its model is put together of plug-ins or options that are not there.
+    """
+    own = {key: value for key, value in table.items() if key != MODEL}
+    model = read_shipped(table[MODEL], catalog) if MODEL in table else None
+    return TeacherRef(**own, model=model)
+
+
+def read_shipped(tree: Mapping[str, Any], catalog: Catalog) -> ShippedModel:
+    """Return how the model is put together that a stored plan's run ships, with any version of the plug-ins.
+
+    Raises:
+        RecipeError: it names plug-ins or options that are not there.
+    """
+    return ShippedModel(
+        student=read_component("model", tree["student"], catalog),
+        method=read_component("method", tree["method"], catalog),
+        teachers=tuple(read_teacher(teacher, catalog) for teacher in tree["teachers"]),
+    )
+
+
 def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spec:
     """Turn one plug-in's table in a stored plan back into its spec, with any version of the plug-in.
 
@@ -95,6 +129,8 @@ def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spe
     """
     resolver = Resolver(Merged(tree={}), catalog, "stored plan", stored=True)
     options = {key: value for key, value in table.items() if key not in (PLUGIN_SHA256, PLUGIN_NUMERICS)}
+    if kind == "model":
+        options.pop(STUDENT_WEIGHTS, None)
     entry = catalog[kind].find(str(table[NAME]))
     version = {PLUGIN_NUMERICS: entry.numerics} if entry else {}
     spec = resolver.component(kind, {**options, **version}, kind)
@@ -103,12 +139,24 @@ def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spe
 
 
 def _is_teacher(table: object) -> bool:
-    known = {item.name for item in dataclasses.fields(TeacherRef)} - {"plan"}
+    kinds: dict[str, Any] = dict.fromkeys((NAME, "run", "checkpoint_sha256", "checkpoint"), str)
+    kinds |= {PLUGIN_NUMERICS: int, MODEL: Mapping}
     return (
         isinstance(table, Mapping)
         and NAME in table
-        and table.keys() <= known
-        and all(isinstance(value, str) for value in table.values())
+        and table.keys() <= kinds.keys()
+        and all(isinstance(value, kinds[name]) for name, value in table.items())
+        and (MODEL not in table or _is_model(table[MODEL]))
+    )
+
+
+def _is_model(tree: Mapping[str, Any]) -> bool:
+    parts = tree.get("student"), tree.get("method")
+    teachers: Any = tree.get("teachers")
+    return (
+        all(isinstance(part, Mapping) and isinstance(part.get(NAME), str) for part in parts)
+        and isinstance(teachers, (list, tuple))
+        and all(_is_teacher(teacher) for teacher in teachers)
     )
 
 

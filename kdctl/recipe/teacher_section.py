@@ -1,7 +1,8 @@
-"""The teachers of a run: an architecture to train first, a finished run, or a checkpoint file."""
+"""What a run is given: its teachers (an architecture, a finished run, a file), and weights to start from."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from kdctl.errors import KdctlError, RecipeError
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import TeacherSource
 from kdctl.recipe.layers import CHOOSERS, NAME
-from kdctl.recipe.plan import RunPlan, TeacherRef
+from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.sections import STUDENT_WEIGHTS
 
 TRAINING = ("optimizer", "schedule", "engine")
 """Sections of the recipe that a `[teacher]` table may overlay for its own training."""
@@ -30,6 +32,9 @@ class TeacherOptions:
     """Key, or unique start of a key, of a finished run."""
     checkpoint: str = ""
     """Path of a checkpoint that kdctl wrote."""
+    other_data: bool = False
+    """A run or checkpoint that was trained on other data than its student sees is meant. It knows as many
+    classes, in the order of the student's; else it is refused."""
     seed: Annotated[int, Ge(0)] = 0
     """Of the teacher's training."""
     optimizer: Any = None
@@ -68,9 +73,9 @@ class TeacherFinder:
     def _find(self, resolver: Resolver, data: Spec, table: TeacherOptions) -> TeacherRef | None:
         try:
             if table.run:
-                return self.existing.by_run(table.run)
+                return _meant(self.existing.by_run(table.run), table)
             if table.checkpoint:
-                return self.existing.by_checkpoint(Path(table.checkpoint))
+                return _meant(self.existing.by_checkpoint(Path(table.checkpoint)), table)
             plan = self.plan_training(table, data)
             student = plan.student
             return TeacherRef(name=student.name, run=plan.key, plan=plan, numerics=student.numerics)
@@ -79,6 +84,27 @@ class TeacherFinder:
         except KdctlError as error:
             resolver.wrong("teacher", f"[teacher] {error.problem}", error.hint)
         return None
+
+
+def find_weights(
+    existing: TeacherSource, resolver: Resolver, student: Spec | None, data: Spec | None
+) -> InitialWeights | None:
+    """Return the weights that `student.weights` names; None without it, or after a mistake."""
+    source = resolver.weights()
+    if not source or student is None or data is None:
+        return None
+    try:
+        return existing.weights(source, student, data)
+    except KdctlError as error:
+        resolver.wrong(f"student.{STUDENT_WEIGHTS}", f"[student] {error.problem}", error.hint)
+        return None
+
+
+def _meant(teacher: TeacherRef, table: TeacherOptions) -> TeacherRef:
+    """Note on a teacher that its being trained on other data is meant."""
+    if teacher.trained_on is None or not table.other_data:
+        return teacher
+    return dataclasses.replace(teacher, trained_on=dataclasses.replace(teacher.trained_on, other_data=True))
 
 
 def read_teachers(resolver: Resolver) -> list[TeacherOptions | None]:
@@ -101,6 +127,10 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
         resolver.wrong("teacher", problem, "name an architecture, a finished run, or a checkpoint file.")
         return None
     if options.name and resolver.component("model", options.name, "teacher") is None:
+        return None
+    if options.name and options.other_data:
+        problem = f"[teacher] other_data has no effect beside '{NAME}': it is trained on the student's data."
+        resolver.wrong("teacher.other_data", problem, "leave it out, or give run = '...' instead.")
         return None
     idle = [key for key in ("seed", *TRAINING) if not options.name and key in raw]
     if idle:

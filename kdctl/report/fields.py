@@ -131,6 +131,10 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     children = node.items() if isinstance(node, Mapping) else enumerate(node)
     for name, child in children:
         path = f"{prefix}{name}"
+        if name == "model" and prefix.startswith(
+            "teachers."
+        ):  # how it is put together: no setting of this run
+            continue
         if isinstance(child, Mapping) or _is_list_of_tables(child):
             yield from _leaves(child, f"{path}.")
         elif not isinstance(child, (list, tuple)) or child:

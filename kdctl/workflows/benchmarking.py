@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.assemble import (
     build_compute,
     build_data,
@@ -33,7 +34,6 @@ from kdctl.engine.steps import Steps
 from kdctl.engine.stopwatch import Stopwatch
 from kdctl.engine.throughput import count_launches, peak_flops
 from kdctl.errors import UsageError
-from kdctl.protocols.backbone import models
 from kdctl.recipe.gangs import form_gangs
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
@@ -208,7 +208,8 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
     selected = workspace.library.select(first.data)
     sizes = sizes_of(selected)
     teachers = [
-        models.get(teacher.name).item(*sizes).eval().requires_grad_(False) for teacher in first.teachers
+        build_architecture(teacher.architecture, sizes).eval().requires_grad_(False)
+        for teacher in first.teachers
     ]
     teachers = [teacher.to(device) for teacher in teachers]
     data = build_data(selected, first, device)

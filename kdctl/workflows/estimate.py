@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.workspace import Workspace
@@ -21,7 +22,6 @@ from kdctl.errors import KdctlError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
-from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -198,7 +198,7 @@ class _CountedOperations:
         self._num_threads = num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
-        self._forward: dict[tuple[str, Sizes], float] = {}
+        self._forward: dict[tuple[Architecture, Sizes], float] = {}
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
@@ -206,7 +206,9 @@ class _CountedOperations:
         student = self._operations(plan.student.name, sizes)
         operations = student * (3 * counts.num_train + counts.num_val + counts.num_test)
         if with_teachers:
-            operations += counts.num_train * sum(self._operations(t.name, sizes) for t in plan.teachers)
+            operations += counts.num_train * sum(
+                self._operations(t.architecture, sizes) for t in plan.teachers
+            )
         return operations
 
     def rate(self, plan: RunPlan) -> float:
@@ -223,18 +225,18 @@ class _CountedOperations:
             counts = self._library.counts(plan.data)
         return counts, Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
 
-    def _operations(self, model: str, sizes: Sizes) -> float:
+    def _operations(self, model: Architecture, sizes: Sizes) -> float:
         """Return the operations of one image's forward pass."""
         if (model, sizes) not in self._forward:
             with shapes_only():
-                backbone = models.get(model).item(*sizes)
+                backbone = build_architecture(model, sizes)
             self._forward[model, sizes] = 2.0 * count_multiply_adds(backbone, sizes.input_size)
         return self._forward[model, sizes]
 
     def _measured_step(self, model: str, sizes: Sizes) -> float:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""
         images = torch.rand(MEASURED_BATCH, 3, sizes.input_size, sizes.input_size, device=self._device)
-        backbone = models.get(model).item(*sizes).to(self._device).to(memory_format=torch.channels_last)
+        backbone = build_architecture(model, sizes).to(self._device).to(memory_format=torch.channels_last)
         seconds: list[float] = []
         before = torch.get_num_threads()
         torch.set_num_threads(self._num_threads)

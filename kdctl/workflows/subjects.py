@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from kdctl.assembly.assemble import build_distiller, build_student, count_parameters
+from kdctl.assembly.architecture import build_architecture, build_shipped, read_trained
+from kdctl.assembly.assemble import count_parameters
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
-from kdctl.assembly.teachers import load_teacher, read_trained, show_images_as_trained
+from kdctl.assembly.teachers import load_teacher, show_images_as_trained
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
@@ -175,13 +176,11 @@ def _shipped_model(
         load_weights(backbone, content.weights, path)
         show_images_as_trained(backbone, plan.normalisation, data)
         return backbone
-    student = build_student(plan, sizes)
-    distiller = build_distiller(plan, student, _structures(plan, sizes), num_samples=len(data.train))
-    model = distiller.inference_model()
+    model = build_shipped(plan, sizes, num_samples=len(data.train))
     load_weights(model, content.weights, path)
     return model
 
 
 def _structures(plan: RunPlan | ImportedPlan, sizes: Sizes) -> list[Backbone]:
     """Return the teachers with weights of no meaning."""
-    return [models.get(teacher.name).item(*sizes) for teacher in plan.teachers]
+    return [build_architecture(teacher.architecture, sizes) for teacher in plan.teachers]

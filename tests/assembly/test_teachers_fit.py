@@ -24,7 +24,7 @@ def test_a_teacher_of_other_classes_is_refused(workspace: Workspace, recipe: Rec
     (teacher,) = workflows.train(recipe("method = 'ce'", teacher=""), workspace)
     file = workspace.folder(teacher.key).path / "last.pt"
     for named in (f"run = '{teacher.key}'", f"checkpoint = '{file}'"):
-        with pytest.raises(RecipeError, match="tells 10 classes apart, the data have 5") as caught:
+        with pytest.raises(RecipeError, match="10 classes of 'digits', the student sees 5") as caught:
             workflows.train(recipe(teacher=f"teacher = {{{named}}}", data=FEWER), workspace)
         assert "data.num_classes" in caught.value.hint
     assert states(workspace) == [RunState.FINISHED]

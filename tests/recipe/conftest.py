@@ -13,7 +13,7 @@ from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.load import override_layer, read_layers
-from kdctl.recipe.plan import RunPlan, TeacherRef
+from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
 
 settings.register_profile("kdctl", deadline=None)  # a busy machine is no mistake
@@ -33,6 +33,9 @@ class FakeTeachers:
         if path.suffix != ".pt":
             raise UsageError(f"{path} is no checkpoint.", "name a .pt file.")
         return TeacherRef(name="resnet56", checkpoint_sha256="c" * 64, checkpoint=str(path))
+
+    def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
+        return InitialWeights(run=f"{source:0<16}")
 
 
 def fake_fingerprint(data: Spec) -> str:

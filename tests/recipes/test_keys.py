@@ -17,12 +17,12 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.protocols.dataset import datasets
-from kdctl.recipe.component import Spec, history_of, removed_options
+from kdctl.recipe.component import Spec, past_of, removed_options
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.imported import IMAGENET, ImportedPlan
 from kdctl.recipe.layers import Layer
 from kdctl.recipe.load import override_layer, preset_layers, preset_names
-from kdctl.recipe.plan import EngineOptions, RunPlan, TeacherRef
+from kdctl.recipe.plan import EngineOptions, InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
 from kdctl.registry import Entry
 
@@ -65,6 +65,10 @@ class KnownTeachers:
     def by_checkpoint(self, path: Path) -> TeacherRef:
         """Return the teacher of any file."""
         return TeacherRef(name="resnet56", checkpoint_sha256="c" * 64, checkpoint=str(path))
+
+    def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
+        """Return the weights of any run."""
+        return InitialWeights(run=f"{source:0<16}")
 
 
 def context() -> PlanContext:
@@ -135,8 +139,8 @@ def imported_keys() -> dict[str, str]:
 
 def option_names(config: type) -> str:
     """Return the options that are part of a plug-in's content whatever their value is."""
-    histories = {item.name: history_of(item) for item in dataclasses.fields(config)}
-    names = [past.get("formerly", name) for name, past in histories.items() if "since" not in past]
+    histories = {item.name: past_of(item) for item in dataclasses.fields(config)}
+    names = [past.formerly or name for name, past in histories.items() if not past.since]
     return " ".join(sorted([*names, *removed_options(config)]))
 
 
