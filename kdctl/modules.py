@@ -129,7 +129,7 @@ class Distillation(nn.Module):
             )
         if self.method.updates() != (WHOLE_STEP,) or any(g.optimizer for g in self.method.optimized()):
             raise UsageError(
-                f"method '{method}' takes several updates or optimizers in a step, which one loss cannot say.",
+                f"method '{method}' takes several updates or optimizers in a step; one loss cannot say that.",
                 "train with kdctl.",
             )
         self._teachers = teachers

@@ -51,8 +51,12 @@ def build_data(data: SelectedData, plan: RunPlan, device: torch.device) -> Train
 
 def build_student(plan: RunPlan, sizes: Sizes) -> Backbone:
     """Build the student with the weights that its seed draws."""
-    builder = models.get(plan.student.name).item
-    return _seeded(derive(plan.seed, "student"), lambda: builder(*sizes))
+    return _seeded(derive(plan.seed, "student"), lambda: build_model(plan.student.name, sizes))
+
+
+def build_model(name: str, sizes: Sizes) -> Backbone:
+    """Build a model for images of the data, with weights that torch's generator draws."""
+    return models.get(name).item(*sizes)
 
 
 def build_distiller(

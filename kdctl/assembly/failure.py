@@ -60,15 +60,15 @@ def explain(error: Exception, device: str) -> Failure:
         return Failure(problem=fault.problem, hint=fault.hint, fault=fault)
     if isinstance(error, KdctlError):
         return Failure(problem=error.problem, hint=error.hint)
-    first_line = str(error).partition("\n")[0]
     if _is_memory(error):
+        first_line = str(error).partition("\n")[0]
         return Failure(
             problem=f"out of memory on {device}: {first_line or type(error).__name__}",
             hint="lower data.batch_size or --gang, choose a smaller student, or use a larger device.",
             out_of_memory=True,
         )
     return Failure(
-        problem=f"{type(error).__name__}: {first_line} ({_place(error)})",
+        problem=f"{brief(error)} ({place_of(error)})",
         hint=f"mend the code it names; {TRACEBACK} in the run's folder says how it came there.",
         traceback="".join(traceback.format_exception(error)),
         device_lost=isinstance(error, torch.AcceleratorError),
@@ -100,7 +100,12 @@ def _is_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _place(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Return kind and first line of an error."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def place_of(error: Exception) -> str:
     """Return file and line of the innermost code that is no library's."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _SITE_PACKAGES not in Path(frame.filename).parents]

@@ -54,21 +54,16 @@ class Planner:
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
         return self._known[name]
 
-    def structure(self, plan: RunPlan) -> Structure | None:
-        """Return how a run is built; None where a plug-in fails at it: then the run will say why.
+    def structure(self, plan: RunPlan) -> Structure:
+        """Return how a run is built.
 
         Raises:
-            RecipeError: models, projector and method do not fit together.
+            RecipeError: models, projector and method do not fit together, or the code of one fails.
         """
         with self._mistakes_in(""):
             counts = self._structures.counts(plan.data)
         with self._mistakes_in(f"{plan.pair()} · {plan.method.name}: "):
-            try:
-                return self._structures.of(plan, counts)
-            except KdctlError:
-                raise
-            except Exception:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
-                return None
+            return self._structures.of(plan, counts)
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
         """Return all runs, each once, seed-outermost: all configurations with the first seed come first.

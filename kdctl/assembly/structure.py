@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.assemble import count_parameters, join, make_projector, model_facts
 from kdctl.assembly.data import DataLibrary, Sizes
+from kdctl.assembly.failure import brief, place_of
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
@@ -49,7 +50,11 @@ class PhaseStructure:
     matches: tuple[MatchedTaps, ...]
     reads_teacher_logits: bool
     untrained: tuple[str, ...]
-    """Pieces that no loss of this phase trains."""
+    """Modules that no loss of this phase trains."""
+    groups: tuple[str, ...]
+    """What is trained by an optimizer of its own; one name where there is only one."""
+    updates: tuple[str, ...]
+    """What a training step consists of, in order: an empty name where it is one update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +107,47 @@ class Structures:
         return structure
 
     def _build(self, plan: RunPlan, counts: Counts) -> Structure:
+        try:
+            with shapes_only():
+                return self._describe(plan, counts, self._backbone, tried_projector)
+        except KdctlError:
+            raise
+        except Exception:  # noqa: BLE001 - code that needs numbers, not only shapes: it may do better with them
+            return self._build_with_numbers(plan, counts)
+
+    def _build_with_numbers(self, plan: RunPlan, counts: Counts) -> Structure:
+        """Build a run as it will be trained.
+
+        Raises:
+            KdctlError: a plug-in's code fails at it, and where.
+        """
+        try:
+            return self._describe(plan, counts, build_architecture, make_projector)
+        except KdctlError:
+            raise
+        except Exception as error:  # a plug-in may raise anything
+            raise KdctlError(
+                f"it cannot be built: {brief(error)} ({place_of(error)}).", "mend the code it names."
+            ) from error
+
+    def _describe(
+        self,
+        plan: RunPlan,
+        counts: Counts,
+        backbone: Callable[[Architecture, Sizes], Backbone],
+        projector: Callable[[Spec, Shape, Shape], nn.Module],
+    ) -> Structure:
         sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
-        with shapes_only():
-            student = self._backbone(plan.student.name, sizes)
-            teachers = [self._backbone(teacher.architecture, sizes) for teacher in plan.teachers]
-            distiller = join(
-                plan,
-                student,
-                teachers,
-                num_samples=counts.num_train,
-                rng=torch.Generator("cpu"),
-                projector=tried_projector,
-            )
-            return describe(distiller, teachers, plan.epochs)
+        teachers = [backbone(teacher.architecture, sizes) for teacher in plan.teachers]
+        distiller = join(
+            plan,
+            backbone(plan.student.name, sizes),
+            teachers,
+            num_samples=counts.num_train,
+            rng=torch.Generator("cpu"),
+            projector=projector,
+        )
+        return describe(distiller, teachers, plan.epochs)
 
     def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
         """Return a model that students and teachers of all combinations may share: it has no weights."""
@@ -130,10 +163,11 @@ def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) ->
         KdctlError: there are fewer epochs than phases.
     """
     spans = divide(distiller.phases(), epochs)
+    known = {distiller.student, *(model.module for model in distiller.models())}
     added = {
         name: count
         for name, module in distiller.named_children()
-        if module is not distiller.student and (count := count_parameters(module)) > 0
+        if module not in known and (count := count_parameters(module)) > 0
     }
     phases = tuple(_phase(distiller, span) for span in spans)
     return Structure(phases=phases, added=added, facts=model_facts(distiller, teachers))
@@ -173,6 +207,8 @@ def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
         matches=tuple(_matched(distiller, match) for match in distiller.matches()),
         reads_teacher_logits=bool(distiller.setup.teachers) and distiller.reads_teacher_logits,
         untrained=tuple(distiller.frozen_modules()),
+        groups=tuple(group.name for group in distiller.optimized() if group.parameters),
+        updates=tuple(update.name for update in distiller.updates()),
     )
 
 

@@ -151,6 +151,14 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     yield "student", f"{facts.student_parameters:,} parameters"
     if structure.added:
         yield "added", ", ".join(f"{name} {count:,}" for name, count in structure.added.items())
+    if facts.other_parameters:
+        yield "models", ", ".join(f"{name} {count:,}" for name, count in facts.other_parameters.items())
+    for phase in structure.phases:
+        where = f" ({phase.name})" if phase.name else ""
+        if len(phase.groups) > 1:
+            yield "optimizers", f"one each for {', '.join(phase.groups)}{where}"
+        if len(phase.updates) > 1:
+            yield "a step", f"{', then '.join(phase.updates)}{where}"
     if facts.untrained:
         yield "untrained", ", ".join(facts.untrained)
     pruned = "" if facts.pruning_percent is None else f", {facts.pruning_percent:.2f} % less than the teacher"

@@ -116,8 +116,7 @@ def _show_text(plan: TrainPlan, *, to: Console) -> None:
     from kdctl.cli.run_tables import show_plans, show_structure
 
     show_plans(plan.teachers, plan.runs, plan.states, to=to)
-    if plan.structure is not None:
-        show_structure(plan.structure, to=to)
+    show_structure(plan.structure, to=to)
 
 
 def _exit_if_diverged(runs: Sequence[Any]) -> None:

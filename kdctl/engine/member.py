@@ -156,7 +156,7 @@ class Member:
             learning_rate=torch.full((), pace.learning_rate, device=device),
         )
         self.learn(inputs, compute, run_teachers)
-        self.advance(len(batch.images))
+        self.advance(self.distiller.config.batch_size if self.generates else len(batch.images))
 
     def pace(self, step: int, num_steps: int) -> Pace:
         """Return learning rates and progress at a step of the running epoch."""

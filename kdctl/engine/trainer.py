@@ -224,5 +224,12 @@ def _divergence(result: EpochResult) -> str:
         losses[f"the loss{whose} on the test split"] = metrics.test.loss
         if metrics.val is not None:
             losses[f"the loss{whose} on the validation split"] = metrics.val.loss
-    bad = next((name for name, value in losses.items() if not math.isfinite(value)), None)
-    return f"{bad} is not finite in epoch {result.epoch}" if bad else ""
+    bad = [name for name, value in losses.items() if not math.isfinite(value)]
+    updates = dict.fromkeys(
+        name.partition(".")[0] for name, value in result.train_terms.items() if not math.isfinite(value)
+    )
+    if not bad:
+        return ""
+    if len(updates) > 1 and all("." in name for name in result.train_terms):
+        return f"the losses of {' and '.join(updates)} are not finite in epoch {result.epoch}"
+    return f"{bad[0]} is not finite in epoch {result.epoch}"

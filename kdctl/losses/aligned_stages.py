@@ -106,6 +106,6 @@ def _stage(teacher: Backbone, until: float | str) -> str:
 
 def _aligned(student: Backbone, teacher: Backbone, pair: tuple[str, str], share: float) -> AlignedPair:
     own, other = pair
-    size = shared_size(student.tap_shapes[own], teacher.tap_shapes[other])
+    size = shared_size(student.map_shape(own), teacher.map_shape(other))
     target = teacher.tap_at(other, size)
     return AlignedPair(student=own, teacher=other, size=size, target=target, share=share)

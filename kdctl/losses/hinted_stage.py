@@ -57,7 +57,7 @@ def hint_distances(step: Step, stage: str, hints: tuple[Hint, ...]) -> list[Tens
 
 def _hint(setup: Setup, teacher: Backbone, stage: str, projector: Spec) -> Hint:
     *_, partner = (other for own, other in pair_stages(setup.student, teacher) if own == stage)
-    source, target = setup.student.tap_shapes[stage], teacher.tap_shapes[partner]
+    source, target = setup.student.map_shape(stage), teacher.map_shape(partner)
     size = shared_size(source, target)
     connector = setup.make_projector(projector, (source[0], *size), (target[0], *size))
     return Hint(tap=teacher.tap_at(partner, size), connector=connector)

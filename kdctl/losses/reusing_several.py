@@ -59,7 +59,7 @@ class ReusesSeveral(Distiller):
 
     def size_with(self, teachers: Sequence[Backbone]) -> Size:
         """Return the size of the smallest of the last maps of the student and of some teachers."""
-        shapes = [model.tap_shapes[model.final_tap] for model in (self.setup.student, *teachers)]
+        shapes = [model.map_shape(model.final_tap) for model in (self.setup.student, *teachers)]
         size = (shapes[0][1], shapes[0][2])
         for shape in shapes:
             size = shared_size(size, shape)
@@ -67,7 +67,7 @@ class ReusesSeveral(Distiller):
 
     def build(self, sizes: Sequence[Size], widths: Sequence[Sequence[int]]) -> None:
         """Build a projector for each of `sizes`, as wide as the teachers together that share it."""
-        source = self.setup.student.tap_shapes[self.setup.student.final_tap][0]
+        source = self.setup.student.map_shape(self.setup.student.final_tap).channels
         self.heads = ProjectedHeads(
             [
                 self.setup.make_projector(self.config.projector, (source, *size), (sum(group), *size))

@@ -22,7 +22,13 @@ def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], 
     First with first, last with last, the others by relative depth. Where one model has more stages,
     some stages of the other stand in two pairs: none is left out (public code that zips the two lists
     drops MobileNetV2's last stage).
+
+    Raises:
+        KdctlError: a stage gives tokens, not maps.
     """
+    for model in (student, teacher):
+        for stage in model.stage_taps:
+            model.map_shape(stage)
     own, other = student.stage_taps, teacher.stage_taps
     count = max(len(own), len(other))
     return tuple((_at(own, place, count), _at(other, place, count)) for place in range(count))
@@ -40,7 +46,7 @@ def pair_maps(
         for own, other in pair_stages(student, teacher)
     ]
     return tuple(
-        (own, teacher.tap_at(other, shared_size(student.tap_shapes[own], teacher.tap_shapes[other])))
+        (own, teacher.tap_at(other, shared_size(student.map_shape(own), teacher.map_shape(other))))
         for own, other in taps
     )
 

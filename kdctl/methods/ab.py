@@ -63,7 +63,7 @@ class ActivationBoundaries(FeaturesFirst):
             (preactivation(student, own), preactivation(teacher, other))
             for own, other in pair_stages(student, teacher)
         ]
-        shapes = [(student.tap_shapes[own], teacher.tap_shapes[other]) for own, other in pairs]
+        shapes = [(student.map_shape(own), teacher.map_shape(other)) for own, other in pairs]
         self.projectors = nn.ModuleList(conv_bn(conv1x1(own[0], other[0])) for own, other in shapes)
         draw_convolutions(self.projectors)
         self.pairs = tuple(

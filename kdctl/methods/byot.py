@@ -63,7 +63,7 @@ class SelfDistillation(Distiller):
         super().__init__(config, setup)
         student = setup.student
         self.student_taps = student.stage_taps
-        shapes = [student.tap_shapes[tap] for tap in student.stage_taps]
+        shapes = [student.map_shape(tap) for tap in student.stage_taps]
         self.exits = nn.ModuleList(_exit(shapes[place:]) for place in range(len(shapes) - 1))
         self.classifiers = nn.ModuleList(
             nn.Linear(shapes[-1][0], setup.num_classes) for _ in range(len(shapes) - 1)

@@ -65,10 +65,10 @@ class ConfidenceAwareDistillation(Distiller):
             (teacher.tap_at(teacher.final_tap, size),)
             for teacher, size in zip(setup.teachers, sizes, strict=True)
         )
-        width = setup.student.tap_shapes[self._own][0]
+        width = setup.student.map_shape(self._own).channels
         self.projectors = nn.ModuleList(
             setup.make_projector(
-                config.projector, (width, *size), (teacher.tap_shapes[teacher.final_tap][0], *size)
+                config.projector, (width, *size), (teacher.map_shape(teacher.final_tap).channels, *size)
             )
             for teacher, size in zip(setup.teachers, sizes, strict=True)
         )
@@ -107,7 +107,7 @@ class ConfidenceAwareDistillation(Distiller):
         return torch.stack(distances), _trust(logits, step.batch.hard_labels())
 
     def _size(self, teacher: Backbone) -> tuple[int, int]:
-        return shared_size(self.setup.student.tap_shapes[self._own], teacher.tap_shapes[teacher.final_tap])
+        return shared_size(self.setup.student.map_shape(self._own), teacher.map_shape(teacher.final_tap))
 
 
 def _trust(logits: list[Tensor], labels: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class ClassAttentionTransfer(Distiller):
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
         self._own, other = _last_map(student), _last_map(teacher)
-        smaller = shared_size(student.tap_shapes[self._own], teacher.tap_shapes[other])
+        smaller = shared_size(student.map_shape(self._own), teacher.map_shape(other))
         self.size = shared_size(smaller, (config.cat_size, config.cat_size))
         self._other = teacher.tap_at(other, self.size)
         self.student_taps = (self._own,)

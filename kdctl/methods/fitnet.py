@@ -75,8 +75,8 @@ class FitNet(FeaturesFirst):
         own, other = pairs[config.stage - 1]
         self.student_tap = map_of(setup.student, own, config.maps)
         self.teacher_tap = map_of(setup.teacher, other, config.maps)
-        source = setup.student.tap_shapes[self.student_tap]
-        target = setup.teacher.tap_shapes[self.teacher_tap]
+        source = setup.student.map_shape(self.student_tap)
+        target = setup.teacher.map_shape(self.teacher_tap)
         size = shared_size(source, target)
         self._target = setup.teacher.tap_at(self.teacher_tap, size)
         self.projector = setup.make_projector(config.projector, (source[0], *size), (target[0], *size))

@@ -82,8 +82,8 @@ class FlowOfSolutionProcedure(FeaturesFirst):
         return {"fsp": self.config.fsp_weight * torch.stack(distances).sum()}
 
     def _projector(self, student_tap: str, teacher_tap: str) -> nn.Module:
-        source = self.student.tap_shapes[student_tap]
-        width = self.setup.teacher.tap_shapes[teacher_tap][0]
+        source = self.student.map_shape(student_tap)
+        width = self.setup.teacher.map_shape(teacher_tap).channels
         if source[0] == width:
             return nn.Identity()
         return self.setup.make_projector(self.config.projector, source, (width, *source[1:]))

@@ -69,12 +69,12 @@ class FactorTransfer(Distiller):
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
         self._taps = (student.final_tap, teacher.final_tap)
-        width = teacher.tap_shapes[teacher.final_tap][0]
+        width = teacher.map_shape(teacher.final_tap).channels
         factors = max(1, round(config.rate * width))
         self.paraphraser = nn.ModuleDict(
             {"encoder": _encoder(width, factors, normalised=False), "decoder": _decoder(factors, width)}
         )
-        own_width = student.tap_shapes[student.final_tap][0]
+        own_width = student.map_shape(student.final_tap).channels
         self.translator = _encoder(own_width, factors, normalised=config.form == "attention")
         self._rest = (teacher.tail(teacher.final_tap),)  # in a tuple: no submodule, never trained
         self.arrange()

@@ -51,8 +51,8 @@ class InterChannelCorrelation(Distiller):
         self.student_taps = (setup.student.final_tap,)
         self.teacher_taps = ((setup.teacher.final_tap,),)
         self.reads_teacher_logits = config.kd_weight > 0
-        width = setup.student.tap_shapes[setup.student.final_tap][0]
-        self.projector = conv_bn(conv1x1(width, setup.teacher.tap_shapes[setup.teacher.final_tap][0]))
+        width = setup.student.map_shape(setup.student.final_tap).channels
+        self.projector = conv_bn(conv1x1(width, setup.teacher.map_shape(setup.teacher.final_tap).channels))
         draw_convolutions(self.projector)
 
     def losses(self, step: Step) -> Losses:

@@ -66,7 +66,7 @@ class OverhaulOfFeatureDistillation(Distiller):
             for own, other in pair_stages(student, teacher)
         )
         self.connectors = nn.ModuleList(
-            conv_bn(conv1x1(student.tap_shapes[own][0], teacher.tap_shapes[other][0]))
+            conv_bn(conv1x1(student.map_shape(own).channels, teacher.map_shape(other).channels))
             for own, other in self.pairs
         )
         draw_convolutions(self.connectors)

@@ -128,8 +128,8 @@ class SemanticCalibration(Distiller):
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
     def _projector(self, student_tap: str, teacher_tap: str) -> nn.Module:
-        source = self.setup.student.tap_shapes[student_tap]
-        target = self.setup.teacher.tap_shapes[teacher_tap]
+        source = self.setup.student.map_shape(student_tap)
+        target = self.setup.teacher.map_shape(teacher_tap)
         size = shared_size(source, target)
         return self.setup.make_projector(self.config.projector, (source[0], *size), (target[0], *size))
 

@@ -55,8 +55,8 @@ class SequentialTraining(Distiller):
     def __init__(self, config: SequentialConfig, setup: Setup) -> None:
         """Build the projector, and a classifier of its width if that is what it reads."""
         super().__init__(config, setup)
-        source = setup.student.tap_shapes[setup.student.final_tap]
-        target = setup.teacher.tap_shapes[setup.teacher.final_tap]
+        source = setup.student.map_shape(setup.student.final_tap)
+        target = setup.teacher.map_shape(setup.teacher.final_tap)
         self.size = shared_size(source, target)
         self._target = setup.teacher.tap_at(setup.teacher.final_tap, self.size)
         self.student_taps = (setup.student.final_tap,)

@@ -197,7 +197,7 @@ class SimKd(Distiller):
         return tuple(dict.fromkeys(taps))
 
     def _make_projector(self, pair: AlignedPair) -> nn.Module:
-        source, target = self.student.tap_shapes[pair.student], self.setup.teacher.tap_shapes[pair.teacher]
+        source, target = self.student.map_shape(pair.student), self.setup.teacher.map_shape(pair.teacher)
         return self.setup.make_projector(
             self.config.projector, (source[0], *pair.size), (target[0], *pair.size)
         )

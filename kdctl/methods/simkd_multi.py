@@ -25,5 +25,5 @@ class SeveralSimKd(ReusesSeveral):
     def __init__(self, config: Any, setup: Setup) -> None:
         """Build one projector as wide as all teachers together."""
         super().__init__(config, setup)
-        widths = [teacher.tap_shapes[teacher.final_tap][0] for teacher in setup.teachers]
+        widths = [teacher.map_shape(teacher.final_tap).channels for teacher in setup.teachers]
         self.build([self.size_with(setup.teachers)], [widths])

@@ -25,4 +25,4 @@ class VotingSimKd(ReusesSeveral):
         """Build a projector for each teacher, at the size of the smaller map."""
         super().__init__(config, setup)
         sizes = [self.size_with([teacher]) for teacher in setup.teachers]
-        self.build(sizes, [(teacher.tap_shapes[teacher.final_tap][0],) for teacher in setup.teachers])
+        self.build(sizes, [(teacher.map_shape(teacher.final_tap).channels,) for teacher in setup.teachers])

@@ -50,11 +50,12 @@ class SoftmaxRegression(Distiller):
     def __init__(self, config: SoftmaxRegressionConfig, setup: Setup) -> None:
         """Build the projector between the features that the classifiers read."""
         super().__init__(config, setup)
-        *_, last_map, _ = setup.student.tap_shapes
-        self.student_tap = POOLED if config.form == "simkd" else last_map
+        *_, last, _ = setup.student.tap_shapes
+        self.student_tap = POOLED if config.form == "simkd" else last
         self.student_taps = (self.student_tap,)
         self.teacher_taps = ((POOLED,),)
-        channels, *size = setup.student.tap_shapes[self.student_tap]
+        shapes = setup.student.tap_shapes
+        channels, *size = shapes[POOLED] if config.form == "simkd" else setup.student.map_shape(last)
         self.size = tuple(size) or (1, 1)  # projectors take maps: a vector is one of a single pixel
         width = setup.teacher.classifier.in_features
         self.projector = setup.make_projector(config.projector, (channels, *self.size), (width, *self.size))

@@ -93,8 +93,8 @@ class VariationalInformationDistillation(ComparesStages):
         )
 
     def _prediction(self, student_tap: str, teacher_tap: str) -> GaussianPrediction:
-        source = self.setup.student.tap_shapes[student_tap]
-        target = self.setup.teacher.tap_shapes[tap_and_size(teacher_tap)[0]]
+        source = self.setup.student.map_shape(student_tap)
+        target = self.setup.teacher.map_shape(tap_and_size(teacher_tap)[0])
         size = shared_size(source, target)
         mean = self.setup.make_projector(self.config.projector, (source[0], *size), (target[0], *size))
         return GaussianPrediction(mean, target, self.config.initial_variance)

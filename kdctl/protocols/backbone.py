@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.maps import Size, name_at, pool_to, shared_size, tap_and_size
+from kdctl.protocols.shapes import MapShape, Shape, describe_shape, typed_shape
 from kdctl.registry import Registry
 
-Shape = tuple[int, ...]
-"""Shape of one sample: (channels, height, width) of a map, (features,) of a vector."""
+__all__ = [
+    "Backbone", "BackboneBuilder", "GlobalAveragePool", "Link", "Outputs", "Published", "Shape", "models",
+]  # fmt: skip
 
 INPUT = "input"
 """Name of the link before the first, where a model's images are not the data's."""
@@ -37,7 +39,7 @@ class Outputs:
     logits: Tensor | None
     """[B, K], before softmax; None when nobody asked for them."""
     taps: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """By name: maps [B, C, H, W], vectors [B, D]."""
+    """By name: maps [B, C, H, W], tokens [B, N, D], vectors [B, D]."""
 
     def require_logits(self) -> Tensor:
         """Return the logits of a method that said it reads them."""
@@ -79,7 +81,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.links = nn.ModuleDict({link.name: link.module for link in links})
         self.classifier = classifier
-        self.tap_shapes: dict[str, Shape] = {link.name: link.shape for link in links}
+        self.tap_shapes: dict[str, Shape] = {link.name: typed_shape(link.shape) for link in links}
         self.stage_taps = tuple(stage_taps)
         self.final_tap = self.stage_taps[-1]
         self.num_classes = classifier.out_features
@@ -120,13 +122,29 @@ class Backbone(nn.Module):
             },
         )
 
+    def map_shape(self, tap: str) -> MapShape:
+        """Return the shape of a tap that has to be a map.
+
+        Raises:
+            KdctlError: it gives tokens or vectors.
+        """
+        shape = self.tap_shapes[tap]
+        if not isinstance(shape, MapShape):
+            raise KdctlError(
+                f"the method compares maps, and '{tap}' of a model gives {describe_shape(shape)}.",
+                "choose a method that compares predictions or pooled vectors (kdctl list methods), or a "
+                "model with maps.",
+            )
+        return shape
+
     def tap_at(self, tap: str, size: Size) -> str:
         """Return the name under which `observe` gives the map of `tap` averaged down to `size`.
 
         A map that is not larger keeps the name of its tap.
         """
-        smaller = shared_size(self.tap_shapes[tap], size)
-        return tap if smaller == self.tap_shapes[tap][1:] else name_at(tap, smaller)
+        shape = self.map_shape(tap)
+        smaller = shared_size(shape, size)
+        return tap if smaller == shape[1:] else name_at(tap, smaller)
 
     def adapt_input(self, scale: Sequence[float], shift: Sequence[float]) -> None:
         """Multiply and shift the channels of all images from now on, before the first link.

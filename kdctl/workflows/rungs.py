@@ -85,7 +85,7 @@ def comparable_from(planner: Planner, plan: RunPlan) -> int:
     """
     epoch = cast(Schedule, plan.schedule.options).comparable_from
     structure = planner.structure(plan)
-    if structure is None or len(structure.phases) == 1:
+    if len(structure.phases) == 1:
         return epoch
     length = structure.phases[-1].epochs
     return plan.epochs - length + math.ceil((epoch - 1) * length / plan.epochs) + 1

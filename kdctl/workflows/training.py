@@ -30,7 +30,7 @@ class TrainPlan:
     """Trained first, unless they are finished."""
     states: dict[str, RunState]
     """Of the runs that the store knows already."""
-    structure: Structure | None
+    structure: Structure
     """How the method joins student and teachers, the same for each seed; None where that is not known."""
 
     @property

@@ -1,0 +1,37 @@
+"""A model whose weights are a moving average of another's."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage(nn.Module):
+    """Follows a model: after each update every weight moves towards the model's by 1 - decay.
+
+    Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv:1703.01780:
+    decay_t = min(1 - 1 / (t + 1), decay), so that the first updates count more. Running statistics of batch
+    norms are copied, since the average is used in eval mode (the authors run it in training mode).
+    """
+
+    num_updates: Tensor
+    """0-dim, int64."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start as a copy of `model`."""
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.decay = decay
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards `model`, which has just been updated; nothing is read back from the device."""
+        self.num_updates.add_(1)
+        decay = (1 - 1 / (self.num_updates + 1)).clamp(max=self.decay)
+        for own, other in zip(self.model.parameters(), model.parameters(), strict=True):
+            own.lerp_(other, (1 - decay).to(own.dtype))
+        for own, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
