@@ -21,6 +21,7 @@ from kdctl import plugins, workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.distiller import methods
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 
@@ -293,3 +294,18 @@ class UnrulyStreams:
 def unruly_streams() -> type[UnrulyStreams]:
     """Streams that overtake each other wherever nothing makes them wait, differently for each seed."""
     return UnrulyStreams
+
+
+@pytest.fixture(scope="module")
+def proof_plugins() -> Iterator[None]:
+    """Load the plug-ins of tests/plugins for the tests of one file, and forget them afterwards."""
+    files = sorted((Path(__file__).parent / "plugins").glob("*.py"))
+    for file in files:
+        plugins.load_plugin_file(file)
+    yield
+    for registry in (methods, models):
+        for entry in registry.entries():
+            if entry.origin and Path(entry.origin.source) in files:
+                registry._remove(entry)
+    for file in files:
+        plugins._loaded.pop(str(file))

@@ -102,7 +102,7 @@ class SelfDistillation(Distiller):
         )
 
 
-def _exit(shapes: list[Shape]) -> nn.Sequential:
+def _exit(shapes: Sequence[Shape]) -> nn.Sequential:
     """Return what leads from the first of some stages to the features of the last: [B, C, H, W] -> [B, D]."""
     pieces: list[nn.Module] = []
     for (width, size, _), (next_width, next_size, _) in itertools.pairwise(shapes):

@@ -21,10 +21,10 @@ from kdctl.assembly.data import Sizes
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import Gang
-from kdctl.engine.member import Member
+from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import build_optimizers
 from kdctl.protocols.backbone import Backbone, models
-from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update, methods
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
 
@@ -104,21 +104,25 @@ class Trial:
     gang: Gang
     batch: Batch
 
-    def look(self) -> Step:
-        """Run student and teachers on the batch, as the engine would."""
-        distiller = self.distiller
-        with self.gang.compute.arithmetic():
-            student = distiller.student.observe(
-                self.batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
-            )
-        teachers = self.gang.teacher_outputs(self.batch.images)
-        return Step(
+    def inputs(self) -> StepInputs:
+        """Return what a step is given, halfway through the training."""
+        return StepInputs(
             batch=self.batch,
-            student=student,
-            teachers=teachers,
+            teachers=self.gang.teacher_outputs(self.batch.images),
             progress=torch.tensor(0.5),
             learning_rate=torch.tensor(0.1),
         )
+
+    def learn(self, inputs: StepInputs) -> None:
+        """Do what a step does on the device."""
+        self.member.learn(inputs, self.gang.compute, functools.partial(self.gang.outputs_for, self.member))
+
+    def look(self, update: Update | None = None) -> Step:
+        """Run student and teachers as the engine does for an update, the first if none is named."""
+        self.distiller.setup.rng.manual_seed(1)
+        update = update or self.distiller.updates()[0]
+        run_teachers = functools.partial(self.gang.outputs_for, self.member)
+        return self.member.forward(update, self.inputs(), self.gang.compute, run_teachers)[0]
 
     def losses(self, step: Step) -> Losses:
         """Ask the method, in the engine's arithmetic."""

@@ -19,7 +19,6 @@ from kdctl.assembly.assemble import join, model_facts
 from kdctl.assembly.structure import describe, tried_projector
 from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.evaluate import predict
-from kdctl.engine.member import StepInputs
 from kdctl.engine.resume import load_state, save_state
 from kdctl.engine.shapes import shapes_only
 from kdctl.protocols.distiller import methods
@@ -36,7 +35,13 @@ PAIRS = [
 
 TryMethod = Callable[..., Any]
 
-pytestmark = pytest.mark.parametrize("method", methods.names())
+PROOFS = ["proof_adapting", "proof_generating", "proof_peers", "proof_two_teachers"]
+"""Of tests/plugins: methods in which more than a student learns."""
+
+pytestmark = [
+    pytest.mark.usefixtures("proof_plugins"),
+    pytest.mark.parametrize("method", [*methods.names(), *PROOFS]),
+]
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -62,16 +67,17 @@ def test_the_catalogue_can_describe_it(method: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, precision: str) -> None:
     trial = try_method(method, student_precision=precision, teacher_precision=precision)
-    losses = trial.losses(trial.look())
-    assert losses.terms()
-    assert "task" not in losses.transfer
-    for name, term in {**losses.terms(), "total": losses.total()}.items():
-        assert term.shape == (), name
-        assert term.dtype == torch.float32, name
-        assert term.isfinite(), name
-        assert term.requires_grad, name
-    assert losses.logits.shape == (6, 4)
-    assert all(metric.shape == () for metric in losses.metrics.values())
+    for update in trial.distiller.updates():
+        losses = trial.losses(trial.look(update))
+        assert losses.terms()
+        assert "task" not in losses.transfer
+        for name, term in {**losses.terms(), "total": losses.total()}.items():
+            assert term.shape == (), name
+            assert term.dtype == torch.float32, name
+            assert term.isfinite(), name
+            assert term.requires_grad, name
+        assert losses.logits is None or losses.logits.shape == (6, 4)
+        assert all(metric.shape == () for metric in losses.metrics.values())
     trial.train_step()
     assert all(parameter.isfinite().all() for parameter in trial.distiller.parameters())
 
@@ -113,7 +119,8 @@ def test_it_reads_outputs_without_changing_them(try_method: TryMethod, method: s
         for tensor in (*outputs.taps.values(), outputs.logits)
         if tensor is not None
     ]
-    seen += [step.batch.images, step.batch.labels, step.batch.index, step.progress]
+    seen += [step.batch.images, step.batch.index, step.progress, step.learning_rate]
+    seen += [] if step.batch.labels is None else [step.batch.labels]
     before = [tensor.detach().clone() for tensor in seen]
     trial.losses(step).total().backward()
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(seen, before, strict=True))
@@ -124,17 +131,17 @@ def test_it_trains_exactly_what_is_in_the_optimizer(try_method: TryMethod, metho
     before = copied(trial.distiller.state_dict())
     trial.train_step()
     optimized = {id(p) for part in trial.member.optimizers for p in part.parameters()}
-    named = {
-        id(parameter)
-        for piece in trial.distiller.frozen_modules().values()
-        for parameter in piece.parameters()
-    }
+    frozen, averaged = (
+        {id(parameter) for module in modules.values() for parameter in module.parameters()}
+        for modules in (trial.distiller.frozen_modules(), trial.distiller.averaged_modules())
+    )
     for name, parameter in trial.distiller.named_parameters():
         trained = id(parameter) in optimized
         assert trained is (parameter.grad is not None), name
-        assert trained is not (id(parameter) in named), name
+        assert trained is not (id(parameter) in frozen | averaged), name
         assert trained is parameter.requires_grad, name
-        assert trained or torch.equal(before[name], parameter), name
+        moved = not torch.equal(before[name], parameter)
+        assert not moved or trained or id(parameter) in averaged, f"{name} moved, and nobody declared it"
 
 
 def test_its_state_goes_on_bit_for_bit(try_method: TryMethod, method: str) -> None:
@@ -168,10 +175,10 @@ def test_its_losses_read_nothing_back_from_the_device(
     precision: str,
 ) -> None:
     trial = try_method(method, "wrn_16_2", "vgg8", student_precision=precision, teacher_precision=precision)
-    step = trial.look()
-    trial.losses(step)  # what is set up once may read
-    with no_host_reads():
-        trial.losses(step).total()
+    for update in trial.distiller.updates():
+        step = trial.look(update)  # what is set up once may read
+        with no_host_reads():
+            trial.losses(step).total()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -188,15 +195,9 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
     plain, replayed = (try_method(method, student_precision=precision) for _ in range(2))
     works: list[Callable[[], None]] = []
     for trial in (plain, replayed):
-        teachers = trial.gang.teacher_outputs(trial.batch.images)
-        inputs = StepInputs(
-            batch=trial.batch,
-            teachers=teachers,
-            progress=torch.tensor(0.5),
-            learning_rate=torch.tensor(0.01),
-        )
-        run_teachers = functools.partial(trial.gang.outputs_for, trial.member)
-        learn = functools.partial(trial.member.learn, inputs, trial.gang.compute, run_teachers)
+        groups = trial.distiller.optimized()
+        trial.member.optimizers = trial.member.make_optimizers(groups, recordable=True)
+        learn = functools.partial(trial.learn, trial.inputs())
         learn()  # what is set up once may read
         works.append(learn)
     works[1] = tape_streams().open().record(works[1], warm_up=lambda: None)

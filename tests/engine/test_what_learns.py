@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-from kdctl import plugins
 from kdctl.assembly.assemble import build_distiller, build_member, build_student, model_facts
 from kdctl.engine.checkpoint import read_model
 from kdctl.engine.device import Compute
@@ -32,7 +31,6 @@ from kdctl.protocols.distiller import methods
 from kdctl.recipe.plan import EngineOptions, RunPlan
 from kdctl.store.folder import RunFolder
 
-FOLDER = Path(__file__).parents[1] / "plugins"
 METHODS = {"adapting": "proof_adapting", "generating": "proof_generating", "peers": "proof_peers"}
 ALL = [*METHODS.values(), "proof_two_teachers"]
 NUM_CLASSES, SIZE = 4, 16
@@ -40,20 +38,7 @@ NUM_TRAIN = 40
 
 Check = Callable[[Any, Any], None]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def loaded() -> Iterator[None]:
-    """Load the plug-ins for the tests of this file alone."""
-    files = sorted(FOLDER.glob("*.py"))
-    for file in files:
-        plugins.load_plugin_file(file)
-    yield
-    for registry in (methods, models):
-        for entry in registry.entries():
-            if entry.origin and Path(entry.origin.source) in files:
-                registry._remove(entry)
-    for file in files:
-        plugins._loaded.pop(str(file))
+pytestmark = pytest.mark.usefixtures("proof_plugins")
 
 
 @dataclass
