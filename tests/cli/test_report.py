@@ -93,7 +93,7 @@ def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe
     )
     assert "different numbers of epochs (1, 2)" in kdctl("report --all").out
     both = kdctl("report --sweep tiny --sweep other --format json")
-    assert len(json.loads(both.out)["rows"]) == 6
+    assert len(json.loads(both.out)["rows"]) == 4  # kd has its own rates, and the same runs in both
 
 
 def test_a_sweep_without_a_table_names_those_that_have_one(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
