@@ -15,6 +15,17 @@ from kdctl.errors import RecipeError
 RecipeWriter = Callable[..., Path]
 Plan = Callable[..., Structure]
 
+BROKEN = """
+from kdctl.protocols.distiller import Distiller, methods
+
+
+@methods.register("broken")
+class Broken(Distiller):
+    def __init__(self, config, setup):
+        super().__init__(config, setup)
+        self.share = 1 / 0
+"""
+
 PLUGIN = """
 import torch
 from torch import nn
@@ -168,12 +179,22 @@ def test_a_projector_that_does_not_reach_the_teacher_is_refused(
     assert "kdctl list projectors" in caught.value.hint
 
 
-def test_a_method_that_needs_numbers_to_be_built_is_left_to_its_run(
+def test_a_method_that_needs_numbers_to_be_built_is_built_with_numbers(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN)
     path = recipe("plugins = ['plugin.py']\nmethod = 'numerical'")
-    assert workflows.plan_training(path, workspace).structure is None
+    (phase,) = workflows.plan_training(path, workspace).structure.phases
+    assert phase.groups == ("all",)
+
+
+def test_an_error_in_the_code_of_a_plugin_is_told_with_its_place(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    (tmp_path / "plugin.py").write_text(BROKEN)
+    path = recipe("plugins = ['plugin.py']\nmethod = 'broken'")
+    with pytest.raises(RecipeError, match=r"it cannot be built: ZeroDivisionError: .*plugin\.py, line \d+"):
+        workflows.plan_training(path, workspace)
 
 
 def test_more_classes_than_there_are_is_a_mistake_of_the_recipe(

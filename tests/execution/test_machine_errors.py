@@ -71,7 +71,7 @@ def outcome_of(workspace: Workspace, key: str) -> tuple[object, ...]:
     run = workspace.store.run(key)
     assert run.result is not None
     epochs = [
-        {name: value for name, value in to_tree(epoch).items() if "second" not in name}
+        {name: value for name, value in to_tree(epoch).items() if "second" not in name and name != "ended"}
         for epoch in workspace.store.epochs(key)
     ]
     return run.state, run.result.selected, epochs, workspace.folder(key).artifacts()

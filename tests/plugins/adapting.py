@@ -106,7 +106,14 @@ class Adapting(Distiller):
         return list(zip(*(encoder.parameters() for encoder in encoders), strict=True))
 
     def inference_model(self) -> nn.Module:
-        tail = self.adapted.tail(self.adapted.final_tap)
+        adapted = self.adapted
+        order = list(adapted.tap_shapes)
+        after = order[order.index(adapted.final_tap) + 1 :]
         return ProjectedClassifier(
-            self.student.encoder(self.student.final_tap), self.projector, tail, self.size
+            self.student,
+            self.student.final_tap,
+            self.projector,
+            adapted.tail(adapted.final_tap),
+            target=(adapted.map_shape(adapted.final_tap).channels, *self.size),
+            links={name: adapted.tap_shapes[name] for name in after},
         )

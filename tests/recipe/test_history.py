@@ -24,6 +24,18 @@ BASE = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\nmethod
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstKd:
+    """Options of `kd` in the first version."""
+
+    temperature: Annotated[float, Gt(0)] = 4.0
+    """What logits are divided by."""
+    kd_weight: float = 1.0
+    """Of the teacher's term."""
+    ce_weight: float = 1.0
+    """Of the cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaterKd:
     """Options of `kd`, one renamed, one gone, and three more."""
 
@@ -63,6 +75,7 @@ NEW_WORDS = ("method.softening=3", "method.warmup=0")
 @pytest.fixture
 def old(bench, monkeypatch: pytest.MonkeyPatch) -> RunPlan:
     use_engine(FirstEngine, monkeypatch)
+    use_kd(bench, FirstKd, monkeypatch)
     return bench.plan(BASE, *OLD_WORDS)
 
 
@@ -70,10 +83,13 @@ def old(bench, monkeypatch: pytest.MonkeyPatch) -> RunPlan:
 def upgrade(bench, old: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go on with the later version, after the old plan was made."""
     use_engine(LaterEngine, monkeypatch)
-    methods = bench.context.catalog["method"]
-    entry = methods.get("kd")
-    monkeypatch.setitem(methods._entries, "kd", dataclasses.replace(entry, config=LaterKd))
+    use_kd(bench, LaterKd, monkeypatch)
     bench.context.trained_teachers.clear()
+
+
+def use_kd(bench, config: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = bench.context.catalog["method"]
+    monkeypatch.setitem(methods._entries, "kd", dataclasses.replace(methods.get("kd"), config=config))
 
 
 def use_engine(options: type[EngineOptions], monkeypatch: pytest.MonkeyPatch) -> None:

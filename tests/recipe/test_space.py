@@ -106,7 +106,8 @@ def test_blocks_are_joined_in_order_each_point_once(bench) -> None:
 
 def test_a_point_may_be_a_whole_section(bench) -> None:
     one, two, three = bench.plans(f"{BASE}[grid]\nmethod = [{{ name='kd', temperature=2 }}, 'simkd', 'kd']")
-    assert one.method.tree() == {"name": "kd", "temperature": 2.0, "kd_weight": 1.0, "ce_weight": 1.0}
+    weights = {"kd_weight": 1.0, "ce_weight": 1.0, "standardise": False}
+    assert one.method.tree() == {"name": "kd", "temperature": 2.0, **weights}
     assert two.method.name == "simkd"
     assert three.method.options.temperature == 4.0
 

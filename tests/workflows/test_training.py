@@ -11,7 +11,7 @@ from kdctl.assembly.failure import RunsFailedError
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import read_model
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import KdctlError, RecipeError, UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_teacher_of_other_data_is_mentioned(
+def test_a_teacher_of_other_data_teaches_where_that_is_meant(
     workspace: Workspace, recipe: RecipeWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = "data = {name = 'digits', size = 16, samples_per_class = 8}"
@@ -136,7 +136,10 @@ def test_a_teacher_of_other_data_is_mentioned(
         recipe("method = 'ce'", student="student = 'resnet4'", data=other), workspace
     )
     assert caplog.text == ""
-    workflows.train(recipe("method = 'kd'", teacher=f"teacher = {{run = '{teacher.key}'}}"), workspace)
+    named = f"teacher = {{run = '{teacher.key}'%s}}"
+    with pytest.raises(RecipeError, match="trained on other images or labels of 'digits'"):
+        workflows.train(recipe("method = 'kd'", teacher=named % ""), workspace)
+    workflows.train(recipe("method = 'kd'", teacher=named % ", other_data = true"), workspace)
     assert "the teacher resnet4 was trained on other data" in caplog.text
 
 
