@@ -16,7 +16,7 @@ from kdctl.engine.resume import discard_state
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
 from kdctl.store.ingest import ingest
-from kdctl.store.leases import Lease, Owner
+from kdctl.store.leases import Lease, LeaseConfig, Owner
 
 
 def is_process_alive(owner: Owner) -> bool | None:
@@ -34,7 +34,7 @@ class Claims:
     """
 
     workspace: Workspace
-    lease: Lease
+    lease: LeaseConfig
     is_alive: Callable[[Owner], bool | None] = is_process_alive
     """Says whether an owner lives: True, False, or None when nobody can tell."""
     now: Callable[[], float] = time.monotonic
