@@ -90,7 +90,7 @@ def outcome_of(workspace: Workspace, key: str) -> tuple[object, ...]:
     run, folder = workspace.store.run(key), workspace.folder(key)
     assert run.result is not None
     epochs = [
-        {name: value for name, value in to_tree(epoch).items() if "second" not in name}
+        {name: value for name, value in to_tree(epoch).items() if "second" not in name and name != "ended"}
         for epoch in workspace.store.epochs(key)
     ]
     hashes = [folder.artifact(path.name).sha256 for path in sorted(folder.path.glob("*.pt"))]

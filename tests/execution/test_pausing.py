@@ -56,7 +56,10 @@ def planned(path: Path, workspace: Workspace) -> tuple[RunPlan, ...]:
 def curve(workspace: Workspace, key: str) -> list[dict[str, object]]:
     """Return the epochs of a run without their times."""
     trees = [to_tree(epoch) for epoch in workspace.store.epochs(key)]
-    return [{name: value for name, value in tree.items() if "second" not in name} for tree in trees]
+    return [
+        {name: value for name, value in tree.items() if "second" not in name and name != "ended"}
+        for tree in trees
+    ]
 
 
 @pytest.mark.parametrize(

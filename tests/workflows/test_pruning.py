@@ -75,7 +75,10 @@ def numbers(workspace: Workspace, key: str) -> tuple[object, ...]:
     """Return what a run came to, without its times."""
     run, folder = workspace.store.run(key), workspace.folder(key)
     trees = [to_tree(epoch) for epoch in workspace.store.epochs(key)]
-    epochs = [{name: value for name, value in tree.items() if "second" not in name} for tree in trees]
+    epochs = [
+        {name: value for name, value in tree.items() if "second" not in name and name != "ended"}
+        for tree in trees
+    ]
     return run.result and run.result.selected, epochs, folder.artifacts()
 
 
