@@ -62,7 +62,7 @@ class Ending:
     run: str = ""
     """Key of the run; empty in what earlier versions wrote."""
     epochs_sha256: str = ""
-    """Of the run's epochs as canonical lines; empty in what earlier versions wrote."""
+    """Of the lines of its epochs.jsonl; empty in what earlier versions wrote."""
 
     def __post_init__(self) -> None:
         """Refuse what no run ends with.
@@ -133,6 +133,10 @@ class RunFolder:
         by_number = {epoch.epoch: epoch for epoch in self._epochs.read()}
         return [by_number[number] for number in sorted(by_number)]
 
+    def epochs_sha256(self) -> str:
+        """Return the SHA-256 of the epochs as they were written, so that a younger kdctl finds it again."""
+        return hashlib.sha256(self._epochs.content()).hexdigest()
+
     def is_past(self, epoch: int | None) -> bool:
         """Return whether the run has an epoch behind it; never past None, its end."""
         return epoch is not None and any(known.epoch >= epoch for known in self._epochs.read())
@@ -150,7 +154,7 @@ class RunFolder:
             result=result,
             artifacts=tuple(artifacts),
             run=self.key,
-            epochs_sha256=sha256_of(self.epochs()),
+            epochs_sha256=self.epochs_sha256(),
         )
         self._write(_RESULT, ending)
 
@@ -276,11 +280,6 @@ class RunFolder:
                 f"{path} is damaged: it is not one of kdctl's records.",
                 "restore the file from a copy, or delete the folder and run it again.",
             ) from error
-
-
-def sha256_of(epochs: Sequence[EpochResult]) -> str:
-    """Return the SHA-256 of epochs, however the lines of their file were written."""
-    return hashlib.sha256("".join(f"{to_json(epoch)}\n" for epoch in epochs).encode()).hexdigest()
 
 
 def run_folders(root: Path) -> list[RunFolder]:

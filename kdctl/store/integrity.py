@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kdctl.errors import Mistake
 from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection
 from kdctl.serialization import to_tree
-from kdctl.store.folder import Ending, RunFolder, sha256_of
+from kdctl.store.folder import RunFolder
 from kdctl.store.json_text import to_json
 
 _HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
@@ -23,9 +23,14 @@ def contradictions(folder: RunFolder) -> list[Mistake]:
     if ending is None:
         return []
     epochs = folder.epochs()
+    if ending.epochs_sha256 not in ("", folder.epochs_sha256()):
+        problems: Iterable[str] = ["holds an epochs.jsonl that is not what the run wrote"]
+    else:
+        problems = _numbers(ending.result, epochs)
+    if ending.run not in ("", folder.key):
+        problems = [f"holds the result of another run, {ending.run}"]
     return [
-        Mistake(problem=f"{folder.path} {problem}.", hint=_HINT.format(folder.key))
-        for problem in _problems(folder.key, ending, epochs)
+        Mistake(problem=f"{folder.path} {problem}.", hint=_HINT.format(folder.key)) for problem in problems
     ]
 
 
@@ -49,14 +54,8 @@ def changed_epochs(folder: RunFolder, known: Sequence[EpochResult]) -> list[Mist
     return [Mistake(problem=problem, hint=_HINT.format(folder.key))]
 
 
-def _problems(key: str, ending: Ending, epochs: Sequence[EpochResult]) -> Iterator[str]:
-    if ending.run not in ("", key):
-        yield f"holds the result of another run, {ending.run}"
-        return
-    if ending.epochs_sha256 not in ("", sha256_of(epochs)):
-        yield "holds an epochs.jsonl that is not what the run wrote"
-        return
-    result = ending.result
+def _numbers(result: RunResult, epochs: Sequence[EpochResult]) -> Iterator[str]:
+    """Hold a result against the epochs that it was taken from."""
     if result.state is RunState.FINISHED and len(epochs) != result.epochs:
         yield f"holds {len(epochs)} epochs, its result.json says {result.epochs}"
         return

@@ -44,13 +44,22 @@ class JsonLines(Generic[Record]):
         Raises:
             KdctlError: the file cannot be read, or a complete line is not such a record.
         """
+        *lines, _end = self.content().split(b"\n")
+        return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+
+    def content(self) -> bytes:
+        """Return all complete lines as they were written; none when there is no file.
+
+        Raises:
+            KdctlError: the file cannot be read.
+        """
         try:
-            *lines, _torn = read_file(self.path, at_most=LARGEST_FILE).split(b"\n")
+            data = read_file(self.path, at_most=LARGEST_FILE)
         except FileNotFoundError:
-            return []
+            return b""
         except OSError as error:
             raise unreadable(self.path, error) from error
-        return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        return data[: data.rfind(b"\n") + 1]
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace all records, atomically."""
