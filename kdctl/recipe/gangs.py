@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
 
@@ -15,11 +16,21 @@ def form_gangs(plans: Iterable[RunPlan], size: int = DEFAULT_GANG_SIZE) -> list[
     """Group runs that can share every batch and every teacher's outputs, in order of appearance.
 
     That takes the same data, seed, teachers, length and arithmetic. Method, projector, optimizer and
-    even the student may differ.
+    even the student may differ; but runs that make their own images share only number and size of steps,
+    and with each other.
     """
     groups: dict[tuple[object, ...], list[RunPlan]] = {}
     for plan in plans:
         data = canonical_json(plan.data.content())
-        shared = (data, plan.data_fingerprint, plan.seed, plan.teachers, plan.epochs, plan.engine)
+        steps = _steps_of_its_own(plan)
+        shared = (data, plan.data_fingerprint, plan.seed, plan.teachers, plan.epochs, plan.engine, steps)
         groups.setdefault(shared, []).append(plan)
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _steps_of_its_own(plan: RunPlan) -> tuple[int, int] | None:
+    """Return steps per epoch and their size for a method that makes its images; None: the data say."""
+    options = plan.method.options
+    if not isinstance(options, GeneratedImages):
+        return None
+    return options.steps_per_epoch, options.batch_size

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kdctl.recipe.gangs import form_gangs
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
@@ -35,6 +38,17 @@ def test_what_can_share_batches_and_teacher_trains_together(bench) -> None:
 )
 def test_what_cannot_share_trains_apart(bench, axis: str) -> None:
     assert sizes(bench.plans(f"{BASE}grid.{axis}")) == [1, 1]
+
+
+def test_runs_that_make_their_images_share_steps_with_each_other_alone(bench) -> None:
+    plan = bench.plan(f"{BASE}method = 'kd'")
+
+    def making(**options: int) -> RunPlan:
+        method = dataclasses.replace(plan.method, options=GeneratedImages(**options))
+        return dataclasses.replace(plan, method=method)
+
+    some = [plan, making(), making(batch_size=64), making(steps_per_epoch=7), making()]
+    assert form_gangs(some) == [[some[0]], [some[1], some[4]], [some[2]], [some[3]]]
 
 
 def test_each_seed_has_a_gang_of_its_own(bench) -> None:
