@@ -142,7 +142,7 @@ class Member:
         compute: Compute,
         run_teachers: RunTeachers,
     ) -> None:
-        """Take one eager step of an epoch of `num_steps`."""
+        """Take one eager step of an epoch of `num_steps`; `advance` counts it."""
         pace = self.pace(self.step, num_steps)
         for part, rate in zip(self.optimizers, pace.group_rates, strict=True):
             set_learning_rate(part.optimizer, rate)
@@ -156,7 +156,6 @@ class Member:
             learning_rate=torch.full((), pace.learning_rate, device=device),
         )
         self.learn(inputs, compute, run_teachers)
-        self.advance(self.distiller.config.batch_size if self.generates else len(batch.images))
 
     def pace(self, step: int, num_steps: int) -> Pace:
         """Return learning rates and progress at a step of the running epoch."""

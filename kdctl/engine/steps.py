@@ -69,12 +69,14 @@ class EagerSteps:
         if self._order is None:
             raise ValueError("begin_epoch comes before the first step")
         members = gang.active
+        size = train.size(members[0].step)
         batch = train.batch(self._order, members[0].step)
         known = self._reader.outputs(members[0].step) if self._reader else None
         teachers = gang.teacher_outputs(batch.images) if known is None else widened(known)
         for member in members:
             run_teachers = functools.partial(gang.outputs_for, member)
             member.update(batch, teachers, train.num_steps, gang.compute, run_teachers)
+            member.advance(size)
 
     def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
         """Return the logits [N, K]."""

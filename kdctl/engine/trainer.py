@@ -13,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import require_graphs
 from kdctl.engine.evaluate import predict, split_metrics
@@ -140,7 +141,10 @@ class _Training:
             member.counters.settle()
         models = [_models(member) for member in members]
         logits = [
-            {name: self._logits(member, name, model) for name, model in named.items()}
+            {
+                name: self._logits(functools.partial(self.steps.predict, member, name, model))
+                for name, model in named.items()
+            }
             for member, named in zip(members, models, strict=True)
         ]
         self.steps.settle()
@@ -166,15 +170,13 @@ class _Training:
             return
         data, compute = self.gang.data, self.gang.compute
         for model in member.classifiers:
-            test = predict(model.module, data.test, compute)
-            val = None if data.val is None else predict(model.module, data.val, compute)
-            member.models_before[model.name] = _metrics((test, val), data)
+            logits = self._logits(functools.partial(predict, model.module, compute=compute))
+            member.models_before[model.name] = _metrics(logits, data)
 
-    def _logits(self, member: Member, name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """Return where a model's logits on test and validation split will lie."""
+    def _logits(self, predict_split: Callable[[EvaluationSet], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return where the logits that `predict_split` gives will lie, on test and validation split."""
         test, val = self.gang.data.test, self.gang.data.val
-        queue = functools.partial(self.steps.predict, member, name, model)
-        return queue(test), None if val is None else queue(val)
+        return predict_split(test), None if val is None else predict_split(val)
 
     def _record(self, member: Member, result: EpochResult, models: dict[str, nn.Module]) -> None:
         rules = member.close_epoch(result)

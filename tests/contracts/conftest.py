@@ -135,6 +135,7 @@ class Trial:
         teachers = self.gang.teacher_outputs(self.batch.images)
         run_teachers = functools.partial(self.gang.outputs_for, self.member)
         self.member.update(self.batch, teachers, 10, self.gang.compute, run_teachers)
+        self.member.advance(len(self.batch.images))
 
 
 def draw_batch() -> Batch:
