@@ -15,9 +15,9 @@ from kdctl.assembly.data import Sizes, sizes_of
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.member import Member
+from kdctl.engine.meta_device import shapes_only
 from kdctl.engine.public_weights import adopt, read_public_weights
 from kdctl.engine.resume import has_state
-from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData

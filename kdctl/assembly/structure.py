@@ -12,8 +12,8 @@ from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.assemble import count_parameters, join, make_projector, model_facts
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.failure import brief, place_of
+from kdctl.engine.meta_device import shapes_only
 from kdctl.engine.phases import Span, divide
-from kdctl.engine.shapes import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match

@@ -17,7 +17,7 @@ from kdctl.assembly.memory import require_memory
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.device import choose_device, describe
-from kdctl.engine.shapes import shapes_only
+from kdctl.engine.meta_device import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from kdctl.engine.shapes import shapes_only
+from kdctl.engine.meta_device import shapes_only
 from kdctl.protocols.backbone import models
 
 
@@ -26,7 +26,7 @@ def test_torchs_compiler_is_not_imported_for_it() -> None:
     """It takes longer to import than all of kdctl."""
     program = (
         "import sys\n"
-        "from kdctl.engine.shapes import shapes_only\n"
+        "from kdctl.engine.meta_device import shapes_only\n"
         "from kdctl.protocols.backbone import models\n"
         "with shapes_only():\n"
         "    models.get('resnet8x4').item(10, 32)\n"
