@@ -4,7 +4,7 @@
 
 A table has rows of a few seeds each, all compared with one control row. A rule says which rows differ from
 it. Its error is how often it finds any difference in a table where there is none, its power how often it
-finds the one row that is better by three standard deviations. Decision 15 rests on what this prints; it
+finds the one row that is better by three standard deviations. Decision 16 rests on what this prints; it
 needs NumPy and SciPy, and about five minutes of one core. The random numbers are the same in every run.
 """
 

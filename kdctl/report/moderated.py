@@ -4,7 +4,7 @@ Three seeds tell a spread badly, and twenty rows of three tell it well, if their
 row's variance is moderated: drawn towards that of all rows, the more the less they differ (Smyth 2004,
 "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3; winsorized as in Phipson et
 al. 2016, arXiv:1602.08678). Rows whose spread is larger than that allows keep their own, and so does the
-control, for which less is enough: it is part of every comparison. Decision 15 says how this was chosen.
+control, for which less is enough: it is part of every comparison. Decision 16 says how this was chosen.
 """
 
 from __future__ import annotations
