@@ -1,8 +1,9 @@
-"""One stage of a student, and the stage of each of several teachers that it is held against."""
+"""One stage of a student, held against a stage of each of several teachers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,18 +12,43 @@ from kdctl.errors import KdctlError
 from kdctl.losses.alignment import at_one_size
 from kdctl.losses.stages import pair_stages
 from kdctl.protocols.backbone import Backbone
-from kdctl.protocols.distiller import Setup, Step
+from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hint:
-    """A teacher's map, and what brings the student's map to its width."""
+    """A teacher's map, of the deepest stage that pairs with the student's, and what leads to its width."""
 
     tap: str
     """Name under which the teacher gives its map, at the size of the smaller of the two."""
     connector: nn.Module
+
+
+class HintedByTeachers(Distiller):
+    """Reads one stage of the student and the partner of it that each teacher has; makes the connectors.
+
+    Its `config` has `stage` (a number, from 1) and `projector`.
+    """
+
+    def __init__(self, config: Any, setup: Setup) -> None:
+        """Build a connector for each teacher."""
+        super().__init__(config, setup)
+        self.stage = stage_of(setup.student, config.stage)
+        self.hints = tuple(_hint(setup, teacher, self.stage, config.projector) for teacher in setup.teachers)
+        self.projectors = nn.ModuleList(hint.connector for hint in self.hints)
+        self.student_taps = (self.stage,)
+        self.teacher_taps = tuple((hint.tap,) for hint in self.hints)
+
+    def hint_distances(self, step: Step) -> list[Tensor]:
+        """Return the mean squared distance of the student's map from each teacher's hint, 0-dim each."""
+        features = step.student.taps[self.stage]
+        distances: list[Tensor] = []
+        for hint, teacher in zip(self.hints, step.teachers, strict=True):
+            own, other = at_one_size(features, teacher.taps[hint.tap])
+            distances.append(functional.mse_loss(hint.connector(own).float(), other.float()))
+        return distances
 
 
 def stage_of(student: Backbone, number: int) -> str:
@@ -38,21 +64,6 @@ def stage_of(student: Backbone, number: int) -> str:
             f"set method.stage to a number from 1 to {len(stages)}.",
         )
     return stages[number - 1]
-
-
-def hints_of(setup: Setup, stage: str, projector: Spec) -> tuple[Hint, ...]:
-    """Return each teacher's hint for the student's `stage`: the deepest of its stages that pair with it."""
-    return tuple(_hint(setup, teacher, stage, projector) for teacher in setup.teachers)
-
-
-def hint_distances(step: Step, stage: str, hints: tuple[Hint, ...]) -> list[Tensor]:
-    """Return the mean squared distance of the student's map from each teacher's hint, 0-dim each."""
-    features = step.student.taps[stage]
-    distances: list[Tensor] = []
-    for hint, teacher in zip(hints, step.teachers, strict=True):
-        own, other = at_one_size(features, teacher.taps[hint.tap])
-        distances.append(functional.mse_loss(hint.connector(own).float(), other.float()))
-    return distances
 
 
 def _hint(setup: Setup, teacher: Backbone, stage: str, projector: Spec) -> Hint:

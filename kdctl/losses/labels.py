@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.protocols.step import Batch
+from kdctl.protocols.step import Batch, Step
+
+
+class LabelWeight(Protocol):
+    """Options of a method that learns from labels."""
+
+    @property
+    def ce_weight(self) -> float:
+        """Of the loss against labels; 0 leaves it out."""
+        ...
 
 
 def label_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -17,3 +28,10 @@ def label_loss(logits: Tensor, batch: Batch) -> Tensor:
         ValueError: the images have no labels, since the method made them up.
     """
     return functional.cross_entropy(logits.float(), batch.require_labels())
+
+
+def task_term(weights: LabelWeight, step: Step) -> Tensor | None:
+    """Return the weighted loss of the student's predictions against labels, 0-dim; None with weight 0."""
+    if weights.ce_weight == 0:
+        return None
+    return weights.ce_weight * label_loss(step.student.require_logits(), step.batch)

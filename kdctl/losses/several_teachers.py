@@ -11,7 +11,6 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
 from kdctl.protocols.distiller import Step
 from kdctl.recipe.component import tunable
 
@@ -29,14 +28,6 @@ class SeveralTeachers:
     """T: what logits are divided by before the softmax."""
     ce_weight: Annotated[float, Ge(0)] = 1.0
     """Of the cross-entropy with the labels; 0 leaves it out."""
-
-
-def task_term(weights: SeveralTeachers, step: Step) -> Tensor | None:
-    """Return the weighted cross-entropy, 0-dim; None with weight 0."""
-    if weights.ce_weight == 0:
-        return None
-    logits = step.student.require_logits()
-    return weights.ce_weight * label_loss(logits, step.batch)
 
 
 def log_probabilities(step: Step, temperature: float = 1.0) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.protocols.distiller import Step
 
@@ -40,14 +39,6 @@ class Supervision:
     def trains_classifier(self) -> bool:
         """Whether a term reaches the student's predictions."""
         return self.ce_weight > 0 or self.kd_weight > 0
-
-
-def task_term(weights: Supervision, step: Step) -> Tensor | None:
-    """Return the weighted cross-entropy, 0-dim; None with weight 0."""
-    if weights.ce_weight == 0:
-        return None
-    logits = step.student.require_logits()
-    return weights.ce_weight * label_loss(logits, step.batch)
 
 
 def prediction_terms(weights: Supervision, step: Step) -> dict[str, Tensor]:

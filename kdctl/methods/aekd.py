@@ -14,7 +14,8 @@ from kdctl.losses.gradient_agreement import (
     logit_gradients,
     weights_of_directions,
 )
-from kdctl.losses.several_teachers import divergences, each_weight, task_term
+from kdctl.losses.labels import task_term
+from kdctl.losses.several_teachers import divergences, each_weight
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdctl.losses.gradient_agreement import (
     FEW,
@@ -16,9 +16,10 @@ from kdctl.losses.gradient_agreement import (
     logit_gradients,
     weights_of_directions,
 )
-from kdctl.losses.hinted_stage import hint_distances, hints_of, stage_of
-from kdctl.losses.several_teachers import divergences, each_weight, task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.losses.hinted_stage import HintedByTeachers
+from kdctl.losses.labels import task_term
+from kdctl.losses.several_teachers import divergences, each_weight
+from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -35,7 +36,7 @@ class AdaptiveHintsConfig(GradientAgreement):
 
 
 @methods.register("aekd_f", label="AEKD-F")
-class AdaptiveHints(Distiller):
+class AdaptiveHints(HintedByTeachers):
     """Cross-entropy plus divergences and hints of several teachers, weighed in the space of gradients.
 
     Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space", NeurIPS 2020:
@@ -53,20 +54,15 @@ class AdaptiveHints(Distiller):
     config: AdaptiveHintsConfig
 
     def __init__(self, config: AdaptiveHintsConfig, setup: Setup) -> None:
-        """Build a connector for each teacher."""
+        """Find weights for as many teachers."""
         super().__init__(config, setup)
         self.find_weights = agreeing_weights(len(setup.teachers), config.max_weight)
-        self.stage = stage_of(setup.student, config.stage)
-        self.hints = hints_of(setup, self.stage, config.projector)
-        self.projectors = nn.ModuleList(hint.connector for hint in self.hints)
-        self.student_taps = (self.stage,)
-        self.teacher_taps = tuple((hint.tap,) for hint in self.hints)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighed divergences and hints beside the cross-entropy."""
         each = divergences(step, self.config.temperature).mean(dim=1)
         weights = self.find_weights(logit_gradients(step, self.config.temperature))
-        hints = hint_distances(step, self.stage, self.hints)
+        hints = self.hint_distances(step)
         hint_weights = self._hint_weights(hints, step.student.taps[self.stage])
         hint = (hint_weights * torch.stack(hints)).sum()
         return Losses(

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
+from kdctl.losses.labels import task_term
 from kdctl.losses.noise_contrast import (
     draw_others,
     log_mean_exponential,
@@ -16,7 +17,7 @@ from kdctl.losses.noise_contrast import (
     weights_of_counted,
 )
 from kdctl.losses.pooled import POOLED, pooled_vectors
-from kdctl.losses.supervision import Supervision, prediction_terms, task_term
+from kdctl.losses.supervision import Supervision, prediction_terms
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.labels import task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
@@ -90,11 +90,9 @@ class StrongerTeacher(Distiller):
         logits, teacher_logits = step.student.require_logits(), step.teachers[0].require_logits()
         student = (logits.float() / config.temperature).softmax(dim=1)
         teacher = (teacher_logits.float() / config.temperature).softmax(dim=1)
-        task, transfer = None, dict[str, Tensor]()
-        if config.ce_weight > 0:
-            task = config.ce_weight * label_loss(logits, step.batch)
+        transfer = dict[str, Tensor]()
         if config.beta > 0:
             transfer["inter"] = config.beta * square * correlation_distance(student, teacher)
         if config.gamma > 0:
             transfer["intra"] = config.gamma * square * correlation_distance(student.T, teacher.T)
-        return Losses(task=task, transfer=transfer, logits=logits)
+        return Losses(task=task_term(self.config, step), transfer=transfer, logits=logits)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
-from kdctl.losses.labels import label_loss
+from kdctl.losses.labels import task_term
 from kdctl.losses.standardised import standardised
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
@@ -74,11 +74,8 @@ class DecoupledKnowledgeDistillation(Distiller):
             sides = (standardised(logits), standardised(teacher_logits))
         growth = linear_warmup(step.progress, config.warmup_share)
         parts = {"tckd": (config.alpha, target_class_kl), "nckd": (config.beta, other_classes_kl)}
-        task = None
-        if config.ce_weight > 0:
-            task = config.ce_weight * label_loss(logits, step.batch)
         return Losses(
-            task=task,
+            task=task_term(self.config, step),
             transfer={
                 name: weight * growth * part(*sides, labels, config.temperature)
                 for name, (weight, part) in parts.items()

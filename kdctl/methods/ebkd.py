@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import (
     SEVERAL,
     SeveralTeachers,
     divergences,
     each_weight,
     log_probabilities,
-    task_term,
 )
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 

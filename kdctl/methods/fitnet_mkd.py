@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
-from torch import nn
 
-from kdctl.losses.hinted_stage import hint_distances, hints_of, stage_of
-from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences, task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.losses.hinted_stage import HintedByTeachers
+from kdctl.losses.labels import task_term
+from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences
+from kdctl.protocols.distiller import Losses, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -28,7 +28,7 @@ class SeveralHintsConfig(SeveralTeachers):
 
 
 @methods.register("fitnet_mkd", label="FitNet-MKD")
-class SeveralHints(Distiller):
+class SeveralHints(HintedByTeachers):
     """Cross-entropy plus the mean of divergences and of hints from several teachers.
 
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550, for T' teachers, as the
@@ -44,19 +44,10 @@ class SeveralHints(Distiller):
     num_teachers: ClassVar[tuple[int, int | None]] = SEVERAL
     config: SeveralHintsConfig
 
-    def __init__(self, config: SeveralHintsConfig, setup: Setup) -> None:
-        """Build a connector for each teacher."""
-        super().__init__(config, setup)
-        self.stage = stage_of(setup.student, config.stage)
-        self.hints = hints_of(setup, self.stage, config.projector)
-        self.projectors = nn.ModuleList(hint.connector for hint in self.hints)
-        self.student_taps = (self.stage,)
-        self.teacher_taps = tuple((hint.tap,) for hint in self.hints)
-
     def losses(self, step: Step) -> Losses:
         """Return the mean divergence and the mean hint beside the cross-entropy."""
         divergence = divergences(step, self.config.temperature).mean()
-        hint = torch.stack(hint_distances(step, self.stage, self.hints)).mean()
+        hint = torch.stack(self.hint_distances(step)).mean()
         return Losses(
             task=task_term(self.config, step),
             transfer={

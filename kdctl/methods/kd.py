@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.labels import task_term
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.standardised import standardised
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
@@ -61,7 +61,6 @@ class KnowledgeDistillation(Distiller):
         if self.config.standardise:
             sides = (standardised(logits), standardised(teacher_logits))
         kl = soft_target_kl(*sides, self.config.temperature)
-        task = None
-        if self.config.ce_weight > 0:
-            task = self.config.ce_weight * label_loss(logits, step.batch)
-        return Losses(task=task, transfer={"kd": self.config.kd_weight * kl}, logits=logits)
+        return Losses(
+            task=task_term(self.config, step), transfer={"kd": self.config.kd_weight * kl}, logits=logits
+        )

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.labels import task_term
 from kdctl.losses.standardised import standardised
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
@@ -81,11 +81,8 @@ class MultiLevelLogitDistillation(Distiller):
             "batch": (config.batch_weight, self._samples),
             "class": (config.class_weight, self._classes),
         }
-        task = None
-        if config.ce_weight > 0:
-            task = config.ce_weight * label_loss(logits, step.batch)
         return Losses(
-            task=task,
+            task=task_term(self.config, step),
             transfer={
                 name: weight * torch.stack([level(logits, teacher, t) for t in config.temperatures]).sum()
                 for name, (weight, level) in levels.items()

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.labels import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
@@ -63,10 +63,11 @@ class TransformedTeacherMatching(Distiller):
         divergences = functional.kl_div(own, softened, reduction="none", log_target=True).sum(dim=1)
         if self.config.weighted:
             divergences = divergences * _powers(teacher, self.config.temperature)
-        task = None
-        if self.config.ce_weight > 0:
-            task = self.config.ce_weight * label_loss(logits, step.batch)
-        return Losses(task=task, transfer={"ttm": self.config.ttm_weight * divergences.mean()}, logits=logits)
+        return Losses(
+            task=task_term(self.config, step),
+            transfer={"ttm": self.config.ttm_weight * divergences.mean()},
+            logits=logits,
+        )
 
 
 def _powers(logits: Tensor, temperature: float) -> Tensor:
