@@ -31,8 +31,7 @@ from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import build_optimizers
 from kdctl.engine.steps import Steps
-from kdctl.engine.stopwatch import Stopwatch
-from kdctl.engine.throughput import count_launches, peak_flops
+from kdctl.engine.throughput import Stopwatch, count_launches, peak_flops
 from kdctl.errors import UsageError
 from kdctl.recipe.gangs import form_gangs
 from kdctl.recipe.plan import RunPlan

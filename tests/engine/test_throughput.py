@@ -1,8 +1,15 @@
 from __future__ import annotations
 
-import torch
+from __future__ import annotations
 
+import torch
 from kdctl.engine.throughput import count_launches, peak_flops
+from collections.abc import Callable
+import pytest
+from kdctl.engine.gang import Gang
+from kdctl.engine.member import Member
+from kdctl.engine.throughput import Stopwatch, count_launches
+
 
 CPU = torch.device("cpu")
 
@@ -22,3 +29,35 @@ def test_operators_of_forward_and_backward_pass_count_and_views_do_not() -> None
 
 def test_the_peak_is_a_rate_that_any_machine_reaches_and_none_exceeds() -> None:
     assert 1e8 < peak_flops(CPU, "fp32") < 1e15
+
+
+def test_it_takes_the_steps_it_was_asked_for_each_time_from_the_start_of_an_epoch(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    gang = make_gang(make_member("ce"), make_member("kd"))
+    watch = Stopwatch(gang)
+    for steps in (1, 2, 2):
+        assert watch.take(steps) > 0
+        assert [(member.epoch, member.step) for member in gang.members] == [(0, steps)] * 2
+    assert watch.num_images == 2 * gang.data.train.batch_size
+
+
+def test_a_step_on_its_own_does_nothing_for_the_loop(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    """The loop's end copies every weight and momentum for a state to go on from."""
+    gang = make_gang(make_member("ce"))
+    watch = Stopwatch(gang)
+    watch.take(2)
+    of_the_loop = count_launches(lambda: watch.take(1), gang.compute.device)
+    of_a_step = count_launches(watch.ready().take, gang.compute.device)
+    assert gang.members[0].step == 1
+    assert of_a_step + len(gang.members[0].optimizers[0].optimizer.state) < of_the_loop
+
+
+def test_it_refuses_to_run_into_the_evaluation(
+    make_gang: Callable[..., Gang], make_member: Callable[..., Member]
+) -> None:
+    gang = make_gang(make_member("ce"))
+    with pytest.raises(ValueError, match="do not fit"):
+        Stopwatch(gang).take(gang.data.train.num_steps)
