@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,7 +14,6 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.utils.deterministic
 
-from kdctl.engine.allocator import keep_freed_memory
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
 
@@ -129,3 +130,27 @@ def require_graphs(graphs: Graphs, device: torch.device) -> None:
 def describe(device: torch.device) -> str:
     """Return the name of the device for people: the GPU's, or 'cpu'."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
+"""Names of settings in glibc's malloc.h."""
+
+_LARGEST = 2**31 - 1
+_LARGEST_BEFORE = 2**25
+"""What mallopt takes for the second in a glibc older than 2.35."""
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep what it frees, for its next step.
+
+    As a rule glibc returns large blocks to the system at once, and a step takes them anew page by page: some
+    ten thousand page faults, up to a tenth of the time (docs/log.md). Does nothing where there is no glibc.
+    """
+    if sys.platform != "linux":
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        if not set_option(_MMAP_THRESHOLD, _LARGEST):
+            set_option(_MMAP_THRESHOLD, _LARGEST_BEFORE)
+        set_option(_TRIM_THRESHOLD, _LARGEST)

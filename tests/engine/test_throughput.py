@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from __future__ import annotations
-
-import torch
-from kdctl.engine.throughput import count_launches, peak_flops
 from collections.abc import Callable
+
 import pytest
+import torch
+
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.throughput import Stopwatch, count_launches
-
+from kdctl.engine.throughput import Stopwatch, count_launches, peak_flops
 
 CPU = torch.device("cpu")
 
