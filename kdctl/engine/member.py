@@ -13,11 +13,10 @@ from torch import Tensor
 
 from kdctl.engine.batch_counters import BatchCounters
 from kdctl.engine.device import Compute
-from kdctl.engine.epoch_selection import winning_rules
+from kdctl.engine.epochs import EpochSums, winning_rules
 from kdctl.engine.optim import GroupOptimizer, set_learning_rate
 from kdctl.engine.phases import Span, divide, span_at
 from kdctl.engine.seeds import derive
-from kdctl.engine.sums import EpochSums
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
 from kdctl.protocols.step import Batch, Losses, Step, Update

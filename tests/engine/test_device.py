@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from __future__ import annotations
-
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
 import pytest
 import torch
+
 from kdctl.engine.device import Compute, choose_device, describe, has_fast_bf16, prepare
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
-import subprocess
-import sys
-
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""What an epoch adds up to, kept on the device and read once, at its end."""
+"""What an epoch adds up to, and whether it counts: the last, or the first that is best on a split."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdctl.protocols.step import WHOLE_STEP, Batch, Losses, Update
+from kdctl.records import EpochResult, Selected, Selection
 
 
 class EpochSums:
@@ -81,3 +82,19 @@ class EpochSums:
         self._metrics = {name: value.to(self._device) for name, value in metrics.items()}
         self._hits, self.images = state["hits"].to(self._device), int(state["images"])
         self._predicts = bool(state.get("predicts", True))  # before 0.2 every method told its predictions
+
+
+def winning_rules(result: EpochResult, selected: Mapping[str, Selected]) -> tuple[Selection, ...]:
+    """Return the rules that pick this epoch over those they `selected` before.
+
+    An epoch that only equals the best so far does not replace it.
+    """
+    rules = [Selection.LAST]
+    best_test = selected.get(Selection.BEST_TEST)
+    if best_test is None or result.test.top1 > best_test.test.top1:
+        rules.append(Selection.BEST_TEST)
+    if result.val is not None:
+        best = selected.get(Selection.BEST_VAL)
+        if best is None or best.val is None or result.val.top1 > best.val.top1:
+            rules.append(Selection.BEST_VAL)
+    return tuple(rules)
