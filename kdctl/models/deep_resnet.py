@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from kdctl.layers.branches import Residual
+from kdctl.layers.branches import Residual, basic_block, projection_shortcut
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
 from kdctl.layers.public_names import Names, rectified_resnet
-from kdctl.layers.residual_blocks import basic_block, projection_shortcut
 from kdctl.protocols.backbone import Backbone, models
 
 _STEM = 64

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdctl.layers.branches import basic_block
 from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import conv3x3, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
 from kdctl.layers.public_names import Names, rectified_resnet
-from kdctl.layers.residual_blocks import basic_block
 from kdctl.protocols.backbone import Backbone, models
 
 _NARROWEST = 16

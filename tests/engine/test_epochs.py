@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from __future__ import annotations
-
 import pytest
 import torch
-from kdctl.engine.epochs import EpochSums
+
+from kdctl.engine.epochs import EpochSums, winning_rules
 from kdctl.protocols.distiller import Losses
 from kdctl.protocols.step import Batch
-from kdctl.engine.epochs import winning_rules
 from kdctl.records import EpochResult, Selected, Selection, SplitMetrics
-
 
 CPU = torch.device("cpu")
 
