@@ -22,8 +22,7 @@ from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
-from kdctl.execution.slurm import Slurm, require_slurm
-from kdctl.execution.slurm_job import EVENTS, JOB, ORDER
+from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
