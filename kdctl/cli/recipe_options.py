@@ -83,7 +83,7 @@ def open_recipe(
         UsageError: the words contradict each other, or name no student.
         RecipeError: everything that is wrong with recipe and values.
     """
-    from kdctl.assembly.recipes import recipe_from_layers
+    from kdctl.assembly.catalog import recipe_from_layers
     from kdctl.recipe.layers import Layer
     from kdctl.recipe.load import preset_layers, read_layers
 

@@ -17,8 +17,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdctl.assembly.catalog import open_recipe
     from kdctl.assembly.readiness import require_ready
-    from kdctl.assembly.recipes import open_recipe
     from kdctl.assembly.workspace import open_for_planning, open_workspace
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
@@ -94,7 +94,7 @@ _MODULES = {
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "open_for_planning": "kdctl.assembly.workspace",
-    "open_recipe": "kdctl.assembly.recipes",
+    "open_recipe": "kdctl.assembly.catalog",
     "open_workspace": "kdctl.assembly.workspace",
     "plan_collection": "kdctl.workflows.housekeeping",
     "plan_confirmation": "kdctl.workflows.confirming",

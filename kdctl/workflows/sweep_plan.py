@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.catalog import open_recipe
 from kdctl.assembly.planning import Planner
-from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.workspace import DATABASE, Workspace
 from kdctl.errors import UsageError
 from kdctl.execution.scheduler import teacher_plans

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdctl.assembly.catalog import open_recipe
 from kdctl.assembly.failure import RunsFailedError, mistakes_of
 from kdctl.assembly.planning import NO_POINT, Planner
 from kdctl.assembly.progress import Progress
-from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.structure import Structure
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError

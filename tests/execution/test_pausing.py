@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.catalog import open_recipe
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.progress import Silent
-from kdctl.assembly.recipes import open_recipe
 from kdctl.assembly.workspace import Workspace
 from kdctl.execution.executor import ExecutorConfig, InProcessConfig
 from kdctl.execution.local_executor import LocalConfig
