@@ -38,7 +38,7 @@ from kdctl.records import (
     Selected,
     SplitMetrics,
 )
-from kdctl.store.json_text import to_json
+from kdctl.store.json_files import to_json
 from kdctl.store.leases import LeaseConfig, Owner
 from kdctl.sweep.study import open_study
 

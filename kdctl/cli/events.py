@@ -30,7 +30,7 @@ from kdctl.errors import UsageError
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
 from kdctl.serialization import to_tree
 from kdctl.store.clock import utc_now
-from kdctl.store.json_text import to_json
+from kdctl.store.json_files import to_json
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan

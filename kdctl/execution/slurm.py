@@ -20,7 +20,7 @@ from kdctl.errors import KdctlError
 from kdctl.execution.messages import Event, EventKind, JobOrder
 from kdctl.execution.worker import SAVED, Notes, Voice, Wishes, Worker
 from kdctl.machine_errors import MachineError
-from kdctl.store.json_text import from_json
+from kdctl.store.json_files import from_json
 
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""

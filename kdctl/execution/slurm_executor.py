@@ -28,7 +28,7 @@ from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
 from kdctl.store.leases import LeaseConfig, Owner
 
 HOST = "slurm"

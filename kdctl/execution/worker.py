@@ -32,7 +32,7 @@ from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
 from kdctl.store.leases import Owner
 
 SAVED = 143

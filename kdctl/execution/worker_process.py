@@ -19,7 +19,7 @@ from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker import SAVED
 from kdctl.execution.worker_state import WorkerState
 from kdctl.recipe.plan import RunPlan
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
 
 
 class WorkerProcess(WorkerState):

@@ -39,8 +39,7 @@ from kdctl.records import (
 )
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
-from kdctl.store.json_lines import JsonLines
-from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
+from kdctl.store.json_files import LARGEST_FILE, JsonLines, from_json, to_json
 from kdctl.store.leases import Lease, Owner
 
 Record = TypeVar("Record")

@@ -8,7 +8,7 @@ from kdctl.errors import Mistake
 from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection
 from kdctl.serialization import to_tree
 from kdctl.store.folder import RunFolder
-from kdctl.store.json_text import to_json
+from kdctl.store.json_files import to_json
 
 _HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
 

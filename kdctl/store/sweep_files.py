@@ -16,7 +16,7 @@ from kdctl.files import read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_text import LARGEST_FILE, from_json, to_json
+from kdctl.store.json_files import LARGEST_FILE, from_json, to_json
 from kdctl.store.run_table import states
 from kdctl.store.store import Store
 

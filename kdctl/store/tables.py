@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator
 
 from kdctl.records import Environment, EpochResult, Evaluation, RunResult, RunState
 from kdctl.store.faults import DamagedRowError
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
 
 
 class JsonRecord(TypeDecorator[Any]):

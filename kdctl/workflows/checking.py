@@ -19,7 +19,7 @@ from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.integrity import changed_epochs, contradictions
-from kdctl.store.json_text import to_json
+from kdctl.store.json_files import to_json
 from kdctl.store.removal import held_runs
 from kdctl.store.sweep_files import read_sweep, sweep_files
 

@@ -19,7 +19,7 @@ from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState
 from kdctl.serialization import to_tree
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
 
 RecipeWriter = Callable[..., Path]
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import subprocess
@@ -10,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
 import pytest
+
 from kdctl.errors import KdctlError
-from kdctl.store.database import connect, reading, writing
+from kdctl.store.database import connect, filesystem_of, is_network, reading, writing
 from kdctl.store.migrations import STEPS
-from kdctl.store.database import filesystem_of, is_network
 
 
 def _ask(path: Path, statement: str) -> list[Any]:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
-
 import pytest
-
 from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult
-from kdctl.store.json_text import from_json, to_json
+from kdctl.store.json_files import from_json, to_json
+from pathlib import Path
+from kdctl.errors import KdctlError
+from kdctl.records import EpochResult
+from kdctl.store.json_files import JsonLines
 
 
 @pytest.fixture
@@ -67,3 +71,56 @@ def test_what_is_no_such_record_is_refused(text: str, complaint: str) -> None:
 
 def test_a_letter_outside_the_basic_plane_is_no_half_letter() -> None:
     assert from_json(dict[str, str], r'{"face":"\ud83d\ude00"}') == {"face": "\U0001f600"}
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> JsonLines[EpochResult]:
+    return JsonLines(tmp_path / "run" / "epochs.jsonl", EpochResult)
+
+
+def test_a_missing_file_holds_nothing(lines: JsonLines[EpochResult]) -> None:
+    assert lines.read() == []
+
+
+def test_records_come_back_in_their_order(
+    lines: JsonLines[EpochResult], make_epoch: Callable[..., EpochResult]
+) -> None:
+    for number in (1, 2, 3):
+        lines.append(make_epoch(number))
+
+    assert lines.read() == [make_epoch(1), make_epoch(2), make_epoch(3)]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_torn_last_line_is_passed_over_and_then_written_again(
+    lines: JsonLines[EpochResult], make_epoch: Callable[..., EpochResult], kept: int
+) -> None:
+    lines.append(make_epoch(1))
+    whole = lines.path.read_bytes()
+    lines.path.write_bytes(whole + whole[:kept])
+
+    assert lines.read() == [make_epoch(1)]
+    lines.append(make_epoch(2))
+    assert lines.read() == [make_epoch(1), make_epoch(2)]
+
+
+def test_a_file_that_is_one_torn_line_holds_nothing(
+    lines: JsonLines[EpochResult], make_epoch: Callable[..., EpochResult]
+) -> None:
+    lines.path.parent.mkdir()
+    lines.path.write_bytes(b'{"epoch":')
+
+    assert lines.read() == []
+    lines.append(make_epoch(1))
+    assert lines.read() == [make_epoch(1)]
+
+
+def test_a_damaged_line_is_named(
+    lines: JsonLines[EpochResult], make_epoch: Callable[..., EpochResult]
+) -> None:
+    lines.append(make_epoch(1))
+    with lines.path.open("ab") as file:
+        file.write(b"nonsense\n")
+
+    with pytest.raises(KdctlError, match=r"epochs\.jsonl is damaged: line 2"):
+        lines.read()
