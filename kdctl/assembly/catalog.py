@@ -1,4 +1,4 @@
-"""All registries by kind: what a recipe may name."""
+"""All registries by kind, which is what a recipe may name, and recipes opened with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of SLURM that kdctl needs."""
+"""The commands and jobs of SLURM that kdctl needs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ from kdctl.store.json_files import from_json
 
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a command of SLURM may take to answer."""
+
+ORDER = "order.json"
+EVENTS = "events.jsonl"
+JOB = "job"
+"""Files of an order's folder; the last holds the number that SLURM gave the job."""
 
 
 class Slurm:
@@ -94,15 +102,6 @@ def require_slurm() -> None:
             "jobs are submitted by the package submitit, which is not installed.",
             "pip install 'kdctl[slurm]'",
         )
-
-
-PATIENCE_SECONDS = 60.0
-"""How long a command of SLURM may take to answer."""
-
-ORDER = "order.json"
-EVENTS = "events.jsonl"
-JOB = "job"
-"""Files of an order's folder; the last holds the number that SLURM gave the job."""
 
 
 def work(folder: str) -> None:

@@ -34,6 +34,18 @@ _SQLITE_MARK = b"SQLite format 3\x00"
 _WRITES = "kdctl_writes"
 """Execution option: the transaction takes the write lock at once."""
 
+MOUNTS = Path("/proc/mounts")
+"""Linux lists its mounted file systems here; other systems have no such file."""
+
+NETWORK_FILESYSTEMS = frozenset(
+    {
+        "9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+        "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs",
+        "fuse.beegfs", "fuse.ceph", "fuse.cephfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs",
+        "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+    }
+)  # fmt: skip
+
 _log = logging.getLogger(__name__)
 
 
@@ -232,19 +244,6 @@ def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
 
 def _journal(connection: sqlite3.Connection) -> str:
     return connection.execute("PRAGMA journal_mode").fetchone()[0]
-
-
-MOUNTS = Path("/proc/mounts")
-"""Linux lists its mounted file systems here; other systems have no such file."""
-
-NETWORK_FILESYSTEMS = frozenset(
-    {
-        "9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
-        "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs",
-        "fuse.beegfs", "fuse.ceph", "fuse.cephfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs",
-        "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
-    }
-)  # fmt: skip
 
 
 def filesystem_of(path: Path, mounts: Path = MOUNTS) -> str:

@@ -186,10 +186,7 @@ def _model_facts(entry: Entry[Any]) -> ModelFacts:
 
 
 def _recipe(path: Path, name: str) -> RecipeDescription:
-    from kdctl.assembly.catalog import (
-        full_catalog,
-        open_recipe,
-    )
+    from kdctl.assembly.catalog import full_catalog, open_recipe  # noqa: PLC0415 - imports every room
 
     recipe = open_recipe(path)
     points = recipe.search.probes()[:1] if recipe.search else recipe.points

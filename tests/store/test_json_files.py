@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from typing import Any
-import pytest
-from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult
-from kdctl.store.json_files import from_json, to_json
 from pathlib import Path
+from typing import Any
+
+import pytest
+
 from kdctl.errors import KdctlError
-from kdctl.records import EpochResult
-from kdctl.store.json_files import JsonLines
+from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult
+from kdctl.store.json_files import JsonLines, from_json, to_json
 
 
 @pytest.fixture
