@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdctl.plugins import load_installed_plugins, load_plugin_file
+from kdctl.protocols.augmentation import augmentations
 from kdctl.protocols.backbone import models
 from kdctl.protocols.dataset import datasets
 from kdctl.protocols.distiller import methods
@@ -20,7 +21,7 @@ from kdctl.recipe.sections import Catalog
 def full_catalog() -> Catalog:
     """Return every registry, plug-ins of installed packages included."""
     load_installed_plugins()
-    registries = (methods, models, projectors, datasets, optimizers, schedules)
+    registries = (methods, models, projectors, datasets, augmentations, optimizers, schedules)
     return {registry.kind: registry for registry in registries}
 
 

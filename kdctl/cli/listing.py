@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kdctl.registry import Registry
 
 listing = typer.Typer(
-    help="List models, methods, projectors, datasets, recipes, runs or sweeps.", no_args_is_help=True
+    help="List models, methods, projectors, datasets, augmentations, recipes, runs or sweeps.",
+    no_args_is_help=True,
 )
 listing.command("runs")(list_runs)
 
@@ -74,6 +75,17 @@ def list_datasets(plugin: options.Plugins = None, form: options.OutputFormat = o
 
     load_plugins(plugin)
     _show_plugins(datasets, form)
+
+
+@listing.command("augmentations")
+def list_augmentations(
+    plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT
+) -> None:
+    """List augmentations of training images; kdctl show AUGMENTATION explains one."""
+    from kdctl.protocols.augmentation import augmentations
+
+    load_plugins(plugin)
+    _show_plugins(augmentations, form)
 
 
 @listing.command("recipes")

@@ -34,7 +34,8 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A method, model, projector, data set, optimizer or schedule; or a recipe."
+            metavar="NAME",
+            help="A method, model, projector, data set, augmentation, optimizer or schedule; or a recipe.",
         ),
     ],
     plugin: options.Plugins = None,

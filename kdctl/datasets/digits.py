@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from kdctl.protocols.dataset import (
     datasets,
 )
 from kdctl.readers.pixels import channel_statistics, resized
+from kdctl.recipe.component import Spec, component
 
 TEST_PER_CLASS = 50
 """Test images of each digit; the other 124 to 133 are for training."""
@@ -47,8 +48,8 @@ class Digits(Dataset):
 
         size: Annotated[int, Ge(8)] = 16
         """Height and width in pixels: the 8x8 scans are scaled up, bilinear."""
-        augmentation: Literal["crop-flip", "crop", "none"] = "crop"
-        """Of training images: random crop after zero padding, and horizontal flip."""
+        augmentation: Spec = component("augmentation", "crop", was_a_name=True)
+        """Of training images: `kdctl list augmentations` shows which there are."""
         padding: Annotated[int, Ge(0)] = 2
         """Zero pixels on each side before a random crop."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdctl.engine.seeds import generator
 from kdctl.errors import KdctlError
+from kdctl.protocols.augmentation import build_augmentation
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.protocols.distiller import Batch
 
@@ -87,9 +88,10 @@ class TrainingSet:
                 f"the training set has {len(split)} image(s), and batch norm needs 2 at a time.",
                 "raise data.samples_per_class, or lower data.val_fraction.",
             )
-        crops = options.augmentation != "none"
-        self._padding = options.padding if crops else 0
-        self._flips = options.augmentation == "crop-flip"
+        views = build_augmentation(options).views
+        if views is None:
+            raise ValueError("images on the device are augmented by shifts and mirroring only")
+        self._padding, self._flips = views.padding, views.flips
         self._normalise = normalise
         self._device = device
         self._labels = torch.from_numpy(split.labels).to(device)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Lt
 
+from kdctl.recipe.component import Spec, component
 from kdctl.registry import Registry
 
 Images = npt.NDArray[np.uint8]
@@ -80,10 +81,10 @@ class DatasetOptions:
     """Share of the training set that is held out for validation, stratified by class."""
     split_seed: Annotated[int, Ge(0)] = 0
     """Which images are held out; apart from the run's seed, so that replicates share the split."""
-    augmentation: Literal["crop-flip", "crop", "none"] = "crop-flip"
-    """Of training images: random crop after zero padding, and horizontal flip."""
+    augmentation: Spec = component("augmentation", "crop-flip", was_a_name=True)
+    """Of training images: `kdctl list augmentations` shows which there are."""
     padding: Annotated[int, Ge(0)] = 4
-    """Zero pixels on each side before a random crop."""
+    """Zero pixels on each side before a random crop of the augmentations `crop` and `crop-flip`."""
     batch_size: Annotated[int, Gt(1)] = 64
     """Training images per step; the last, shorter batch of an epoch is kept."""
 

@@ -16,6 +16,7 @@ COMPONENT_DEFAULT = "kdctl:default"
 RANGE = "kdctl:range"
 LOCATION = "kdctl:location"
 HISTORY = "kdctl:history"
+WAS_A_NAME = "kdctl:was_a_name"
 
 PLUGIN_SHA256 = "plugin_sha256"
 """Key of a spec's table beside its options: which version of a plug-in file is meant."""
@@ -53,7 +54,7 @@ class Spec:
     """A plug-in chosen by name, with its options."""
 
     kind: str
-    """Which registry: 'method', 'projector', 'model', 'dataset', 'optimizer', 'schedule'."""
+    """Which registry: 'method', 'projector', 'model', 'dataset', 'augmentation', ..."""
     name: str
     """Canonical name."""
     options: Any
@@ -65,10 +66,10 @@ class Spec:
 
     def tree(self) -> dict[str, Any]:
         """Return name and options as one table, as a recipe would write it."""
-        values = {item.name: getattr(self.options, item.name) for item in dataclasses.fields(self.options)}
+        values = {item: getattr(self.options, item.name) for item in dataclasses.fields(self.options)}
         options = {
-            name: value.tree() if isinstance(value, Spec) else to_tree(value)
-            for name, value in values.items()
+            item.name: _table_or_name(item, value.tree()) if isinstance(value, Spec) else to_tree(value)
+            for item, value in values.items()
         }
         return {NAME: self.name, **options, **self._version()}
 
@@ -101,10 +102,19 @@ def option(default: Any = MISSING, **history: Unpack[History]) -> Any:
     return field(default=default, metadata=_metadata(default, history))
 
 
-def component(kind: str, default: str, **history: Unpack[History]) -> Any:
-    """Declare a `Config` field that holds another plug-in's `Spec`, `default` when a recipe is silent."""
-    metadata = {COMPONENT: kind, COMPONENT_DEFAULT: default}
-    return field(default=None, metadata=metadata | _metadata(default, history))
+def component(kind: str, default: str, *, was_a_name: bool = False, **history: Unpack[History]) -> Any:
+    """Declare a `Config` field that holds another plug-in's `Spec`, `default` when a recipe is silent.
+
+    Args:
+        kind: of plug-in.
+        default: the name of one.
+        was_a_name: the option was one of a few words before it picked plug-ins. In plans and run keys a
+            plug-in without options is then still its name alone, not a table. Options that are made without
+            a recipe hold the name, too.
+        **history: as `option` takes it.
+    """
+    metadata = {COMPONENT: kind, COMPONENT_DEFAULT: default, WAS_A_NAME: was_a_name}
+    return field(default=default if was_a_name else None, metadata=metadata | _metadata(default, history))
 
 
 def tunable(default: Any, low: float, high: float, *, log: bool = False, **history: Unpack[History]) -> Any:
@@ -131,8 +141,13 @@ def content_of(options: Any) -> dict[str, Any]:
         if LOCATION in item.metadata or (past.since and _is(value, past.before)):
             continue
         name = past.formerly or item.name
-        content[name] = value.content() if isinstance(value, Spec) else to_tree(value)
+        content[name] = _table_or_name(item, value.content()) if isinstance(value, Spec) else to_tree(value)
     return content
+
+
+def _table_or_name(item: dataclasses.Field[Any], table: dict[str, Any]) -> Any:
+    """Return a component's table; its name alone where it holds nothing else, if the option was a name."""
+    return table[NAME] if item.metadata.get(WAS_A_NAME) and table.keys() == {NAME} else table
 
 
 def past_of(item: dataclasses.Field[Any]) -> Past:

@@ -67,7 +67,7 @@ def _option(field: dataclasses.Field[Any], hint: Any, meaning: str) -> OptionHel
     return OptionHelp(
         name=field.name,
         meaning=meaning,
-        values=f"a {kind}" if kind else " or ".join(dict.fromkeys(_words(hint))),
+        values=f"{_article(kind)} {kind}" if kind else " or ".join(dict.fromkeys(_words(hint))),
         default=None if default is dataclasses.MISSING else default,
         tuned=field.metadata.get(RANGE),
         component=kind,
@@ -94,6 +94,10 @@ def _words(hint: Any) -> Iterator[str]:
         yield f"list of {' and '.join(dict.fromkeys(inner))}"
     else:
         yield _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
 
 
 def _several(words: str) -> str:

@@ -233,7 +233,8 @@ def _names_like(name: str, catalog: Catalog) -> str:
     names = [known for registry in catalog.values() for known in registry.names()]
     names += [recipe.name for recipe in shipped_recipes()]
     near = suggestion(name, names, "Names").partition("Names: ")[0]
-    return f"{near}kdctl list methods, models, projectors, datasets or recipes shows what there is."
+    kinds = "methods, models, projectors, datasets, augmentations or recipes"
+    return f"{near}kdctl list {kinds} shows what there is."
 
 
 def described_recipes() -> Iterator[tuple[str, str]]:

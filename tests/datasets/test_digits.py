@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from kdctl.datasets.digits import TEST_PER_CLASS, Digits
+from kdctl.protocols.augmentation import Views, build_augmentation
 from kdctl.protocols.dataset import ImageData, datasets
 
 CONFIG = datasets.get("digits").config
@@ -58,7 +59,7 @@ def test_normalised_training_pixels_have_mean_zero_and_deviation_one(digits: Ima
 
 
 def test_digits_are_not_mirrored_unless_a_recipe_says_so() -> None:
-    assert CONFIG().augmentation == "crop"
+    assert build_augmentation(CONFIG()).views == Views(padding=2, flips=False)
     assert CONFIG().padding == 2
 
 

@@ -15,7 +15,7 @@ from kdctl.protocols.projector import projectors
 from kdctl.registry import folded
 
 FILES = sorted(Path(next(iter(kdctl.engine.__path__))).glob("*.py"))
-PLUGIN_ROOMS = ("kdctl.methods", "kdctl.projectors", "kdctl.models", "kdctl.datasets")
+PLUGIN_ROOMS = ("kdctl.methods", "kdctl.projectors", "kdctl.models", "kdctl.datasets", "kdctl.augmentations")
 
 
 def known_names() -> set[str]:

@@ -29,7 +29,7 @@ def test_all_mistakes_of_all_sections_are_told_at_once(bench) -> None:
     )
     wanted = [
         ("[data] has no option 'batch_sise' for 'cifar100'.", "did you mean 'batch_size'?"),
-        ("[data] augmentation = \"flipp\": should be 'crop-flip', 'crop' or 'none'.", "data.augmentation"),
+        ("[data.augmentation] there is no augmentation 'flipp'.", "Augmentations: crop, crop-flip, none"),
         ("[student] there is no model 'resnet9'.", "did you mean 'resnet"),
         ("[method] has no option 'temprature' for 'simkd'.", "Options: "),
         ("[method.projector] there is no projector 'botleneck'.", "did you mean 'bottleneck'?"),
@@ -85,7 +85,7 @@ def test_a_silent_recipe_is_asked_for_data_and_student(bench) -> None:
         ("schedule.milestones = [150, inf]", "milestones = inf: should be a finite number"),
         (
             "data = { name = 'cifar100', augmentation = 3 }",
-            "augmentation = 3: should be 'crop-flip', 'crop' or 'none'",
+            "data.augmentation = 3 is not a table or a name.",
         ),
         ("method.projector.reduction = 0", "[method.projector] reduction = 0: should be greater than or"),
         ("method.projector = 3", "method.projector = 3 is not a table or a name."),
