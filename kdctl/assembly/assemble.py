@@ -21,8 +21,9 @@ from kdctl.engine.optim import build_optimizers
 from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
 from kdctl.errors import KdctlError
+from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Backbone, Shape, models
-from kdctl.protocols.distiller import Distiller, Setup, methods
+from kdctl.protocols.distiller import AVERAGE, Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
@@ -76,6 +77,9 @@ def build_distiller(
     """
     rng = torch.Generator(device)
     distiller = join(plan, student, teachers, num_samples=num_samples, rng=rng, projector=make_projector)
+    require_average(distiller, plan.engine.average_decay)
+    if plan.engine.average_decay:
+        distiller.average = MovingAverage(distiller.inference_model(), plan.engine.average_decay)
     return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -113,6 +117,24 @@ def join(
     return distiller
 
 
+def require_average(distiller: Distiller, decay: float) -> None:
+    """Refuse a moving average of the shipped model where there is none to be had; a decay of 0 asks for none.
+
+    Raises:
+        KdctlError: the method has several phases, or a model of that name.
+    """
+    if decay and len(distiller.phases()) > 1:
+        raise KdctlError(
+            "engine.average_decay: a method with several phases begins anew with each, an average does not.",
+            "leave engine.average_decay out, or choose a method of one phase.",
+        )
+    if decay and AVERAGE in {model.name for model in distiller.models()}:
+        raise KdctlError(
+            f"engine.average_decay: the method has a model called '{AVERAGE}' of its own.",
+            "leave engine.average_decay out.",
+        )
+
+
 def freeze_teachers(plan: RunPlan, teachers: Sequence[Backbone], data: TrainingData) -> list[Backbone]:
     """Return the teachers as the engine runs them; methods and what is shipped keep the originals.
 
@@ -134,7 +156,9 @@ def build_member(plan: RunPlan, distiller: Distiller, context: RunContext) -> Me
         key=plan.key,
         seed=plan.seed,
         distiller=distiller,
-        make_optimizers=functools.partial(build_optimizers, plan.optimizer),
+        make_optimizers=functools.partial(
+            build_optimizers, plan.optimizer, undecayed=distiller.student.undecayed_parameters()
+        ),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
         folder=context.folder(plan.key).path,
@@ -147,7 +171,7 @@ def build_member(plan: RunPlan, distiller: Distiller, context: RunContext) -> Me
 def model_facts(distiller: Distiller, teachers: Sequence[Backbone]) -> ModelFacts:
     """Count what is trained and what is shipped."""
     student = count_parameters(distiller.student)
-    others = {model.name: count_parameters(model.module) for model in distiller.models()}
+    others = {model.name: count_parameters(model.module) for model in distiller.all_models()}
     return ModelFacts(
         student_parameters=student,
         shipped_parameters=count_parameters(distiller.inference_model()),
@@ -165,7 +189,7 @@ def count_parameters(module: nn.Module) -> int:
 
 def _count_added(distiller: Distiller) -> int:
     """Return the parameters that are neither the student's nor those of another model of the run."""
-    models = (distiller.student, *(model.module for model in distiller.models()))
+    models = (distiller.student, *(model.module for model in distiller.all_models()))
     known = {id(parameter) for model in models for parameter in model.parameters()}
     return sum(parameter.numel() for parameter in distiller.parameters() if id(parameter) not in known)
 

@@ -11,7 +11,9 @@ import torch
 from kdctl.assembly.teachers import require_teachers
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
+from kdctl.engine.optim import lamb_class
 from kdctl.errors import KdctlError, UsageError
+from kdctl.recipe.optimization import Lamb
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
 
@@ -23,13 +25,15 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
 
     Raises:
         KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
-            in a precision that is; the model of a finished teacher is gone, or is none for these data; data
-            are missing or corrupt, or smaller than asked for.
+            in a precision that is; a library is missing; the model of a finished teacher is gone, or is none
+            for these data; data are missing or corrupt, or smaller than asked for.
     """
     wanted = list(plans)
     device = choose_device(workspace.device)
     require_graphs(workspace.graphs, device)
     _require_precision(wanted, device)
+    if any(isinstance(plan.optimizer.options, Lamb) for plan in wanted):
+        lamb_class()
     _require_files_of_teachers(wanted, workspace)
     workspace.library.require(plan.data for plan in wanted)
     require_teachers(wanted, workspace)

@@ -9,10 +9,17 @@ import torch
 from torch import nn
 
 from kdctl.assembly.architecture import Architecture, build_architecture
-from kdctl.assembly.assemble import count_parameters, join, make_projector, model_facts
+from kdctl.assembly.assemble import (
+    count_parameters,
+    join,
+    make_projector,
+    model_facts,
+    require_average,
+)
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.failure import brief, place_of
 from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Shape
@@ -95,7 +102,7 @@ class Structures:
             KdctlError: models, projector, method and length of the run do not fit together.
         """
         names = [plan.student.name, *(teacher.tree() for teacher in plan.teachers)]
-        known = canonical_json([names, plan.method.tree(), list(counts), plan.epochs])
+        known = canonical_json([names, plan.method.tree(), list(counts), plan.epochs, _engine(plan)])
         if known not in self._known:
             try:
                 self._known[known] = self._build(plan, counts)
@@ -147,6 +154,8 @@ class Structures:
             rng=torch.Generator("cpu"),
             projector=projector,
         )
+        require_parts(distiller, plan.engine.batch_parts, plan.data.options.batch_size)
+        require_average(distiller, plan.engine.average_decay)
         return describe(distiller, teachers, plan.epochs)
 
     def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
@@ -156,6 +165,11 @@ class Structures:
         return self._backbones[architecture, sizes]
 
 
+def _engine(plan: RunPlan) -> list[object]:
+    """Return what of the arithmetic may not fit a method."""
+    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size]
+
+
 def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:
     """Return what a distiller reads, adds and trains in each of its phases.
 
@@ -163,7 +177,7 @@ def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) ->
         KdctlError: there are fewer epochs than phases.
     """
     spans = divide(distiller.phases(), epochs)
-    known = {distiller.student, *(model.module for model in distiller.models())}
+    known = {distiller.student, *(model.module for model in distiller.all_models())}
     added = {
         name: count
         for name, module in distiller.named_children()

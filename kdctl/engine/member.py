@@ -17,6 +17,7 @@ from kdctl.engine.epochs import EpochSums, winning_rules
 from kdctl.engine.optim import GroupOptimizer, set_learning_rate
 from kdctl.engine.phases import Span, divide, span_at
 from kdctl.engine.seeds import derive
+from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
 from kdctl.protocols.step import Batch, Losses, Step, Update
@@ -123,7 +124,14 @@ class Member:
     @property
     def classifiers(self) -> tuple[NamedModel, ...]:
         """The other models of the run that are evaluated."""
-        return tuple(model for model in self.distiller.models() if model.is_classifier)
+        return tuple(model for model in self.distiller.all_models() if model.is_classifier)
+
+    @property
+    def unrecordable(self) -> str:
+        """Why its steps do work on the host that no record repeats; empty if they do not."""
+        if all(part.recordable for part in self.optimizers):
+            return ""
+        return "the optimizer counts its steps on the host"
 
     def maybe_prepare_epoch(self) -> None:
         """Let the method prepare the running epoch, unless it did so before the run was resumed."""
@@ -166,9 +174,10 @@ class Member:
             group_rates=tuple(part.learning_rate * factor for part in self.optimizers),
         )
 
-    def reseed(self) -> None:
-        """Set the method's random numbers for the next step."""
-        self.distiller.setup.rng.manual_seed(derive(self.seed, "method", self.epoch, self.step))
+    def reseed(self, part: int | None = None) -> None:
+        """Set the method's random numbers for the next step, or for one part of its batch."""
+        names = ("method", self.epoch, self.step) + (() if part is None else (part,))
+        self.distiller.setup.rng.manual_seed(derive(self.seed, *names))
 
     def learn(self, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers) -> None:
         """Do the work of one step on the device; the same work each time, so that it can be recorded."""
@@ -178,6 +187,12 @@ class Member:
                 self._backward(update, losses)
                 self.distiller.after_update(step)
                 self.sums.add(losses, step.batch, update, repeat=repeat)
+        self.maybe_update_average()
+
+    def maybe_update_average(self) -> None:
+        """Let the moving average of the shipped model follow it, where one is kept."""
+        if isinstance(self.distiller.average, MovingAverage):
+            self.distiller.average.update(self.distiller.inference_model())
 
     def forward(
         self, update: Update, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers
@@ -215,7 +230,7 @@ class Member:
         inputs = None if update.groups is None else [p for part in optimizers for p in part.parameters()]
         torch.autograd.backward(losses.total(), inputs=inputs)
         for part in optimizers:
-            part.optimizer.step()
+            part.step()
 
     def advance(self, num_images: int) -> None:
         """Count a step over `num_images` as complete."""

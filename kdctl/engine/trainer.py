@@ -20,11 +20,13 @@ from kdctl.engine.evaluate import predict, split_metrics
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.member import Member
+from kdctl.engine.parted_steps import PartedSteps
 from kdctl.engine.recorded_inputs import CannotRecordError
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.streams import CudaStreams
 from kdctl.engine.writer import BackgroundWriter
+from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, EpochResult, ModelMetrics, Selection, checkpoint_name
 
 
@@ -44,9 +46,18 @@ def choose_steps(gang: Gang) -> Steps:
     """Return the fastest way that a gang can take its steps on its device.
 
     Raises:
-        UsageError: CUDA graphs are required on a device that has none.
+        UsageError: CUDA graphs are required on a device that has none, or for steps that work on the host.
     """
     device = gang.compute.device
+    reason = next((member.unrecordable for member in gang.members if member.unrecordable), "")
+    if gang.compute.options.batch_parts > 1:
+        reason = "its batch is taken in parts"
+    if reason and gang.graphs == "on":
+        raise UsageError(f"--graphs on: a step cannot be recorded, for {reason}.", "use --graphs auto.")
+    if gang.compute.options.batch_parts > 1:
+        return PartedSteps(gang)
+    if reason:
+        return EagerSteps(gang, reason if device.type == "cuda" else "")
     if device.type == "cuda" and gang.graphs != "off":
         return GraphedSteps(gang, CudaStreams(device), required=gang.graphs == "on")
     require_graphs(gang.graphs, device)
@@ -182,7 +193,7 @@ class _Training:
         rules = member.close_epoch(result)
         is_last = member.epoch == self.gang.num_epochs
         kept = [rule for rule in rules if is_last or rule is not Selection.LAST]
-        others = {model.name: model.module for model in member.distiller.models()}
+        others = {model.name: model.module for model in member.distiller.all_models()}
         for name, model in {**models, **others}.items() if kept else ():
             content = model_content(model, member.plan)
             for rule in kept:

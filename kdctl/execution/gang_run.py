@@ -255,7 +255,7 @@ class GangRun:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
         result = self._result(member, state, data)
         folder = self.trainer.context.folder(member.key)
-        models = [SHIPPED, *(model.name for model in member.distiller.models())]
+        models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
         names = [checkpoint_name(rule, model) for rule in Selection for model in models]
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
         self.trainer.recorder.settled(member.key, result, artifacts)

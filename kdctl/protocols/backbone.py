@@ -146,6 +146,13 @@ class Backbone(nn.Module):
         smaller = shared_size(shape, size)
         return tap if smaller == shape[1:] else name_at(tap, smaller)
 
+    def undecayed_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return what weight decay spares along with norms and biases, though these are no vectors.
+
+        In transformers: what is added to tokens, such as positions.
+        """
+        return ()
+
     def adapt_input(self, scale: Sequence[float], shift: Sequence[float]) -> None:
         """Multiply and shift the channels of all images from now on, before the first link.
 

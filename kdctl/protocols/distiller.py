@@ -22,6 +22,9 @@ __all__ = [
     "Update", "methods",
 ]  # fmt: skip
 
+AVERAGE = "ema"
+"""Name of the model whose weights are a moving average of the shipped one's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -136,6 +139,8 @@ class Distiller(nn.Module):
         """False: the engine runs the student only up to its last tap."""
         self.reads_teacher_logits = True
         """False: the engine runs the teachers only up to their last tap."""
+        self.average: nn.Module | None = None
+        """What the engine keeps a moving average of the shipped model in; None: it keeps none."""
         self.phase = self.phases()[-1]
         """The running phase; before and after training the last one, whose model is shipped."""
 
@@ -207,6 +212,12 @@ class Distiller(nn.Module):
         """Return the models of the run beside the one that is shipped, the same in every phase."""
         return ()
 
+    def all_models(self) -> tuple[NamedModel, ...]:
+        """Return the models of the method, and the moving average of the shipped one where there is one."""
+        if self.average is None:
+            return self.models()
+        return (*self.models(), NamedModel(name=AVERAGE, module=self.average.get_submodule("model")))
+
     def make_batch(self, update: Update) -> Batch:
         """Return the images of an update, for a method whose `Config` is `GeneratedImages`."""
         raise TypeError(f"{type(self).__name__} must define make_batch()")
@@ -254,10 +265,13 @@ class Distiller(nn.Module):
         super().train(mode)
         for module in self.eval_modules():
             module.eval()
+        if self.average is not None:
+            self.average.eval()
         return self
 
     def _not_optimized(self) -> Iterable[nn.Parameter]:
-        modules = (*self.frozen_modules().values(), *self.averaged_modules().values())
+        average = () if self.average is None else (self.average,)
+        modules = (*self.frozen_modules().values(), *self.averaged_modules().values(), *average)
         return itertools.chain.from_iterable(module.parameters() for module in modules)
 
     def losses(self, step: Step) -> Losses:

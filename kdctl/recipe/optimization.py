@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 from kdctl.registry import Registry
 
 Positive = Annotated[float, Gt(0)]
@@ -41,7 +41,18 @@ schedules: Registry[type] = Registry("schedule", __name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sgd:
+class OptimizerOptions:
+    """What every optimizer can be told."""
+
+    decay_norms_and_biases: bool = option(True, since="0.2.0")
+    """Whether weight decay also shrinks vectors (norms, biases) and what a transformer adds to its tokens
+    (positions, class token); recipes of transformers say no."""
+    max_gradient_norm: NonNegative = option(0.0, since="0.2.0")
+    """Gradients whose norm over all parameters of this optimizer is larger are scaled to it; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd(OptimizerOptions):
     """Stochastic gradient descent with momentum, as distillation papers use it."""
 
     learning_rate: Positive = tunable(0.05, 0.001, 0.5, log=True)
@@ -55,13 +66,27 @@ class Sgd:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
+class AdamW(OptimizerOptions):
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
     learning_rate: Positive = tunable(1e-3, 1e-5, 1e-2, log=True)
     """Before the schedule."""
     weight_decay: NonNegative = tunable(0.05, 1e-4, 0.5, log=True)
     """Decoupled decay of all trained parameters."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Decay of the running mean of gradients."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Decay of the running mean of squared gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lamb(OptimizerOptions):
+    """LAMB (arXiv:1904.00962), for very large batches, as timm has it: needs `pip install 'kdctl[timm]'`."""
+
+    learning_rate: Positive = tunable(5e-3, 1e-4, 1e-1, log=True)
+    """Before the schedule."""
+    weight_decay: NonNegative = tunable(0.02, 1e-4, 0.5, log=True)
+    """Added to the update before the trust ratio; a layer without it has no trust ratio either."""
     beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the running mean of gradients."""
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
@@ -144,6 +169,7 @@ def warmup(position: float, warmup_epochs: int) -> float:
 
 optimizers.register("sgd", config=Sgd, label="SGD")(Sgd)
 optimizers.register("adamw", config=AdamW, label="AdamW")(AdamW)
+optimizers.register("lamb", config=Lamb, label="LAMB")(Lamb)
 schedules.register("step", config=StepSchedule)(StepSchedule)
 schedules.register("cosine", config=CosineSchedule)(CosineSchedule)
 schedules.register("constant", config=ConstantSchedule)(ConstantSchedule)

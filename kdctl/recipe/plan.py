@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 
-from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of
+from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of, option
 from kdctl.recipe.history import HEADING, told_by
 from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS
@@ -56,6 +56,12 @@ class EngineOptions:
     on a CPU, and rounds differently."""
     deterministic: bool = True
     """Only algorithms that give the same bits every time."""
+    average_decay: Annotated[float, Ge(0), Lt(1)] = option(0.0, since="0.2.0")
+    """Of a moving average of the shipped model's weights, which is evaluated and saved beside it as 'ema';
+    0: none is kept. The first steps count more: the decay is 1 - 1 / (step + 1) until it reaches this."""
+    batch_parts: Annotated[int, Ge(1)] = option(1, since="0.2.0")
+    """Parts that each batch is taken in, one after the other on one device, or on as many devices. Gradients
+    are those of the whole batch; batch norms and losses see one part at a time."""
 
     def without_teacher(self) -> EngineOptions:
         """Return the options of a run that has no teacher: what they say of one does not part its key."""

@@ -1,0 +1,186 @@
+"""Steps whose batch is taken in parts, one after the other, on one device.
+
+The gradient of a step is the mean over the whole batch. Batch norms and losses see one part at a time; the
+running statistics of a batch norm move once in a step, by the mean over its parts. Each part draws from a
+random stream of its own. So the numbers of a step do not depend on where its parts are computed, but for
+the order in which gradients are summed.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import (
+    _BatchNorm as BatchNorm,  # pyright: ignore[reportPrivateUsage]  # torch's base of them all
+)
+
+from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.evaluate import predict
+from kdctl.engine.gang import Gang
+from kdctl.engine.member import Member, StepInputs
+from kdctl.engine.optim import set_learning_rate
+from kdctl.errors import KdctlError
+from kdctl.protocols.backbone import Outputs
+from kdctl.protocols.distiller import Distiller
+from kdctl.protocols.step import WHOLE_STEP, Batch
+from kdctl.recipe.generated_images import GeneratedImages
+
+FEWEST = 2
+"""Images in a part: batch norm cannot take one."""
+
+
+def require_parts(distiller: Distiller, num_parts: int, batch_size: int) -> None:
+    """Refuse parts where they would change what a method does, or are too small.
+
+    Raises:
+        KdctlError: they would.
+    """
+    if num_parts == 1:
+        return
+    where = f"engine.batch_parts = {num_parts}"
+    if batch_size % num_parts or batch_size // num_parts < FEWEST:
+        raise KdctlError(
+            f"{where} does not divide data.batch_size = {batch_size} into equal parts of {FEWEST} or more.",
+            "change one of them.",
+        )
+    if why := _why_not_in_parts(distiller):
+        raise KdctlError(f"{where}: {why}.", "take the batch whole, or choose another method.")
+
+
+def _why_not_in_parts(distiller: Distiller) -> str:
+    kind = type(distiller)
+    if isinstance(distiller.config, GeneratedImages):
+        return "the method makes its own images"
+    if distiller.updates() != (WHOLE_STEP,):
+        return "the method takes several updates in a step"
+    if kind.after_update is not Distiller.after_update or kind.prepare_epoch is not Distiller.prepare_epoch:
+        return "the method keeps something from step to step, and needs the batch as one"
+    return ""
+
+
+def bounds(size: int, num_parts: int) -> list[slice]:
+    """Return the parts of a batch of `size`, which differ by one image at most."""
+    return [slice(size * part // num_parts, size * (part + 1) // num_parts) for part in range(num_parts)]
+
+
+class PartedSteps:
+    """Takes the batch of each step in parts; nothing is recorded."""
+
+    def __init__(self, gang: Gang) -> None:
+        """Take as many parts as the gang's plans say."""
+        self._gang = gang
+        self._num_parts = gang.compute.options.batch_parts
+        self._order: EpochOrder | None = None
+        self._works: list[_PartedWork] = []
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the epoch."""
+        first = self._gang.active[0]
+        self._order = self._gang.data.train.order(first.seed, first.epoch)
+        self._works = [_PartedWork(member=member) for member in self._gang.active]
+
+    def take(self) -> None:
+        """Take a step of every active member. A last batch with too few images for all parts is skipped."""
+        gang, train = self._gang, self._gang.data.train
+        if self._order is None:
+            raise ValueError("begin_epoch comes before the first step")
+        works = [work for work in self._works if not work.member.left]
+        step = works[0].member.step
+        size = train.size(step)
+        if size < FEWEST * self._num_parts:
+            for work in works:
+                work.member.step += 1
+            return
+        for work in works:
+            work.begin(train.num_steps)
+        for number, part in enumerate(bounds(size, self._num_parts)):
+            start = step * train.batch_size
+            batch = train.gather(self._order, slice(start + part.start, start + part.stop))
+            teachers = gang.teacher_outputs(batch.images)
+            for work in works:
+                work.add(number, batch, teachers, gang, weight=(part.stop - part.start) / size)
+        for work in works:
+            work.finish(size)
+
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+        """Return the logits [N, K]."""
+        return predict(model, images, self._gang.compute)
+
+    def settle(self) -> None:
+        """Nothing is queued apart."""
+
+    def executed_as(self, member: Member) -> str:
+        """Say in how many parts a batch is taken."""
+        return f"eager, batches in {self._num_parts} parts"
+
+
+@dataclass(kw_only=True)
+class _PartedWork:
+    """One member within a step: its gradients so far, and the statistics of its batch norms."""
+
+    member: Member
+    _norms: list[Tensor] = field(default_factory=list[Tensor])
+    """Running statistics of the batch norms that train."""
+    _before: list[Tensor] = field(default_factory=list[Tensor])
+    _mean: list[Tensor] = field(default_factory=list[Tensor])
+    """Of the statistics after each part."""
+    _inputs: tuple[Tensor, Tensor] | None = None
+    """Progress and learning rate of the step."""
+
+    def __post_init__(self) -> None:
+        """Find the batch norms."""
+        self._norms = [
+            buffer
+            for module in self.member.distiller.modules()
+            if isinstance(module, BatchNorm) and module.training
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+
+    @torch.no_grad()
+    def begin(self, num_steps: int) -> None:
+        """Set learning rates, and forget the gradients of the step before."""
+        member = self.member
+        pace = member.pace(member.step, num_steps)
+        for part, rate in zip(member.optimizers, pace.group_rates, strict=True):
+            set_learning_rate(part.optimizer, rate)
+            part.optimizer.zero_grad(set_to_none=True)
+        device = next(member.distiller.parameters()).device
+        self._inputs = (
+            torch.full((), pace.progress, device=device),
+            torch.full((), pace.learning_rate, device=device),
+        )
+        self._before = [buffer.clone() for buffer in self._norms]
+        self._mean = [torch.zeros_like(buffer) for buffer in self._norms]
+
+    def add(
+        self, number: int, batch: Batch, teachers: tuple[Outputs, ...], gang: Gang, *, weight: float
+    ) -> None:
+        """Add the gradients of a part, which counts `weight` of the step."""
+        member = self.member
+        if self._inputs is None:
+            raise ValueError("begin comes before add")
+        progress, learning_rate = self._inputs
+        member.reseed(number)
+        inputs = StepInputs(batch=batch, teachers=teachers, progress=progress, learning_rate=learning_rate)
+        run_teachers = functools.partial(gang.outputs_for, member)
+        _, losses = member.forward(WHOLE_STEP, inputs, gang.compute, run_teachers)
+        torch.autograd.backward(losses.total() * weight)
+        member.sums.add(losses, batch)
+        with torch.no_grad():
+            for mean, before, buffer in zip(self._mean, self._before, self._norms, strict=True):
+                mean.add_(buffer, alpha=weight)
+                buffer.copy_(before)
+
+    @torch.no_grad()
+    def finish(self, size: int) -> None:
+        """Update the weights."""
+        for mean, buffer in zip(self._mean, self._norms, strict=True):
+            buffer.copy_(mean)
+        for part in self.member.optimizers:
+            part.step()
+        self.member.maybe_update_average()
+        self.member.advance(size)
