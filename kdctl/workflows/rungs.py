@@ -23,12 +23,14 @@ from kdctl.workflows.racing import race_of
 def require_rungs(planner: Planner, plans: Sequence[RunPlan]) -> None:
     """Make sure that `[pruning]` compares what can be compared, for all configurations.
 
+    That its metric exists is checked with those of the other sections.
+
     Args:
         planner: of the recipe.
         plans: runs of all configurations, or of the corners of a search.
 
     Raises:
-        RecipeError: everything that is wrong with its rungs and its metric.
+        RecipeError: everything that is wrong with its rungs.
     """
     pruning = planner.recipe.limits.pruning
     if pruning is None:
@@ -42,10 +44,6 @@ def require_rungs(planner: Planner, plans: Sequence[RunPlan]) -> None:
         *_differing_lengths(where, first),
         *(item for plan in alike.values() for item in _misplaced(where, pruning, planner, plan)),
     ]
-    if pruning.metric == "val" and any(plan.data.options.val_fraction == 0 for plan in first):
-        hint = "set data.val_fraction = 0.1, or pruning.metric = 'test' (which selects on the test set)."
-        problem = f"{where} metric = 'val', but no validation split is held out."
-        mistakes.append(Mistake(problem=problem, hint=hint))
     if mistakes:
         raise RecipeError(mistakes)
 

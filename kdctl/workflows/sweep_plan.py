@@ -10,11 +10,11 @@ from pathlib import Path
 from kdctl.assembly.catalog import open_recipe
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import DATABASE, Workspace
-from kdctl.errors import UsageError
+from kdctl.errors import Mistake, RecipeError
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
-from kdctl.recipe.space import Search
+from kdctl.recipe.space import Point, Search
 from kdctl.records import SETTLED, RunState
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
@@ -119,25 +119,17 @@ def planner_of(recipe: Recipe | Path | str, workspace: Workspace) -> Planner:
 def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, replace: bool) -> SweepPlan:
     """Return what a sweep will run; raises what `plan_sweep` raises."""
     recipe, search = planner.recipe, planner.recipe.search
-    if search is None:
-        runs = planner.runs(recipe.points)
-        study, probes, num_later = _study_name(recipe, runs), runs, 0
-    else:
-        from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
-
-        probes = planner.runs(search.probes())
-        study = _study_name(recipe, probes)
-        require_sampler(search)
-        _require_split(recipe, search, probes[0])
-        chosen = known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
-        runs = planner.runs(chosen)
-        num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds)
+    probes = planner.runs(search.probes() if search else recipe.points)
+    _require_split(recipe, probes)
+    require_rungs(planner, probes)
+    study = _study_name(recipe, probes)
+    chosen = _chosen_points(search, study, workspace) if search else recipe.points
+    runs = planner.runs(chosen)
+    num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds) if search else 0
     example = probes[0]
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
-    _require_racing_split(recipe, example)
-    require_rungs(planner, probes)
     return SweepPlan(
         recipe=recipe,
         study=study,
@@ -151,21 +143,32 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
     )
 
 
-def _require_racing_split(recipe: Recipe, example: RunPlan) -> None:
-    racing = recipe.limits.racing
-    if racing and racing.metric == "val" and example.data.options.val_fraction == 0:
-        raise UsageError(
-            f"{recipe.source}: [racing] metric = 'val', but no validation split is held out.",
-            "set data.val_fraction = 0.1, or racing.metric = 'test' (which selects on the test set).",
-        )
+def _chosen_points(search: Search, study: str, workspace: Workspace) -> Sequence[Point]:
+    """Return what a search has chosen so far."""
+    from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
+
+    require_sampler(search)
+    return known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
 
 
-def _require_split(recipe: Recipe, search: Search, example: RunPlan) -> None:
-    if search.metric == "val" and example.data.options.val_fraction == 0:
-        raise UsageError(
-            f"{recipe.source}: [search] metric = 'val', but no validation split is held out.",
-            "set data.val_fraction = 0.1, or search.metric = 'test' (which selects on the test set).",
+def _require_split(recipe: Recipe, plans: Sequence[RunPlan]) -> None:
+    """Make sure that runs hold images out for validation, if anything is to be decided by them.
+
+    Raises:
+        RecipeError: each section that decides by an accuracy that there will not be.
+    """
+    deciding = {"search": recipe.search, "racing": recipe.limits.racing, "pruning": recipe.limits.pruning}
+    mistakes = [
+        Mistake(
+            problem=f"{recipe.source}: [{section}] metric = 'val', but no validation split is held out.",
+            hint="set data.val_fraction = 0.1, "
+            f"or {section}.metric = 'test' (which selects on the test set).",
         )
+        for section, options in deciding.items()
+        if options is not None and options.metric == "val"
+    ]
+    if mistakes and any(plan.data.options.val_fraction == 0 for plan in plans):
+        raise RecipeError(mistakes)
 
 
 def _study_name(recipe: Recipe, plans: Sequence[RunPlan]) -> str:
