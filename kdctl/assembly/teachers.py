@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,8 +165,8 @@ def _from_elsewhere(path: Path) -> KdctlError | None:
     kind = f" of {' or '.join(names)}" if names else ""
     return KdctlError(
         f"{path} holds weights{kind} that kdctl did not train.",
-        f"store and evaluate them first (see its --mean): kdctl import-weights {path} --model {model}; "
-        "then name the run as the teacher.",
+        f"store and evaluate them first (see its --mean): kdctl import-weights {shlex.quote(str(path))} "
+        f"--model {model}; then name the run as the teacher.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -43,7 +44,7 @@ def confirm(
     winner and baseline on the fresh seeds alone. The same command again trains nothing.
     """
     from kdctl import workflows
-    from kdctl.cli.console import say
+    from kdctl.cli.console import echo, say
     from kdctl.cli.formatting import counted, standing
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
@@ -80,6 +81,6 @@ def confirm(
     if table is None:
         stop.exit_if_heard()
         raise typer.Exit(1)
-    typer.echo(render(table))
+    echo(render(table))
     if not quiet:
-        say(f"these runs are the sweep {plan.name}: kdctl report --sweep {plan.name}")
+        say(f"these runs are the sweep {plan.name}: kdctl report --sweep {shlex.quote(plan.name)}")

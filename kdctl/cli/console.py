@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 import logging
 import sys
@@ -15,6 +16,7 @@ import typer
 
 from kdctl.cli.options import Format, ListFormat
 from kdctl.errors import Mistake
+from kdctl.text import REPLACING, printable, spreadsheet_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,21 +28,46 @@ UNFOLDED = 100_000
 """Columns where the output is no terminal: a file should not have its lines folded."""
 
 
+def replace_what_encodings_lack() -> None:
+    """Make both streams print something for every letter: a run should not end for a name or a ±."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=REPLACING)
+
+
+def echo(text: str, *, end: str = "\n") -> None:
+    """Print text on stdout as it stands, but for what a terminal would obey."""
+    sys.stdout.write(printable(text) + end)
+    sys.stdout.flush()
+
+
 def output() -> Console:
     """Return the console of results."""
-    from rich.console import Console
-
     width = None if sys.stdout.isatty() else UNFOLDED
-    return Console(width=width, soft_wrap=True, highlight=False)
+    return _console()(width=width, soft_wrap=True, highlight=False)
 
 
 @functools.cache
 def messages() -> Console:
     """Return the console of progress, notes and errors: one, so that lines appear above the bars."""
-    from rich.console import Console
-
     width = None if sys.stderr.isatty() else UNFOLDED
-    return Console(stderr=True, width=width, soft_wrap=True, highlight=False)
+    return _console()(stderr=True, width=width, soft_wrap=True, highlight=False)
+
+
+@functools.cache
+def _console() -> type[Console]:
+    """Return a console that obeys nothing in what it is given: control characters are shown, not sent."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class HarmlessConsole(Console):
+        def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+            return super()._render_buffer(
+                segment if segment.control else Segment(printable(segment.text), segment.style)
+                for segment in buffer
+            )
+
+    return HarmlessConsole
 
 
 def say(text: str) -> None:
@@ -86,11 +113,11 @@ def _print_columns(
             heading.removeprefix(">"), justify="right" if right else "left", no_wrap=right, min_width=width
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():  # rich fills the last column up with blanks
-        console.out(line.rstrip(), highlight=False)
+        table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
+    for segments in console.render_lines(table, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()  # rich fills the last column up with blanks
+        console.print(line, overflow="ignore", no_wrap=True)
 
 
 def _narrowest(heading: str, cells: Sequence[str]) -> int:
@@ -124,7 +151,7 @@ def show_rows(
     elif form is ListFormat.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(rows[0])
-        writer.writerows([_csv_value(value) for value in row.values()] for row in rows)
+        writer.writerows([spreadsheet_cell(_csv_value(value)) for value in row.values()] for row in rows)
     else:
         headings = [_heading(name, [row[name] for row in rows]) for name in rows[0]]
         print_table(headings, [[cell(value) for value in row.values()] for row in rows])
@@ -164,7 +191,7 @@ def print_wrapped(text: str, *, indent: int = 0) -> None:
         text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
     for line in lines or [""]:
-        console.out(line, highlight=False)
+        console.out(printable(line, one_line=True), highlight=False)
 
 
 def print_mistakes(mistakes: Iterable[Mistake]) -> None:

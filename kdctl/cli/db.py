@@ -71,10 +71,11 @@ def backup(
     For example: kdctl db backup /mnt/safe/kdctl.db
     """
     from kdctl import workflows
+    from kdctl.cli.console import echo
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         copy = workflows.back_up(workspace, target, force=force)
-    typer.echo(str(copy))
+    echo(str(copy))
 
 
 @database.command("export")
@@ -89,11 +90,12 @@ def export(
     For example: kdctl db export tables --format parquet
     """
     from kdctl import workflows
+    from kdctl.cli.console import echo
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         paths = workflows.export(workspace, folder, form=form, force=force)
     for path in paths:
-        typer.echo(str(path))
+        echo(str(path))
 
 
 def sync(

@@ -127,6 +127,7 @@ def report(
     For example: kdctl report --sweep lr_grid --rows method --columns learning_rate
     """
     from kdctl import workflows
+    from kdctl.cli.console import echo
     from kdctl.cli.output_file import write_result
     from kdctl.plugins import load_installed_plugins, load_plugin_file
     from kdctl.report.table_format import report_formats
@@ -156,9 +157,9 @@ def report(
     if output is not None:
         write_result(output, render(table), force=force)
     elif report_formats.get(form).name == TERMINAL_FORMAT and sys.stdout.isatty():
-        typer.echo(_within_terminal(table), nl=False)
+        echo(_within_terminal(table), end="")
     else:
-        typer.echo(render(table), nl=False)
+        echo(render(table), end="")
 
 
 def _words(given: list[str] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -161,4 +162,4 @@ def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -
     for line in leading_lines(outcome.runs):
         say(line)
     if outcome.complete:
-        say(f"table: kdctl report --sweep {outcome.name}")
+        say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")

@@ -21,6 +21,10 @@ from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
 from kdctl.recipe.teacher_section import TeacherFinder, TeacherOptions, find_weights, read_teachers
+from kdctl.text import printable
+
+_LONGEST_NAME = 200
+"""Letters of a recipe's name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,7 +156,7 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     seeds, points = _seeds(resolver), _points(resolver)
     recipe = Recipe(
         source=source,
-        name=_text(resolver, "name", Path(source).stem),
+        name=_name(resolver, Path(source).stem),
         description=_text(resolver, "description", ""),
         protocol=_text(resolver, "protocol", "custom"),
         layers=tuple(canonical),
@@ -236,6 +240,16 @@ def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ..
 
 def _are_texts(raw: Any) -> bool:
     return isinstance(raw, list) and all(isinstance(item, str) for item in raw)
+
+
+def _name(resolver: Resolver, default: str) -> str:
+    """Return the recipe's name: what its sweep is called in tables, files and commands."""
+    name = _text(resolver, "name", default)
+    if not name.strip() or len(name) > _LONGEST_NAME or printable(name, one_line=True) != name:
+        problem = f"name = {name!r} cannot be the name of a sweep."
+        hint = f"give it letters that can be printed, {_LONGEST_NAME} at the most."
+        resolver.wrong("name", problem, hint)
+    return name
 
 
 def _text(resolver: Resolver, heading: str, default: str) -> str:

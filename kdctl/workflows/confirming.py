@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def plan_confirmation(
     if sweep.endswith(SUFFIX) and sweep.removesuffix(SUFFIX) in {item.name for item in store.sweeps()}:
         raise UsageError(
             f"'{sweep}' is a confirmation itself.",
-            f"say kdctl confirm {sweep.removesuffix(SUFFIX)} --seeds N.",
+            f"say kdctl confirm {shlex.quote(sweep.removesuffix(SUFFIX))} --seeds N.",
         )
     runs = store.runs(sweep=sweep)
     rule = select or Selection(stored.recipe.get("report", {}).get("select", Selection.LAST.value))

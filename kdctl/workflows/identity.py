@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,8 +80,8 @@ def _refusal(
         f"{recipe.source}: there is a sweep '{recipe.name}' with other content: "
         f"{len(started)} of its {num_students} runs would not belong to it any more.\n"
         + "\n".join([*lines[:_MOST_SHOWN], *more]),
-        f"give this one a name of its own (-o name={recipe.name}_2), or say --replace: the name then means"
-        f" the new content, and the {len(started)} runs stay in the store.",
+        f"give this one a name of its own (-o {shlex.quote(f'name={recipe.name}_2')}), or say --replace: "
+        f"the name then means the new content, and the {len(started)} runs stay in the store.",
     )
 
 

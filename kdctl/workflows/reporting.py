@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -53,7 +54,7 @@ def report(
         others = _others_with_numbers(workspace.store, sweeps) if sweep is None and sweeps else []
         if not others or error.exit_code != KdctlError.exit_code:
             raise
-        names = ", ".join(f"`kdctl report --sweep {name}`" for name in others)
+        names = ", ".join(f"`kdctl report --sweep {shlex.quote(name)}`" for name in others)
         raise KdctlError(
             f"the newest sweep, '{sweeps[0].name}': {error.problem}",
             f"{error.hint} Others have a table: {names}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +80,13 @@ def train(
 def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
     if recipe.search or recipe.points != (NO_POINT,):
         raise UsageError(
-            f"recipe '{recipe.name}' has a search space.", f"run it with: kdctl sweep {recipe.source}"
+            f"recipe '{recipe.name}' has a search space.",
+            f"run it with: kdctl sweep {shlex.quote(recipe.source)}",
         )
     if recipe.limits != Limits():
         raise UsageError(
             f"{recipe.source}: [budget], [racing] and [pruning] hold for sweeps, not for a single training.",
-            f"run it with: kdctl sweep {recipe.source}",
+            f"run it with: kdctl sweep {shlex.quote(recipe.source)}",
         )
     planner = Planner(recipe, workspace)
     runs = planner.replicates(NO_POINT)

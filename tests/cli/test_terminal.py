@@ -12,6 +12,9 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd', 'simkd']\n"
 
@@ -81,3 +84,72 @@ def test_on_a_narrow_terminal_tables_fold_their_columns_and_never_a_word(
             assert f" {word} " in text
     keys = [line[:16] for line in plain(on_terminal(tmp_path, "list runs")[1]).splitlines()]
     assert keys.count("run             ") == 2  # two blocks, each with the key that says which run it is
+
+
+EVIL = """
+schema = 1
+name = "evil one"
+student = "resnet3"
+method = "ce"
+data = {name = "digits", size = 8, samples_per_class = 2}
+schedule = {name = "constant", epochs = 1}
+[[reported]]
+match = {method = "ce"}
+top1 = 50.0
+source = "=cmd|'/c calc'!A0 <script>alert(1)</script> \\u001b[2J\\u202e"
+label = "=1+1|x"
+"""
+
+
+def test_text_of_others_is_shown_and_never_obeyed(kdctl: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "evil.toml").write_text(EVIL)
+    swept = kdctl("sweep evil.toml --threads 1")
+    assert "kdctl report --sweep 'evil one'" in swept.err
+    report = kdctl("report").out
+    assert r"\x1b[2J\u202e" in report
+    assert "&lt;script>" in report
+    assert "'=cmd|" in kdctl("report --format csv").out
+    for words in ("report", "report --format csv", "report --format latex", "report --format json"):
+        assert not {"\x1b", "\u202e"} & set(kdctl(words).out)
+    answer = kdctl("report", "--sweep", "\x1b[31m")
+    answer.refused(r"\x1b[31m", code=1)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\\u001bb", "\\u202e", "a\\nb", "x" * 201])
+def test_a_name_that_cannot_be_printed_is_refused(
+    kdctl: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "named.toml").write_text(EVIL.replace("evil one", name))
+    kdctl("sweep named.toml --dry-run").refused("cannot be the name of a sweep", code=2)
+
+
+@pytest.mark.parametrize("name", [".hidden", "..", "a/../b", "a b", "-x", "ü"])
+def test_a_sweep_of_any_name_outlives_its_database(
+    kdctl: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "named.toml").write_text(EVIL.replace("evil one", name))
+    assert kdctl("sweep named.toml --threads 1 --quiet").code == 0
+    for path in (tmp_path / "runs").glob("kdctl.db*"):
+        path.unlink()
+    assert f"sweep {name}\n" in kdctl("sync").out
+    assert not list((tmp_path / "runs" / "sweeps").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "gbk", "koi8-r", "shift_jis", "ascii"])
+def test_no_command_ends_for_a_letter_that_the_terminal_lacks(
+    kdctl: Callable[..., Any], tmp_path: Path, encoding: str
+) -> None:
+    (tmp_path / "evil.toml").write_text(EVIL)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "80"}
+    for words in ("--help", "sweep evil.toml --threads 1", "report", "list runs", "train evil.toml"):
+        answer = subprocess.run(
+            [sys.executable, "-m", "kdctl", *words.split()],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer
+        (answer.stdout + answer.stderr).decode(encoding)
+        assert answer.stdout or words.startswith("sweep")

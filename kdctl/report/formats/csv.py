@@ -6,6 +6,7 @@ import csv
 import io
 
 from kdctl.report.table_format import Table, report_formats
+from kdctl.text import spreadsheet_cell
 
 
 @report_formats.register("csv", label="CSV")
@@ -15,5 +16,5 @@ def write_csv(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     records = table.records()
     writer.writerow(records[0] if records else [part for column in table.columns for part in column.parts])
-    writer.writerows(record.values() for record in records)
+    writer.writerows(map(spreadsheet_cell, record.values()) for record in records)
     return text.getvalue()

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
 from kdctl.report.folding import folded_columns
 from kdctl.report.table_format import Cell, Column, Mark, Table, report_formats
+from kdctl.text import printable
 
 PLUS_MINUS = " ± "
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""Where HTML would begin; the arrow of 'student <- teacher' is none."""
 
 
 @report_formats.register("markdown", label="Markdown", aliases=("md",))
 def markdown(table: Table) -> str:
     """Markdown table with its caption above and its notes below; columns are aligned in the raw text too."""
-    blocks = [f"**{table.caption}**", _grid(table)]
+    blocks = [f"**{_prose(table.caption)}**", _grid(table)]
     if table.notes:
-        blocks.append("\n".join(f"- {note}" for note in table.notes))
+        blocks.append("\n".join(f"- {_prose(note)}" for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
 
 def markdown_within(table: Table, width: int) -> str:
     """Return the table for a terminal: too many columns stand below each other, lines break between words."""
     parts = folded_columns(table, width, lambda part: len(_grid(part).partition("\n")[0]))
-    blocks = [_wrapped(f"**{table.caption}**", width), *map(_grid, parts)]
+    blocks = [_wrapped(f"**{_prose(table.caption)}**", width), *map(_grid, parts)]
     if table.notes:
-        blocks.append("\n".join(_wrapped(f"- {note}", width, indent="  ") for note in table.notes))
+        blocks.append("\n".join(_wrapped(f"- {_prose(note)}", width, indent="  ") for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -74,4 +79,9 @@ def _marked(text: str, mark: Mark) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _prose(text).replace("|", "\\|")
+
+
+def _prose(text: str) -> str:
+    """Return text whose HTML is shown, and which stays on its line."""
+    return printable(_TAG.sub("&lt;", text.replace("\n", " ")), one_line=True)

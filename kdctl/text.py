@@ -1,0 +1,73 @@
+"""Text from files and names, made harmless where people or spreadsheets read it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+
+_LINE_BREAKS = "\n\t"
+
+_COMMANDS = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""What a terminal obeys instead of showing it: control characters, and marks that turn the direction of text.
+Half letters stand for bytes of a file's name that are no text."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet computes."""
+
+_PLAIN = {
+    **{"—": "-", "–": "-", "−": "-", "±": "+/-", "×": "x", "·": ".", "…": "...", "→": "->", "←": "<-"},
+    **{"≥": ">=", "≤": "<=", "✓": "yes", "✗": "no", "’": "'", "‘": "'", "“": '"', "”": '"', "²": "2"},
+    **{"│": "|", "─": "-", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┼": "+"},
+    **{"╭": "+", "╮": "+", "╰": "+", "╯": "+", "━": "-", "╸": "-", "╺": "-"},
+}
+"""What an encoding without a sign shows in its place."""
+
+REPLACING = "kdctl-replacing"
+"""Name of the error handler that prints what an encoding has instead of raising `UnicodeEncodeError`."""
+
+
+def printable(text: str, *, one_line: bool = False) -> str:
+    r"""Return text whose characters are all shown, none obeyed: ESC becomes the four letters \x1b.
+
+    Args:
+        text: from a file, a folder's name, a recipe.
+        one_line: spell line breaks and tabs, too.
+    """
+    shown = _COMMANDS.sub(_spelled, text)
+    return shown.translate({ord(mark): repr(mark)[1:-1] for mark in _LINE_BREAKS}) if one_line else shown
+
+
+def spreadsheet_cell(value: object) -> object:
+    """Return a value as a CSV file may hold it: a quote before text that a spreadsheet would compute."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(letter: str) -> str:
+    if letter in _PLAIN:
+        return _PLAIN[letter]
+    if _COMMANDS.match(letter):
+        return printable(letter)
+    base = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    return base or "?"
+
+
+codecs.register_error(REPLACING, _replaced)

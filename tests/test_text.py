@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from kdctl.text import REPLACING, printable, spreadsheet_cell
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    assert printable("a\x1b[31mb\x07\x9b\u202ec\r") == r"a\x1b[31mb\x07\x9b\u202ec\x0d"
+    assert printable("Käse ± 東京 \U0001f600\tb\nc") == "Käse ± 東京 \U0001f600\tb\nc"
+    assert printable("a\nb\tc", one_line=True) == r"a\nb\tc"
+
+
+def test_bytes_of_a_name_that_are_no_text_are_shown() -> None:
+    assert printable(b"caf\xe9".decode("utf-8", "surrogateescape")) == r"caf\xe9"
+    assert printable("\ud800") == r"\ud800"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "gbk", "koi8-r", "shift_jis", "cp437"])
+def test_every_encoding_prints_every_letter(encoding: str) -> None:
+    text = "71.25 ± 0.18 − — → é Ł 東 \U0001f600 \udce9\n"
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=REPLACING)
+    stream.write(text)
+    stream.flush()
+    shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert shown.startswith("71.25 ")
+    assert shown.endswith("\\xe9\n")
+
+
+def test_in_ascii_signs_are_spelled() -> None:
+    assert "71 ± 1, n − 1, a → b: é ≥ 東".encode("ascii", REPLACING) == b"71 +/- 1, n - 1, a -> b: e >= ?"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_a_spreadsheet_computes_nothing(text: str) -> None:
+    stream = io.StringIO()
+    csv.writer(stream).writerow([spreadsheet_cell(text)])
+    assert stream.getvalue().lstrip('"').startswith("'")
+
+
+def test_numbers_stay_numbers() -> None:
+    assert [spreadsheet_cell(value) for value in (-1.5, 3, None, "ce")] == [-1.5, 3, None, "ce"]
