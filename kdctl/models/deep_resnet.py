@@ -1,8 +1,11 @@
-"""ResNet-18, -34 and -50 in the widths of ImageNet, for small images.
+"""ResNet-18 to -101 in the widths of ImageNet, for small images and for large ones.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, Table 1, but
-the first convolution is 3x3 with stride 1, and no max-pooling follows, so that a 32x32 image ends as
-a 4x4 map. In bottlenecks the 3x3 convolution carries the stride.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, Table 1. In
+bottlenecks the 3x3 convolution carries the stride.
+
+`resnet18` and the like are for small images, as papers on CIFAR have them: the first convolution is 3x3
+with stride 1, and no max-pooling follows, so that a 32x32 image ends as a 4x4 map. `resnet18_imagenet` and
+the like begin as in the paper, and are those of torchvision: a 224x224 image ends as a 7x7 map.
 """
 
 from __future__ import annotations
@@ -31,11 +34,16 @@ class DeepResNet:
     """Blocks in each stage."""
     bottleneck: bool = False
     """Blocks are 1x1, 3x3, 1x1 and four times as wide outside; else 3x3, 3x3."""
+    large_images: bool = False
+    """Begins with a 7x7 convolution with stride 2 and a max-pooling with stride 2; else with a 3x3 one."""
 
     def __call__(self, num_classes: int, input_size: int) -> Backbone:
         """Build it with freshly drawn weights."""
         chain = Chain("a deep ResNet", input_size)
-        chain.add("stem", conv_bn_relu(conv3x3(RGB, _STEM)), channels=_STEM)
+        if self.large_images:
+            chain.add("stem", _large_stem(), channels=_STEM, stride=4)
+        else:
+            chain.add("stem", conv_bn_relu(conv3x3(RGB, _STEM)), channels=_STEM)
         block = _bottleneck_block if self.bottleneck else basic_block
         for number, (num_blocks, stride) in enumerate(zip(self.num_blocks, _STRIDES, strict=True)):
             width = _STEM * 2**number * (_EXPANSION if self.bottleneck else 1)
@@ -51,6 +59,12 @@ class DeepResNet:
         return rectified_resnet(backbone)
 
 
+def _large_stem() -> nn.Sequential:
+    """Return 7x7 (stride 2), BN, ReLU, max-pooling 3x3 (stride 2): as SimKD's code has it, one stage."""
+    conv = nn.Conv2d(RGB, _STEM, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(*conv_bn_relu(conv), nn.MaxPool2d(3, stride=2, padding=1))
+
+
 def _bottleneck_block(in_channels: int, out_channels: int, *, stride: int = 1) -> Residual:
     """Return a residual block of 1x1, 3x3 (stride) and 1x1, without its last ReLU."""
     hidden = out_channels // _EXPANSION
@@ -62,6 +76,11 @@ def _bottleneck_block(in_channels: int, out_channels: int, *, stride: int = 1) -
     return Residual(branch, projection_shortcut(in_channels, out_channels, stride=stride))
 
 
-models.register("resnet18", label="ResNet-18")(DeepResNet(num_blocks=(2, 2, 2, 2)))
-models.register("resnet34", label="ResNet-34")(DeepResNet(num_blocks=(3, 4, 6, 3)))
-models.register("resnet50", label="ResNet-50")(DeepResNet(num_blocks=(3, 4, 6, 3), bottleneck=True))
+for _depth, _num_blocks in ((18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)), (50, (3, 4, 6, 3)), (101, (3, 4, 23, 3))):
+    if _depth < 101:
+        models.register(f"resnet{_depth}", label=f"ResNet-{_depth}")(
+            DeepResNet(num_blocks=_num_blocks, bottleneck=_depth >= 50)
+        )
+    models.register(f"resnet{_depth}_imagenet", label=f"ResNet-{_depth} (ImageNet)")(
+        DeepResNet(num_blocks=_num_blocks, bottleneck=_depth >= 50, large_images=True)
+    )

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kdctl.engine.fold import fold_batch_norms, largest_error
+from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
 
 NUM_CLASSES = 7
-INPUT_SIZE = 16
+SIZES = (16, 32, 33, 64)
 SEED = 1
+
+
+@functools.cache
+def smallest(name: str) -> int:
+    """Return the height and width of the smallest images that a model takes here."""
+    for size in SIZES:
+        with contextlib.suppress(KdctlError), torch.device("meta"):
+            return models.get(name).item(NUM_CLASSES, size).input_size
+    raise AssertionError(f"{name} takes no images of {SIZES}")
 
 
 @pytest.fixture(scope="module", params=models.names())
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(SEED)
-    return models.get(request.param).item(NUM_CLASSES, INPUT_SIZE).eval()
+    return models.get(request.param).item(NUM_CLASSES, smallest(request.param)).eval()
 
 
 @pytest.fixture
-def images() -> Tensor:
-    return torch.randn(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(2))
+def images(backbone: Backbone) -> Tensor:
+    size = backbone.input_size
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
 def outputs_of_links(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
@@ -47,7 +60,7 @@ def test_the_catalogue_can_describe_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", models.names())
 def test_declared_shapes_are_those_of_the_maps(name: str) -> None:
-    for size in (16, 32, 33, 64):
+    for size in SIZES[SIZES.index(smallest(name)) :]:
         with torch.device("meta"):
             backbone = models.get(name).item(NUM_CLASSES, size).eval()
             outputs = backbone.observe(torch.empty(3, 3, size, size), list(backbone.tap_shapes))
@@ -122,6 +135,6 @@ def test_folding_its_batch_norms_changes_no_tap(backbone: Backbone, images: Tens
 
 def test_the_global_seed_decides_the_weights(backbone: Backbone, request: pytest.FixtureRequest) -> None:
     torch.manual_seed(SEED)
-    again = models.get(request.node.callspec.params["backbone"]).item(NUM_CLASSES, INPUT_SIZE)
+    again = models.get(request.node.callspec.params["backbone"]).item(NUM_CLASSES, backbone.input_size)
     pairs = zip(backbone.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
