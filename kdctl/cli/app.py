@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,8 +19,10 @@ from kdctl.cli.console import ShownWarnings, print_mistakes, replace_what_encodi
 from kdctl.cli.db import database, sync
 from kdctl.cli.eval import evaluate
 from kdctl.cli.import_weights import import_weights
+from kdctl.cli.init import init
 from kdctl.cli.listing import listing
 from kdctl.cli.report import report
+from kdctl.cli.short_names import answer_to
 from kdctl.cli.show import show
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
@@ -53,6 +55,7 @@ app.command("report")(report)
 app.command("bench")(bench)
 app.command("confirm")(confirm)
 app.command("sync")(sync)
+app.command("init")(init)
 app.command("show")(show)
 app.add_typer(listing, name="list")
 browsing.command("rm")(rm)
@@ -83,7 +86,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = command_line()(args=None if arguments is None else list(arguments), standalone_mode=False)
     except KdctlError as error:
         print_mistakes(error.mistakes)
         sys.exit(error.exit_code)
@@ -110,12 +113,33 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     sys.exit(code or 0)
 
 
+def command_line() -> Any:
+    """Return the application as a command, its flags without the type that help would show of them."""
+    command: Any = typer.main.get_command(app)
+    for verb, context in _verbs(command, typer.Context(command, info_name="kdctl")):
+        for parameter in (*verb.params, verb.get_help_option(context)):
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+    return command
+
+
+def _verbs(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    yield command, context
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _verbs(inner, typer.Context(inner, parent=context, info_name=name))
+
+
 def _in_our_words(error: Any) -> list[Mistake]:
     """Return what Typer found wrong as problem and hint; nothing if it has shown the help instead."""
-    message = error.format_message().replace("Value error, ", "")
+    option = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
+    message = (
+        f"there is no option {option}" if option else error.format_message().replace("Value error, ", "")
+    )
     if not message:
         return []
     end = "" if message.endswith((".", "?")) else "."
     command = error.ctx.command_path if error.ctx else "kdctl"
-    hint = f"{command} --help lists what it takes."
+    taken = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
+    answer = answer_to(option, taken) if option else ""
+    hint = f"{answer}{command} --help lists what it takes."
     return [Mistake(problem=f"{message[0].lower()}{message[1:]}{end}", hint=hint)]

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import logging
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -195,16 +196,30 @@ def print_wrapped(text: str, *, indent: int = 0) -> None:
 
 
 def print_mistakes(mistakes: Iterable[Mistake]) -> None:
-    """Print problems with what to do about each; a hint that several share comes once, after the last."""
+    """Print problems with what to do about each; what several hints share comes once, with the last."""
     console = messages()
-    rest = list(mistakes)
+    rest = [(mistake.problem, *_parted(mistake.hint)) for mistake in mistakes]
     while rest:
-        mistake = rest.pop(0)
+        problem, own, names = rest.pop(0)
         console.print("[bold red]error:[/] ", end="")
-        console.print(mistake.problem, markup=False)
-        if not rest or rest[0].hint != mistake.hint:
+        console.print(problem, markup=False)
+        if rest and rest[0][1:] == (own, names):
+            continue
+        shared = any(names == later for _, _, later in rest)
+        hint = own if shared else " ".join(part for part in (own, names) if part)
+        if hint:
             console.print("[bold cyan]hint:[/] ", end="")
-            console.print(mistake.hint, markup=False)
+            console.print(hint, markup=False)
+
+
+_NAMES = re.compile(r"[A-Z]\w*s: [^?]+\.$")
+"""What a hint ends with that lists all names: 'Sections: data, engine, ....'"""
+
+
+def _parted(hint: str) -> tuple[str, str]:
+    """Return what a hint says of its own, and the list of names it ends with, if it does."""
+    names = _NAMES.search(hint)
+    return (hint[: names.start()].strip(), names[0]) if names else (hint, "")
 
 
 class ShownWarnings(logging.Handler):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from kdctl.workflows.rungs import RunEpochs
     from kdctl.workflows.sweep_plan import SweepPlan
 
+SLOW_THREADS = 1.3
+"""Times slower than a single thread, from which on several are worth a word."""
+
 MOST_LISTED = 30
 """Planned runs that are listed one by one; more of them are summed up by pair."""
 
@@ -56,9 +59,7 @@ def show_sweep_plan(
     configurations = counted(plan.num_configurations, "configuration")
     lines = [
         f"{sweep_standing(plan, told=f'{teachers}, {configurations} × {seeds}; ')}{gangs}",
-        f"estimated time: {_time(estimate)}, from {estimate.basis}; {flop(sum(operations.values()))}"
-        if estimate
-        else "estimated time: unknown, the data are not here",
+        estimated(estimate),
         *_room(disk),
         *_limits(plan),
         *joined(plan),
@@ -74,12 +75,29 @@ def show_sweep_plan(
         output().print(line, markup=False)
 
 
+def estimated(estimate: Estimate | None) -> str:
+    """Say how long it will take."""
+    if estimate is None:
+        return "estimated time: unknown, the data are not here"
+    operations = flop(sum(estimate.operations.values()))
+    return f"estimated time: {_time(estimate)}, from {estimate.basis}; {operations}"
+
+
 def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
     """Say how far a sweep is: '16 runs: 9 done, 6 dropped, 1 to do'; with something `told` before it."""
     standing_of = standing(
         plan.num_runs, to_do=plan.num_to_do, dropped=plan.num_dropped, failed=plan.num_failed
     )
     return f"{counted(plan.num_runs, 'run')}: {told}{standing_of}"
+
+
+def slowed_down(ratio: float | None) -> Iterator[str]:
+    """Warn of threads that make training slower than a single one does."""
+    if ratio is not None and ratio > SLOW_THREADS:
+        yield (
+            f"note: torch's threads are {ratio:.1f} times slower together here than one alone, because other "
+            "programs use the cores: --threads 1 is quicker (and rounds differently)"
+        )
 
 
 def joined(plan: SweepPlan) -> Iterator[str]:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import JSON_SCHEMA
-from kdctl.cli.formatting import describe
+from kdctl.cli.formatting import describe, told_apart
 from kdctl.cli.live import Display, display
 from kdctl.cli.options import Format
 from kdctl.errors import UsageError
@@ -50,8 +50,15 @@ class Events(AbstractContextManager["Events"]):
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
         """Write what there is to do."""
-        runs = [{"run": plan.key, "what": describe(plan), "epochs": plan.epochs} for plan in plans]
+        told = told_apart(plans)
+        runs = [
+            {"run": plan.key, "what": describe(plan, told.get(plan.key, "")), "epochs": plan.epochs}
+            for plan in plans
+        ]
         self._write("planned", runs=runs, settled=settled, later=later)
+
+    def expect_resumed(self, keys: Iterable[str]) -> None:
+        """Write nothing: a run's first epoch tells."""
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Write who trains together now."""

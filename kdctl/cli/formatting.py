@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kdctl.recipe.layers import flat
@@ -77,14 +78,54 @@ def assignments(layer: Layer) -> str:
     return ", ".join(f"{dotted} = {value}" for dotted, value in flat(layer.values).items())
 
 
-def describe(plan: RunPlan) -> str:
-    """Return a run's title with its learning rate, the field a sweep varies most often."""
-    return f"{plan.title()} · lr {plan.optimizer.options.learning_rate:g}"
+def describe(plan: RunPlan, told: str = "") -> str:
+    """Return a run's title and learning rate, the field a sweep varies most often; and what `told` adds."""
+    return _joined(plan.title(), _rate(plan), told)
 
 
-def describe_member(plan: RunPlan) -> str:
+def describe_member(plan: RunPlan, told: str = "") -> str:
     """Return what tells a run from the others of its gang, which share data, seed and teachers."""
-    return f"{plan.student.name} · {plan.method.name} · lr {plan.optimizer.options.learning_rate:g}"
+    return _joined(plan.student.name, plan.method.name, _rate(plan), told)
+
+
+def told_apart(plans: Iterable[RunPlan]) -> dict[str, str]:
+    """Return by run key what tells runs of the same title and learning rate apart: 'temperature 4'."""
+    from kdctl.report.fields import (
+        distinguishing_fields,
+        read_field,
+        short_names,
+        show_value,
+    )
+
+    alike: dict[str, list[RunPlan]] = {}
+    for plan in plans:
+        alike.setdefault(describe(plan), []).append(plan)
+    told: dict[str, str] = {}
+    known: dict[tuple[str, ...], dict[str, str]] = {}
+    for same in alike.values():
+        configurations = tuple(plan.configuration for plan in same)
+        if len(set(configurations)) < 2:
+            continue
+        if configurations not in known:  # one for each seed
+            trees = [plan.tree() for plan in same]
+            names = short_names(distinguishing_fields(trees))
+            known[configurations] = {
+                configuration: " · ".join(
+                    f"{name.replace('_', ' ')} {show_value(read_field(tree, field))}"
+                    for field, name in names.items()
+                )
+                for configuration, tree in zip(configurations, trees, strict=True)
+            }
+        told |= {plan.key: known[configurations][plan.configuration] for plan in same}
+    return told
+
+
+def _rate(plan: RunPlan) -> str:
+    return f"lr {plan.optimizer.options.learning_rate:g}"
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
 
 
 def outcome(state: RunState, result: RunResult | None, reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from kdctl.cli.console import messages
-from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome
+from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome, told_apart
 from kdctl.cli.remaining_time import RemainingTime
 from kdctl.records import EpochResult, RunResult, RunState
 
@@ -34,6 +34,12 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self) -> None:
         """Nothing is planned yet."""
         self._remaining = RemainingTime()
+        self._told: dict[str, str] = {}
+        self._resumed: frozenset[str] = frozenset()
+
+    def expect_resumed(self, keys: Iterable[str]) -> None:
+        """Hear which runs were stopped on their way before: they do not start, they go on."""
+        self._resumed = frozenset(keys)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -41,7 +47,8 @@ class Display(AbstractContextManager["Display"]):
         """Leave the screen as it is."""
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
-        """Count what is before us."""
+        """Count what is before us, and see what tells the runs apart."""
+        self._told |= told_apart(plans)
         self._remaining.expect({plan.key: plan.epochs for plan in plans}, later)
 
     def started(self, plans: Sequence[RunPlan]) -> None:
@@ -88,7 +95,8 @@ class Lines(Display):
         """Name the runs of a gang."""
         super().started(plans)
         for plan in plans:
-            self.say(f"{plan.key[:8]}  start  {describe(plan)}")
+            begins = "resumed" if plan.key in self._resumed else "start"
+            self.say(f"{plan.key[:8]}  {begins}  {describe(plan, self._told.get(plan.key, ''))}")
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Give the epoch's numbers."""
@@ -160,7 +168,8 @@ class Bars(Display):
         super().started(plans)
         for plan in plans:
             if plan.key not in self._tasks:
-                label = describe(plan) if self._wide else describe_member(plan)
+                told = self._told.get(plan.key, "")
+                label = describe(plan, told) if self._wide else describe_member(plan, told)
                 self._tasks[plan.key] = self._bars.add_task(
                     f"{plan.key[:8]}  {label}", total=plan.epochs, numbers=f"epoch 1/{plan.epochs}", left=""
                 )
@@ -195,7 +204,8 @@ class Bars(Display):
         task = self._tasks.pop(plan.key, None)
         if task is not None:
             self._bars.remove_task(task)
-        title = describe(plan) if self._wide else f"{describe_member(plan)} · seed {plan.seed}"
+        told = self._told.get(plan.key, "")
+        title = describe(plan, told) if self._wide else f"{describe_member(plan, told)} · seed {plan.seed}"
         self.say(f"{plan.key[:8]}  {title}  {outcome(state, result, reason)}")
 
     def say(self, text: str) -> None:

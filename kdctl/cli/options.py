@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,7 +51,27 @@ Runs = Annotated[
 Data = Annotated[
     Path, typer.Option("--data", rich_help_panel=FOLDERS, help="Data sets are looked for below it.")
 ]
-Device = Annotated[str, typer.Option(rich_help_panel=MACHINE, help="auto, cpu, cuda or cuda:N.")]
+DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def device_name(word: str) -> str:
+    """Read the name of a device; whether it is there shows when it is needed."""
+    if DEVICE_NAME.fullmatch(word):
+        return word
+    gpu = "cuda is a GPU; " if word.lower().startswith("gpu") else ""
+    raise UsageError(f"'{word}' is not a device.", f"{gpu}use auto, cpu, cuda or cuda:0.")
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        parser=device_name,
+        metavar="DEVICE",
+        rich_help_panel=MACHINE,
+        help="auto, cpu, cuda or cuda:N.",
+    ),
+]
 Threads = Annotated[
     int | None,
     number(
@@ -82,6 +103,7 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option(
         "--plugin",
+        metavar="FILE",
         rich_help_panel=RECIPE,
         help="Python file that registers methods, projectors, models, data sets, formats; may repeat.",
     ),

@@ -21,6 +21,7 @@ Student = Annotated[
 Teachers = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="NAME",
         rich_help_panel=RECIPE,
         help="Architecture, key of a run, or checkpoint file; may repeat. None: the student alone.",
     ),

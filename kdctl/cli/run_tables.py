@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json, print_table
-from kdctl.cli.formatting import counted, describe, flop, percent
+from kdctl.cli.formatting import counted, describe, flop, percent, told_apart
 from kdctl.cli.options import Format
 from kdctl.records import SETTLED, RunState, Selection, StoredRun
 from kdctl.serialization import to_tree
@@ -31,13 +31,14 @@ def show_plans(
 ) -> None:
     """Print planned runs as a table, on stdout if not told otherwise."""
     rows: list[list[str]] = []
+    told = told_apart((*teachers, *students))
     for plan in (*teachers, *students):
         state = states[plan.key].value if plan.key in states else NEW
         first = plan in teachers and state != RunState.FINISHED.value
         rows.append(
             [
                 plan.key[:8],
-                describe(plan),
+                describe(plan, told.get(plan.key, "")),
                 str(plan.epochs),
                 str(plan.data.options.batch_size),
                 plan.precision(),
@@ -161,8 +162,15 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
             yield "a step", f"{', then '.join(phase.updates)}{where}"
     if facts.untrained:
         yield "untrained", ", ".join(facts.untrained)
-    pruned = "" if facts.pruning_percent is None else f", {facts.pruning_percent:.2f} % less than the teacher"
-    yield "shipped", f"{facts.shipped_parameters:,} parameters{pruned}"
+    yield "shipped", f"{facts.shipped_parameters:,} parameters{_compared(facts.pruning_percent)}"
+
+
+def _compared(pruning_percent: float | None) -> str:
+    """Word by how much the shipped model is smaller than the teacher, or larger."""
+    if pruning_percent is None:
+        return ""
+    word = "less" if pruning_percent >= 0 else "more"
+    return f", {abs(pruning_percent):.2f} % {word} than the teacher"
 
 
 def _shape(shape: Shape) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli import options
+from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import Mistake
 from kdctl.machine_errors import GOES_ON, MachineFault
 
@@ -24,6 +25,7 @@ FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""
 
 
+@takes_short_names
 def sweep(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
     override: options.Overrides = None,
@@ -70,9 +72,17 @@ def sweep(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import joined, lacking_room, show_sweep_plan, sweep_standing
+    from kdctl.cli.dry_run import (
+        estimated,
+        joined,
+        lacking_room,
+        show_sweep_plan,
+        slowed_down,
+        sweep_standing,
+    )
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
+    from kdctl.records import RunState
 
     execution: Execution = {
         "device": device,
@@ -96,6 +106,11 @@ def sweep(
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
             say(sweep_standing(plan))
+        if not quiet and not json and plan.num_to_do and capacity.slots == 1 and not capacity.queued:
+            say(estimated(workflows.estimate_sweep(plan, workspace, executor=chosen, gang_size=gang)))
+            for line in slowed_down(workflows.slowdown_of_threads(workspace)):
+                say(line)
+        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         for line in (*lacking_room(disk), *joined(plan)) if not quiet else ():
             say(line)
     with (

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdctl.cli import options, recipe_options
+from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from kdctl.assembly.workspace import Execution
+    from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
 
 
+@takes_short_names
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe without grid and search; optional.")] = None,
     student: recipe_options.Student = None,
@@ -50,10 +53,13 @@ def train(
     """
     from kdctl import workflows
     from kdctl.cli.console import messages, say
+    from kdctl.cli.dry_run import estimated, slowed_down
     from kdctl.cli.events import Events, listener
     from kdctl.cli.formatting import counted, standing
     from kdctl.cli.run_tables import show_results
     from kdctl.cli.signals import StopSignals
+    from kdctl.engine.device import choose_device
+    from kdctl.records import RunState
 
     execution: Execution = {
         "device": device,
@@ -62,19 +68,26 @@ def train(
         "teacher_cache": teacher_cache,
     }
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
+    if not dry_run:
+        choose_device(device)  # before the plan: a GPU that is not there is told first
     values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
-            _show_plan(plan, form)
+            _show_plan(plan, workflows.estimate_training(plan, workspace), form)
             return
         if not quiet and not json:
             _show_text(plan, to=messages())
             num_runs = len(plan.teachers) + len(plan.runs)
             say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
         workflows.require_ready(plan.to_do, workspace)
+        if not quiet and not json and plan.to_do:
+            say(estimated(workflows.estimate_training(plan, workspace)))
+            for line in slowed_down(workflows.slowdown_of_threads(workspace)):
+                say(line)
+        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
@@ -100,16 +113,19 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
         )
 
 
-def _show_plan(plan: TrainPlan, form: options.Format) -> None:
+def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
+    from kdctl.cli.dry_run import estimated
     from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
         runs = planned_trees(plan.teachers, plan.runs, plan.states)
-        print_json(runs=runs, structure=to_tree(plan.structure))
+        seconds = estimate.seconds if estimate else None
+        print_json(runs=runs, structure=to_tree(plan.structure), estimated_seconds=seconds)
     else:
         _show_text(plan, to=output())
+        output().print(estimated(estimate), markup=False)
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:

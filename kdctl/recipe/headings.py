@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from kdctl.errors import Mistake, suggestion
+from kdctl.errors import Mistake, nearest_name, suggestion
 from kdctl.recipe.layers import Layer, flat
 from kdctl.recipe.load import OVERRIDES
 from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS, Catalog
@@ -26,6 +26,16 @@ def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
             problem=f"{layer.source}{word}: a recipe has no '{heading}'.",
             hint=f"write {' or '.join(found)}." if found else suggestion(heading, known, "Sections"),
         )
+
+
+def misnamed_sections(layers: Iterable[Layer]) -> set[str]:
+    """Return the sections that layers seem to mean under names that no recipe has.
+
+    That such a section lacks something would be a second mistake about the same word.
+    """
+    known = (*SECTIONS, *HEADINGS)
+    keys = {key for layer in layers for key in layer.values if key not in known}
+    return {near for key in keys if (near := nearest_name(key, known)) in SECTIONS}
 
 
 def fields_called(name: str, catalog: Catalog) -> list[str]:

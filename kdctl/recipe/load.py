@@ -36,6 +36,16 @@ def read_layers(path: Path) -> list[Layer]:
     return list({layer.source: layer for layer in _read(located(path), ())}.values())
 
 
+def layers_of_text(text: str, path: Path) -> list[Layer]:
+    """Return the layers of a recipe that is not written yet, as if it stood in `path`.
+
+    Raises:
+        UsageError: it is not TOML, or what it extends cannot be read.
+    """
+    source, tree = str(path), _parse(text, str(path))
+    return [*_parents(tree, source, path.parent, (str(path.resolve()),)), _layer(tree, source)]
+
+
 def preset_layers(name: str) -> list[Layer]:
     """Return the layers of a built-in protocol preset.
 

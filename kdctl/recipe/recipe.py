@@ -10,7 +10,7 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
-from kdctl.recipe.headings import unknown_headings
+from kdctl.recipe.headings import misnamed_sections, unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE
@@ -172,7 +172,9 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     resolver.mistakes.extend(recipe.overruled(catalog))
     if resolver.mistakes:
         first = recipe.search.probes()[:1] if recipe.search else recipe.points[:1]
-        resolver.mistakes.extend(m for point in first for m in recipe.mistakes_at(point, catalog))
+        misnamed = tuple(f" [{section}] does not say which " for section in misnamed_sections(layers))
+        more = (mistake for point in first for mistake in recipe.mistakes_at(point, catalog))
+        resolver.mistakes.extend(m for m in more if not any(words in m.problem for words in misnamed))
     resolver.finish()
     return recipe
 

@@ -30,6 +30,9 @@ from kdctl.registry import Entry
 
 Record = TypeVar("Record")
 
+_SCALAR_EXPECTED = ("float_type", "int_type", "bool_type", "string_type", "literal_error", "int_from_float")
+"""Types of pydantic's errors where one value was expected."""
+
 
 @dataclass
 class Resolver:
@@ -68,8 +71,10 @@ class Resolver:
         """Resolve a table (or bare name) that picks a plug-in of `kind`; None after a mistake."""
         table = {} if raw is None else {NAME: raw} if isinstance(raw, str) else raw
         if not isinstance(table, Mapping):
-            problem = f"{dotted} = {raw!r} is not a table or a name."
-            self.wrong(dotted, problem, f"write {dotted}.name = '...'")
+            hint = f"write {dotted} = '...'."
+            self.wrong(
+                dotted, f"{dotted} = {raw!r} is not a table or a name.", _grid_hint(dotted, raw) or hint
+            )
             return None
         entry = self._entry(kind, table.get(NAME, default), dotted)
         if entry is None:
@@ -132,7 +137,7 @@ class Resolver:
             return None
         if not isinstance(name, str):
             problem = f"[{dotted}] {NAME} = {name!r} is not text."
-            self.wrong(f"{dotted}.{NAME}", problem, f"write {NAME} = '...'.")
+            self.wrong(f"{dotted}.{NAME}", problem, _grid_hint(dotted, name) or f"write {NAME} = '...'.")
             return None
         try:
             return self.catalog[kind].get(name)
@@ -207,9 +212,19 @@ class Resolver:
             pass  # it is there, but was not fit: noted already
         elif option in plain:
             problem = f"[{dotted}] {option} = {json.dumps(plain[option], default=str)}: {message}."
-            self.wrong(f"{dotted}.{option}", problem, f"change {dotted}.{option}.")
+            wants_one = detail["loc"] == (option,) and detail["type"] in _SCALAR_EXPECTED
+            hint = _grid_hint(f"{dotted}.{option}", plain[option]) if wants_one else ""
+            self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
+
+
+def _grid_hint(dotted: str, value: Any) -> str:
+    """Say where several values for one field belong; empty for what is no list."""
+    if not isinstance(value, list) or not value:
+        return ""
+    line = f"{dotted} = {json.dumps(value, default=str)}"
+    return f"a run has one {dotted}; lists belong into [grid]: write {line} there."
 
 
 @functools.lru_cache(maxsize=4096)

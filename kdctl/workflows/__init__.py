@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.confirming import confirm, plan_confirmation
+    from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
-    from kdctl.workflows.estimate import estimate_sweep, planned_gangs
+    from kdctl.workflows.estimate import estimate_sweep, estimate_training, planned_gangs
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
@@ -51,6 +52,7 @@ __all__ = [
     "epochs_frame",
     "estimate_disk",
     "estimate_sweep",
+    "estimate_training",
     "evaluate",
     "export",
     "export_model",
@@ -70,6 +72,7 @@ __all__ = [
     "report",
     "require_ready",
     "save_features",
+    "slowdown_of_threads",
     "sweep",
     "synchronise",
     "train",
@@ -87,6 +90,7 @@ _MODULES = {
     "epochs_frame": "kdctl.workflows.reporting",
     "estimate_disk": "kdctl.workflows.disk",
     "estimate_sweep": "kdctl.workflows.estimate",
+    "estimate_training": "kdctl.workflows.estimate",
     "evaluate": "kdctl.workflows.evaluation",
     "export": "kdctl.workflows.exporting",
     "export_model": "kdctl.workflows.artifacts",
@@ -106,6 +110,7 @@ _MODULES = {
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.assembly.readiness",
     "save_features": "kdctl.workflows.artifacts",
+    "slowdown_of_threads": "kdctl.workflows.cores",
     "sweep": "kdctl.workflows.sweeping",
     "synchronise": "kdctl.workflows.syncing",
     "train": "kdctl.workflows.training",

@@ -30,6 +30,7 @@ from kdctl.records import RunResult, RunState
 from kdctl.serialization import canonical_json
 from kdctl.store.store import Store
 from kdctl.workflows.sweep_plan import SweepPlan
+from kdctl.workflows.training import TrainPlan
 
 MEASURED_BATCH = 32
 """Images in the step that is measured."""
@@ -69,11 +70,33 @@ def estimate_sweep(
     samples there are, since the data are not here, or when a model does not fit into memory.
     """
     capacity = (executor or InProcessConfig()).capacity(workspace)
+    gangs = planned_gangs(plan, capacity, gang_size=gang_size)
+    return _estimate(gangs, capacity, workspace, search=plan if plan.num_later else None, gang_size=gang_size)
+
+
+def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
+    """Return the time that `kdctl train` will take for the runs still to do; see `estimate_sweep`."""
+    capacity = InProcessConfig().capacity(workspace)
+    students = [run for run in plan.to_do if run not in plan.teachers]
+    teachers = [run for run in plan.to_do if run in plan.teachers]
+    gangs = gangs_of(teachers, students, gang_size=DEFAULT_GANG_SIZE, slots=capacity.slots)
+    return _estimate(gangs, capacity, workspace)
+
+
+def _estimate(
+    gangs: Sequence[Sequence[RunPlan]],
+    capacity: Capacity,
+    workspace: Workspace,
+    *,
+    search: SweepPlan | None = None,
+    gang_size: int = DEFAULT_GANG_SIZE,
+) -> Estimate | None:
+    """Return the time of gangs, and of the runs that a search will still choose."""
     pace = _Pace(workspace, capacity)
     try:
-        device_seconds, seconds = pace.of_gangs(planned_gangs(plan, capacity, gang_size=gang_size))
-        if plan.num_later:
-            batches = pace.of_later(plan, gang_size)
+        device_seconds, seconds = pace.of_gangs(gangs)
+        if search:
+            batches = pace.of_later(search, gang_size)
             device_seconds, seconds = device_seconds + batches[0], seconds + batches[1]
     except (KdctlError, RuntimeError, MemoryError):
         return None

@@ -1,0 +1,135 @@
+"""`kdctl init`: a first recipe, from flags or a few questions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdctl.cli import options, recipe_options
+from kdctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdctl.recipe.recipe import Recipe
+    from kdctl.workflows.drafting import Draft
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where the recipe is written.")] = Path("recipe.toml"),
+    student: recipe_options.Student = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=options.RECIPE, help="Architecture, key of a run, or checkpoint file."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", rich_help_panel=options.RECIPE, help="Compared with ce; may repeat. kd if none."
+        ),
+    ] = None,
+    dataset: recipe_options.Dataset = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=options.RECIPE,
+            help="Folder of your own images, train/<class>/ and test/<class>/: here, or below --data.",
+        ),
+    ] = None,
+    protocol: recipe_options.Protocol = None,
+    seeds: Annotated[
+        int,
+        options.number("--seeds", "How many seeds each configuration gets.", least=1, panel=options.RECIPE),
+    ] = 3,
+    epochs: Annotated[
+        int | None,
+        options.number("--epochs", "Length, with a cosine schedule.", least=1, panel=options.RECIPE),
+    ] = None,
+    lr: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr", metavar="VALUE", rich_help_panel=options.RECIPE, help="Learning rate; may repeat."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    data: options.Data = options.DEFAULT_DATA,
+) -> None:
+    """Write a commented recipe, and show what it would run.
+
+    For example: kdctl init mine.toml --student resnet8x4 --teacher resnet32x4 --method kd --method simkd
+
+    Without --student it asks, if there is a terminal.
+    """
+    from kdctl.cli.console import say
+    from kdctl.workflows.drafting import DEFAULT_PROTOCOL, Draft, checked_draft, draft_recipe
+
+    if path.suffix != ".toml":
+        raise UsageError(f"{path} is no name for a recipe.", f"let it end with .toml: {path}.toml")
+    if path.exists() and not force:
+        raise UsageError(
+            f"there is a file {path} already.", "name another one, or say --force to replace it."
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}.", f"mkdir -p {path.parent}")
+    given = Draft(
+        name=path.stem,
+        student=student or "",
+        teacher=teacher,
+        methods=tuple(method or ()),
+        dataset=dataset or ("imagefolder" if images else "cifar100"),
+        data_path=images.resolve() if images and images.is_dir() else images,
+        protocol=protocol or DEFAULT_PROTOCOL,
+        num_seeds=seeds,
+        epochs=epochs,
+        learning_rates=tuple(lr or ()),
+    )
+    draft = given if student else _asked(given)
+    text = draft_recipe(draft, recipe_options.teacher_table(draft.teacher) if draft.teacher else None, path)
+    recipe = checked_draft(text, path)
+    _show_plan(recipe, runs, data)
+    path.write_text(text + "\n", encoding="utf-8")
+    say(f"{path} is written; start it: kdctl sweep {path}")
+
+
+def _asked(draft: Draft) -> Draft:
+    """Ask for what decides most.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    import dataclasses
+
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "no student is named.", "kdctl init mine.toml --student resnet8x4 --teacher resnet32x4"
+        )
+    student = typer.prompt("Student (kdctl list models)", default="resnet8x4")
+    teacher = typer.prompt(
+        "Teacher (a model, a run key or a file; empty for none)", default="", show_default=False
+    )
+    methods = ""
+    if teacher:
+        methods = typer.prompt("Methods to compare with ce (kdctl list methods)", default="kd, simkd")
+    return dataclasses.replace(
+        draft,
+        student=student,
+        teacher=teacher or None,
+        methods=tuple(word.strip() for word in methods.split(",") if word.strip()),
+        dataset=typer.prompt("Data set (kdctl list datasets)", default=draft.dataset),
+        num_seeds=typer.prompt("Seeds for each configuration", default=draft.num_seeds, type=int),
+    )
+
+
+def _show_plan(recipe: Recipe, runs: Path, data: Path) -> None:
+    """Do a dry run of a recipe, which finds what is wrong with it."""
+    from kdctl import workflows
+    from kdctl.cli.dry_run import show_sweep_plan
+    from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
+
+    with workflows.open_for_planning(runs, data, may_fetch=False) as workspace:
+        plan = workflows.plan_sweep(recipe, workspace)
+        estimate = workflows.estimate_sweep(plan, workspace)
+        disk = workflows.estimate_disk(plan, workspace, gang_size=DEFAULT_GANG_SIZE, slots=1)
+        show_sweep_plan(plan, estimate, disk, options.Format.TEXT, num_gangs=0)

@@ -1,0 +1,142 @@
+"""Short names of a recipe's most typed fields: `--lr 0.1` stands for `-o optimizer.learning_rate=0.1`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from kdctl.cli.options import RECIPE
+from kdctl.errors import nearest_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortName:
+    """An option of the command line that sets one field of the recipe."""
+
+    options: tuple[str, ...]
+    """All spellings that are taken, with dashes."""
+    field: str
+    help: str
+
+
+SHORT_NAMES = (
+    ShortName(
+        options=("--lr", "--learning-rate"), field="optimizer.learning_rate", help="Before the schedule"
+    ),
+    ShortName(
+        options=("--epochs",),
+        field="schedule.epochs",
+        help="Of the student (teacher: -o teacher.schedule.epochs=N)",
+    ),
+    ShortName(
+        options=("--milestones",),
+        field="schedule.milestones",
+        help="30,60: epochs after which the rate drops",
+    ),
+    ShortName(options=("--batch-size",), field="data.batch_size", help="Training images per step"),
+    ShortName(options=("--weight-decay",), field="optimizer.weight_decay", help="Of all trained parameters"),
+    ShortName(options=("--momentum",), field="optimizer.momentum", help="Of SGD"),
+    ShortName(options=("--val-fraction",), field="data.val_fraction", help="Share held out for validation"),
+    ShortName(options=("--temperature",), field="method.temperature", help="T of softened predictions"),
+    ShortName(
+        options=("--alpha", "--kd-weight"), field="method.kd_weight", help="Of the divergence of predictions"
+    ),
+    ShortName(
+        options=("--ce-weight",), field="method.ce_weight", help="Of the cross-entropy with the labels"
+    ),
+)
+"""In the order of the help."""
+
+ELSEWHERE = {
+    **dict.fromkeys(("--model", "--model-s", "--arch", "--net", "--student-model", "--tarch"), "--student"),
+    **dict.fromkeys(("--path-t", "--model-t", "--teacher-model", "--teacher-path", "--t-path"), "--teacher"),
+    **dict.fromkeys(("--distill", "--distiller", "--kd-mode", "--loss"), "--method"),
+    **dict.fromkeys(("--trial", "--seeds", "--manual-seed"), "--seed"),
+    **dict.fromkeys(("--gpu", "--gpu-id", "--gpus", "--cuda"), "--device"),
+    **dict.fromkeys(("--data-root", "--data-dir", "--data-path", "--data-folder", "--root"), "--data"),
+    **dict.fromkeys(("--output", "--output-dir", "--out", "--save-dir", "--save-path", "--logdir"), "--runs"),
+    **dict.fromkeys(("--lr-decay-epochs", "--schedule", "--steps"), "--milestones"),
+    **dict.fromkeys(("--kd-t", "--t", "--temp", "--tau"), "--temperature"),
+    **dict.fromkeys(("--bs", "--b", "--batch"), "--batch-size"),
+    **dict.fromkeys(("--wd", "--decay"), "--weight-decay"),
+    **dict.fromkeys(("--epoch", "--n-epochs", "--num-epochs", "--max-epochs"), "--epochs"),
+    **dict.fromkeys(("--a", "--beta-kd", "--kd-ratio"), "--alpha"),
+    **dict.fromkeys(("--r", "--cls", "--ce", "--gamma"), "--ce-weight"),
+    **dict.fromkeys(("--workers", "--num-workers", "--nproc", "--jobs", "--j"), "--slots"),
+    **dict.fromkeys(("--config", "--cfg", "--recipe"), "RECIPE, without an option's name"),
+    **dict.fromkeys(("--resume", "--continue"), "the same command again: it goes on where it stopped"),
+}
+"""What other programs call things, folded -> what answers to it here."""
+
+AS_OVERRIDE = {
+    "--student": "-o student=NAME",
+    "--teacher": "-o teacher=NAME",
+    "--method": "-o method=NAME",
+    "--dataset": "-o data=NAME",
+    "--seed": "-o seeds=[0]",
+}
+"""Options of `kdctl train` -> how a sweep is told the same."""
+
+
+def takes_short_names(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb with a parameter `override` the short names as options of its own.
+
+    They come before the `-o` words, which win where both set a field.
+    """
+    names = {short.options[0].removeprefix("--").replace("-", "_"): short for short in SHORT_NAMES}
+
+    @functools.wraps(verb)
+    def extended(**words: Any) -> Any:
+        given = {short.field: words.pop(name) for name, short in names.items()}
+        short_words = [f"{field}={_value(word)}" for field, word in given.items() if word is not None]
+        return verb(**{**words, "override": [*short_words, *(words["override"] or [])]})
+
+    signature = inspect.signature(verb, eval_str=True)
+    parameters = list(signature.parameters.values())
+    place = [parameter.name for parameter in parameters].index("override")
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(short))
+        for name, short in names.items()
+    ]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    together = [*keyword_only[:place], *more, *keyword_only[place:]]
+    extended.__signature__ = signature.replace(parameters=together)  # type: ignore[attr-defined]
+    extended.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
+    return extended
+
+
+def answer_to(option: str, taken: Sequence[str]) -> str:
+    """Say what to type instead of an option that a verb does not have; empty if nothing comes close.
+
+    Args:
+        option: as it was typed, with dashes.
+        taken: the options that the verb has.
+    """
+    folded = "--" + option.lstrip("-").replace("_", "-").casefold()
+    own = next((name for name in taken if name.casefold() == folded), None)
+    right = own or ELSEWHERE.get(folded) or (folded if folded in AS_OVERRIDE else None)
+    if right is None:
+        right = nearest_name(folded, taken)
+        return f"did you mean {right}? " if right else ""
+    if right in AS_OVERRIDE and right not in taken:
+        return f"write {AS_OVERRIDE[right]}, or lists of values in the recipe's [grid]. "
+    if right.startswith("--") and right not in taken:
+        return ""
+    return f"here it is {right}. "
+
+
+def _annotation(short: ShortName) -> Any:
+    option = typer.Option(
+        *short.options, metavar="VALUE", help=f"{short.help}: {short.field}.", rich_help_panel=RECIPE
+    )
+    return Annotated[str | None, option]
+
+
+def _value(word: str) -> str:
+    """Return a word as a recipe's value; words with commas are lists."""
+    return f"[{word}]" if "," in word and not word.startswith("[") else word

@@ -1,0 +1,134 @@
+"""A first recipe from a few words, with comments that say how to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdctl.assembly.catalog import recipe_from_layers
+from kdctl.errors import UsageError
+from kdctl.recipe.load import layers_of_text, preset_names
+from kdctl.recipe.recipe import Recipe
+
+DEFAULT_PROTOCOL = "simkd"
+
+_TAUGHT = "kd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a recipe is to ask for."""
+
+    name: str
+    student: str
+    teacher: str | None = None
+    """An architecture; or key of a run, or a checkpoint file. None: the student alone."""
+    methods: Sequence[str] = ()
+    """Besides `ce`, the baseline; `kd` if none is given."""
+    dataset: str = "cifar100"
+    data_path: Path | None = None
+    """Folder of images, for the data set `imagefolder`."""
+    protocol: str = DEFAULT_PROTOCOL
+    num_seeds: int = 3
+    epochs: int | None = None
+    """None: as the protocol has it."""
+    learning_rates: Sequence[float] = ()
+    """None: as the protocol has it."""
+
+
+def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> str:
+    """Return the text of a recipe.
+
+    Args:
+        draft: what it asks for.
+        teacher: its `[teacher]` table: name, run or checkpoint.
+        path: where it will stand.
+
+    Raises:
+        UsageError: there is no such protocol.
+    """
+    if draft.protocol not in preset_names():
+        raise UsageError(
+            f"there is no protocol preset '{draft.protocol}'.", f"Presets: {', '.join(preset_names())}."
+        )
+    return "\n".join(
+        [*_head(draft, path), *_data(draft), *_teacher(teacher), *_training(draft), *_grid(draft, teacher)]
+    )
+
+
+def checked_draft(text: str, path: Path) -> Recipe:
+    """Return the recipe that a text is, as if it stood in `path`.
+
+    Raises:
+        RecipeError: everything that is wrong with it.
+    """
+    return recipe_from_layers(layers_of_text(text, path))
+
+
+def _head(draft: Draft, path: Path) -> Iterator[str]:
+    yield f"# Try it:    kdctl sweep {path} --dry-run"
+    yield f"# Run it:    kdctl sweep {path}"
+    yield f"# Table:     kdctl report --sweep {draft.name}"
+    yield "schema = 1"
+    yield f"name = {_quoted(draft.name)}"
+    yield f"extends = {_quoted(draft.protocol)}     # preset: rates, length, ...; what stands here wins"
+    seeds = list(range(draft.num_seeds))
+    yield f"seeds = {seeds}     # each configuration is trained with each; tests compare them"
+    yield ""
+    yield f"student = {_quoted(draft.student)}     # kdctl list models"
+    yield ""
+
+
+def _data(draft: Draft) -> Iterator[str]:
+    yield "[data]     # looked for below --data; kdctl show " + draft.dataset
+    yield f"name = {_quoted(draft.dataset)}"
+    if draft.data_path is not None:
+        yield f"path = {_quoted(str(draft.data_path))}"
+    yield "# val_fraction = 0.1          # held out of the training set: for choosing without the test set"
+    yield "# samples_per_class = 50      # fewer images, for a quick try"
+    yield ""
+
+
+def _teacher(teacher: dict[str, str] | None) -> Iterator[str]:
+    if teacher is None:
+        return
+    (key, value), *_ = teacher.items()
+    what = "an architecture: trained first, unless the store has it" if key == "name" else f"by its {key}"
+    yield f"[teacher]     # {what}; or run = '<key>', or checkpoint = '<file>'"
+    yield f"{key} = {_quoted(value)}"
+    if key == "name":
+        yield "# schedule.epochs = 240       # its own length; else that of the preset"
+    yield ""
+
+
+def _training(draft: Draft) -> Iterator[str]:
+    if draft.epochs is None:
+        yield "# [schedule]                  # shorter than the preset: milestones would lie behind the end"
+        yield "# name = 'cosine'"
+        yield "# epochs = 60"
+    else:
+        yield "[schedule]     # cosine: the preset's milestones belong to its own length"
+        yield "name = 'cosine'"
+        yield f"epochs = {draft.epochs}"
+    yield ""
+
+
+def _grid(draft: Draft, teacher: dict[str, str] | None) -> Iterator[str]:
+    rates = f"optimizer.learning_rate = {list(draft.learning_rates)}" if draft.learning_rates else ""
+    yield "[[grid]]     # lists belong here; each block is the product of its lists"
+    yield "method = ['ce']     # the student alone: what the others are compared with"
+    yield from [rates] if rates else []
+    if teacher is None:
+        return
+    yield ""
+    yield "[[grid]]"
+    methods = [method for method in draft.methods if method != "ce"] or [_TAUGHT]
+    yield f"method = {json.dumps(methods)}     # kdctl list methods; options: kdctl show {methods[0]}"
+    yield rates or "# optimizer.learning_rate = [0.05, 0.1]"
+
+
+def _quoted(text: Any) -> str:
+    return json.dumps(str(text), ensure_ascii=False)

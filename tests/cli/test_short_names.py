@@ -1,0 +1,150 @@
+"""Flags as people type them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kdctl.cli.short_names import ELSEWHERE, SHORT_NAMES, answer_to
+
+Kdctl = Callable[..., Any]
+
+TRAIN = "train --student resnet3 --teacher resnet4 --method kd --dataset digits --dry-run --format json"
+
+
+def student_plan(answer: Any) -> dict[str, Any]:
+    assert answer.code == 0, answer
+    return json.loads(answer.out)["runs"][-1]["plan"]
+
+
+def test_short_names_set_fields_of_the_recipe(kdctl: Kdctl) -> None:
+    plan = student_plan(
+        kdctl(
+            f"{TRAIN} --lr 0.3 --epochs 7 --milestones 3,5 --batch-size 16 --weight-decay 1e-3 "
+            "--momentum 0.8 --temperature 2 --alpha 0.9 --ce-weight 0.1 --val-fraction 0.25"
+        )
+    )
+    assert (plan["optimizer"]["learning_rate"], plan["optimizer"]["weight_decay"]) == (0.3, 1e-3)
+    assert (plan["optimizer"]["momentum"], plan["data"]["batch_size"]) == (0.8, 16)
+    assert (plan["schedule"]["epochs"], plan["schedule"]["milestones"]) == (7, [3, 5])
+    method = plan["method"]
+    assert (method["temperature"], method["kd_weight"], method["ce_weight"]) == (2.0, 0.9, 0.1)
+    assert plan["data"]["val_fraction"] == 0.25
+
+
+def test_a_short_name_and_its_long_form_make_the_same_run(kdctl: Kdctl) -> None:
+    short, long = (
+        json.loads(kdctl(f"{TRAIN} {words}").out)["runs"][-1]["run"]
+        for words in ("--lr 0.3", "-o optimizer.learning_rate=0.3")
+    )
+    assert short == long
+
+
+def test_a_sweep_takes_the_same_short_names(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    plan = student_plan(kdctl(f"sweep {recipe()} --dry-run --format json --epochs 3 --learning-rate 0.2"))
+    assert (plan["schedule"]["epochs"], plan["optimizer"]["learning_rate"]) == (3, 0.2)
+
+
+def test_every_short_name_is_taken_by_both_verbs(kdctl: Kdctl) -> None:
+    for verb in ("train", "sweep"):
+        text = kdctl(f"{verb} --help").out
+        assert [short.options[0] for short in SHORT_NAMES if short.options[0] not in text] == []
+
+
+def test_several_values_are_sent_to_the_grid(kdctl: Kdctl) -> None:
+    kdctl(f"{TRAIN} --lr 0.1,0.2").refused(
+        "lists belong into [grid]", "optimizer.learning_rate = [0.1, 0.2]", code=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("train --lrr 0.1", "did you mean --lr?"),
+        ("train --learning_rate 0.1", "--learning-rate"),
+        ("train --kd_T 4", "--temperature"),
+        ("train --model_s resnet8", "--student"),
+        ("train --bs 32", "--batch-size"),
+        ("sweep x.toml --student resnet8", "-o student=NAME"),
+        ("sweep x.toml --resume", "the same command again"),
+    ],
+)
+def test_a_wrong_flag_is_answered_with_the_right_one(kdctl: Kdctl, words: str, right: str) -> None:
+    kdctl(words).refused("there is no option", right, code=2)
+
+
+def test_what_others_call_things_leads_to_options_that_exist() -> None:
+    taken = [*(name for short in SHORT_NAMES for name in short.options)]
+    taken += ["--student", "--teacher", "--method", "--seed", "--device", "--data", "--runs", "--slots"]
+    assert [word for word in ELSEWHERE if not answer_to(word, taken)] == []
+    assert answer_to("--zzzz", taken) == ""
+
+
+def test_help_shows_no_type_for_flags(kdctl: Kdctl) -> None:
+    for verb in ("train", "sweep", "runs rm", "init"):
+        assert "bool" not in kdctl(f"{verb} --help").out
+
+
+def test_a_list_where_a_name_belongs_is_sent_to_the_grid(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    kdctl("sweep", recipe(), "-o", 'student=["resnet3", "resnet4"]').refused(
+        "a run has one student; lists belong into [grid]", 'student = ["resnet3", "resnet4"]', code=2
+    )
+
+
+def test_the_names_that_hints_share_are_listed_once(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    answer = kdctl(f"sweep {recipe('studnet = 1', name='a.toml')}".replace("a.toml", "a.toml"))
+    assert answer.code == 2
+    wrong = recipe("[optimiser]\nlr = 1\n[shedule]\nepochs = 1\n", name="b.toml")
+    text = kdctl(f"sweep {wrong}").err
+    assert text.count("Sections:") == 1
+    assert "did you mean 'optimizer'?" in text
+    assert "did you mean 'schedule'?" in text
+
+
+def test_what_follows_from_a_misspelt_section_is_left_out(kdctl: Kdctl, tmp_path: Any) -> None:
+    (tmp_path / "c.toml").write_text('studnet = "resnet3"\ndata = "digits"\n')
+    text = kdctl("sweep c.toml").err
+    assert "did you mean 'student'?" in text
+    assert text.count("error:") == 1
+
+
+def test_lines_of_a_plan_tell_runs_apart(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    name = recipe(
+        "[[grid]]\nmethod.name = ['kd']\nmethod.temperature = [1.0, 2.0]\n[[grid]]\nmethod = ['ce']\n"
+    )
+    lines = kdctl(f"sweep {name} --dry-run").out.splitlines()
+    assert [line.split("lr 0.05")[1].split("  ")[0] for line in lines[1:5]] == [
+        "",
+        " · temperature 1",
+        " · temperature 2",
+        "",
+    ]
+    progress = kdctl(f"sweep {name} --threads 1").err
+    assert re.search(
+        r"start  resnet3 <- resnet4 · kd · seed 0 · lr 0.05 · temperature 2$", progress, re.MULTILINE
+    )
+    assert "estimated time: about" in progress
+
+
+def test_a_device_that_is_none_is_refused_before_the_plan(kdctl: Kdctl) -> None:
+    for words in (f"{TRAIN} --device gpu", "train --student resnet3 --dataset digits --device gpu"):
+        kdctl(words).refused("'gpu' is not a device", "cuda is a GPU", code=2)
+    answer = kdctl("train --student resnet3 --dataset digits --device cuda:99")
+    answer.refused("there is no device 'cuda:99'", code=2)
+
+
+def test_a_training_is_estimated_like_a_sweep(kdctl: Kdctl) -> None:
+    words = "train --student resnet3 --dataset digits --epochs 1 --dry-run --threads 1"
+    assert re.search(r"^estimated time: about .+ from operations", kdctl(words).out, re.MULTILINE)
+    assert json.loads(kdctl(f"{words} --format json").out)["estimated_seconds"] > 0
+
+
+def test_a_student_that_is_larger_than_its_teacher_is_said_to_be(kdctl: Kdctl) -> None:
+    text = kdctl(
+        "train --student resnet4 --teacher resnet3 --method kd --dataset digits --dry-run --threads 1"
+    ).out
+    assert re.search(r"^shipped +[\d,]+ parameters, [\d.]+ % more than the teacher$", text, re.MULTILINE)

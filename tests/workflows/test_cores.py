@@ -1,0 +1,51 @@
+"""Threads that wait for each other are noticed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
+from kdctl.workflows.cores import slowdown_of_threads
+
+
+def clock_with(seconds_of: Callable[[], float]) -> Callable[[], float]:
+    """Return a clock on which each step takes as long as it should with the threads that torch now has."""
+    now = itertools.count()
+    state = {"time": 0.0}
+
+    def tick() -> float:
+        if next(now) % 2:
+            state["time"] += seconds_of()
+        return state["time"]
+
+    return tick
+
+
+@pytest.fixture
+def free(tmp_path: Path, torch_settings: None) -> Iterator[Workspace]:
+    """A workspace whose number of threads torch chooses: two."""
+    torch.set_num_threads(2)
+    with workflows.open_workspace(tmp_path / "runs", tmp_path / "data", device="cpu") as opened:
+        yield opened
+
+
+def test_the_slowdown_is_that_of_the_medians(free: Workspace) -> None:
+    ratio = slowdown_of_threads(free, clock_with(lambda: 3.0 if torch.get_num_threads() == 2 else 1.5))
+    assert ratio == pytest.approx(2.0)
+    assert torch.get_num_threads() == 2
+
+
+def test_the_random_numbers_of_the_runs_are_left_alone(free: Workspace) -> None:
+    before = torch.get_rng_state()
+    slowdown_of_threads(free)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nothing_is_measured_where_the_number_was_given(workspace: Workspace) -> None:
+    assert slowdown_of_threads(workspace) is None
