@@ -1,8 +1,8 @@
-"""Run the commands whose output README.md shows, and write what they print now.
+"""Run the commands whose output README.md and docs/verbs.md show, and write what they print now.
 
     python docs/refresh.py FOLDER
 
-FOLDER is where the sweeps of the README were run: it holds `recipes/` and `runs/`. Two kinds of places
+FOLDER is where the sweeps of the pages were run: it holds `recipes/` and `runs/`. Two kinds of places
 are rewritten: what follows a `$ command` in a console block, and what stands between
 `<!-- output: SWEEP -->` and `<!-- end of output -->`, the table of that sweep. Run it twice: what it
 trains the first time is only looked up the second.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+PAGES = (Path(__file__).parents[1] / "README.md", Path(__file__).with_name("verbs.md"))
 CONSOLE = re.compile(r"^```console\n\$ (?P<command>.+)\n(?:.*\n)*?```$", re.MULTILINE)
 TABLE = re.compile(r"^<!-- output: (?P<sweep>\S+) -->\n(?:.*\n)*?<!-- end of output -->$", re.MULTILINE)
 
@@ -42,4 +42,5 @@ def refresh(page: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(refresh(README.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(refresh(page.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")

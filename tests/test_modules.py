@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -153,76 +151,3 @@ def test_stages_that_do_not_reach_the_classifier_are_refused() -> None:
         as_backbone(stages, nn.Linear(13, CLASSES), input_size=SIZE)
     with pytest.raises(UsageError, match="no stage is named"):
         as_backbone({"layer1": stages["stage1"]}, nn.Linear(8, CLASSES), input_size=SIZE)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_trains_it(tmp_path: Path) -> None:
-    lightning = pytest.importorskip("lightning")
-    torch.manual_seed(0)
-
-    class Distilled(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.distillation = Distillation("simkd", backbone(), backbone("resnet14"))
-            self.seen: list[float] = []
-
-        def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-            progress = self.global_step / self.trainer.estimated_stepping_batches
-            loss = self.distillation(*batch, progress=progress).total()
-            self.seen.append(loss.item())
-            return loss
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.distillation.parameters(), lr=0.05)
-
-    module = Distilled()
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch()), batch_size=6)
-    trainer = lightning.Trainer(
-        max_epochs=8,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        accelerator="cpu",
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(module, loader)
-    assert module.seen[-1] < module.seen[0]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_trainer_of_hugging_face_trains_it(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
-    torch.manual_seed(0)
-
-    class Distilled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.distillation = Distillation("simkd", backbone(), backbone("resnet14"))
-
-        def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            losses = self.distillation(pixel_values, labels)
-            return {"loss": losses.total(), "logits": losses.logits}
-
-    images, labels = batch()
-    rows = [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)]
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=8,
-        per_device_train_batch_size=6,
-        learning_rate=0.05,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        report_to=[],
-        logging_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    trainer = transformers.Trainer(model=Distilled(), args=arguments, train_dataset=rows)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert float(losses[-1]) < float(losses[0])

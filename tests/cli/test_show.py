@@ -106,7 +106,7 @@ def test_every_shipped_recipe_is_listed_and_explained(kdctl: Kdctl) -> None:
 
 @pytest.mark.parametrize("name", ["quickstart", "recipes/quickstart.toml"])
 def test_a_shipped_recipe_runs_by_its_name_from_anywhere(kdctl: Kdctl, name: str) -> None:
-    assert "16 runs: 1 teacher, 5 configurations × 3 seeds" in kdctl(f"sweep {name} --dry-run").out
+    assert "16 runs: 1 teacher, 3 configurations × 5 seeds" in kdctl(f"sweep {name} --dry-run").out
 
 
 def test_a_file_of_ones_own_comes_before_a_shipped_recipe(kdctl: Kdctl, recipe: Callable[..., str]) -> None:

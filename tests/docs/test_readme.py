@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import typer
+from PIL import Image
 
 import kdctl
 from kdctl import cli, workflows
 from kdctl.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+VERBS = (DOCS / "verbs.md").read_text(encoding="utf-8")
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+PYTHON = DOCS / "python.md"
+NOTEBOOK = DOCS / "notebooks" / "curves.ipynb"
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -24,7 +32,6 @@ PAGES = sorted(
         *(ROOT / room / "README.md" for room in ("recipes", "runs")),
     ]
 )
-ADDING = ROOT / "docs" / "adding.md"
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#:]+)\)")
@@ -52,6 +59,15 @@ def commands() -> Iterator[str]:
                     yield part.strip()
 
 
+def write_flowers(folder: Path) -> None:
+    """Write the images of the page on data of one's own: two classes, ten of each."""
+    for number, place in enumerate(itertools.product(("train", "test"), ("daisy", "rose"), range(10))):
+        split, name, image = place
+        path = folder / split / name / f"{image:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (number, 255 - number, 128)).save(path)
+
+
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_the_command_line_understands_every_command_of_the_pages(command: str):
     words = shlex.split(command, comments=True)[1:]
@@ -71,14 +87,19 @@ def test_what_the_pages_try_dry_can_be_planned(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(ROOT)
+    write_flowers(tmp_path / "data" / "flowers")
     with pytest.raises(SystemExit) as exit_:
-        cli.main([*shlex.split(command)[1:], "--runs", str(tmp_path)])
+        cli.main(
+            [*shlex.split(command)[1:], "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+        )
     assert exit_.value.code == 0
-    assert "new" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "  new" in out or " to do" in out
+    assert "estimated time: " in out
 
 
-def test_the_readme_lists_every_verb_in_the_words_of_its_help():
-    rows = re.findall(r"^\| `kdctl ([\w-]+)` \| (.+) \|$", section(README, "## The verbs"), re.MULTILINE)
+def test_the_page_of_verbs_lists_every_verb_in_the_words_of_its_help():
+    rows = re.findall(r"^\| `kdctl ([\w-]+)` \| (.+) \|$", VERBS.split("\n## ")[0], re.MULTILINE)
     root: Any = typer.main.get_command(app)
     helps = {name: verb.get_short_help_str(limit=1000) for name, verb in root.commands.items()}
     assert dict(rows) == helps
@@ -86,14 +107,14 @@ def test_the_readme_lists_every_verb_in_the_words_of_its_help():
 
 def test_every_file_of_the_tree_exists():
     folders: list[str] = []
-    for line in blocks(section(README, "## The tree"), "")[0].splitlines():
+    for line in blocks(section(ARCHITECTURE, "## The tree"), "")[0].splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         folders[depth:] = [line.split()[0].rstrip("/")]
         assert ROOT.joinpath(*folders).exists(), line
 
 
 def test_the_tree_names_every_room():
-    tree = section(README, "## The tree")
+    tree = section(ARCHITECTURE, "## The tree")
     package = ROOT / "kdctl"
     rooms = [f"{room.name}/" for room in package.iterdir() if (room / "__init__.py").is_file()]
     modules = [module.name for module in package.glob("[!_]*.py")]
@@ -110,7 +131,7 @@ def test_every_link_between_pages_leads_somewhere(path: Path):
     "text",
     [
         text
-        for path in (ROOT / "README.md", ROOT / "recipes" / "README.md")
+        for path in (DOCS / "recipes.md", ROOT / "recipes" / "README.md")
         for text in blocks(path.read_text(encoding="utf-8"), "toml")
         if "schema" in text
     ],
@@ -123,20 +144,42 @@ def test_every_recipe_of_the_pages_can_be_planned(text: str, tmp_path: Path):
     assert plan.runs or plan.recipe.search
 
 
-def test_the_python_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+@pytest.fixture
+def tiny_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder in which the quickstart takes a moment: two seeds of two epochs."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipes").mkdir()
+    folder = tmp_path / "shipped"
+    folder.mkdir()
     recipe = """
     student = "resnet3"
-    data = { name = "digits", samples_per_class = 8 }
-    schedule = { name = "cosine", epochs = 1 }
+    teacher = { name = "resnet4" }
+    seeds = [0, 1]
+    data = { name = "digits", size = 8, samples_per_class = 8 }
+    schedule = { name = "cosine", epochs = 2 }
+    grid = { method = ["ce", "kd"] }
     """
-    (tmp_path / "recipes" / "quickstart.toml").write_text(recipe, encoding="utf-8")
-    for text in blocks(section(README, "## From Python"), "python"):
-        exec(compile(text, "README.md", "exec"), {})
+    (folder / "quickstart.toml").write_text(recipe, encoding="utf-8")
+    monkeypatch.setattr("kdctl.recipe.shipped.shipped_folder", lambda: folder)
+
+
+@pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
+def test_the_python_of_the_pages_runs(capsys: pytest.CaptureFixture[str]):
+    for text in blocks(PYTHON.read_text(encoding="utf-8"), "python"):
+        exec(compile(text, "python.md", "exec"), {})
     assert "resnet3" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
+def test_the_notebook_runs(tmp_path: Path):
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                exec(compile("".join(cell["source"]), "curves.ipynb", "exec"), names)
+        names["plt"].close("all")
+    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+    assert len(names["curves"]) == 2 * 2 * 2
 
 
 def test_citation_and_package_have_one_version():
