@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdctl.models.option_a_resnet import PaddedShortcut
+from kdctl.models.resnet import PaddedShortcut
 from kdctl.protocols.backbone import models
 
 
