@@ -114,6 +114,19 @@ WORDS = {
         "mean of ‖f_k − P(f_s)[k]‖²; the teachers' classifiers are averaged",
         "no definition is public: our reading",
     ),
+    "zskt": Words(
+        "KL(p_t ‖ p_s) and Σ ‖a_s − a_t‖² on images that make KL large; no data",
+        "temperature is honoured; `divergence = 'mean'` has the code's scale; no clipping",
+    ),
+    "dafl": Words(
+        "T² KL(p_t ‖ p_s) on images of which the teacher is sure, of all classes alike; no data",
+        "temperature is honoured; the student learns after the generator's update, not beside it",
+    ),
+    "cmi": Words(
+        "T² KL(p_t ‖ p_s) on a pool of images by the statistics of batch norms, set apart; no data",
+        "contrast of pooled features as in the paper; remembered ones are negatives only",
+    ),
+    "cmi_simkd": Words("as `simkd`, on the pool of `cmi`; no data", "no code is public: our reading"),
     "fitnet": Words(
         "‖f_t − R(f_s)‖², mean",
         "pools instead of strided connectors; `hint_share` gives the paper's two stages",

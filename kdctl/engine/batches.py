@@ -35,6 +35,11 @@ class Normalisation:
         """Return float images [B, 3, H, W], channels last in memory, for uint8 [B, H, W, 3]."""
         return pixels.permute(0, 3, 1, 2).float() * self._scale + self._shift
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return uint8 pixels [B, H, W, 3] of normalised images [B, 3, H, W], cut off at black and white."""
+        values = (images.float() - self._shift) / self._scale
+        return values.round().clamp(0, 255).nan_to_num(0).to(torch.uint8).permute(0, 2, 3, 1)
+
 
 class EvaluationSet:
     """A split on the device, in order, without augmentation."""
@@ -43,7 +48,7 @@ class EvaluationSet:
         """Copy the split to `device`."""
         self._pixels = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
-        self._normalise = normalise
+        self.normalise = normalise
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +56,7 @@ class EvaluationSet:
     def images(self) -> Iterator[Tensor]:
         """Yield normalised images [B, 3, H, W]."""
         for pixels in self._pixels.split(EVALUATION_BATCH):
-            yield self._normalise(pixels)
+            yield self.normalise(pixels)
 
 
 @dataclass(frozen=True, kw_only=True)

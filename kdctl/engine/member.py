@@ -20,7 +20,7 @@ from kdctl.engine.seeds import derive
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
-from kdctl.protocols.step import Batch, Losses, Step, Update
+from kdctl.protocols.step import Batch, DivergedError, Losses, Step, Update
 from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.optimization import Schedule
 from kdctl.records import EpochResult, ModelMetrics, Selected, Selection
@@ -138,7 +138,11 @@ class Member:
         if self.prepared_epochs > self.epoch:
             return
         self.distiller.setup.rng.manual_seed(derive(self.seed, "prepare", self.epoch))
-        self.distiller.prepare_epoch(first_of_phase=self.epoch == self.span.first)
+        try:
+            self.distiller.prepare_epoch(first_of_phase=self.epoch == self.span.first)
+        except DivergedError as error:
+            self.diverged = f"{error} before epoch {self.epoch + 1}"
+            return
         self.prepared_epochs = self.epoch + 1
 
     def update(

@@ -21,6 +21,7 @@ from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.member import Member
 from kdctl.engine.parted_steps import PartedSteps
+from kdctl.engine.pictures import picture_epochs, picture_name, write_grid
 from kdctl.engine.recorded_inputs import CannotRecordError
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
@@ -69,6 +70,8 @@ def begin_epoch(gang: Gang, steps: Steps) -> Steps:
     for member in gang.active:
         member.distiller.train()  # an evaluation left parts of it in eval mode
         member.maybe_prepare_epoch()
+    if not gang.active:
+        return steps
     try:
         steps.begin_epoch()
     except CannotRecordError as error:
@@ -133,6 +136,8 @@ class _Training:
         for member in gang.active:
             self._maybe_evaluate_before(member)
         self.steps = begin_epoch(gang, self.steps)
+        if not gang.active:
+            return True
         for member in gang.active:
             member.execution = self.steps.executed_as(member)
         for _ in range(gang.active[0].step, gang.data.train.num_steps):
@@ -199,7 +204,18 @@ class _Training:
             for rule in kept:
                 path = member.folder / checkpoint_name(rule, name)
                 self.writer.write(functools.partial(write, path, content))
+        self._maybe_take_picture(member)
         self.observer.epoch_done(member, result)
+
+    def _maybe_take_picture(self, member: Member) -> None:
+        """Write down what images a method makes, after some of the epochs."""
+        if member.epoch not in picture_epochs(self.gang.num_epochs):
+            return
+        images = member.distiller.invented_images()
+        if images is not None:
+            pixels = self.gang.data.test.normalise.pixels(images).cpu()
+            path = member.folder / picture_name(member.epoch)
+            self.writer.write(functools.partial(write_grid, path, pixels))
 
     def _lap(self) -> None:
         """Charge the time since the last lap to every member: a gang shares it."""

@@ -27,6 +27,7 @@ from kdctl.assembly.teachers import load_teacher
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
+from kdctl.engine.pictures import PICTURES
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
@@ -257,6 +258,7 @@ class GangRun:
         folder = self.trainer.context.folder(member.key)
         models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
         names = [checkpoint_name(rule, model) for rule in Selection for model in models]
+        names += sorted(path.name for path in folder.path.glob(PICTURES))
         artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
         self.trainer.recorder.settled(member.key, result, artifacts)
         discard_state(folder.path)

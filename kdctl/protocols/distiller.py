@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdctl.protocols.backbone import Backbone, Shape, models
 from kdctl.protocols.maps import tap_and_size
-from kdctl.protocols.step import WHOLE_STEP, Batch, Losses, Step, Update
+from kdctl.protocols.step import WHOLE_STEP, Batch, DivergedError, Losses, Step, Update
 from kdctl.recipe.component import Spec
 from kdctl.registry import NoOptions, Registry
 
 __all__ = [
-    "Batch", "Distiller", "Losses", "Match", "NamedModel", "ParameterGroup", "Phase", "Setup", "Step",
-    "Update", "methods",
+    "Batch", "Distiller", "DivergedError", "Losses", "Match", "NamedModel", "ParameterGroup", "Phase",
+    "Setup", "Step", "Update", "methods",
 ]  # fmt: skip
 
 AVERAGE = "ema"
@@ -228,7 +228,17 @@ class Distiller(nn.Module):
         Called once for each epoch, with `setup.rng` set by (run seed, epoch): never while a run is planned,
         and not again when it goes on in the middle of the epoch. Its results belong in buffers, which are
         saved.
+
+        Raises:
+            DivergedError: they are no numbers any more; the run ends as diverged.
         """
+
+    def invented_images(self) -> Tensor | None:
+        """Return images [N, 3, H, W] that the method makes now, normalised, for a picture; None: none.
+
+        Asked for at the end of some epochs; changes nothing, least of all random numbers.
+        """
+        return None
 
     def begin(self, phase: Phase) -> None:
         """Make ready to train in `phase`; what it does not train is frozen from here on.

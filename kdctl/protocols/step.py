@@ -11,6 +11,10 @@ from torch import Tensor
 from kdctl.protocols.backbone import Outputs
 
 
+class DivergedError(Exception):
+    """What a method makes for an epoch is no number any more; says what, without a full stop."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One batch, already augmented and normalised, on the device."""

@@ -25,6 +25,7 @@ from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import build_optimizers
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update, methods
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
 
@@ -55,6 +56,14 @@ HOST_READS = frozenset(
     }
 )
 """What makes the host wait for the device, or the shape of a result depend on data."""
+
+
+SMALL = {
+    **{"batch_size": BATCH, "steps_per_epoch": 3, "noise_size": 8, "student_updates": 2},
+    **{"images_per_round": BATCH, "pool_size": 4 * BATCH, "inversion_steps": 2},
+    **{"num_negatives": 5, "embedding_width": 7},
+}
+"""Sizes of methods that make their images, in place of their defaults."""
 
 
 class HostReadError(Exception):
@@ -146,6 +155,15 @@ def draw_batch() -> Batch:
     return Batch(images=images, labels=labels, index=torch.randperm(NUM_SAMPLES, generator=random)[:BATCH])
 
 
+def made_small(method: str | dict[str, Any]) -> str | dict[str, Any]:
+    """Return a method with images of its own as one that makes few of them."""
+    table = {"name": method} if isinstance(method, str) else method
+    config = methods.get(table["name"]).config
+    if not issubclass(config, GeneratedImages):
+        return method
+    return {**{name: size for name, size in SMALL.items() if name in config.__dataclass_fields__}, **table}
+
+
 def build_teacher(name: str, seed: int) -> Backbone:
     torch.manual_seed(seed)
     return models.get(name).item(*SIZES).eval().requires_grad_(requires_grad=False)
@@ -166,7 +184,7 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             "data_fingerprint": "",
             "student": student,
             "teachers": [],
-            "method": method,
+            "method": made_small(method),
             "optimizer": {"name": "sgd", "learning_rate": 0.01},
             "schedule": "constant",
             "engine": engine,
