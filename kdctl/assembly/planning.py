@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.plan_notes import plan_notes
 from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary
 from kdctl.assembly.workspace import Workspace
@@ -82,6 +83,10 @@ class Planner:
             raise RecipeError(mistakes)
         by_seed = [plan for plans in itertools.zip_longest(*configurations) for plan in plans if plan]
         return tuple({plan.key: plan for plan in by_seed}.values())
+
+    def notes(self, teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> tuple[str, ...]:
+        """Return what to know of plans before they are trained: see `plan_notes`."""
+        return plan_notes(self.recipe, teachers, students, self._structures.counts)
 
     @contextlib.contextmanager
     def _mistakes_in(self, what: str) -> Generator[None]:

@@ -27,6 +27,7 @@ from kdctl.cli.show import show
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.text import printable
 
 EPILOG = (
     "A first try: kdctl sweep recipes/quickstart.toml, then kdctl report.\n\n"
@@ -86,7 +87,9 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
     try:
-        code = command_line()(args=None if arguments is None else list(arguments), standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        _refuse_empty(words)
+        code = command_line()(args=words, standalone_mode=False)
     except KdctlError as error:
         print_mistakes(error.mistakes)
         sys.exit(error.exit_code)
@@ -127,6 +130,23 @@ def _verbs(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
     yield command, context
     for name, inner in getattr(command, "commands", {}).items():
         yield from _verbs(inner, typer.Context(inner, parent=context, info_name=name))
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse words without a letter, as unset variables of a shell leave them: `--runs ""` is no folder.
+
+    Raises:
+        UsageError: a word is empty, or an option has an empty value.
+    """
+    before = "kdctl"
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not word.strip() or (option.startswith("--") and equals and not value.strip()):
+            where = f"{option}=" if equals else f"after {before}"
+            raise UsageError(f"there is an empty word: {where}.", "give it a value, or leave the option out.")
+        if "\0" in word:
+            raise UsageError(f"{printable(word)} has a NUL in it.", "no file or name has one: take it out.")
+        before = word
 
 
 def _in_our_words(error: Any) -> list[Mistake]:

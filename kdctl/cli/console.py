@@ -76,6 +76,13 @@ def say(text: str) -> None:
     messages().print(text, markup=False)
 
 
+def say_warnings(notes: Iterable[str]) -> None:
+    """Print on stderr what of the notes about a plan warns."""
+    for line in notes:
+        if line.startswith("warning: "):
+            say(line)
+
+
 def print_json(**content: Any) -> None:
     """Print one JSON object on stdout, with the version of its form."""
     typer.echo(json.dumps({"schema": JSON_SCHEMA, **content}))

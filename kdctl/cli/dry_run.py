@@ -47,6 +47,7 @@ def show_sweep_plan(
             gangs=num_gangs,
             run_epochs=to_tree(run_epochs(plan.recipe, plan.runs)),
             disk=to_tree(disk),
+            notes=plan.notes,
         )
         return
     if len(everything) > MOST_LISTED:
@@ -62,6 +63,7 @@ def show_sweep_plan(
         estimated(estimate),
         *_room(disk),
         *_limits(plan),
+        *plan.notes,
         *joined(plan),
     ]
     lines[:0] = [f"{layer.source}: {assignments(layer)}" for layer in plan.recipe.layers if layer.above_grid]

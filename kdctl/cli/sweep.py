@@ -13,6 +13,7 @@ from kdctl.cli import options
 from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import Mistake
 from kdctl.machine_errors import GOES_ON, MachineFault
+from kdctl.records import RunState
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution
@@ -111,7 +112,7 @@ def sweep(
             for line in slowed_down(workflows.slowdown_of_threads(workspace)):
                 say(line)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
-        for line in (*lacking_room(disk), *joined(plan)) if not quiet else ():
+        for line in (*plan.notes, *lacking_room(disk), *joined(plan)) if not quiet else ():
             say(line)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
@@ -150,9 +151,19 @@ def _conclude(
         stop.exit_if_heard()
     if outcome.budget and not quiet:
         say(f"budget: {outcome.budget}; with a larger [budget], the same command goes on")
-    if outcome.failures:
-        print_mistakes(outcome.failures)
+    if mistakes := [*outcome.failures, *_all_diverged(outcome)]:
+        print_mistakes(mistakes)
         raise typer.Exit(FAILED_RUNS)
+
+
+def _all_diverged(outcome: SweepOutcome) -> list[Mistake]:
+    """Say that none of the students came to a number; some that did not are part of a sweep."""
+    states = [run.state for run in outcome.students if run.state is not RunState.PRUNED]
+    if not states or set(states) != {RunState.DIVERGED}:
+        return []
+    number = f"all {len(states)} runs" if len(states) > 1 else "the only run"
+    hint = "lower optimizer.learning_rate, or warm up with schedule.warmup_epochs."
+    return [Mistake(problem=f"{number} diverged: {outcome.students[0].reason}.", hint=hint)]
 
 
 def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
@@ -166,6 +177,7 @@ def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
 def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
     from kdctl.cli.console import print_json, say
     from kdctl.report.leaders import leading_lines
+    from kdctl.report.weak_teachers import weak_teacher_lines
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
@@ -176,5 +188,7 @@ def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -
     say(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for line in leading_lines(outcome.runs):
         say(line)
-    if outcome.complete:
+    for line in weak_teacher_lines(outcome.runs):
+        say(f"warning: {line}")
+    if outcome.complete and any(run.state is RunState.FINISHED for run in outcome.runs):
         say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")

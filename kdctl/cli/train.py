@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdctl.assembly.workspace import Execution
+    from kdctl.records import StoredRun
     from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
 
@@ -52,7 +53,7 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import messages, say
+    from kdctl.cli.console import messages, say, say_warnings
     from kdctl.cli.dry_run import estimated, slowed_down
     from kdctl.cli.events import Events, listener
     from kdctl.cli.formatting import counted, standing
@@ -82,6 +83,8 @@ def train(
             _show_text(plan, to=messages())
             num_runs = len(plan.teachers) + len(plan.runs)
             say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
+        elif not quiet:
+            say_warnings(plan.notes)
         workflows.require_ready(plan.to_do, workspace)
         if not quiet and not json and plan.to_do:
             say(estimated(workflows.estimate_training(plan, workspace)))
@@ -98,6 +101,7 @@ def train(
         progress.finished(trained, complete=all(run.result for run in trained))
     else:
         show_results(trained, form)
+        _warn_of_weak_teachers(trained, runs)
     if not all(run.result for run in trained):
         stop.exit_if_heard()
     _exit_if_diverged(trained)
@@ -113,6 +117,18 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
         )
 
 
+def _warn_of_weak_teachers(trained: Sequence[StoredRun], runs: Path) -> None:
+    """Hold the teachers against what the store has of the same student without one."""
+    from kdctl import workflows
+    from kdctl.cli.console import say
+
+    if not any(run.result and run.result.teacher_test_top1 is not None for run in trained):
+        return
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
+        for line in workflows.weak_teachers(trained, workspace):
+            say(f"warning: {line}")
+
+
 def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format) -> None:
     from kdctl.cli.console import output, print_json
     from kdctl.cli.dry_run import estimated
@@ -122,7 +138,7 @@ def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format)
     if form is options.Format.JSON:
         runs = planned_trees(plan.teachers, plan.runs, plan.states)
         seconds = estimate.seconds if estimate else None
-        print_json(runs=runs, structure=to_tree(plan.structure), estimated_seconds=seconds)
+        print_json(runs=runs, structure=to_tree(plan.structure), estimated_seconds=seconds, notes=plan.notes)
     else:
         _show_text(plan, to=output())
         output().print(estimated(estimate), markup=False)
@@ -133,6 +149,8 @@ def _show_text(plan: TrainPlan, *, to: Console) -> None:
 
     show_plans(plan.teachers, plan.runs, plan.states, to=to)
     show_structure(plan.structure, to=to)
+    for line in plan.notes:
+        to.print(line, markup=False)
 
 
 def _exit_if_diverged(runs: Sequence[Any]) -> None:

@@ -90,8 +90,8 @@ class Recipe:
     def teacher_plan(self, teacher: TeacherOptions, data: Spec, context: PlanContext) -> RunPlan:
         """Plan how a teacher given by architecture is trained.
 
-        With `ce`, on the student's data, by the recipe's own optimizer and schedule (not those of a
-        grid point or of `-o`), overlaid by what `[teacher]` says itself.
+        With `ce`, on the student's data, by the recipe's own optimizer and schedule, `-o` among them (not
+        those of a grid point), overlaid by what `[teacher]` says itself.
 
         Raises:
             RecipeError: everything that is wrong with it.
@@ -100,7 +100,7 @@ class Recipe:
         if known not in context.trained_teachers:
             whole = {"student": {NAME: teacher.name}, "method": {NAME: "ce"}}
             top = Layer(source=f"{self.source} [teacher]", values={**whole, **teacher.overlay()})
-            merged = self._merged(top, context.catalog, without=OVERRIDES)
+            merged = self._merged(top, context.catalog)
             merged.tree.update(whole, data=data.tree())  # no option of the student's own is left
             merged.tree.pop("teacher", None)
             resolver = Resolver(merged, context.catalog, self.source)
@@ -111,9 +111,9 @@ class Recipe:
         where = f"{self.source} [{'search' if self.search else 'grid'}]"
         return Resolver(self._merged(point.layer(where), catalog), catalog, self.source)
 
-    def _merged(self, top: Layer, catalog: Catalog, *, without: str = "") -> Merged:
+    def _merged(self, top: Layer, catalog: Catalog) -> Merged:
         """Merge the recipe's layers with one that lies on top of all but those above the grid."""
-        below = [layer for layer in self.layers if not layer.above_grid and layer.source != without]
+        below = [layer for layer in self.layers if not layer.above_grid]
         above = [layer for layer in self.layers if layer.above_grid]
         return merge([*below, with_canonical_names(top, catalog), *above])
 

@@ -22,6 +22,7 @@ from kdctl.report.roles import by_role, require_numbers
 from kdctl.report.sorting import sort_rows
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table
+from kdctl.report.weak_teachers import weak_teacher_lines
 from kdctl.report.where import only_where
 
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")
@@ -91,7 +92,8 @@ def build_report(
         table = run_table(students, layout)
     else:
         table = _mean_table(students, kind, layout, [*_reported(sweeps), *given.get("published", ())])
-    table = dataclasses.replace(table, notes=(*table.notes, *teacher_notes(teachers, layout)))
+    weak = (f"Warning: {line}." for line in weak_teacher_lines(students, select))
+    table = dataclasses.replace(table, notes=(*table.notes, *teacher_notes(teachers, layout), *weak))
     sort = given.get("sort", "")
     return sort_rows(table, sort, descending=given.get("reverse", False)) if sort else table
 

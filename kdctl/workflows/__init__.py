@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
-    from kdctl.workflows.training import plan_training, train
+    from kdctl.workflows.training import plan_training, train, weak_teachers
 
 __all__ = [
     "back_up",
@@ -76,6 +76,7 @@ __all__ = [
     "sweep",
     "synchronise",
     "train",
+    "weak_teachers",
 ]
 
 _MODULES = {
@@ -114,6 +115,7 @@ _MODULES = {
     "sweep": "kdctl.workflows.sweeping",
     "synchronise": "kdctl.workflows.syncing",
     "train": "kdctl.workflows.training",
+    "weak_teachers": "kdctl.workflows.training",
 }
 
 

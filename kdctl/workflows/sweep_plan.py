@@ -41,6 +41,8 @@ class SweepPlan:
     """True: runs that failed before are to be done."""
     leaving: tuple[str, ...] = ()
     """Keys of runs that belong to the sweep of this name now, and will not any more."""
+    notes: tuple[str, ...] = ()
+    """Lengths of teachers and students, and warnings of what looks wrong."""
 
     @property
     def num_configurations(self) -> int:
@@ -140,6 +142,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
         retry_failed=retry_failed,
         leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
+        notes=planner.notes(teachers, runs or (example,)),
     )
 
 

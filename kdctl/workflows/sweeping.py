@@ -39,6 +39,8 @@ class SweepOutcome:
     name: str
     runs: tuple[StoredRun, ...]
     """All runs, teachers among them, in the order in which they were planned."""
+    students: tuple[StoredRun, ...]
+    """Those of them that the recipe asks for itself."""
     complete: bool
     """False: it was stopped, and the same command goes on."""
     failures: tuple[Mistake, ...]
@@ -158,6 +160,7 @@ class _RunningSweep:
         return SweepOutcome(
             name=self.planner.recipe.name,
             runs=tuple(runs),
+            students=tuple(run for run in runs if self.roles[run.key] == "student"),
             complete=complete,
             failures=mistakes_of(runs, self.scheduler.failures),
             budget="" if complete else self._ended_by_budget(),

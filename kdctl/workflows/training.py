@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import SETTLED, RunState, StoredRun
+from kdctl.report.baseline import BASELINE_METHOD
+from kdctl.report.weak_teachers import weak_teacher_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class TrainPlan:
     """Of the runs that the store knows already."""
     structure: Structure
     """How the method joins student and teachers, the same for each seed; None where that is not known."""
+    notes: tuple[str, ...] = ()
+    """Lengths of teachers and students, and warnings of what looks wrong."""
 
     @property
     def to_do(self) -> list[RunPlan]:
@@ -77,6 +81,17 @@ def train(
     return runs
 
 
+def weak_teachers(runs: Sequence[StoredRun], workspace: Workspace) -> list[str]:
+    """Return a sentence for each teacher of `runs` that is below its student without one, in the store."""
+    students = {str(run.plan["student"]["name"]) for run in runs}
+    baselines = [
+        brief.key
+        for brief in workspace.store.briefs()
+        if brief.method == BASELINE_METHOD and brief.student in students
+    ]
+    return weak_teacher_lines([*runs, *workspace.store.runs(keys=baselines)])
+
+
 def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
     if recipe.search or recipe.points != (NO_POINT,):
         raise UsageError(
@@ -93,7 +108,13 @@ def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
     teachers = tuple(teacher_plans(runs))
     known = workspace.store.states([run.key for run in (*teachers, *runs)])
     states = {key: state for key, state in known.items() if state is not RunState.PRUNED}
-    return TrainPlan(runs=runs, teachers=teachers, states=states, structure=planner.structure(runs[0]))
+    return TrainPlan(
+        runs=runs,
+        teachers=teachers,
+        states=states,
+        structure=planner.structure(runs[0]),
+        notes=planner.notes(teachers, runs),
+    )
 
 
 def _opened(recipe: Recipe | Path | str) -> Recipe:

@@ -34,7 +34,7 @@ def test_a_teachers_table_overlays_its_own_training(bench) -> None:
     assert (plan.epochs, plan.optimizer.options.learning_rate) == (240, 0.05)
 
 
-def test_neither_grid_nor_overrides_reach_the_teacher(bench) -> None:
+def test_a_point_of_the_grid_does_not_reach_the_teacher(bench) -> None:
     text = f'{BASE}teacher = "resnet32x4"\n'
     (alone,) = bench.plan(text).teachers
     grid = """
@@ -43,11 +43,26 @@ def test_neither_grid_nor_overrides_reach_the_teacher(bench) -> None:
         method = ["kd", "simkd"]
         schedule.epochs = [2, 4]
     """
-    words = ("engine.student_precision=bf16", "optimizer.momentum=0.1", "schedule.gamma=0.5", "student=vgg8")
-    plans = bench.plans(text + grid.replace("optimizer = [", "optimizer = ["), *words[:1], words[3])
+    plans = bench.plans(text + grid, "engine.student_precision=bf16", "student=vgg8")
     assert len({plan.key for plan in plans}) == 8
     assert {plan.teachers for plan in plans} == {(alone,)}
-    assert bench.plan(text, *words).teachers == (alone,)
+    assert bench.plan(text, "student=vgg8").teachers == (alone,)
+
+
+def test_an_override_says_of_both_what_it_says_in_a_recipe(bench) -> None:
+    text = f'{BASE}teacher = "resnet32x4"\n'
+    for word in ("schedule.epochs=3", "schedule.gamma=0.5", "optimizer.learning_rate=0.2", "schedule=cosine"):
+        table, value = word.split("=")
+        written = f"{value}" if value[0].isdigit() else f'"{value}"'
+        recipe = bench.plan(f"{text}{table} = {written}\n")
+        overridden = bench.plan(text, word)
+        assert recipe.key == overridden.key
+        assert recipe.teachers == overridden.teachers
+    short = bench.plan(text, "schedule.epochs=3")
+    assert (short.epochs, short.teachers[0].plan.epochs) == (3, 3)
+    own = bench.plan(text, "schedule.epochs=3", "teacher.schedule.epochs=9")
+    assert (own.epochs, own.teachers[0].plan.epochs) == (3, 9)
+    assert bench.plan(f"{text}[grid]\nschedule.epochs = [5]\n").teachers[0].plan.epochs == 240
 
 
 def test_overrides_of_the_teacher_reach_the_teacher_alone(bench) -> None:

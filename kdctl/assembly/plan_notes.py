@@ -1,0 +1,93 @@
+"""What to know of plans before training: how long teachers and students train, and what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from kdctl.readers.selection import Counts
+from kdctl.recipe.component import Spec
+from kdctl.recipe.layers import look_up
+from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.recipe import Recipe
+
+_LENGTH = "schedule.epochs"
+
+
+def plan_notes(
+    recipe: Recipe,
+    teachers: Sequence[RunPlan],
+    students: Sequence[RunPlan],
+    counts: Callable[[Spec], Counts],
+) -> tuple[str, ...]:
+    """Return lines for people, without an end; those that begin with 'warning: ' are about what looks wrong.
+
+    Args:
+        recipe: where the plans come from.
+        teachers: runs that are trained first.
+        students: all other runs.
+        counts: how many images a data set has.
+    """
+    return tuple(
+        dict.fromkeys(
+            [
+                *_lengths(teachers, students),
+                *_unsaid_length(recipe, students),
+                *(f"warning: {line}" for line in _warnings((*teachers, *students), counts)),
+            ]
+        )
+    )
+
+
+def _lengths(teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> Iterator[str]:
+    """Say how long teachers and students are trained, side by side."""
+    if not teachers or not students:
+        return
+    by_name = {teacher.student.name: teacher.epochs for teacher in teachers}
+    taught = ", ".join(f"{name} {epochs}" for name, epochs in by_name.items())
+    lengths = sorted({plan.epochs for plan in students})
+    own = "" if set(by_name.values()) == set(lengths) else "each by its own schedule; "
+    yield (
+        f"length: {'teachers' if len(by_name) > 1 else 'teacher'} {taught} epochs, students "
+        f"{', '.join(map(str, lengths))} ({own}teacher.{_LENGTH} is the teacher's, {_LENGTH} that of both)"
+    )
+
+
+def _unsaid_length(recipe: Recipe, students: Sequence[RunPlan]) -> Iterator[str]:
+    spaces: list[Iterable[str]] = [point.values for point in recipe.points]
+    if recipe.search:
+        spaces.append(recipe.search.space)
+    said = look_up(recipe.tree, _LENGTH) is not None or any(
+        field.startswith("schedule") for space in spaces for field in space
+    )
+    if students and not said:
+        yield (
+            f"note: {recipe.source} does not say how long to train: {students[0].epochs} epochs, the "
+            f"default of {_LENGTH}"
+        )
+
+
+def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
+    for plan in plans:
+        num_train, batch_size = counts(plan.data).num_train, plan.data.options.batch_size
+        if batch_size > num_train:
+            yield (
+                f"data.batch_size = {batch_size:,} is more than the {num_train:,} training images: each "
+                "epoch is one step"
+            )
+        for line in _of_schedule(plan.schedule.options, plan.epochs):
+            yield f"{line}, in the training of {plan.student.name} by {plan.method.name}"
+
+
+def _of_schedule(options: Any, epochs: int) -> Iterator[str]:
+    warmup = getattr(options, "warmup_epochs", 0)
+    if warmup >= epochs:
+        yield f"schedule.warmup_epochs = {warmup} of {epochs} epochs: the full learning rate is never reached"
+    milestones: tuple[int, ...] = getattr(options, "milestones", ())
+    late = [milestone for milestone in milestones if milestone >= epochs]
+    if late:
+        named = ", ".join(map(str, late))
+        yield f"schedule.milestones {named} are not reached in {epochs} epochs: the rate does not drop there"
+    if any(later <= earlier for earlier, later in pairwise(milestones)):
+        yield f"schedule.milestones {', '.join(map(str, milestones))} do not rise"

@@ -1,0 +1,125 @@
+"""What trains something else than was meant: told in the plan, warned of at the end, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Kdctl = Callable[..., Any]
+
+DATA = "--dataset digits -o data.size=8 -o data.samples_per_class=8 --threads 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "lengths"),
+    [
+        ("-o schedule.epochs=3", (3, 3)),
+        ("-o schedule.epochs=3 -o teacher.schedule.epochs=5", (5, 3)),
+        ("-o teacher.schedule.epochs=5", (5, 240)),
+        ("", (240, 240)),
+    ],
+)
+def test_the_plan_tells_the_lengths_of_teacher_and_student(
+    kdctl: Kdctl, words: str, lengths: tuple[int, int]
+) -> None:
+    teacher, student = lengths
+    train = f"train --student resnet3 --teacher resnet4 {DATA} {words} --dry-run"
+    out = kdctl(train).out
+    assert f"length: teacher resnet4 {teacher} epochs, students {student}" in out
+    told = json.loads(kdctl(f"{train} --format json").out)
+    assert [run["plan"]["schedule"]["epochs"] for run in told["runs"]] == [teacher, student]
+    assert any(f"teacher resnet4 {teacher} epochs" in note for note in told["notes"])
+
+
+def test_a_recipe_means_by_its_schedule_what_an_override_means(kdctl: Kdctl, tmp_path: Path) -> None:
+    body = "student = 'resnet3'\nteacher = 'resnet4'\ndata = {name = 'digits', size = 8}\n"
+    (tmp_path / "short.toml").write_text(f"{body}schedule.epochs = 3\n")
+    (tmp_path / "plain.toml").write_text(body)
+    written = json.loads(kdctl("train short.toml --dry-run --format json").out)["runs"]
+    said = json.loads(kdctl("train plain.toml -o schedule.epochs=3 --dry-run --format json").out)["runs"]
+    assert [run["run"] for run in written] == [run["run"] for run in said]
+
+
+def test_a_length_that_nobody_chose_is_told(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "plain.toml").write_text("student = 'resnet3'\ndata = {name = 'digits', size = 8}\n")
+    said = "note: plain.toml does not say how long to train: 240 epochs"
+    for verb in ("train", "sweep"):
+        assert said in kdctl(f"{verb} plain.toml --dry-run").out
+        assert said not in kdctl(f"{verb} plain.toml --dry-run -o schedule.epochs=9").out
+    (tmp_path / "grid.toml").write_text(
+        "student = 'resnet3'\ndata = {name = 'digits', size = 8}\n[grid]\nschedule.epochs = [1, 2]\n"
+    )
+    assert "does not say how long" not in kdctl("sweep grid.toml --dry-run").out
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        ("-o data.batch_size=100000", "data.batch_size = 100,000 is more than the 80 training images"),
+        ("-o schedule.epochs=100", "milestones 150, 180, 210 are not reached in 100 epochs"),
+        ("-o schedule.epochs=160", "milestones 180, 210 are not reached in 160 epochs"),
+        ("-o schedule.milestones=[90,60]", "milestones 90, 60 do not rise"),
+        ("-o schedule.milestones=[90,90]", "milestones 90, 90 do not rise"),
+        ("-o schedule.warmup_epochs=300", "warmup_epochs = 300 of 240 epochs"),
+        ("-o schedule=cosine -o schedule.warmup_epochs=240", "warmup_epochs = 240 of 240 epochs"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, warning: str) -> None:
+    out = kdctl(f"train --student resnet3 {DATA} {words} --dry-run").out
+    assert sum(warning in line for line in out.splitlines() if line.startswith("warning: ")) == 1
+    assert "warning" not in kdctl(f"train --student resnet3 {DATA} --dry-run").out
+
+
+def test_a_sweep_of_which_nothing_is_left_has_failed(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    every = recipe("[grid]\noptimizer.learning_rate = [1e10, 1e12]\nmethod = ['ce']\n")
+    answer = kdctl(f"sweep {every} --threads 1 --quiet")
+    answer.refused("all 2 runs diverged", "lower optimizer.learning_rate", code=3)
+    assert "kdctl report" not in kdctl(f"sweep {every} --threads 1").err
+    some = recipe("[grid]\noptimizer.learning_rate = [0.05, 1e10]\nmethod = ['ce']\n", "some.toml")
+    answer = kdctl(f"sweep {some} --threads 1 -o name=some")
+    assert answer.code == 0
+    assert "1 diverged, 1 finished" in answer.err
+    assert "kdctl report" in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            ["train", "--student", "resnet3", option, empty]
+            for option in ("--runs", "--data")
+            for empty in ("", " ")
+        ),
+        *(["report", option, ""] for option in ("--runs", "--sweep", "--output")),
+        ["train", "--student", "resnet3", "--runs="],
+        ["sweep", ""],
+        ["train", "--student", ""],
+        ["eval", "", "--runs", "runs"],
+        ["runs", "rm", ""],
+        ["train", "--student", "resnet3", "-o", ""],
+    ],
+)
+def test_an_unset_variable_is_no_value(kdctl: Kdctl, tmp_path: Path, words: list[str]) -> None:
+    kdctl(*words, "--quiet" if words[0] == "train" else "--help").refused("empty word", code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_below_its_student_without_one_is_named(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
+    weak = "-o schedule.epochs=12 -o teacher.optimizer.learning_rate=1e-9"
+    name = recipe("[grid]\nmethod = ['ce', 'kd']\n")
+    swept = kdctl(f"sweep {name} --threads 1 {weak}")
+    assert "warning: the teacher resnet4 (" in swept.err
+    assert "is below its student resnet3 without a teacher" in swept.err
+    assert "Warning: the teacher resnet4 (" in kdctl("report").out
+    good = kdctl(f"sweep {name} --threads 1 -o schedule.epochs=12 -o name=good")
+    assert good.code == 0
+    one = f"train --student resnet3 {DATA} -o schedule.epochs=12 -o optimizer.learning_rate=0.05"
+    assert kdctl(f"{one} --quiet --runs other").code == 0
+    taught = kdctl(
+        f"{one} --teacher resnet4 --method kd -o teacher.optimizer.learning_rate=1e-9 --runs other"
+    )
+    assert "warning: the teacher resnet4 (" in taught.err
