@@ -88,7 +88,9 @@ def test_lightning_trains_the_module_of_the_page(run: Callable[..., dict[str, An
         accelerator="cpu",
         default_root_dir=tmp_path,
     )
-    trainer.fit(module, batches())
+    images, labels = batches(1)[0]
+    rows = torch.utils.data.TensorDataset(images, labels)
+    trainer.fit(module, torch.utils.data.DataLoader(rows, batch_size=2))
     assert not any(torch.equal(*pair) for pair in zip(weights, before[1].parameters(), strict=True))
 
 
