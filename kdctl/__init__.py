@@ -1,3 +1,3 @@
 """Knowledge-distillation experiments that anyone can run, trust and extend."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
