@@ -195,8 +195,8 @@ class Member:
 
     def maybe_update_average(self) -> None:
         """Let the moving average of the shipped model follow it, where one is kept."""
-        if isinstance(self.distiller.average, MovingAverage):
-            self.distiller.average.update(self.distiller.inference_model())
+        if isinstance(self.distiller.shipped_average, MovingAverage):
+            self.distiller.shipped_average.update(self.distiller.inference_model())
 
     def forward(
         self, update: Update, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers

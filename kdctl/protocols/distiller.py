@@ -139,7 +139,7 @@ class Distiller(nn.Module):
         """False: the engine runs the student only up to its last tap."""
         self.reads_teacher_logits = True
         """False: the engine runs the teachers only up to their last tap."""
-        self.average: nn.Module | None = None
+        self.shipped_average: nn.Module | None = None
         """What the engine keeps a moving average of the shipped model in; None: it keeps none."""
         self.phase = self.phases()[-1]
         """The running phase; before and after training the last one, whose model is shipped."""
@@ -214,9 +214,9 @@ class Distiller(nn.Module):
 
     def all_models(self) -> tuple[NamedModel, ...]:
         """Return the models of the method, and the moving average of the shipped one where there is one."""
-        if self.average is None:
+        if self.shipped_average is None:
             return self.models()
-        return (*self.models(), NamedModel(name=AVERAGE, module=self.average.get_submodule("model")))
+        return (*self.models(), NamedModel(name=AVERAGE, module=self.shipped_average.get_submodule("model")))
 
     def make_batch(self, update: Update) -> Batch:
         """Return the images of an update, for a method whose `Config` is `GeneratedImages`."""
@@ -275,12 +275,12 @@ class Distiller(nn.Module):
         super().train(mode)
         for module in self.eval_modules():
             module.eval()
-        if self.average is not None:
-            self.average.eval()
+        if self.shipped_average is not None:
+            self.shipped_average.eval()
         return self
 
     def _not_optimized(self) -> Iterable[nn.Parameter]:
-        average = () if self.average is None else (self.average,)
+        average = () if self.shipped_average is None else (self.shipped_average,)
         modules = (*self.frozen_modules().values(), *self.averaged_modules().values(), *average)
         return itertools.chain.from_iterable(module.parameters() for module in modules)
 

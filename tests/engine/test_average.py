@@ -44,7 +44,7 @@ def test_the_average_follows_what_is_shipped(
 
     observer = record(at_step=follow)
     assert fit(make_gang(member), observer)
-    average = member.distiller.average
+    average = member.distiller.shipped_average
     assert isinstance(average, MovingAverage)
     for own, value in zip(average.model.parameters(), expected, strict=True):
         torch.testing.assert_close(own, value)

@@ -16,6 +16,8 @@ def test_simkd_trains_as_the_paper_says(bench) -> None:
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "nesterov": False,
+        "decay_norms_and_biases": True,
+        "max_gradient_norm": 0.0,
     }
     assert (plan.epochs, plan.schedule.options.milestones, plan.data.options.batch_size) == (
         240,
@@ -171,4 +173,6 @@ def test_another_optimizer_does_not_inherit_the_rate_of_the_first(bench) -> None
         "weight_decay": 0.05,
         "beta1": 0.9,
         "beta2": 0.999,
+        "decay_norms_and_biases": True,
+        "max_gradient_norm": 0.0,
     }
