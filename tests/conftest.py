@@ -42,7 +42,7 @@ RecipeWriter = Callable[..., Path]
 @pytest.fixture
 def forget_plugins() -> Iterator[Callable[[], None]]:
     """Unload the plug-ins of a test at its end, or when called: no other test should see them."""
-    registries = list(full_catalog().values())
+    registries = [*full_catalog().values(), report_formats]
     for registry in registries:
         registry.names()  # imports the room
     before = [(dict(registry._entries), dict(registry._by_folded_name)) for registry in registries]
