@@ -22,6 +22,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
+from kdctl.report.table_format import report_formats
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 
