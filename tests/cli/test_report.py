@@ -88,9 +88,9 @@ def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe
     trained = kdctl(f"train {recipe()} --threads 1 --quiet -o method=ce -o schedule.epochs=2")
     assert trained.code == 0
     kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
-    kdctl(
-        f"sweep {recipe(GRID, 'other.toml')} --threads 1 --quiet -o name=other -o optimizer.learning_rate=0.2"
-    )
+    other = recipe(GRID, "other.toml")
+    rates = "-o optimizer.learning_rate=0.2 -o teacher.optimizer.learning_rate=0.05"
+    kdctl(f"sweep {other} --threads 1 --quiet -o name=other {rates}")
     assert "different numbers of epochs (1, 2)" in kdctl("report --all").out
     both = kdctl("report --sweep tiny --sweep other --format json")
     assert len(json.loads(both.out)["rows"]) == 4  # kd has its own rates, and the same runs in both
@@ -99,7 +99,8 @@ def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe
 def test_a_sweep_without_a_table_names_those_that_have_one(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
     hot = recipe("[[grid]]\nmethod = ['ce', 'kd']\n", "hot.toml")
-    kdctl(f"sweep {hot} --threads 1 --quiet -o name=hot -o optimizer.learning_rate=1e30 -o schedule.epochs=3")
+    rates = "-o optimizer.learning_rate=1e30 -o teacher.optimizer.learning_rate=0.05"
+    kdctl(f"sweep {hot} --threads 1 --quiet -o name=hot {rates} -o schedule.epochs=3")
     kdctl("report").refused(
         "the newest sweep, 'hot'", "diverged", "smaller learning rate", "kdctl report --sweep tiny", code=1
     )
