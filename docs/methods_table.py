@@ -61,6 +61,10 @@ WORDS = {
         "Σ 2^(k−n) ‖(m − sgn(f_t) r(f_s))₊‖², then CE",
         "a connector at every stage; batch statistics in the first phase, which is part of the schedule",
     ),
+    "atsc": Words(
+        "‖f_t − P(f_s)‖² + α ‖θ* − θ‖²; then CE of the shared classifier",
+        "the whole classifier learns and is shipped; the penalty is on the encoder, norms included",
+    ),
     "byot": Words(
         "CE and KL(p ‖ p_i) at exits i, ‖f_i − f‖²; no teacher",
         "all exits in the feature term; no attention, no strong augmentation",

@@ -42,7 +42,7 @@ GENERATED = {
     "cmi_simkd": {**SIZES, "images_per_round": 8, "pool_size": 16, "inversion_steps": 2},
 }
 """Methods of kdctl that make their images, with the options that make them small."""
-ALL = [*METHODS.values(), "proof_two_teachers", *GENERATED]
+ALL = [*METHODS.values(), "proof_two_teachers", "atsc", *GENERATED]
 NUM_CLASSES, SIZE = 4, 16
 NUM_TRAIN = 40
 
@@ -153,6 +153,7 @@ def test_recorded_steps_give_the_bits_of_eager_ones(
     ("method", "classifiers", "others"),
     [
         ("proof_adapting", {"teacher"}, set()),
+        ("atsc", {"teacher"}, set()),
         ("proof_generating", set(), {"generator"}),
         ("proof_peers", {"peer", "average"}, set()),
         ("proof_two_teachers", set(), set()),

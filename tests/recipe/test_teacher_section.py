@@ -203,7 +203,7 @@ def test_a_method_for_one_teacher_names_those_that_take_several(bench) -> None:
     tables = ", ".join(f'{{ name = "{one["name"]}", seed = {one["seed"]} }}' for one in many)
     said = bench.mistake(f'{BASE}method = "aekd"\nteacher = [{tables}]')
     assert (
-        "method 'aekd' wants 2 to 8 teacher(s), the recipe names 9. // choose a method that takes 9: aver"
+        "method 'aekd' wants 2 to 8 teacher(s), the recipe names 9. // choose a method that takes 9: atsc,"
         in said
     )
 
