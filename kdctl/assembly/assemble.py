@@ -11,15 +11,17 @@ from torch import nn
 
 from kdctl.assembly.data import Sizes
 from kdctl.assembly.run_context import RunContext
-from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
+from kdctl.engine.batches import Normalisation
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import TrainingData
 from kdctl.engine.generated_batches import GeneratedBatches
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizers
 from kdctl.engine.resume import load_state
 from kdctl.engine.seeds import derive
+from kdctl.engine.streamed_batches import is_streamed, open_evaluation_set, open_training_set
 from kdctl.errors import KdctlError
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Backbone, Shape, models
@@ -37,16 +39,37 @@ NUM_TRIED = 8
 """Images on which a teacher's copy is held against the teacher."""
 
 
-def build_data(data: SelectedData, plan: RunPlan, device: torch.device) -> TrainingData:
-    """Put the splits that a run reads on the device: all of them, unless its method makes its own images."""
+def build_data(
+    data: SelectedData, plan: RunPlan, device: torch.device, num_workers: int | None = None
+) -> TrainingData:
+    """Open the splits that a run reads: all of them, unless its method makes its own images.
+
+    Args:
+        data: the splits.
+        plan: of the run.
+        device: where batches go; small images live there.
+        num_workers: processes that decode images that are not in memory; None: see `ImageWorkers`.
+
+    Raises:
+        KdctlError: there are too few images, or there is too little memory for buffers; or teachers should
+            see batches that are not decoded yet.
+    """
+    workers = ImageWorkers(num_workers)
     normalise, method = Normalisation(data.mean, data.std, device), plan.method.options
     generates = isinstance(method, GeneratedImages)
+    lookahead = plan.engine.teacher_lookahead
+    if lookahead > 1 and not generates and is_streamed(data.train, plan.data.options):
+        raise KdctlError(
+            f"engine.teacher_lookahead = {lookahead} needs training images in memory; these are streamed.",
+            "leave it at 1: batches of large images keep a device busy on their own.",
+        )
     return TrainingData(
         train=GeneratedBatches(method, device)
         if generates
-        else TrainingSet(data.train, normalise, plan.data.options, device),
-        val=None if data.val is None else EvaluationSet(data.val, normalise, device),
-        test=EvaluationSet(data.test, normalise, device),
+        else open_training_set(data.train, normalise, plan.data.options, device, workers),
+        val=None if data.val is None else open_evaluation_set(data.val, normalise, device, workers),
+        test=open_evaluation_set(data.test, normalise, device, workers),
+        workers=workers,
     )
 
 

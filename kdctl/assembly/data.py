@@ -116,7 +116,7 @@ def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
 
 def sizes_of(data: SelectedData) -> Sizes:
     """Return what a model of these data is built for."""
-    return Sizes(num_classes=data.num_classes, input_size=data.train.images.shape[1])
+    return Sizes(num_classes=data.num_classes, input_size=data.train.input_size)
 
 
 def _source(spec: Spec) -> str:

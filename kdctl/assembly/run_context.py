@@ -27,6 +27,9 @@ class RunContext:
     """'auto', 'cpu', 'cuda' or 'cuda:N'."""
     num_threads: int | None = None
     """CPU threads of torch; None: its default."""
+    num_workers: int | None = None
+    """Processes that decode images which do not lie in memory; None: as many as threads. No number depends
+    on it."""
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whether steps are recorded as CUDA graphs; 'on' stops with an error where they cannot be."""
     teacher_cache: TeacherCache = "auto"

@@ -29,6 +29,7 @@ class Execution(TypedDict, total=False):
 
     device: str
     num_threads: int | None
+    num_workers: int | None
     graphs: Literal["auto", "on", "off"]
     teacher_cache: TeacherCache
 

@@ -10,6 +10,7 @@ import typer
 from kdctl.cli import options, recipe_options
 
 if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
     from kdctl.workflows.benchmarking import BenchResult
 
 
@@ -35,6 +36,7 @@ def bench(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "off",
     form: options.OutputFormat = options.Format.TEXT,
@@ -49,9 +51,14 @@ def bench(
 
     values = recipe_options.layer(student, teacher, method=method, data=dataset)
     opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    with workflows.open_for_planning(
-        "runs", data, device=device, num_threads=threads, graphs=graphs, teacher_cache=teacher_cache
-    ) as workspace:
+    execution: Execution = {
+        "device": device,
+        "num_threads": threads,
+        "num_workers": workers,
+        "graphs": graphs,
+        "teacher_cache": teacher_cache,
+    }
+    with workflows.open_for_planning("runs", data, **execution) as workspace:
         result = workflows.benchmark(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
     _show(result, form)
 

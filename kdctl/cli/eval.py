@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options
 from kdctl.cli.formatting import counted
 from kdctl.records import Evaluation, Fidelity, Latency, Selection
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
 
 
 def evaluate(
@@ -33,6 +36,7 @@ def evaluate(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers.
@@ -47,10 +51,11 @@ def evaluate(
         load_plugin_file(path)
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = Path(subject).is_file()
+    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     opened = (
-        workflows.open_for_planning(runs, data, device=device, num_threads=threads)
+        workflows.open_for_planning(runs, data, **execution)
         if is_file
-        else workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False)
+        else workflows.open_workspace(runs, data, create=False, **execution)
     )
     with opened as workspace:
         if export is not None:

@@ -81,6 +81,16 @@ Threads = Annotated[
         panel=MACHINE,
     ),
 ]
+Workers = Annotated[
+    int | None,
+    number(
+        "--workers",
+        "Processes that decode images which do not lie in memory; as many as threads if not given, 0 for "
+        "none. No number depends on it.",
+        least=0,
+        panel=MACHINE,
+    ),
+]
 Graphs = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(

@@ -35,6 +35,7 @@ def sweep(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "auto",
     gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
@@ -88,6 +89,7 @@ def sweep(
     execution: Execution = {
         "device": device,
         "num_threads": threads,
+        "num_workers": workers,
         "graphs": graphs,
         "teacher_cache": teacher_cache,
     }

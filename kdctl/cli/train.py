@@ -39,6 +39,7 @@ def train(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "auto",
     dry_run: options.DryRun = False,
@@ -65,6 +66,7 @@ def train(
     execution: Execution = {
         "device": device,
         "num_threads": threads,
+        "num_workers": workers,
         "graphs": graphs,
         "teacher_cache": teacher_cache,
     }

@@ -6,12 +6,14 @@ one gather. So any step of any epoch can be made again, alone or in a gang, befo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kdctl.engine.mixing import Mixer, Mixing, partners
 from kdctl.engine.seeds import generator
 from kdctl.errors import KdctlError
 from kdctl.protocols.augmentation import build_augmentation
@@ -69,12 +71,18 @@ class EpochOrder:
     """[N, 2] int64: row and column at which each sample is cropped from its padded image."""
     flips: Tensor
     """[N] bool: which samples are mirrored."""
+    mixing: Mixing | None = None
+    """How the batches are mixed; None: not at all."""
+    name: tuple[int, int] = (0, 0)
+    """Seed and epoch it was drawn for."""
 
     def copy_from(self, other: EpochOrder) -> None:
         """Hold the choices of another epoch, in the same memory: recorded steps read it there."""
         self.rows.copy_(other.rows)
         self.offsets.copy_(other.offsets)
         self.flips.copy_(other.flips)
+        if self.mixing is not None and other.mixing is not None:
+            self.mixing.copy_from(other.mixing)
 
 
 class TrainingSet:
@@ -88,11 +96,7 @@ class TrainingSet:
         Raises:
             KdctlError: there are not even two images to make a batch of.
         """
-        if len(split) < 2:
-            raise KdctlError(
-                f"the training set has {len(split)} image(s), and batch norm needs 2 at a time.",
-                "raise data.samples_per_class, or lower data.val_fraction.",
-            )
+        require_two_images(len(split))
         views = build_augmentation(options).views
         if views is None:
             raise ValueError("images on the device are augmented by shifts and mirroring only")
@@ -106,6 +110,8 @@ class TrainingSet:
         self._pixels = torch.nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad)).to(device)
         self._range = torch.arange(self._size, device=device)
         self.batch_size = options.batch_size
+        self._repeats = options.repeats
+        self._mixer = Mixer(options, num_classes=int(split.labels.max()) + 1, size=self._size, device=device)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -113,8 +119,7 @@ class TrainingSet:
     @property
     def num_steps(self) -> int:
         """Steps per epoch. A last batch of one image is skipped: batch norm cannot take it."""
-        whole, rest = divmod(len(self), self.batch_size)
-        return whole + (rest > 1)
+        return num_steps(len(self), self.batch_size)
 
     def size(self, step: int) -> int:
         """Return how many images the batch of a step (counted from 0) has."""
@@ -124,17 +129,21 @@ class TrainingSet:
         """Draw the random choices of an epoch (counted from 0) of the run with `seed`."""
         random = generator(seed, "data", epoch)
         count = len(self)
-        rows = torch.randperm(count, generator=random)
+        rows = repeated(torch.randperm(count, generator=random), self._repeats)
         offsets = torch.randint(0, 2 * self._padding + 1, (count, 2), generator=random)
         flips = torch.rand(count, generator=random) < (0.5 if self._flips else 0.0)
         return EpochOrder(
-            rows=rows.to(self._device), offsets=offsets.to(self._device), flips=flips.to(self._device)
+            rows=rows.to(self._device),
+            offsets=offsets.to(self._device),
+            flips=flips.to(self._device),
+            mixing=self._mixer.draw(seed, epoch, math.ceil(count / self.batch_size)),
+            name=(seed, epoch),
         )
 
     @property
     def num_views(self) -> int:
-        """Return how many images crop and flip can make of the whole set."""
-        return len(self) * self._views_per_image
+        """Return how many images crop and flip can make of the whole set; 0: mixing makes too many."""
+        return 0 if self._mixer.mixes else len(self) * self._views_per_image
 
     @property
     def _views_per_image(self) -> int:
@@ -152,6 +161,19 @@ class TrainingSet:
 
     def gather(self, order: EpochOrder, places: slice | Tensor) -> Batch:
         """Return the samples at `places` of the epoch: a slice, or [B] int64 on the device."""
+        images, rows = self._images(order, places), order.rows[places]
+        labels = self._labels[rows]
+        if order.mixing is None:
+            return Batch(images=images, labels=self._mixer.smoothed(labels), index=rows)
+        if isinstance(places, slice):
+            places = torch.arange(*places.indices(len(self)), device=self._device)
+        paired = partners(places, self.batch_size, len(self))
+        other = Batch(images=self._images(order, paired), labels=self._labels[order.rows[paired]], index=rows)
+        own = Batch(images=images, labels=labels, index=rows)
+        return self._mixer.mixed(own, other, order.mixing, places // self.batch_size)
+
+    def _images(self, order: EpochOrder, places: slice | Tensor) -> Tensor:
+        """Return the normalised images [B, 3, H, W] at `places` [B], cropped and flipped."""
         rows, offsets = order.rows[places], order.offsets[places]
         columns = torch.where(order.flips[places, None], self._size - 1 - self._range, self._range)
         pixels = self._pixels[
@@ -159,4 +181,28 @@ class TrainingSet:
             (offsets[:, :1] + self._range)[:, :, None],
             (offsets[:, 1:] + columns)[:, None, :],
         ]
-        return Batch(images=self._normalise(pixels), labels=self._labels[rows], index=rows)
+        return self._normalise(pixels)
+
+
+def require_two_images(count: int) -> None:
+    """Raise if there are not even two training images to make a batch of.
+
+    Raises:
+        KdctlError: there are fewer.
+    """
+    if count < 2:
+        raise KdctlError(
+            f"the training set has {count} image(s), and batch norm needs 2 at a time.",
+            "raise data.samples_per_class, or lower data.val_fraction.",
+        )
+
+
+def num_steps(num_images: int, batch_size: int) -> int:
+    """Return the steps of an epoch. A last batch of one image is skipped: batch norm cannot take it."""
+    whole, rest = divmod(num_images, batch_size)
+    return whole + (rest > 1)
+
+
+def repeated(rows: Tensor, repeats: int) -> Tensor:
+    """Return the first of `rows` [N] so many times each, one after the other, N in all."""
+    return rows if repeats == 1 else rows.repeat_interleave(repeats)[: len(rows)]

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.device import Compute
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.records import SplitMetrics
 
 CALIBRATION_BINS = 15
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: EvaluationSet, compute: Compute) -> Tensor:
+def predict(model: nn.Module, images: EvaluationImages, compute: Compute) -> Tensor:
     """Return the logits [N, K] of every image, in fp32; the model is left in eval mode."""
     model.eval()
     with compute.arithmetic():

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.errors import KdctlError
 
 
-def pooled_features(model: nn.Module, images: EvaluationSet, compute: Compute) -> Tensor:
+def pooled_features(model: nn.Module, images: EvaluationImages, compute: Compute) -> Tensor:
     """Return the vectors [N, D] that the last linear layer reads, in fp32 on the CPU, in the images' order.
 
     Of a student that ships with a projector these are the projected features.

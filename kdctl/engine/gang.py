@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet, TrainingSet
+from kdctl.engine.batches import EpochOrder
 from kdctl.engine.device import Compute, Graphs
 from kdctl.engine.frozen import widened
-from kdctl.engine.generated_batches import GeneratedBatches
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
+from kdctl.engine.streamed_batches import EvaluationImages, TrainingBatches
 from kdctl.engine.table_filler import TableFiller, TableReader
 from kdctl.engine.teacher_lookahead import ChunkReader, Chunks
 from kdctl.engine.teacher_outputs import TeacherReads
@@ -28,9 +29,16 @@ SAVE_STATE_SECONDS = 60.0
 class TrainingData:
     """The splits on the device."""
 
-    train: TrainingSet | GeneratedBatches
-    val: EvaluationSet | None
-    test: EvaluationSet
+    train: TrainingBatches
+    val: EvaluationImages | None
+    test: EvaluationImages
+    workers: ImageWorkers | None = None
+    """Who decodes the images of splits that do not lie on the device."""
+
+    def close(self) -> None:
+        """End the processes that decode images."""
+        if self.workers is not None:
+            self.workers.close()
 
 
 @dataclass(kw_only=True)

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.batches import EpochOrder
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.optim import GroupOptimizer
 from kdctl.engine.recorded_inputs import WARM_UP_RUNS, CannotRecordError, RecordedInputs, first_line
 from kdctl.engine.recorded_work import RecordedEvaluation, RecordedStep
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.engine.streams import Stream, Streams, Work
 from kdctl.errors import KdctlError
 
@@ -106,7 +107,7 @@ class GraphedSteps:
         for member in members:  # the next batch goes where they read this one
             self._inputs.stream.wait_for(self._entries[id(member)].stream)
 
-    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
         """Replay the evaluation of a member's model; return where its logits [N, K] will lie."""
         entry = self._entries[id(member)]
         entry.stream.wait_for(self._streams.current())

@@ -17,11 +17,12 @@ from torch.nn.modules.batchnorm import (
     _BatchNorm as BatchNorm,  # pyright: ignore[reportPrivateUsage]  # torch's base of them all
 )
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.batches import EpochOrder
 from kdctl.engine.evaluate import predict
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import set_learning_rate
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller
@@ -105,7 +106,7 @@ class PartedSteps:
         for work in works:
             work.finish(size)
 
-    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
         """Return the logits [N, K]."""
         return predict(model, images, self._gang.compute)
 

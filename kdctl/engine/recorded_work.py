@@ -13,13 +13,14 @@ import functools
 import torch
 from torch import nn
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.batches import EpochOrder
 from kdctl.engine.device import Compute
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import copy_learning_rate
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.engine.table_filler import TableFiller
 from kdctl.engine.teacher_lookahead import TeacherLookahead
 from kdctl.protocols.backbone import Outputs
@@ -112,7 +113,7 @@ class RecordedStep:
 class RecordedEvaluation:
     """The evaluation of one model of a member on one split."""
 
-    def __init__(self, name: str, model: nn.Module, images: EvaluationSet, compute: Compute) -> None:
+    def __init__(self, name: str, model: nn.Module, images: EvaluationImages, compute: Compute) -> None:
         """Evaluate the member's model called `name`; most of its weights are the tensors that are trained."""
         self._name = name
         self._model = model
@@ -125,7 +126,7 @@ class RecordedEvaluation:
         """Predict every image of the split."""
         self.logits = predict(self._model, self._images, self._compute)
 
-    def fits(self, name: str, model: nn.Module, images: EvaluationSet) -> bool:
+    def fits(self, name: str, model: nn.Module, images: EvaluationImages) -> bool:
         """Say whether the record can evaluate `model`: of the same name, built alike, on the same split."""
         same = name == self._name and images is self._images
         return same and _shapes(model) == _shapes(self._model)

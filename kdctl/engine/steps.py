@@ -7,11 +7,12 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet
+from kdctl.engine.batches import EpochOrder
 from kdctl.engine.evaluate import predict
 from kdctl.engine.frozen import widened
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.engine.table_filler import TableReader
 from kdctl.engine.teacher_lookahead import ChunkReader
 
@@ -27,7 +28,7 @@ class Steps(Protocol):
         """Queue the next step of every active member; the device may still work on it afterwards."""
         ...
 
-    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
         """Queue the evaluation of a member's model; return where its logits [N, K] will lie.
 
         Args:
@@ -78,7 +79,7 @@ class EagerSteps:
             member.update(batch, teachers, train.num_steps, gang.compute, run_teachers)
             member.advance(size)
 
-    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationSet) -> Tensor:
+    def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
         """Return the logits [N, K]."""
         return predict(model, images, self._gang.compute)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdctl.engine.batches import EpochOrder, TrainingSet
-from kdctl.engine.generated_batches import GeneratedBatches
+from kdctl.engine.batches import EpochOrder
+from kdctl.engine.streamed_batches import TrainingBatches
 from kdctl.engine.teacher_outputs import (
     KeptRows,
     OutputName,
@@ -35,7 +35,7 @@ Read = Callable[[Tensor], tuple[Outputs, ...]]
 class Chunks:
     """The steps of an epoch in groups; the teachers run on all batches of a group at once."""
 
-    train: TrainingSet | GeneratedBatches
+    train: TrainingBatches
     num_batches: int
     """Per chunk; the last chunk may have fewer."""
 

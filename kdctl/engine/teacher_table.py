@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kdctl.engine.batches import TrainingSet
-from kdctl.engine.generated_batches import GeneratedBatches
+from kdctl.engine.streamed_batches import TrainingBatches
 from kdctl.engine.teacher_outputs import (
     KeptRows,
     OutputName,
@@ -91,7 +90,7 @@ def row_bytes(reads: Sequence[TeacherReads], outputs: Sequence[Outputs]) -> int:
 
 @torch.no_grad()
 def rows_are_independent(
-    train: TrainingSet | GeneratedBatches, reads: Sequence[TeacherReads], run_teachers: RunTeachers
+    train: TrainingBatches, reads: Sequence[TeacherReads], run_teachers: RunTeachers
 ) -> bool:
     """Try whether an image gets the same bits, in the same layout, at another place among others.
 

@@ -13,7 +13,6 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.checkpoint import model_content, write
 from kdctl.engine.device import require_graphs
 from kdctl.engine.evaluate import predict, split_metrics
@@ -25,6 +24,7 @@ from kdctl.engine.pictures import picture_epochs, picture_name, write_grid
 from kdctl.engine.recorded_inputs import CannotRecordError
 from kdctl.engine.resume import state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
+from kdctl.engine.streamed_batches import EvaluationImages, StreamedTrainingSet
 from kdctl.engine.streams import CudaStreams
 from kdctl.engine.writer import BackgroundWriter
 from kdctl.errors import UsageError
@@ -51,6 +51,8 @@ def choose_steps(gang: Gang) -> Steps:
     """
     device = gang.compute.device
     reason = next((member.unrecordable for member in gang.members if member.unrecordable), "")
+    if isinstance(gang.data.train, StreamedTrainingSet):
+        reason = "its images are streamed"
     if gang.compute.options.batch_parts > 1:
         reason = "its batch is taken in parts"
     if reason and gang.graphs == "on":
@@ -189,7 +191,7 @@ class _Training:
             logits = self._logits(functools.partial(predict, model.module, compute=compute))
             member.models_before[model.name] = _metrics(logits, data)
 
-    def _logits(self, predict_split: Callable[[EvaluationSet], Tensor]) -> tuple[Tensor, Tensor | None]:
+    def _logits(self, predict_split: Callable[[EvaluationImages], Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return where the logits that `predict_split` gives will lie, on test and validation split."""
         test, val = self.gang.data.test, self.gang.data.val
         return predict_split(test), None if val is None else predict_split(val)

@@ -169,8 +169,10 @@ class GangRun:
         they are to pause, they are marked interrupted.
         """
         self.trainer.progress.started(self.plans)
+        gangs: list[Gang] = []
         try:
-            for gang in self._assemble():
+            gangs += self._assemble()
+            for gang in gangs:
                 finished = fit(gang, self, stop=self.trainer.stop, until=self.trainer.until)
                 for member in gang.members:
                     if member.left:
@@ -181,6 +183,9 @@ class GangRun:
                         self._interrupt(member)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
             return explain(error, self.trainer.context.device)
+        finally:
+            for gang in gangs:
+                gang.data.close()
         return None
 
     def step_done(self, gang: Gang) -> None:
@@ -206,7 +211,7 @@ class GangRun:
         compute = build_compute(first, device)
         prepare(compute, context.num_threads)
         selected = planned_data(first, context.library)
-        data = build_data(selected, first, device)
+        data = build_data(selected, first, device, context.num_workers)
         sizes = sizes_of(selected)
         for plan in self.plans:
             require_memory(plan, sizes, device)

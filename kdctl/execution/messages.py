@@ -28,6 +28,7 @@ class Setup:
     plugins: tuple[str, ...]
     device: str
     num_threads: int | None
+    num_workers: int | None
     graphs: Literal["auto", "on", "off"]
     teacher_cache: TeacherCache
     lease: LeaseConfig
@@ -41,6 +42,7 @@ class Setup:
             plugins=tuple(str(path) for path in plugins),
             device=context.device,
             num_threads=context.num_threads,
+            num_workers=context.num_workers,
             graphs=context.graphs,
             teacher_cache=context.teacher_cache,
             lease=lease,
@@ -53,6 +55,7 @@ class Setup:
             library=DataLibrary(Path(self.data)),
             device=self.device,
             num_threads=self.num_threads,
+            num_workers=self.num_workers,
             graphs=self.graphs,
             teacher_cache=self.teacher_cache,
         )

@@ -1,25 +1,31 @@
-"""What a data set must offer: its images and labels as arrays, in an order of their own.
+"""What a data set must offer: images with labels, in an order of their own.
 
-Images are put into a canonical order (by label, then by the SHA-256 of their pixels), so the same
+They are arrays, which live on the device while a run trains, or are decoded when a batch needs them. Images
+are put into a canonical order (by label, then by the SHA-256 of their pixels or of their file), so the same
 data give the same runs however they lie on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
-from kdctl.recipe.component import Spec, component
+from kdctl.recipe.component import Spec, component, option
 from kdctl.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +40,77 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def input_size(self) -> int:
+        """Height and width of the images that a model sees."""
+        return self.images.shape[1]
+
+    def taken(self, rows: Rows) -> Split:
+        """Return the images at `rows`."""
+        return Split(images=self.images[rows], labels=self.labels[rows])
+
+
+class ImageSource(Protocol):
+    """Images of any size, decoded one at a time when they are asked for; worker processes ask."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int) -> Tensor:
+        """Return an image [3, H, W], uint8.
+
+        Raises:
+            OSError: its file cannot be read.
+            ValueError: it is no image any more (`readers.pixels.UnreadableImageError`, with the file's name).
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreCrop:
+    """How an image becomes the input of a model where nothing is random."""
+
+    resize: int
+    """The shorter side is scaled to this, antialiased."""
+    size: int
+    """Height and width that are then cut from the middle."""
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedSplit:
+    """Images that are decoded when they are needed, with their classes."""
+
+    source: ImageSource
+    rows: Rows
+    """[N]: which image of the source stands where."""
+    labels: Labels
+    """[N], int64."""
+    digests: npt.NDArray[np.uint8]
+    """[N, 32]: the SHA-256 of each image's file."""
+    evaluation: CentreCrop
+    """How they are evaluated; its size is that of the training images, too."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the images that a model sees."""
+        return self.evaluation.size
+
+    def taken(self, rows: Rows) -> StreamedSplit:
+        """Return the images at `rows`."""
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows], digests=self.digests[rows])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """A whole data set in memory."""
+    """A whole data set."""
 
-    train: Split
-    test: Split
+    train: Split | StreamedSplit
+    test: Split | StreamedSplit
+    val: Split | StreamedSplit | None = None
+    """A validation split of its own; None: `data.val_fraction` may hold one out from the training set."""
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     """Per channel, of pixels scaled to [0, 1]: subtracted from the input."""
@@ -50,7 +120,7 @@ class ImageData:
     @property
     def input_size(self) -> int:
         """Height and width of the images."""
-        return self.train.images.shape[1]
+        return self.train.input_size
 
     @property
     def num_classes(self) -> int:
@@ -87,6 +157,19 @@ class DatasetOptions:
     """Zero pixels on each side before a random crop of the augmentations `crop` and `crop-flip`."""
     batch_size: Annotated[int, Gt(1)] = 64
     """Training images per step; the last, shorter batch of an epoch is kept."""
+    mixup: Annotated[float, Ge(0)] = option(0.0, since="0.2.0")
+    """Blend the images of a batch in pairs, and their labels: the parameter of the Beta distribution that the
+    share of the first is drawn from, once a batch; 0: no mixup. arXiv:1710.09412."""
+    cutmix: Annotated[float, Ge(0)] = option(0.0, since="0.2.0")
+    """Paste a box of the other image of a pair: as `mixup`. With both, each batch has one of them, by chance.
+    arXiv:1905.04899."""
+    mix_probability: Annotated[float, Gt(0), Le(1)] = option(1.0, since="0.2.0")
+    """How likely a batch has mixup or cutmix, where there is any."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = option(0.0, since="0.2.0")
+    """Of the training labels: this share is spread over all classes evenly. arXiv:1512.00567."""
+    repeats: Annotated[int, Ge(1)] = option(1, since="0.2.0")
+    """How often an image that is drawn comes in an epoch, each time augmented anew, for only a part of the
+    images comes then: repeated augmentation, arXiv:1901.09335."""
 
 
 class Dataset(Protocol):
@@ -116,9 +199,15 @@ def canonical_order(split: Split) -> Split:
 
 
 def fingerprint(data: ImageData) -> str:
-    """Return the SHA-256 of all pixels and labels of both splits, in the order they stand."""
+    """Return the SHA-256 of all pixels or files' hashes, and of all labels, in the order they stand."""
     digest = hashlib.sha256()
-    for split in (data.train, data.test):
+    splits = (data.train, data.test) if data.val is None else (data.train, data.test, data.val)
+    for split in splits:
+        if isinstance(split, StreamedSplit):
+            digest.update(f"files {len(split)}".encode())
+            digest.update(np.ascontiguousarray(split.digests).tobytes())
+            digest.update(split.labels.astype("<i8").tobytes())
+            continue
         digest.update(repr(split.images.shape).encode())
         digest.update(np.ascontiguousarray(split.images).tobytes())
         digest.update(split.labels.astype("<i8").tobytes())

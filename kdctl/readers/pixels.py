@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,7 @@ class UnreadableImageError(ValueError):
     """A file that cannot be turned into 8-bit RGB pixels; the message says why."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path | BinaryIO) -> Image.Image:
     """Decode an image file to RGB.
 
     Grey images get three equal channels, palettes are looked up, transparency is dropped, and of

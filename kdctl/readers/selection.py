@@ -6,23 +6,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from kdctl.errors import KdctlError
-from kdctl.protocols.dataset import BalancedForm, DatasetOptions, ImageData, Split
+from kdctl.protocols.dataset import BalancedForm, DatasetOptions, ImageData, Rows, Split, StreamedSplit
 from kdctl.readers.pixels import Triple
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedData:
     """The images that a run sees."""
 
-    train: Split
-    val: Split | None
-    """Held out from the training set; None when nothing is."""
-    test: Split
+    train: Split | StreamedSplit
+    val: Split | StreamedSplit | None
+    """Held out from the training set, or the data set's own; None when there is none."""
+    test: Split | StreamedSplit
     class_names: tuple[str, ...]
     mean: Triple
     """Per channel, of pixels scaled to [0, 1]."""
@@ -53,7 +50,7 @@ def counts_of(data: SelectedData) -> Counts:
         num_val=len(data.val) if data.val else 0,
         num_test=len(data.test),
         num_classes=data.num_classes,
-        input_size=data.train.images.shape[1],
+        input_size=data.train.input_size,
     )
 
 
@@ -98,10 +95,13 @@ def select(data: ImageData, options: DatasetOptions) -> SelectedData:
         ]
         val_rows = np.sort(np.concatenate(held_out))
         train_rows = np.setdiff1d(train_rows, val_rows, assume_unique=True)
+    val = None if val_rows is None else data.train.taken(val_rows)
+    if data.val is not None and val is None:
+        val = data.val.taken(np.flatnonzero(data.val.labels < num_classes))
     return SelectedData(
-        train=_taken(data.train, train_rows),
-        val=None if val_rows is None else _taken(data.train, val_rows),
-        test=_taken(data.test, np.flatnonzero(data.test.labels < num_classes)),
+        train=data.train.taken(train_rows),
+        val=val,
+        test=data.test.taken(np.flatnonzero(data.test.labels < num_classes)),
         class_names=data.class_names[:num_classes],
         mean=data.mean,
         std=data.std,
@@ -138,7 +138,3 @@ def _num_held_out(num_images: int, options: DatasetOptions, whose: str) -> int:
             "lower val_fraction, or raise samples_per_class.",
         )
     return count
-
-
-def _taken(split: Split, rows: Rows) -> Split:
-    return Split(images=split.images[rows], labels=split.labels[rows])

@@ -211,7 +211,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         for teacher in first.teachers
     ]
     teachers = [teacher.to(device) for teacher in teachers]
-    data = build_data(selected, first, device)
+    data = build_data(selected, first, device, workspace.num_workers)
     members: list[Member] = []
     for place, plan in enumerate(plans):
         student = build_student(plan, sizes)

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from kdctl.assembly.assemble import count_parameters
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.batches import EvaluationSet
 from kdctl.engine.cost import LATENCY_BATCHES, count_multiply_adds, measure_latency, size_mb
 from kdctl.engine.evaluate import (
     agreement,
@@ -23,6 +22,7 @@ from kdctl.engine.evaluate import (
     predict,
     split_metrics,
 )
+from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import Evaluation, Fidelity, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
@@ -90,7 +90,7 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
     )
 
 
-def _teachers_logits(subject: Subject, images: EvaluationSet) -> list[Tensor | None]:
+def _teachers_logits(subject: Subject, images: EvaluationImages) -> list[Tensor | None]:
     """Return what each teacher says, [N, K]; None for one whose weights are gone."""
     # The teachers themselves, not the faster copies of them that the student learned from.
     exact = dataclasses.replace(subject.compute, options=EngineOptions())

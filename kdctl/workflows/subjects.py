@@ -15,9 +15,11 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
 from kdctl.assembly.teachers import load_teacher, show_images_as_trained
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.batches import EvaluationSet, Normalisation
+from kdctl.engine.batches import Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
 from kdctl.engine.device import Compute, choose_device, prepare
+from kdctl.engine.image_workers import ImageWorkers
+from kdctl.engine.streamed_batches import EvaluationImages, open_evaluation_set
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
@@ -57,7 +59,7 @@ class Subject:
         """What the model was built for."""
         return sizes_of(self.data)
 
-    def images(self, split: str) -> EvaluationSet:
+    def images(self, split: str) -> EvaluationImages:
         """Return the images of 'test' or 'val' on the device.
 
         Raises:
@@ -71,7 +73,8 @@ class Subject:
                 "the run held out no validation split.", "train with data.val_fraction > 0, or use test."
             )
         normalise = Normalisation(self.data.mean, self.data.std, self.compute.device)
-        return EvaluationSet(chosen, normalise, self.compute.device)
+        workers = ImageWorkers(self.workspace.num_workers)
+        return open_evaluation_set(chosen, normalise, self.compute.device, workers)
 
     def teacher(self) -> Backbone | None:
         """Return the first teacher on the device; None without one, or if its weights are gone."""

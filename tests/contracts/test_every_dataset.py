@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
+import torch
 from PIL import Image
 
 from kdctl.errors import KdctlError
@@ -18,6 +19,7 @@ from kdctl.protocols.dataset import (
     DatasetOptions,
     ImageData,
     Split,
+    StreamedSplit,
     canonical_order,
     datasets,
     fingerprint,
@@ -111,8 +113,14 @@ def test_data_that_are_missing_are_explained(entry: Entry[type[Dataset]], tmp_pa
 def test_its_arrays_are_what_the_protocol_says(entry: Entry[type[Dataset]], root: Path) -> None:
     data = load(entry, root)
     for split in (data.train, data.test):
-        assert split.images.dtype == np.uint8
-        assert split.images.shape == (len(split), data.input_size, data.input_size, 3)
+        if isinstance(split, StreamedSplit):
+            image = split.source.read(int(split.rows[0]))
+            assert image.dtype == torch.uint8
+            assert (image.dim(), image.shape[0]) == (3, 3)
+            assert split.digests.shape == (len(split), 32)
+        else:
+            assert split.images.dtype == np.uint8
+            assert split.images.shape == (len(split), data.input_size, data.input_size, 3)
         assert split.labels.dtype == np.int64
         assert np.unique(split.labels).tolist() == list(range(data.num_classes))
     assert all(0 <= value <= 1 for value in data.mean)
@@ -122,6 +130,10 @@ def test_its_arrays_are_what_the_protocol_says(entry: Entry[type[Dataset]], root
 def test_its_images_stand_in_canonical_order(entry: Entry[type[Dataset]], root: Path) -> None:
     data = load(entry, root)
     for split in (data.train, data.test):
+        if isinstance(split, StreamedSplit):
+            keys = [(label, bytes(row)) for label, row in zip(split.labels, split.digests, strict=True)]
+            assert keys == sorted(keys)
+            continue
         ordered: Split = canonical_order(split)
         np.testing.assert_array_equal(ordered.images, split.images)
         np.testing.assert_array_equal(ordered.labels, split.labels)

@@ -1,0 +1,34 @@
+"""Your own images, however many and large: decoded when a batch needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdctl.protocols.dataset import Dataset, ImageData, datasets
+from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
+from kdctl.recipe.component import location
+
+
+@datasets.register("streamedfolder", label="Streamed image folder")
+class StreamedFolder(Dataset):
+    """Your own images in class folders, decoded while runs train: any number, of any size."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(StreamedOptions):
+        """Options of a folder of images that are decoded when they are needed."""
+
+        path: str = location()
+        """The folder that holds `train`, and `val` or `test`: absolute, or below the data root."""
+
+    published_fingerprint: ClassVar[str | None] = None
+
+    @staticmethod
+    def load(options: Any, root: Path) -> ImageData:
+        """List, hash and check the files below `options.path`: once, for the result is kept.
+
+        Raises:
+            KdctlError: as `load_streamed_folders`.
+        """
+        return load_streamed_folders(root / Path(options.path).expanduser(), options)

@@ -1,0 +1,291 @@
+"""Worker processes that decode and augment images into memory they share with the training process.
+
+Each split has a ring of buffers, each of which holds one batch. The training process says which images go
+into which buffer, the workers fill it, some images at a time, and the training process reads it where it is.
+Nothing is copied between processes. What a worker makes of an image depends on the image and its random
+stream only, so it does not matter how many workers there are, nor which of them does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdctl.errors import KdctlError
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
+from kdctl.readers.pixels import UnreadableImageError
+
+TASK_IMAGES = 8
+"""Images that a worker takes at a time: few, so that all workers finish a batch at about the same time."""
+
+MOST_WORKERS = 16
+"""More are not started unless somebody asks for them."""
+
+PARENT_CHECK_SECONDS = 5.0
+"""How often an idle worker looks whether its training process is still there."""
+
+Prepare = Callable[[int, int, int], Tensor]
+"""Makes an image [3, S, S], uint8, of its place in the split, its repeat in the epoch, a random stream."""
+
+
+class Task(NamedTuple):
+    """Some images of one buffer."""
+
+    ring: int
+    slot: int
+    first: int
+    last: int
+    """One after the last image."""
+    stream: int
+    """Seed of the epoch's random numbers."""
+
+
+@dataclass(kw_only=True)
+class Ring:
+    """The buffers of one split."""
+
+    number: int
+    prepare: Prepare
+    pixels: Tensor
+    """[slots, B, S, S, 3], uint8, in shared memory."""
+    wanted: Tensor
+    """[slots, B, 2], int64, in shared memory: place in the split and repeat of each image."""
+    missing: list[int]
+    """For each slot: images that no worker has delivered yet."""
+    due: dict[int, Task] = field(default_factory=dict[int, Task])
+    """Without workers: the images of each slot that are still to be made."""
+
+    @property
+    def num_slots(self) -> int:
+        """Return how many batches it holds."""
+        return len(self.pixels)
+
+    def fill(self, task: Task) -> None:
+        """Make the images of a task."""
+        for row in range(task.first, task.last):
+            place, repeat = self.wanted[task.slot, row].tolist()
+            image = self.prepare(place, repeat, task.stream)
+            self.pixels[task.slot, row].copy_(image.permute(1, 2, 0))
+
+
+class ImageWorkers:
+    """A pool of processes that fill the rings of one training process."""
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        """Start nothing yet: processes are forked when the first batch is asked for.
+
+        Args:
+            num_workers: 0 decodes in this process, whenever a batch is needed; None: as many as torch has
+                threads, at most `MOST_WORKERS`.
+        """
+        chosen = min(torch.get_num_threads(), MOST_WORKERS) if num_workers is None else num_workers
+        # Elsewhere a fork is not safe, and memory without a name cannot be shared with new processes.
+        self.num_workers = chosen if sys.platform == "linux" else 0
+        self._rings: list[Ring] = []
+        self._processes: list[BaseProcess] = []
+        self._tasks: Connection | None = None
+        self._results: Connection | None = None
+        self._finalizer: Any = None
+
+    def open_ring(self, prepare: Prepare, *, num_slots: int, batch_size: int, size: int) -> Ring:
+        """Return buffers for batches of `batch_size` images of `size` x `size` pixels.
+
+        Raises:
+            KdctlError: there is not so much memory.
+            ValueError: the processes run already, and would not see the buffers.
+        """
+        if self._processes:
+            raise ValueError("rings are opened before the first batch is asked for")
+        shape = (num_slots, batch_size, size, size, 3)
+        ring = Ring(
+            number=len(self._rings),
+            prepare=prepare,
+            pixels=_shared(shape, torch.uint8),
+            wanted=_shared((num_slots, batch_size, 2), torch.int64),
+            missing=[0] * num_slots,
+        )
+        self._rings.append(ring)
+        return ring
+
+    def submit(self, ring: Ring, slot: int, places: Tensor, repeats: Tensor, stream: int) -> None:
+        """Let a buffer be filled; what it holds now is lost.
+
+        Args:
+            ring: the split's.
+            slot: which buffer.
+            places: [B] int64: places in the split.
+            repeats: [B] int64: how often each image has come before in the epoch.
+            stream: seed of the epoch's random numbers.
+        """
+        self.wait(ring, slot)  # nobody may still write into it
+        count = len(places)
+        ring.wanted[slot, :count, 0] = places
+        ring.wanted[slot, :count, 1] = repeats
+        if self.num_workers == 0:
+            ring.due[slot] = Task(ring.number, slot, 0, count, stream)
+            return
+        if not self._processes:
+            self._start()
+        assert self._tasks is not None
+        ring.missing[slot] = count
+        for first in range(0, count, TASK_IMAGES):
+            task = Task(ring.number, slot, first, min(first + TASK_IMAGES, count), stream)
+            self._tasks.send(tuple(task))
+
+    def wait(self, ring: Ring, slot: int) -> Tensor:
+        """Return the buffer [B, S, S, 3] once it is filled.
+
+        Raises:
+            MachineError: an image cannot be read any more, or a worker has died.
+        """
+        task = ring.due.pop(slot, None)
+        if task is not None:
+            with torch.random.fork_rng(devices=[]), _image_errors():
+                ring.fill(task)
+        while ring.missing[slot]:
+            self._receive()
+        return ring.pixels[slot]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._processes = []
+        for ring in self._rings:
+            ring.missing = [0] * ring.num_slots
+
+    def _receive(self) -> None:
+        assert self._results is not None
+        ready = wait([self._results, *(process.sentinel for process in self._processes)])
+        if self._results not in ready:
+            raise self._death()
+        number, slot, count, fault, bug = self._results.recv()
+        self._rings[number].missing[slot] -= count
+        if fault:
+            raise MachineError(fault)
+        if bug:
+            raise RuntimeError(f"a process that decodes images met an error: {bug}")
+
+    def _death(self) -> MachineError:
+        """Say how a worker ended, and end the others."""
+        codes = [process.exitcode for process in self._processes if process.exitcode is not None]
+        self.close()
+        code = codes[0] if codes else 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        problem = f"a process that decodes images {how}."
+        if -signal.SIGKILL in codes:
+            problem += " The system does that when memory is short."
+        hint = "take fewer with --workers, or lower data.batch_size, where memory is short"
+        return MachineError(MachineFault(problem=problem, hint=f"{hint}; {GOES_ON}"))
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork")
+        task_reader, self._tasks = context.Pipe(duplex=False)
+        self._results, result_writer = context.Pipe(duplex=False)
+        locks = context.Lock(), context.Lock()
+        ours = self._tasks, self._results
+        arguments = (self._rings, task_reader, result_writer, locks, ours, os.getpid())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads: a worker has none
+            for _ in range(self.num_workers):
+                process = context.Process(target=_work, args=arguments, daemon=True, name="kdctl-images")
+                process.start()
+                self._processes.append(process)
+        task_reader.close()
+        result_writer.close()
+        # Before multiprocessing ends its daemons with SIGTERM, which workers ignore.
+        self._finalizer = multiprocessing.util.Finalize(
+            self, _end, args=(list(self._processes), ours), exitpriority=100
+        )
+
+
+def _end(processes: Sequence[BaseProcess], connections: Sequence[Connection]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    for connection in connections:
+        connection.close()
+
+
+def _work(
+    rings: Sequence[Ring],
+    tasks: Connection,
+    results: Connection,
+    locks: tuple[Any, Any],
+    not_ours: Sequence[Connection],
+    parent: int,
+) -> None:
+    """Fill buffers until the training process is gone."""
+    # Ctrl-C and SIGTERM are for the training process, which needs its batches until it has saved its state.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the threads of the pool were not forked with it
+    for connection in not_ours:
+        connection.close()
+    take, answer = locks
+    while os.getppid() == parent:
+        with take:
+            if not tasks.poll(PARENT_CHECK_SECONDS):
+                continue
+            try:
+                task = Task(*tasks.recv())
+            except EOFError:
+                return
+        fault, bug = None, ""
+        try:
+            with _image_errors():
+                rings[task.ring].fill(task)
+        except MachineError as error:
+            fault = error.fault
+        except Exception:  # noqa: BLE001 - a plug-in may raise anything; the training process tells it
+            bug = traceback.format_exc()
+        with answer:
+            results.send((task.ring, task.slot, task.last - task.first, fault, bug))
+
+
+@contextlib.contextmanager
+def _image_errors() -> Generator[None]:
+    """Turn an image that cannot be read into a fault of the machine: it could be read when it was listed."""
+    try:
+        yield
+    except UnreadableImageError as error:
+        raise MachineError(_unreadable(str(error))) from error
+    except OSError as error:
+        raise MachineError(_unreadable(f"{error.filename}: {error.strerror}")) from error
+
+
+def _unreadable(problem: str) -> MachineFault:
+    return MachineFault(
+        problem=f"an image cannot be used that was good when the data were listed: {problem.rstrip('.')}.",
+        hint=f"bring the file back as it was; {GOES_ON}",
+    )
+
+
+def _shared(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return memory that forked processes share; the limit of /dev/shm does not apply to it."""
+    count = torch.Size(shape).numel()
+    num_bytes = count * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, max(num_bytes, 1))
+    except (OSError, ValueError, OverflowError) as error:
+        raise KdctlError(
+            f"there are no {num_bytes / 2**30:,.1f} GiB of shared memory for batches of images ({error}).",
+            "lower data.batch_size, or raise the memory limit of the container or job.",
+        ) from error
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(*shape)

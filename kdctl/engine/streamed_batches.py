@@ -1,0 +1,256 @@
+"""Batches of images that do not lie on the device: worker processes decode and augment them, some ahead.
+
+They stand where `TrainingSet` and `EvaluationSet` stand. Order and augmentation depend on (seed, epoch,
+sample) only, so a resumed run sees the very same batches, and a gang decodes each of them once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdctl.engine.batches import (
+    EVALUATION_BATCH,
+    EpochOrder,
+    EvaluationSet,
+    Normalisation,
+    TrainingSet,
+    num_steps,
+    repeated,
+    require_two_images,
+)
+from kdctl.engine.batches_ahead import BatchesAhead, Position
+from kdctl.engine.generated_batches import GeneratedBatches
+from kdctl.engine.image_preparation import AugmentedImages, CroppedImages
+from kdctl.engine.image_workers import ImageWorkers
+from kdctl.engine.mixing import Mixer
+from kdctl.engine.seeds import derive, generator
+from kdctl.protocols.augmentation import build_augmentation
+from kdctl.protocols.dataset import DatasetOptions, Split, StreamedSplit
+from kdctl.protocols.step import Batch
+
+NUM_SLOTS = 3
+"""Batches in memory: one that is trained on, and two that are filled meanwhile."""
+
+_EVALUATION_PIXELS = EVALUATION_BATCH * 96 * 96
+"""Of a batch in an evaluation: larger images come fewer at a time."""
+
+
+class StreamedTrainingSet:
+    """A training split whose batches are decoded and augmented by worker processes."""
+
+    num_views = 0
+    """Augmentation makes more views than can be kept teacher outputs of."""
+
+    def __init__(
+        self,
+        split: Split | StreamedSplit,
+        normalise: Normalisation,
+        options: DatasetOptions,
+        device: torch.device,
+        workers: ImageWorkers,
+    ) -> None:
+        """Open buffers for the batches.
+
+        Raises:
+            KdctlError: there are not even two images to make a batch of, or no memory for the buffers.
+        """
+        require_two_images(len(split))
+        self.batch_size = options.batch_size
+        self._count, self._repeats = len(split), options.repeats
+        self._normalise, self._device, self._workers = normalise, device, workers
+        self._labels = torch.from_numpy(split.labels)
+        size = split.input_size
+        self._mixer = Mixer(options, num_classes=int(self._labels.max()) + 1, size=size, device=device)
+        prepare = AugmentedImages(split, build_augmentation(options), size)
+        batch_size = min(self.batch_size, len(split))
+        self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=batch_size, size=size)
+        pin(self._ring.pixels, device)
+        self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
+        self._latest: tuple[Position, Batch] | None = None
+        self._rows = functools.lru_cache(maxsize=2)(self._draw_rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def num_steps(self) -> int:
+        """Steps per epoch. A last batch of one image is skipped: batch norm cannot take it."""
+        return num_steps(len(self), self.batch_size)
+
+    @property
+    def waited_seconds(self) -> float:
+        """Return how long steps have waited for images."""
+        return self._ahead.waited_seconds
+
+    def size(self, step: int) -> int:
+        """Return how many images the batch of a step (counted from 0) has."""
+        return min(self.batch_size, len(self) - step * self.batch_size)
+
+    def order(self, seed: int, epoch: int) -> EpochOrder:
+        """Draw the order of an epoch (counted from 0) of the run with `seed`; it stays on the host."""
+        rows = self._rows(seed, epoch)
+        none = torch.zeros(0, dtype=torch.int64)
+        return EpochOrder(
+            rows=rows,
+            offsets=none.view(0, 2),
+            flips=none.bool(),
+            mixing=self._mixer.draw(seed, epoch, math.ceil(len(self) / self.batch_size)),
+            name=(seed, epoch),
+        )
+
+    def views(self, order: EpochOrder) -> Tensor:
+        """Return which view stands at each place of an epoch: no view comes twice."""
+        raise ValueError("streamed images have no views")
+
+    def batch(self, order: EpochOrder, step: int) -> Batch:
+        """Return the batch of a step (counted from 0)."""
+        position = (*order.name, step)
+        if self._latest is None or self._latest[0] != position:
+            self._latest = position, self._made(order, step)
+        return self._latest[1]
+
+    def _made(self, order: EpochOrder, step: int) -> Batch:
+        size, device = self.size(step), self._device
+        pixels = self._ahead.take((*order.name, step), device)
+        images = self._normalise(pixels[:size])
+        first = step * self.batch_size
+        rows = order.rows[first : first + size]
+        index, labels = _to(rows, device), _to(self._labels[rows], device)
+        if order.mixing is None:
+            return Batch(images=images, labels=self._mixer.smoothed(labels), index=index)
+        own = Batch(images=images, labels=labels, index=index)
+        other = Batch(images=images.flip(0), labels=labels.flip(0), index=index)
+        return self._mixer.mixed(own, other, order.mixing, torch.full_like(index, step))
+
+    def gather(self, order: EpochOrder, places: slice | Tensor) -> Batch:
+        """Return the samples at some `places` of one step's batch, a slice.
+
+        Raises:
+            ValueError: they belong to several batches, or are no slice.
+        """
+        if isinstance(places, Tensor):
+            raise ValueError("streamed images come batch by batch")
+        start, stop, _ = places.indices(len(self))
+        step, skipped = divmod(start, self.batch_size)
+        if stop > (step + 1) * self.batch_size:
+            raise ValueError("streamed images come batch by batch")
+        whole = self.batch(order, step)
+        part = slice(skipped, skipped + stop - start)
+        return Batch(images=whole.images[part], labels=whole.require_labels()[part], index=whole.index[part])
+
+    def _draw_rows(self, seed: int, epoch: int) -> Tensor:
+        random = generator(seed, "data", epoch)
+        return repeated(torch.randperm(len(self), generator=random), self._repeats)
+
+    def _following(self, position: Position) -> Position:
+        """Return what comes after a batch: the next epoch's first follows the last."""
+        seed, epoch, step = position
+        return (seed, epoch, step + 1) if step + 1 < self.num_steps else (seed, epoch + 1, 0)
+
+    def _submit(self, slot: int, position: Position) -> None:
+        seed, epoch, step = position
+        places = torch.arange(step * self.batch_size, step * self.batch_size + self.size(step))
+        rows = self._rows(seed, epoch)[places]
+        stream = derive(seed, "augmentation", epoch)
+        self._workers.submit(self._ring, slot, rows, places % self._repeats, stream)
+
+
+class StreamedEvaluationSet:
+    """A split whose images are decoded and cropped by worker processes, in order."""
+
+    def __init__(
+        self, split: StreamedSplit, normalise: Normalisation, device: torch.device, workers: ImageWorkers
+    ) -> None:
+        """Open buffers for the batches.
+
+        Raises:
+            KdctlError: there is no memory for the buffers.
+        """
+        size = split.input_size
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self._batch = min(EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // size**2), max(1, len(split)))
+        self.normalise, self._device, self._workers = normalise, device, workers
+        prepare = CroppedImages(split)
+        self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=self._batch, size=size)
+        pin(self._ring.pixels, device)
+        self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self) -> Iterator[Tensor]:
+        """Yield normalised images [B, 3, H, W]."""
+        for step, first in enumerate(range(0, len(self), self._batch)):
+            pixels = self._ahead.take((0, 0, step), self._device)
+            yield self.normalise(pixels[: min(self._batch, len(self) - first)])
+
+    def _following(self, position: Position) -> Position | None:
+        step = position[2] + 1
+        return (0, 0, step) if step * self._batch < len(self) else None
+
+    def _submit(self, slot: int, position: Position) -> None:
+        first = position[2] * self._batch
+        places = torch.arange(first, min(first + self._batch, len(self)))
+        self._workers.submit(self._ring, slot, places, torch.zeros_like(places), 0)
+
+
+TrainingBatches = TrainingSet | StreamedTrainingSet | GeneratedBatches
+"""Where the batches of a training come from."""
+
+EvaluationImages = EvaluationSet | StreamedEvaluationSet
+"""Where the images of an evaluation come from."""
+
+
+def open_training_set(
+    split: Split | StreamedSplit,
+    normalise: Normalisation,
+    options: DatasetOptions,
+    device: torch.device,
+    workers: ImageWorkers,
+) -> TrainingSet | StreamedTrainingSet:
+    """Return where batches come from: the device, if images in memory are only shifted and mirrored.
+
+    Raises:
+        KdctlError: there are not even two images to make a batch of, or no memory for buffers.
+    """
+    if isinstance(split, Split) and not is_streamed(split, options):
+        return TrainingSet(split, normalise, options, device)
+    return StreamedTrainingSet(split, normalise, options, device, workers)
+
+
+def is_streamed(split: Split | StreamedSplit, options: DatasetOptions) -> bool:
+    """Whether worker processes make the training images of a split."""
+    return isinstance(split, StreamedSplit) or build_augmentation(options).views is None
+
+
+def open_evaluation_set(
+    split: Split | StreamedSplit, normalise: Normalisation, device: torch.device, workers: ImageWorkers
+) -> EvaluationImages:
+    """Return a split in order, without augmentation.
+
+    Raises:
+        KdctlError: there is no memory for buffers.
+    """
+    if isinstance(split, Split):
+        return EvaluationSet(split, normalise, device)
+    return StreamedEvaluationSet(split, normalise, device, workers)
+
+
+def pin(pixels: Tensor, device: torch.device) -> None:
+    """Let a GPU read shared memory on its own, so that copies to it need not be waited for."""
+    if device.type == "cuda":
+        runtime: Any = torch.cuda.cudart()
+        runtime.cudaHostRegister(pixels.data_ptr(), pixels.nbytes, 0)
+
+
+def _to(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a few numbers to the device without waiting for it."""
+    if device.type != "cuda":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,178 @@
+"""Folders of images that are decoded when they are needed: which splits there are, and their labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Gt
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
+from kdctl.readers.class_folders import some_of
+from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.image_listing import (
+    ImageListing,
+    class_folders,
+    list_images,
+    list_labelled,
+    streamed_split,
+)
+from kdctl.readers.pixels import IMAGE_SUFFIXES, Triple
+from kdctl.recipe.component import Spec, component
+
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+"""Of pixels scaled to [0, 1]: the constants that public ImageNet code shares."""
+
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+
+LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
+"""Where the classes of images may stand that do not lie in class folders; in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedOptions(DatasetOptions):
+    """The options of data sets whose images are decoded when they are needed."""
+
+    size: Annotated[int, Gt(0)] = 224
+    """Height and width of a model's input in pixels."""
+    resize: Annotated[int, Gt(0)] = 256
+    """In an evaluation the shorter side is scaled to this, then the middle is cut."""
+    interpolation: Interpolation = "bilinear"
+    """How images are scaled in an evaluation, always antialiased."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Per channel, of pixels scaled to [0, 1]: subtracted from the input."""
+    std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = IMAGENET_STD
+    """Per channel: what the input is divided by."""
+    augmentation: Spec = component("augmentation", "random-resized-crop", was_a_name=True)
+    """Of training images: `kdctl list augmentations` shows which there are."""
+
+    @property
+    def evaluation(self) -> CentreCrop:
+        """How an image is evaluated."""
+        return CentreCrop(
+            resize=max(self.resize, self.size), size=self.size, interpolation=self.interpolation
+        )
+
+
+def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path | None = None) -> ImageData:
+    """List and check `train`, and `val`, `test` or both.
+
+    With both, `val` is the validation split; otherwise the one that is there is the test split. Its images
+    lie in class folders like those of `train`, or side by side, with a file that names their classes.
+
+    Args:
+        folder: that holds the splits.
+        options: of the data set.
+        cache: where hashes are kept; None: the user's cache.
+
+    Raises:
+        KdctlError: no such folders, images without classes, classes that differ, files that cannot be used.
+    """
+    names = class_folders(folder / "train")
+    train = list_images(folder / "train", names)
+    others = {name: folder / name for name in ("val", "test") if (folder / name).is_dir()}
+    if not others:
+        raise KdctlError(
+            f"{folder} has neither a folder val nor a folder test.",
+            "put the images to test on into one of them.",
+        )
+    listings = [_list_other(place, names, folder) for place in others.values()]
+    return data_of(
+        train, listings[-1], names, options, val=listings[0] if len(others) > 1 else None, cache=cache
+    )
+
+
+def data_of(
+    train: ImageListing,
+    test: ImageListing,
+    class_names: tuple[str, ...],
+    options: StreamedOptions,
+    *,
+    val: ImageListing | None = None,
+    cache: Path | None = None,
+) -> ImageData:
+    """Check and hash the files of all splits.
+
+    Raises:
+        KdctlError: files that cannot be read or are no images; all of a split are counted.
+    """
+
+    def split(listing: ImageListing) -> StreamedSplit:
+        return streamed_split(listing, options.evaluation, cache or user_cache())
+
+    return ImageData(
+        train=split(train),
+        test=split(test),
+        val=None if val is None else split(val),
+        class_names=class_names,
+        mean=options.mean,
+        std=options.std,
+    )
+
+
+def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
+    """Read the classes of images from a file: one image per line, its name and then its class.
+
+    They are separated by a tab, a space or a comma. The class is a name (what follows it on the line is
+    ignored: boxes), or its alphabetical rank.
+
+    Raises:
+        KdctlError: lines that name no class.
+    """
+    ranks = {name: rank for rank, name in enumerate(class_names)} | {
+        str(rank): rank for rank in range(len(class_names))
+    }
+    labels: dict[str, int] = {}
+    wrong: list[str] = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            words = " ".join(row).split()
+            if not words or words[0] == "ImageId":  # the heading of Kaggle's table
+                continue
+            rank = ranks.get(words[1], -1) if len(words) > 1 else -1
+            labels[words[0]] = rank
+            if rank < 0:
+                wrong.append(f"line {number}")
+    if wrong:
+        raise KdctlError(
+            f"{path} names no class of the training set in {len(wrong)} lines: {some_of(wrong)}.",
+            "each line is: name of an image, then its class (a folder of train, or its rank).",
+        )
+    return labels
+
+
+def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> ImageListing:
+    """List a split beside the training set, by class folders or by a file of labels."""
+    images = [entry for entry in place.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if images:
+        files = [root / name for root in (place, folder) for name in LABEL_FILES if (root / name).is_file()]
+        if not files:
+            raise KdctlError(
+                f"{place} has images side by side, and nothing says of which class each is.",
+                f"put them into class folders as in {folder / 'train'}, or add a file "
+                f"{place / LABEL_FILES[1]} "
+                "with a line for each: name of the image, then its class.",
+            )
+        return list_labelled(place, read_labels(files[0], class_names), files[0])
+    found = class_folders(place)
+    check_classes(folder / "train", class_names, place, found)
+    return list_images(place, class_names)
+
+
+def check_classes(train: Path, names: Sequence[str], other: Path, found: Sequence[str]) -> None:
+    """Raise if two splits do not have the same classes.
+
+    Raises:
+        KdctlError: they do not; classes that are in one only are named.
+    """
+    sides = ((train, sorted({*names} - {*found})), (other, sorted({*found} - {*names})))
+    problems = [f"{some_of(only)} only in {place}" for place, only in sides if only]
+    if problems:
+        raise KdctlError(
+            f"training and test set have different classes: {'; '.join(problems)}.",
+            "give both the same class folders, each with images.",
+        )

@@ -1,0 +1,271 @@
+"""Batches made by worker processes: the same whoever makes them, in whatever order they are asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kdctl.engine.batches import EpochOrder, EvaluationSet, Normalisation, TrainingSet
+from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.image_workers import ImageWorkers
+from kdctl.engine.member import Member
+from kdctl.engine.streamed_batches import (
+    StreamedEvaluationSet,
+    StreamedTrainingSet,
+    open_training_set,
+)
+from kdctl.engine.trainer import fit
+from kdctl.errors import KdctlError
+from kdctl.machine_errors import MachineError
+from kdctl.protocols.dataset import CentreCrop, DatasetOptions, Split, StreamedSplit
+from kdctl.readers.pixels import UnreadableImageError
+
+CPU = torch.device("cpu")
+COUNT = 42
+
+Draw = Callable[[int, int], Split]
+
+
+class Pictures:
+    """Images of several sizes, made from their numbers; one of them may be bad."""
+
+    def __init__(self, bad: int = -1) -> None:
+        self._bad = bad
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def read(self, row: int) -> Tensor:
+        if row == self._bad:
+            raise UnreadableImageError("apple/7.jpg (cut short)")
+        random = torch.Generator().manual_seed(row)
+        return torch.randint(0, 256, (3, 20 + row % 5, 18 + row % 7), dtype=torch.uint8, generator=random)
+
+
+class Slow(Pictures):
+    def read(self, row: int) -> Tensor:
+        time.sleep(0.2)
+        return super().read(row)
+
+
+def streamed(source: Pictures | None = None) -> StreamedSplit:
+    rows = np.random.default_rng(0).permutation(COUNT).astype(np.int64)
+    return StreamedSplit(
+        source=source or Pictures(),
+        rows=rows,
+        labels=rows % 4,
+        digests=np.zeros((COUNT, 32), dtype=np.uint8),
+        evaluation=CentreCrop(resize=18, size=16),
+    )
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[[int], ImageWorkers]]:
+    pools: list[ImageWorkers] = []
+
+    def make(num_workers: int) -> ImageWorkers:
+        pools.append(ImageWorkers(num_workers))
+        return pools[-1]
+
+    yield make
+    for each in pools:
+        each.close()
+
+
+@pytest.fixture
+def open_set(
+    pool: Callable[[int], ImageWorkers], normalise: Normalisation
+) -> Callable[..., StreamedTrainingSet]:
+    def build(num_workers: int = 0, source: Pictures | None = None, **options: object) -> StreamedTrainingSet:
+        standard = {"augmentation": "random-resized-crop", "batch_size": 16}
+        chosen = DatasetOptions(**{**standard, **options})  # type: ignore[arg-type]
+        return StreamedTrainingSet(streamed(source), normalise, chosen, CPU, pool(num_workers))
+
+    return build
+
+
+def all_batches(train: StreamedTrainingSet, order: EpochOrder) -> tuple[Tensor, Tensor]:
+    batches = [train.batch(order, step) for step in range(train.num_steps)]
+    images = torch.cat([batch.images for batch in batches])
+    return images, torch.cat([batch.require_labels() for batch in batches])
+
+
+Open = Callable[..., StreamedTrainingSet]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(open_set: Open) -> None:
+    options = {"mixup": 0.4, "label_smoothing": 0.1, "repeats": 2}
+    alone = open_set(0, **options)
+    images, labels = all_batches(alone, alone.order(1, 0))
+    for num_workers in (1, 3):
+        train = open_set(num_workers, **options)
+        others = all_batches(train, train.order(1, 0))
+        assert torch.equal(images, others[0])
+        assert torch.equal(labels, others[1])
+
+
+def test_any_step_can_be_made_again(open_set: Open) -> None:
+    train = open_set(2)
+    first, second = train.order(0, 0), train.order(0, 1)
+    images, _ = all_batches(train, first)
+    later, _ = all_batches(train, second)
+    assert torch.equal(train.batch(first, 1).images, images[16:32])  # as after a resume
+    assert torch.equal(train.batch(train.order(0, 1), 2).images, later[32:])
+    assert not torch.equal(images, later)
+
+
+def test_an_epoch_has_every_image_once_with_its_own_label(open_set: Open) -> None:
+    train, split = open_set(1), streamed()
+    order = train.order(0, 0)
+    batches = [train.batch(order, step) for step in range(train.num_steps)]
+    index = torch.cat([batch.index for batch in batches])
+    assert sorted(index.tolist()) == list(range(COUNT))
+    assert torch.cat([batch.require_labels() for batch in batches]).tolist() == split.labels[index].tolist()
+
+
+def test_repeats_bring_fewer_images_more_often_each_time_changed_anew(open_set: Open) -> None:
+    train = open_set(0, repeats=3, batch_size=42)
+    batch = train.batch(train.order(0, 0), 0)
+    assert torch.bincount(batch.index, minlength=COUNT).max() == 3
+    assert len(batch.index.unique()) == 14
+    assert not torch.equal(batch.images[0], batch.images[1])
+
+
+def test_shifts_and_flips_work_on_streamed_images_too(open_set: Open, normalise: Normalisation) -> None:
+    train = open_set(0, augmentation="none", batch_size=42)
+    batch = train.batch(train.order(0, 0), 0)
+    square = train.batch(train.order(5, 5), 0)
+    by_index = {int(row): image for row, image in zip(square.index, square.images, strict=True)}
+    for row, image in zip(batch.index.tolist(), batch.images, strict=True):
+        assert torch.equal(image, by_index[row])
+    assert batch.images.shape == (42, 3, 16, 16)
+
+
+def test_parts_of_a_batch_are_its_rows(open_set: Open) -> None:
+    train = open_set(1)
+    order = train.order(0, 0)
+    whole = train.batch(order, 1)
+    assert torch.equal(train.gather(order, slice(20, 26)).images, whole.images[4:10])
+    with pytest.raises(ValueError, match="batch by batch"):
+        train.gather(order, slice(10, 20))
+
+
+def test_an_evaluation_sees_every_image_in_order(
+    pool: Callable[[int], ImageWorkers], normalise: Normalisation
+) -> None:
+    images = {}
+    for num_workers in (0, 2):
+        test = StreamedEvaluationSet(streamed(), normalise, CPU, pool(num_workers))
+        next(iter(test.images()))  # a look at the first batch does not disturb
+        images[num_workers] = torch.cat(list(test.images()))
+    assert len(images[0]) == COUNT
+    assert torch.equal(images[0], images[2])
+
+
+def test_arrays_are_streamed_where_the_device_cannot_augment_them(
+    split: Draw, normalise: Normalisation, pool: Callable[[int], ImageWorkers]
+) -> None:
+    arrays = split(20, 3)
+    kinds = {
+        name: type(open_training_set(arrays, normalise, DatasetOptions(augmentation=name), CPU, pool(0)))  # type: ignore[arg-type]
+        for name in ("crop-flip", "random-resized-crop")
+    }
+    assert kinds == {"crop-flip": TrainingSet, "random-resized-crop": StreamedTrainingSet}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_went_bad_is_a_fault_of_the_machine(open_set: Open, num_workers: int) -> None:
+    train = open_set(num_workers, Pictures(bad=5))
+    with pytest.raises(MachineError, match=r"apple/7\.jpg \(cut short\)"):
+        all_batches(train, train.order(0, 0))
+
+
+def test_a_worker_that_dies_stops_the_run_with_a_hint(pool: Callable[[int], ImageWorkers]) -> None:
+    workers = pool(2)
+    normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
+    options = DatasetOptions(augmentation="random-resized-crop", batch_size=16)  # type: ignore[arg-type]
+    train = StreamedTrainingSet(streamed(Slow()), normalise, options, CPU, workers)
+    train._ahead._fill((0, 0, 0))
+    os.kill(workers._processes[0].pid, signal.SIGKILL)
+    with pytest.raises(MachineError, match="killed by signal 9") as caught:
+        all_batches(train, train.order(0, 0))
+    assert "--workers" in caught.value.hint
+    assert not workers._processes
+
+
+def test_workers_ignore_signals_that_are_for_the_training(open_set: Open) -> None:
+    train = open_set(1)
+    order = train.order(0, 0)
+    train.batch(order, 0)
+    process = train._workers._processes[0]
+    for name in (signal.SIGINT, signal.SIGTERM):
+        os.kill(process.pid, name)
+    all_batches(train, order)
+    assert process.is_alive()
+
+
+def test_workers_end_with_the_training_process() -> None:
+    child = os.fork()
+    if child == 0:
+        workers = ImageWorkers(1)
+        normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
+        options = DatasetOptions(augmentation="random-resized-crop")  # type: ignore[arg-type]
+        train = StreamedTrainingSet(streamed(), normalise, options, CPU, workers)
+        train.batch(train.order(0, 0), 0)
+        Path(f"/tmp/kdctl-worker-{os.getpid()}").write_text(str(workers._processes[0].pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    note = Path(f"/tmp/kdctl-worker-{child}")
+    worker = int(note.read_text())
+    note.unlink()
+    for _ in range(100):
+        status = Path(f"/proc/{worker}/stat")
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker still runs")
+
+
+def test_a_single_image_cannot_be_trained_on(normalise: Normalisation) -> None:
+    one = streamed().taken(np.array([0]))
+    with pytest.raises(KdctlError, match="has 1 image"):
+        StreamedTrainingSet(one, normalise, DatasetOptions(), CPU, ImageWorkers(0))
+
+
+def test_a_streamed_gang_ends_like_runs_alone_and_like_a_resumed_one(
+    pool: Callable[[int], ImageWorkers],
+    normalise: Normalisation,
+    make_member: Callable[..., Member],
+    make_gang: Callable[..., Gang],
+    record: type,
+    assert_same_end: Callable[[Member, Member], None],
+) -> None:
+    def data(num_workers: int) -> TrainingData:
+        workers = pool(num_workers)
+        options = DatasetOptions(augmentation="random-resized-crop", batch_size=16, mixup=0.3)  # type: ignore[arg-type]
+        return TrainingData(
+            train=StreamedTrainingSet(streamed(), normalise, options, CPU, workers),
+            val=None,
+            test=EvaluationSet(
+                Split(images=np.zeros((4, 16, 16, 3), np.uint8), labels=np.arange(4)), normalise, CPU
+            ),
+        )
+
+    together = [make_member(method, folder="gang") for method in ("kd", "simkd")]
+    fit(make_gang(*together, data=data(2)), record())
+    for member, method in zip(together, ("kd", "simkd"), strict=True):
+        alone = make_member(method, folder="alone")
+        stops = iter([False] * 4 + [True])
+        fit(make_gang(alone, data=data(0)), record(), stop=lambda stops=stops: next(stops))
+        resumed = make_member(method, folder="alone")
+        assert (resumed.epoch, resumed.step) == (1, 1)
+        fit(make_gang(resumed, data=data(1)), record())
+        assert_same_end(member, resumed)
