@@ -42,6 +42,12 @@ def checkpoint_name(rule: Selection, model: str = SHIPPED) -> str:
     return f"{rule.value}.{model}.pt" if model else f"{rule.value}.pt"
 
 
+def model_in(file_name: str) -> str:
+    """Return which model of a run a checkpoint's file name means: 'teacher' for 'last.teacher.pt'."""
+    rule, _, rest = file_name.removesuffix(".pt").partition(".")
+    return rest if rule in set(Selection) else SHIPPED
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitMetrics:
     """How a model does on one split."""
@@ -107,6 +113,8 @@ class Selected:
     epoch: int
     test: SplitMetrics
     val: SplitMetrics | None
+    models: Mapping[str, ModelMetrics] = field(default_factory=dict[str, ModelMetrics])
+    """How the run's other classifiers did in that epoch, by name; empty in what earlier versions wrote."""
 
 
 def pruning_percent(shipped_parameters: int, teacher_parameters: int | None) -> float | None:
@@ -244,6 +252,8 @@ class Evaluation:
     """1 - parameters / parameters of the (largest) teacher, in percent (arXiv:2203.14001, Table S.10)."""
     size_mb: float | None = None
     """Parameters and buffers as they are stored, in 10^6 bytes."""
+    model: str = SHIPPED
+    """Which model of the run this is, by name; empty: the one that it ships."""
     latency: tuple[Latency, ...] = field(default=(), compare=False)
     """Measured anew each time: it says something of the machine, too."""
 

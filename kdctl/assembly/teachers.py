@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from kdctl.assembly.architecture import build_shipped, num_classes, read_trained, shipped_by
+from kdctl.assembly.architecture import build_shipped, num_classes, read_trained, require_model, shipped_by
 from kdctl.assembly.data import Sizes, sizes_of
 from kdctl.assembly.initial_weights import find_initial_weights
 from kdctl.assembly.run_context import RunContext
@@ -23,7 +23,7 @@ from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import InputNormalisation, trained_normalisation
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
-from kdctl.records import RunState, Selection
+from kdctl.records import SHIPPED, RunState, Selection, checkpoint_name, model_in
 from kdctl.serialization import canonical_json
 from kdctl.store.folder import RunFolder
 
@@ -54,8 +54,8 @@ class TeacherLibrary:
         self._workspace = workspace
         self._weights: dict[tuple[str, str, str], InitialWeights] = {}
 
-    def by_run(self, key: str) -> TeacherRef:
-        """Return the teacher that the run with this key (or prefix) trained.
+    def by_run(self, key: str, model: str = SHIPPED) -> TeacherRef:
+        """Return the teacher that the run with this key (or prefix) trained, or another model of that run.
 
         Raises:
             KdctlError: no such run, it is not finished, or plug-ins of its are not here.
@@ -66,7 +66,10 @@ class TeacherLibrary:
                 f"run {run.key} is {run.state.value}: it cannot teach yet.",
                 "finish it first, or name another run.",
             )
-        return dataclasses.replace(shipped_by(run.plan), run=run.key)
+        if model:
+            path = self._workspace.folder(run.key).path / checkpoint_name(Selection.LAST, model)
+            require_model(path, run.key, model)
+        return dataclasses.replace(shipped_by(run.plan, model), run=run.key)
 
     def by_checkpoint(self, path: Path) -> TeacherRef:
         """Return the teacher in a checkpoint that kdctl wrote.
@@ -78,7 +81,7 @@ class TeacherLibrary:
             content = read_trained(path)
         except DamagedCheckpointError as error:
             raise _from_elsewhere(path) or error from error
-        shipped = shipped_by(content.plan)
+        shipped = shipped_by(content.plan, model_in(path.name))
         return dataclasses.replace(shipped, checkpoint_sha256=content.sha256, checkpoint=str(path))
 
     def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
@@ -103,7 +106,8 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
         KdctlError: the weights are missing, damaged, or do not fit the data's classes.
     """
     folder = context.folder(teacher.run) if teacher.run else None
-    path = folder.path / f"{Selection.LAST.value}.pt" if folder else Path(teacher.checkpoint)
+    part = teacher.model.part if teacher.model else SHIPPED
+    path = folder.path / checkpoint_name(Selection.LAST, part) if folder else Path(teacher.checkpoint)
     content = read_trained(path)
     expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")
     if expected and content.sha256 != expected:
@@ -111,29 +115,59 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
             f"{path} is not the file it was: its SHA-256 differs from the one on record.",
             "restore it from a copy, or train or name the teacher anew.",
         )
+    if part:
+        require_same_input(content.plan, part, context)
     sizes = sizes_of(data)
     known = num_classes(content.weights, sizes.num_classes)
     sizes = Sizes(num_classes=known, input_size=sizes.input_size)
     if teacher.model is None:
         model: nn.Module = models.get(teacher.name).item(*sizes)
     else:
-        model = build_shipped(teacher.model, sizes)
+        model = build_shipped(teacher.model, sizes, part)
     load_weights(model, content.weights, path)
     backbone = as_backbone(model, *sizes)
     show_images_as_trained(backbone, trained_normalisation(content.plan), data)
     backbone.eval().requires_grad_(requires_grad=False)
-    result = folder.result() if folder else None
     return LoadedTeacher(
         backbone=backbone,
         checkpoint_sha256=content.sha256,
         data_fingerprint=str(content.plan["data_fingerprint"]),
-        test_top1=result.selected[Selection.LAST.value].test.top1 if result else None,
+        test_top1=_test_top1(folder, part) if folder else None,
     )
+
+
+def _test_top1(folder: RunFolder, part: str) -> float | None:
+    """Return the accuracy of a model of a run after its last epoch, in percent; None if it is not known."""
+    if part:
+        models = folder.epochs()[-1].models
+        return models[part].test.top1 if part in models else None
+    result = folder.result()
+    return result.selected[Selection.LAST.value].test.top1 if result else None
 
 
 def _recorded_sha256(folder: RunFolder, name: str) -> str:
     """Return the SHA-256 that a run's checkpoint had at its end; empty if it is not known."""
     return next((artifact.sha256 for artifact in folder.artifacts() if artifact.name == name), "")
+
+
+def require_same_input(plan: Mapping[str, Any], part: str, context: RunContext) -> None:
+    """Refuse another model of a run whose teachers had images of another normalisation.
+
+    It may be an adapted teacher, and its checkpoint does not say how it wants its images.
+
+    Raises:
+        KdctlError: the run has such a teacher.
+    """
+    for teacher in plan["teachers"]:
+        path = (
+            context.folder(teacher["run"]).path / f"{Selection.LAST.value}.pt" if teacher.get("run") else None
+        )
+        if path and path.is_file() and trained_normalisation(read_trained(path).plan) is not None:
+            raise KdctlError(
+                f"the model '{part}' cannot be rebuilt: its run has a teacher ({teacher['run']}) that was "
+                "trained on images of another normalisation, and the file does not say which.",
+                "use the model that the run ships.",
+            )
 
 
 def show_images_as_trained(

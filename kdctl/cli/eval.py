@@ -24,6 +24,9 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     select: Annotated[Selection, typer.Option(help="Which epoch's model of the run.")] = Selection.LAST,
+    model: Annotated[
+        str, typer.Option(help="Another model of the run, by name: an adapted 'teacher', a peer, 'ema'.")
+    ] = "",
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")] = False,
     export: Annotated[
         Path | None, typer.Option(help="Also write the model to FILE.onnx or FILE.pt2, checked.")
@@ -59,12 +62,12 @@ def evaluate(
     )
     with opened as workspace:
         if export is not None:
-            workflows.export_model(subject, export, workspace, selection=select)
+            workflows.export_model(subject, export, workspace, selection=select, model=model)
             say(f"wrote {export}")
         if features is not None:
-            workflows.save_features(subject, features, workspace, split=split, selection=select)
+            workflows.save_features(subject, features, workspace, split=split, selection=select, model=model)
             say(f"wrote {features}")
-        evaluation = workflows.evaluate(subject, workspace, split=split, selection=select)
+        evaluation = workflows.evaluate(subject, workspace, split=split, selection=select, model=model)
     show_evaluation(evaluation, form)
     if per_class and form is options.Format.TEXT:
         _show_classes(evaluation)

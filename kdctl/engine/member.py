@@ -286,7 +286,7 @@ class Member:
         None do before the last phase: a model of an earlier one is not what the run ships.
         """
         rules = winning_rules(result, self.selected) if self.span is self.spans[-1] else ()
-        here = Selected(epoch=result.epoch, test=result.test, val=result.val)
+        here = Selected(epoch=result.epoch, test=result.test, val=result.val, models=result.models)
         self.selected.update({rule.value: here for rule in rules})
         self.stand_at(result.epoch, 0)
         self.train_seconds += result.seconds

@@ -15,8 +15,8 @@ from kdctl.recipe.sections import Catalog
 class TeacherSource(Protocol):
     """Finds teachers and weights that exist already."""
 
-    def by_run(self, key: str) -> TeacherRef:
-        """Return the teacher that the run with this key (or prefix) trained."""
+    def by_run(self, key: str, model: str = "") -> TeacherRef:
+        """Return the teacher that the run with this key (or prefix) trained, or another model of that run."""
         ...
 
     def by_checkpoint(self, path: Path) -> TeacherRef:

@@ -30,6 +30,9 @@ instead, where it is registered: `@methods.register("kd", numerics=2)`."""
 MODEL = "model"
 """Key of a stored teacher's table: how a model is put together that is more than an architecture."""
 
+PART = "part"
+"""Key of a stored teacher's tables: which model of its run it is, where that is not the one the run ships."""
+
 KEY_LENGTH = 16
 """Hexadecimal digits of a key (64 bits)."""
 
@@ -83,16 +86,20 @@ class ShippedModel:
     """Of that run: parts of them may be shipped, too."""
     seed: int = 0
     """Of the weights that are drawn before the trained ones take their place."""
+    part: str = ""
+    """Another model of that run is meant, by name: an adapted teacher, a peer; empty: the one it ships."""
 
     @property
     def name(self) -> str:
-        """A short name for people: 'resnet8 (simkd)'."""
-        return f"{self.student.name} ({self.method.name})"
+        """A short name for people: 'resnet8 (simkd)'; another model of a run: 'resnet8 (atsc, teacher)'."""
+        part = f", {self.part}" if self.part else ""
+        return f"{self.student.name} ({self.method.name}{part})"
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain dicts and scalars."""
         teachers = [teacher.tree() for teacher in self.teachers]
-        return {"student": self.student.tree(), "method": self.method.tree(), "teachers": teachers}
+        part = {PART: self.part} if self.part else {}
+        return {"student": self.student.tree(), "method": self.method.tree(), "teachers": teachers, **part}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +136,11 @@ class TeacherRef:
     def content(self) -> dict[str, Any]:
         """Return what identifies the teacher."""
         source = {"run": self.run} if self.run else {"checkpoint_sha256": self.checkpoint_sha256}
+        part = {PART: self.model.part} if self.model and self.model.part else {}
         return {
             "name": self.name,
             **source,
+            **part,
             **({PLUGIN_NUMERICS: self.numerics} if self.numerics > 1 else {}),
         }
 

@@ -13,6 +13,7 @@ from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.plan import (
     MODEL,
     NUMERICS,
+    PART,
     SCHEMA,
     EngineOptions,
     InitialWeights,
@@ -103,7 +104,7 @@ def read_teacher(table: Mapping[str, Any], catalog: Catalog) -> TeacherRef:
     Raises:
         RecipeError: its model is put together of plug-ins or options that are not there.
     """
-    own = {key: value for key, value in table.items() if key != MODEL}
+    own = {key: value for key, value in table.items() if key not in (MODEL, PART)}
     model = read_shipped(table[MODEL], catalog) if MODEL in table else None
     return TeacherRef(**own, model=model)
 
@@ -118,6 +119,7 @@ def read_shipped(tree: Mapping[str, Any], catalog: Catalog) -> ShippedModel:
         student=read_component("model", tree["student"], catalog),
         method=read_component("method", tree["method"], catalog),
         teachers=tuple(read_teacher(teacher, catalog) for teacher in tree["teachers"]),
+        part=tree.get(PART, ""),
     )
 
 
@@ -139,7 +141,7 @@ def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spe
 
 
 def _is_teacher(table: object) -> bool:
-    kinds: dict[str, Any] = dict.fromkeys((NAME, "run", "checkpoint_sha256", "checkpoint"), str)
+    kinds: dict[str, Any] = dict.fromkeys((NAME, "run", "checkpoint_sha256", "checkpoint", PART), str)
     kinds |= {PLUGIN_NUMERICS: int, MODEL: Mapping}
     return (
         isinstance(table, Mapping)
@@ -156,6 +158,7 @@ def _is_model(tree: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(part, Mapping) and isinstance(part.get(NAME), str) for part in parts)
         and isinstance(teachers, (list, tuple))
+        and isinstance(tree.get(PART, ""), str)
         and all(_is_teacher(teacher) for teacher in teachers)
     )
 

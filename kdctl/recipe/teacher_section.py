@@ -32,6 +32,8 @@ class TeacherOptions:
     """Key, or unique start of a key, of a finished run."""
     checkpoint: str = ""
     """Path of a checkpoint that kdctl wrote."""
+    model: str = ""
+    """Another model of that run, by name, not the one it ships: the adapted 'teacher', a peer, 'ema'."""
     other_data: bool = False
     """A run or checkpoint that was trained on other data than its student sees is meant. It knows as many
     classes, in the order of the student's; else it is refused."""
@@ -73,7 +75,7 @@ class TeacherFinder:
     def _find(self, resolver: Resolver, data: Spec, table: TeacherOptions) -> TeacherRef | None:
         try:
             if table.run:
-                return _meant(self.existing.by_run(table.run), table)
+                return _meant(self.existing.by_run(table.run, table.model), table)
             if table.checkpoint:
                 return _meant(self.existing.by_checkpoint(Path(table.checkpoint)), table)
             plan = self.plan_training(table, data)
@@ -132,6 +134,10 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
         problem = f"[teacher] other_data has no effect beside '{NAME}': it is trained on the student's data."
         resolver.wrong("teacher.other_data", problem, "leave it out, or give run = '...' instead.")
         return None
+    if options.model and not options.run:
+        problem = f"[teacher] model has no effect beside '{chosen[0]}': it names a model of a run."
+        resolver.wrong("teacher.model", problem, "leave it out, or give run = '...' instead.")
+        return None
     idle = [key for key in ("seed", *TRAINING) if not options.name and key in raw]
     if idle:
         problem = f"[teacher] {', '.join(idle)} has no effect beside '{chosen[0]}': it is trained already."
@@ -170,9 +176,9 @@ def takes(bounds: tuple[int, int | None], number: int) -> bool:
 
 def _check_distinct(resolver: Resolver, teachers: Sequence[TeacherRef]) -> None:
     """Note teachers with the same weights: they say the same, and cost twice as much."""
-    seen: dict[tuple[str, str], TeacherRef] = {}
+    seen: dict[tuple[str, str, str], TeacherRef] = {}
     for teacher in teachers:
-        weights = (teacher.run, teacher.checkpoint_sha256)
+        weights = (teacher.run, teacher.checkpoint_sha256, teacher.model.part if teacher.model else "")
         if weights in seen:
             problem = f"[teacher] names '{teacher.name}' twice with the same weights."
             hint = "give each a seed of its own: teacher = [{ name = '...' }, { name = '...', seed = 1 }]."

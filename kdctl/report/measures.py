@@ -128,15 +128,41 @@ TOP1 = MEASURES["top1"]
 
 
 def find_measures(names: Sequence[str]) -> tuple[Measure, ...]:
-    """Return the measures called `names`.
+    """Return the measures called `names`; 'NAME.before' and 'NAME.top1' tell of a run's other models.
 
     Raises:
         UsageError: one does not exist.
     """
-    for name in names:
-        if name not in MEASURES:
-            raise UsageError(f"there is no value '{name}'.", suggestion(name, MEASURES, "Values"))
-    return tuple(MEASURES[name] for name in names)
+    return tuple(map(_find, names))
+
+
+def _find(name: str) -> Measure:
+    model, _, what = name.rpartition(".")
+    if model and what in _OF_MODELS:
+        return _OF_MODELS[what](model)
+    if name not in MEASURES:
+        raise UsageError(f"there is no value '{name}'.", suggestion(name, MEASURES, "Values"))
+    return MEASURES[name]
+
+
+def _before(model: str) -> Measure:
+    def read(result: RunResult, _epoch: Selected, _evaluation: Evaluation | None) -> float | None:
+        found = result.models_before.get(model)
+        return found and found.test.top1
+
+    return Measure(name=f"{model}.before", title=f"{model} before (%)", higher_is_better=True, read=read)
+
+
+def _after(model: str) -> Measure:
+    def read(_result: RunResult, epoch: Selected, _evaluation: Evaluation | None) -> float | None:
+        found = epoch.models.get(model)
+        return found and found.test.top1
+
+    return Measure(name=f"{model}.top1", title=f"{model} after (%)", higher_is_better=True, read=read)
+
+
+_OF_MODELS: Mapping[str, Callable[[str], Measure]] = {"before": _before, "top1": _after}
+"""Values of a run's other models: 'teacher.before', 'teacher.top1'."""
 
 
 def values_of(

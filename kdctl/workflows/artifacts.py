@@ -12,7 +12,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.export import check_target, exported
 from kdctl.engine.features import pooled_features
 from kdctl.errors import KdctlError, UsageError
-from kdctl.records import Selection
+from kdctl.records import SHIPPED, Selection
 from kdctl.store.atomic import write_atomically
 from kdctl.workflows.subjects import open_subject
 
@@ -20,9 +20,16 @@ FEATURES = ".npz"
 
 
 def export_model(
-    subject: str | Path, target: Path, workspace: Workspace, *, selection: Selection = Selection.LAST
+    subject: str | Path,
+    target: Path,
+    workspace: Workspace,
+    *,
+    selection: Selection = Selection.LAST,
+    model: str = SHIPPED,
 ) -> None:
     """Write the model that a run or a checkpoint would ship as ONNX (`.onnx`) or a torch program (`.pt2`).
+
+    With `model`, the other one of the run that has this name.
 
     The file takes normalised images [B, 3, H, W], any B, and gives logits [B, K]. It is read back and
     must predict the same before it is kept.
@@ -31,7 +38,7 @@ def export_model(
         KdctlError: no such run or format, missing packages, or the file predicts otherwise.
     """
     check_target(target)
-    opened = open_subject(subject, workspace, selection)
+    opened = open_subject(subject, workspace, selection, part=model)
     facts = {
         "run": opened.plan.key,
         "model": opened.name,
@@ -51,8 +58,11 @@ def save_features(
     *,
     split: str = "test",
     selection: Selection = Selection.LAST,
+    model: str = SHIPPED,
 ) -> None:
     """Write the pooled features of a split, of the shipped model and of its first teacher, to an `.npz` file.
+
+    With `model`, those of the other one of the run that has this name.
 
     Arrays: `student` [N, D] (after the projector, where one is shipped), `teacher` [N, D'] unless there is
     none, `labels` [N], `index` [N] (places in the canonical order of the split) and `classes`.
@@ -62,7 +72,7 @@ def save_features(
     """
     if target.suffix != FEATURES:
         raise UsageError(f"{target}: features are written to {FEATURES} files.", f"name it *{FEATURES}.")
-    opened = open_subject(subject, workspace, selection)
+    opened = open_subject(subject, workspace, selection, part=model)
     images = opened.images(split)
     teacher = opened.teacher()
     arrays: dict[str, Any] = {

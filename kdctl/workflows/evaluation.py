@@ -24,7 +24,7 @@ from kdctl.engine.evaluate import (
 )
 from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.recipe.plan import EngineOptions
-from kdctl.records import Evaluation, Fidelity, Selection, pruning_percent
+from kdctl.records import SHIPPED, Evaluation, Fidelity, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
 
 
@@ -34,6 +34,7 @@ def evaluate(
     *,
     split: str = "test",
     selection: Selection = Selection.LAST,
+    model: str = SHIPPED,
 ) -> Evaluation:
     """Evaluate a run (key or prefix) or a checkpoint file, and store the result of a known run.
 
@@ -42,11 +43,12 @@ def evaluate(
         workspace: where runs and data lie.
         split: 'test' or 'val'.
         selection: which epoch's model of a run.
+        model: another model of the run, by name, in place of the one it ships.
 
     Raises:
         KdctlError: no such run or file, a damaged or foreign checkpoint, missing data, no such split.
     """
-    opened = open_subject(subject, workspace, selection)
+    opened = open_subject(subject, workspace, selection, part=model)
     evaluation = evaluate_subject(opened, split)
     if opened.rule is not None:
         workspace.folder(opened.plan.key).append_evaluation(evaluation)
@@ -69,6 +71,7 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
     return Evaluation(
         run_key=subject.plan.key,
         selection=subject.name,
+        model=subject.part,
         split=split,
         metrics=split_metrics(logits, images.labels),
         teacher_agreement=None if mean is None else agreement(logits, mean),

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from kdctl.assembly.architecture import build_architecture, build_shipped, read_trained
+from kdctl.assembly.architecture import build_architecture, build_shipped, read_trained, require_model
 from kdctl.assembly.assemble import count_parameters
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
-from kdctl.assembly.teachers import load_teacher, show_images_as_trained
+from kdctl.assembly.teachers import load_teacher, require_same_input, show_images_as_trained
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
@@ -27,7 +27,7 @@ from kdctl.recipe.component import PLUGIN_SHA256
 from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.records import RunState, Selection
+from kdctl.records import SHIPPED, RunState, Selection, checkpoint_name, model_in
 from kdctl.serialization import canonical_json
 
 SPLITS = ("test", "val")
@@ -44,6 +44,8 @@ class Subject:
     """Of that file."""
     rule: Selection | None
     """The rule by which a known run selected this very model; None for a stranger's file."""
+    part: str
+    """Which model of the run this is, by name; empty: the one that it ships."""
     model: nn.Module
     data: SelectedData
     compute: Compute
@@ -52,7 +54,9 @@ class Subject:
     @property
     def name(self) -> str:
         """Which of the run's models this is."""
-        return self.rule.value if self.rule else self.path.stem
+        if self.rule is None:
+            return self.path.stem
+        return checkpoint_name(self.rule, self.part).removesuffix(".pt")
 
     @property
     def sizes(self) -> Sizes:
@@ -95,20 +99,31 @@ class Subject:
         return max(map(count_parameters, _structures(self.plan, self.sizes)), default=None)
 
 
-def open_subject(subject: str | Path, workspace: Workspace, selection: Selection = Selection.LAST) -> Subject:
-    """Rebuild the model of a run (key or prefix) or of a checkpoint file.
+def open_subject(
+    subject: str | Path,
+    workspace: Workspace,
+    selection: Selection = Selection.LAST,
+    *,
+    part: str = SHIPPED,
+) -> Subject:
+    """Rebuild a model of a run (key or prefix) or of a checkpoint file.
 
     Args:
         subject: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
         workspace: where runs and data lie.
         selection: which epoch's model of a run.
+        part: another model of the run, by name, in place of the one it ships. A file's name says it itself.
 
     Raises:
-        KdctlError: no such run or file, a damaged or foreign checkpoint, missing or other data.
+        KdctlError: no such run, model or file, a damaged or foreign checkpoint, missing or other data.
     """
-    path = Path(subject) if Path(subject).is_file() else _checkpoint(str(subject), workspace, selection)
+    is_file = Path(subject).is_file()
+    path = Path(subject) if is_file else _checkpoint(str(subject), workspace, selection, part)
+    part = part or model_in(path.name)
     content = read_trained(path)
     plan = _plan(content.plan, path)
+    if part:
+        require_same_input(content.plan, part, workspace)
     data = workspace.library.select(plan.data)
     _require_same_data(plan, workspace.library)
     compute = Compute(device=choose_device(workspace.device), options=plan.engine)
@@ -117,8 +132,9 @@ def open_subject(subject: str | Path, workspace: Workspace, selection: Selection
         plan=plan,
         path=path,
         sha256=content.sha256,
-        rule=_rule(plan.key, path, content.sha256, workspace),
-        model=_shipped_model(plan, content, path, data).to(compute.device),
+        rule=_rule(plan.key, path, content.sha256, workspace, part),
+        part=part,
+        model=_rebuilt(plan, content, path, data, part).to(compute.device),
         data=data,
         compute=compute,
         workspace=workspace,
@@ -146,19 +162,23 @@ def _require_same_data(plan: RunPlan | ImportedPlan, library: DataLibrary) -> No
         )
 
 
-def _rule(key: str, path: Path, sha256: str, workspace: Workspace) -> Selection | None:
+def _rule(key: str, path: Path, sha256: str, workspace: Workspace, part: str) -> Selection | None:
     """Return the rule by which a known run selected this very model; None for a stranger's file."""
     if key not in workspace.store.states([key]):
         return None
     folder = workspace.folder(key)
-    rules = sorted(Selection, key=lambda rule: rule.value != path.stem)  # one epoch may be last and best
-    kept = (rule for rule in rules if (folder.path / f"{rule.value}.pt").is_file())
-    return next((rule for rule in kept if folder.artifact(f"{rule.value}.pt").sha256 == sha256), None)
+    names = {rule: checkpoint_name(rule, part) for rule in Selection}
+    rules = sorted(Selection, key=lambda rule: names[rule] != path.name)  # one epoch may be last and best
+    kept = (rule for rule in rules if (folder.path / names[rule]).is_file())
+    return next((rule for rule in kept if folder.artifact(names[rule]).sha256 == sha256), None)
 
 
-def _checkpoint(subject: str, workspace: Workspace, selection: Selection) -> Path:
+def _checkpoint(subject: str, workspace: Workspace, selection: Selection, part: str) -> Path:
     run = workspace.store.run(subject)
-    path = workspace.folder(run.key).path / f"{selection.value}.pt"
+    folder = workspace.folder(run.key).path
+    path = folder / checkpoint_name(selection, part)
+    if part and (folder / checkpoint_name(selection)).is_file():
+        require_model(path, run.key, part)
     if not path.is_file():
         hint = (
             "its models may have been freed by `kdctl runs gc`; best-val needs data.val_fraction > 0."
@@ -169,17 +189,17 @@ def _checkpoint(subject: str, workspace: Workspace, selection: Selection) -> Pat
     return path
 
 
-def _shipped_model(
-    plan: RunPlan | ImportedPlan, content: ModelCheckpoint, path: Path, data: SelectedData
+def _rebuilt(
+    plan: RunPlan | ImportedPlan, content: ModelCheckpoint, path: Path, data: SelectedData, part: str
 ) -> nn.Module:
-    """Rebuild the shipped model; the teachers' weights are not needed, only their structure."""
+    """Rebuild a model of a run; the teachers' weights are not needed, only their structure."""
     sizes = sizes_of(data)
     if isinstance(plan, ImportedPlan):
         backbone = models.get(plan.model.name).item(*sizes)
         load_weights(backbone, content.weights, path)
         show_images_as_trained(backbone, plan.normalisation, data)
         return backbone
-    model = build_shipped(plan, sizes, num_samples=len(data.train))
+    model = build_shipped(plan, sizes, part, num_samples=len(data.train))
     load_weights(model, content.weights, path)
     return model
 

@@ -24,7 +24,7 @@ TRAINED = "0123456789abcdef"
 
 
 class FakeTeachers:
-    def by_run(self, key: str) -> TeacherRef:
+    def by_run(self, key: str, model: str = "") -> TeacherRef:
         if not TRAINED.startswith(key):
             raise KdctlError(f"there is no run '{key}'.", "see: kdctl list runs")
         return TeacherRef(name="resnet110", run=TRAINED)

@@ -58,7 +58,7 @@ OTHERS = (
 class KnownTeachers:
     """Stands in for a store: one run, and any checkpoint."""
 
-    def by_run(self, key: str) -> TeacherRef:
+    def by_run(self, key: str, model: str = "") -> TeacherRef:
         """Return the one finished run."""
         return TeacherRef(name="resnet110", run=f"{key:0<16}")
 
