@@ -27,9 +27,14 @@ def bench(
             "--gang", "Runs of the gang that is held against a run alone.", least=1, most=options.LARGEST_GANG
         ),
     ] = 8,
-    steps: Annotated[int, options.number("--steps", "Training steps in a round.", least=1)] = 10,
+    steps: Annotated[
+        int, options.number("--steps", "Training steps in a round.", least=1, most=1_000_000)
+    ] = 10,
     rounds: Annotated[
-        int, options.number("--rounds", "How often both are measured, in turns; the median counts.", least=1)
+        int,
+        options.number(
+            "--rounds", "How often both are measured, in turns; the median counts.", least=1, most=1_000_000
+        ),
     ] = 5,
     override: options.Overrides = None,
     plugin: options.Plugins = None,

@@ -16,7 +16,10 @@ def confirm(
     seeds: Annotated[
         int | None,
         options.number(
-            "--seeds", "How many fresh seeds; if not given, as many as the sweep had, at least 3.", least=2
+            "--seeds",
+            "How many fresh seeds; if not given, as many as the sweep had, at least 3.",
+            least=2,
+            most=1000,
         ),
     ] = None,
     select: Annotated[

@@ -40,11 +40,15 @@ def init(
     protocol: recipe_options.Protocol = None,
     seeds: Annotated[
         int,
-        options.number("--seeds", "How many seeds each configuration gets.", least=1, panel=options.RECIPE),
+        options.number(
+            "--seeds", "How many seeds each configuration gets.", least=1, most=1000, panel=options.RECIPE
+        ),
     ] = 3,
     epochs: Annotated[
         int | None,
-        options.number("--epochs", "Length, with a cosine schedule.", least=1, panel=options.RECIPE),
+        options.number(
+            "--epochs", "Length, with a cosine schedule.", least=1, most=1_000_000, panel=options.RECIPE
+        ),
     ] = None,
     lr: Annotated[
         list[float] | None,

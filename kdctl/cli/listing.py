@@ -23,7 +23,8 @@ listing.command("runs")(list_runs)
 @listing.command("models")
 def list_models(
     num_classes: Annotated[
-        int, options.number("--num-classes", "Width of the classifier that is counted.", least=1)
+        int,
+        options.number("--num-classes", "Width of the classifier that is counted.", least=1, most=1_000_000),
     ] = 100,
     plugin: options.Plugins = None,
     form: options.OutputFormat = options.Format.TEXT,

@@ -18,6 +18,13 @@ OUTPUT = "Output"
 """Headings of a verb's help, below what is the verb's own."""
 
 
+LARGEST_SEED = 2**63 - 1
+"""What a generator of random numbers and a database hold."""
+
+_MOST_DIGITS = 19
+"""Of a whole number on the command line."""
+
+
 def number(option: str, text: str, *, least: int, most: int | None = None, panel: str | None = None) -> Any:
     """Return an option that takes a whole number within bounds; another one is a problem with a hint.
 
@@ -37,9 +44,10 @@ def number(option: str, text: str, *, least: int, most: int | None = None, panel
 
 
 def _whole_number(option: str, word: str, least: int, most: int | None, *, hint: str) -> int:
-    if word.isdecimal() and least <= int(word) <= (most or int(word)):
+    if word.isdecimal() and len(word) <= _MOST_DIGITS and least <= int(word) <= (most or int(word)):
         return int(word)
-    raise UsageError(f"{option} {word} is not possible.", hint)
+    shown = word if len(word) <= _MOST_DIGITS else f"{word[:_MOST_DIGITS]}..."
+    raise UsageError(f"{option} {shown} is not possible.", hint)
 
 
 Runs = Annotated[
@@ -78,6 +86,7 @@ Threads = Annotated[
         "--threads",
         "CPU threads of torch; as many as torch chooses if not given. Another number may round differently.",
         least=1,
+        most=1024,
         panel=MACHINE,
     ),
 ]
@@ -165,6 +174,7 @@ Slots = Annotated[
         "Gangs that train at once: worker processes here, one for each GPU or share of the CPU (1 if not "
         "given), or jobs on a cluster (64).",
         least=1,
+        most=1024,
         panel=MACHINE,
     ),
 ]
@@ -253,5 +263,7 @@ def slurm_options(words: list[str] | None) -> dict[str, object]:
             raise UsageError(f"--slurm-option {word} is no KEY=VALUE.", "--slurm-option partition=gpu")
         text = value.strip()
         known: dict[str, object] = {"true": True, "false": False}
-        found[key.strip().replace("-", "_")] = int(text) if text.isdecimal() else known.get(text, text)
+        found[key.strip().replace("-", "_")] = (
+            int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else known.get(text, text)
+        )
     return found

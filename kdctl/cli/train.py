@@ -31,7 +31,9 @@ def train(
     protocol: recipe_options.Protocol = None,
     seed: Annotated[
         list[int] | None,
-        options.number("--seed", "Seed of a run; may repeat.", least=0, panel=options.RECIPE),
+        options.number(
+            "--seed", "Seed of a run; may repeat.", least=0, most=options.LARGEST_SEED, panel=options.RECIPE
+        ),
     ] = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,

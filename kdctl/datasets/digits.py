@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from PIL import Image
 
 from kdctl.protocols.dataset import (
@@ -46,11 +46,11 @@ class Digits(Dataset):
     class Config(DatasetOptions):
         """Options of the digits; a mirrored digit is none, so by default they are only shifted."""
 
-        size: Annotated[int, Ge(8)] = 16
+        size: Annotated[int, Ge(8), Le(256)] = 16
         """Height and width in pixels: the 8x8 scans are scaled up, bilinear."""
         augmentation: Spec = component("augmentation", "crop", was_a_name=True)
         """Of training images: `kdctl list augmentations` shows which there are."""
-        padding: Annotated[int, Ge(0)] = 2
+        padding: Annotated[int, Ge(0), Le(256)] = 2
         """Zero pixels on each side before a random crop."""
 
     published_fingerprint: ClassVar[str | None] = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 
 from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders
@@ -25,7 +25,7 @@ class ImageFolder(Dataset):
 
         path: str = location()
         """The folder that holds `train` and `test`: absolute, or below the data root."""
-        size: Annotated[int, Gt(0)] = 32
+        size: Annotated[int, Gt(0), Le(4096)] = 32
         """Height and width in pixels: images of another size or shape are scaled to it, bilinear."""
 
     published_fingerprint: ClassVar[str | None] = None

@@ -153,9 +153,9 @@ class DatasetOptions:
     """Which images are held out; apart from the run's seed, so that replicates share the split."""
     augmentation: Spec = component("augmentation", "crop-flip", was_a_name=True)
     """Of training images: `kdctl list augmentations` shows which there are."""
-    padding: Annotated[int, Ge(0)] = 4
+    padding: Annotated[int, Ge(0), Le(1024)] = 4
     """Zero pixels on each side before a random crop of the augmentations `crop` and `crop-flip`."""
-    batch_size: Annotated[int, Gt(1)] = 64
+    batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 64
     """Training images per step; the last, shorter batch of an epoch is kept."""
     mixup: Annotated[float, Ge(0)] = option(0.0, since="0.2.0")
     """Blend the images of a batch in pairs, and their labels: the parameter of the Beta distribution that the

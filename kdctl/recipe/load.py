@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import Mistake, UsageError, suggestion
+from kdctl.files import read_file
+from kdctl.recipe.bounds import number_meant, unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS
 from kdctl.recipe.shipped import located
@@ -19,6 +22,15 @@ OVERRIDES = "-o"
 
 SMOKE = "--smoke"
 """Source of the layer that scales a recipe down."""
+
+_LARGEST_FILE = 10_000_000
+"""Bytes: what is larger is no recipe."""
+
+_LONGEST_KEY = 200
+"""Letters of a dotted field on the command line."""
+
+_SHOWN = 60
+"""Letters of what is wrong on the command line."""
 
 _OF_A_FILE = ("schema", "extends", "when")
 """What only a file can say: it is read before the command line's overrides are laid on top."""
@@ -52,11 +64,11 @@ def preset_layers(name: str) -> list[Layer]:
     Raises:
         UsageError: there is no such preset.
     """
-    text = files("kdctl.recipe").joinpath("presets", f"{name}.toml")
-    if not text.is_file():
+    if name not in preset_names():
         raise UsageError(
             f"there is no protocol preset '{name}'.", suggestion(name, preset_names(), "Presets")
         )
+    text = files("kdctl.recipe").joinpath("presets", f"{name}.toml")
     source = f"preset {name}"
     tree = _parse(text.read_text(encoding="utf-8"), source)
     return [*_parents(tree, source, Path(), (source,)), _layer(tree, source)]
@@ -81,6 +93,9 @@ def override_layer(overrides: Sequence[str]) -> Layer:
         if not equals or not all(key.split(".")):
             problem, hint = f"{OVERRIDES} {word}: this is not key=value.", "write -o section.option=value."
             mistakes.append(Mistake(problem=problem, hint=hint))
+        elif unfit := _unfit_override(key, text):
+            problem = f"{OVERRIDES} {word[:_SHOWN]}: {unfit}."
+            mistakes.append(Mistake(problem=problem, hint="write -o section.option=value."))
         elif key.partition(".")[0] in _OF_A_FILE:
             problem = f"{OVERRIDES} {word}: `{key}` is not a value that a run could have."
             mistakes.append(Mistake(problem=problem, hint="write it in the recipe's file."))
@@ -107,21 +122,31 @@ def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
     return Layer(source=SMOKE, values=nested(values), above_grid=True)
 
 
+def _unfit_override(key: str, text: str) -> str | None:
+    if len(key) > _LONGEST_KEY:
+        return "no field has so long a name"
+    return unfit_text([key, toml_value(text)])
+
+
 def toml_value(text: str) -> Any:
     """Read a TOML value; what is not one is taken as plain text."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # thousands of digits or brackets, too
         return text
     return table["value"] if len(table) == 1 else text
 
 
 def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
     source = str(path)
-    if str(path.resolve()) in chain:
+    try:
+        resolved = os.path.realpath(path)
+    except ValueError as error:  # a NUL
+        raise UsageError(f"the recipe {source!r} has a name that no file can have.", "check it.") from error
+    if resolved in chain:
         raise UsageError(f"{source} extends itself, through {' -> '.join(chain)}.", "take one `extends` out.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, at_most=_LARGEST_FILE).decode("utf-8-sig")  # editors of Windows write a mark
     except OSError as error:
         raise UsageError(
             f"the recipe {source} cannot be read ({error.strerror}).",
@@ -130,7 +155,7 @@ def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a text file in UTF-8.", "a recipe is a TOML file.") from error
     tree = _parse(text, source)
-    return [*_parents(tree, source, path.parent, (*chain, str(path.resolve()))), _layer(tree, source)]
+    return [*_parents(tree, source, path.parent, (*chain, resolved)), _layer(tree, source)]
 
 
 def _parents(tree: Tree, source: str, folder: Path, chain: tuple[str, ...]) -> list[Layer]:
@@ -151,9 +176,26 @@ def _parents(tree: Tree, source: str, folder: Path, chain: tuple[str, ...]) -> l
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source}: not valid TOML: {error}.", "mend the line it names.") from error
+        tree = tomllib.loads(text)
+    except RecursionError as error:
+        raise UsageError(f"{source}: lists or tables are nested too deep.", "take brackets out.") from error
+    except ValueError as error:  # of numbers of thousands of digits, too
+        raise UsageError(f"{source}: not valid TOML: {error}.", _hint_on_line(text, str(error))) from error
+    if unfit := unfit_text(tree):
+        raise UsageError(f"{source}: {unfit}.", "take it out.")
+    return tree
+
+
+def _hint_on_line(text: str, message: str) -> str:
+    """Say how to mend what is no TOML; a number without its zero is the usual slip."""
+    place = re.search(r"at line (\d+)", message)
+    lines = text.split("\n")
+    line = lines[int(place[1]) - 1] if place and int(place[1]) <= len(lines) else ""
+    for word in re.findall(r"[^\s=\[\]{},]+", line.partition("#")[0]):
+        number = number_meant(word)
+        if number and "." in word and number != word:
+            return f"a number has digits on both sides of its point: write {number}."
+    return "mend the line it names."
 
 
 def _layer(tree: dict[str, Any], source: str) -> Layer:

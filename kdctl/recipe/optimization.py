@@ -11,6 +11,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from kdctl.recipe.component import option, tunable
 from kdctl.registry import Registry
 
+MOST_EPOCHS = 1_000_000
+"""Years of training even for the smallest models."""
+
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 
@@ -97,13 +100,13 @@ class Lamb(OptimizerOptions):
 class StepSchedule:
     """Multiplies the learning rate by `gamma` at each milestone."""
 
-    epochs: Annotated[int, Gt(0)] = 240
+    epochs: Annotated[int, Gt(0), Le(MOST_EPOCHS)] = 240
     """Length of the run."""
-    milestones: tuple[Annotated[int, Gt(0)], ...] = (150, 180, 210)
+    milestones: tuple[Annotated[int, Gt(0), Le(MOST_EPOCHS)], ...] = (150, 180, 210)
     """Epochs after which the rate drops: 150 means that epoch 151, counted from 1, is the first lower one."""
     gamma: Annotated[float, Gt(0), Le(1)] = 0.1
     """What each drop multiplies by."""
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    warmup_epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
     """Linear increase from (almost) zero over so many epochs."""
 
     @property
@@ -122,11 +125,11 @@ class StepSchedule:
 class CosineSchedule:
     """Half a cosine from the full learning rate to `final_factor` of it (arXiv:1608.03983)."""
 
-    epochs: Annotated[int, Gt(0)] = 240
+    epochs: Annotated[int, Gt(0), Le(MOST_EPOCHS)] = 240
     """Length of the run."""
     final_factor: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the learning rate that is left at the end."""
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    warmup_epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
     """Linear increase from (almost) zero over so many epochs."""
 
     @property
@@ -145,9 +148,9 @@ class CosineSchedule:
 class ConstantSchedule:
     """Keeps the learning rate."""
 
-    epochs: Annotated[int, Gt(0)] = 240
+    epochs: Annotated[int, Gt(0), Le(MOST_EPOCHS)] = 240
     """Length of the run."""
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    warmup_epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
     """Linear increase from (almost) zero over so many epochs."""
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of, option
 from kdctl.recipe.history import HEADING, told_by
@@ -51,7 +51,7 @@ class EngineOptions:
     """Of a frozen teacher's maps and convolutions; vectors and logits are fp32. 'fp16' needs a GPU."""
     fold_teacher: bool = True
     """Frozen teachers run with their batch norms folded into convolutions: the same but for rounding."""
-    teacher_lookahead: Annotated[int, Ge(1)] = 1
+    teacher_lookahead: Annotated[int, Ge(1), Le(1024)] = 1
     """Batches that a frozen teacher sees at once, ahead of the steps that learn from them. More take a GPU
     less time, and may round differently."""
     compile_student: bool = False
@@ -62,7 +62,7 @@ class EngineOptions:
     average_decay: Annotated[float, Ge(0), Lt(1)] = option(0.0, since="0.2.0")
     """Of a moving average of the shipped model's weights, which is evaluated and saved beside it as 'ema';
     0: none is kept. The first steps count more: the decay is 1 - 1 / (step + 1) until it reaches this."""
-    batch_parts: Annotated[int, Ge(1)] = option(1, since="0.2.0")
+    batch_parts: Annotated[int, Ge(1), Le(1024)] = option(1, since="0.2.0")
     """Parts that each batch is taken in, one after the other on one device, or on as many devices. Gradients
     are those of the whole batch; batch norms and losses see one part at a time."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdctl.errors import Mistake
+from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.headings import misnamed_sections, unknown_headings
@@ -210,10 +211,18 @@ def _points(resolver: Resolver) -> tuple[Point, ...]:
 
 def _seeds(resolver: Resolver) -> tuple[int, ...]:
     raw: Any = resolver.merged.tree.get("seeds", [0])
+    number = raw if type(raw) is int else len(raw) if isinstance(raw, list) else 0
+    if number > MOST_SEEDS:
+        problem = f"seeds: {number:,} are more than the {MOST_SEEDS:,} that a recipe may have."
+        resolver.wrong("seeds", problem, "write seeds = 3: that many runs of each configuration.")
+        return ()
     seeds: Any = list(range(raw)) if type(raw) is int else raw
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        problem = f"seeds = {raw!r} is not a list of different whole numbers, nor how many there are."
+        problem = (
+            f"seeds = {raw!r} is not a list of different whole numbers (up to {LARGEST_SEED}), nor how many "
+            "there are."
+        )
         resolver.wrong("seeds", problem, "write seeds = [0, 1, 2], or seeds = 3.")
         return ()
     return tuple(seeds)
@@ -225,9 +234,11 @@ def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ..
     number: Any = tree.get("baseline_seeds")
     if number is None or not seeds or resolver.merged.origin("seeds") == SMOKE:
         return seeds
-    if type(number) is not int or number < len(seeds):
+    if type(number) is not int or not len(seeds) <= number <= MOST_SEEDS:
         problem = (
             f"baseline_seeds = {number!r} is not a whole number of at least {len(seeds)}, which all have."
+            if type(number) is not int or number < len(seeds)
+            else f"baseline_seeds = {number} are more than the {MOST_SEEDS:,} that a recipe may have."
         )
         resolver.wrong("baseline_seeds", problem, "say how many seeds the students without a teacher get.")
         return seeds
@@ -237,6 +248,10 @@ def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ..
     if deciding:
         problem = f"baseline_seeds does not go with {deciding[0]}, which decides from equal seeds of all."
         resolver.wrong("baseline_seeds", problem, "leave one of them out.")
+    if max(seeds) + number - len(seeds) > LARGEST_SEED:
+        problem = f"baseline_seeds goes on after the largest seed, and there are too few after {max(seeds)}."
+        resolver.wrong("baseline_seeds", problem, "write smaller seeds.")
+        return seeds
     return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + number - len(seeds)))
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
+from kdctl.recipe.bounds import number_meant, out_of_bounds
 from kdctl.recipe.component import (
     COMPONENT,
     COMPONENT_DEFAULT,
@@ -196,6 +197,8 @@ class Resolver:
             return all([self._is_fit(option, item, dotted) for item in value])  # noqa: C419
         if isinstance(value, float) and not math.isfinite(value):
             message = "should be a finite number"
+        elif type(value) in (int, float) and (beyond := out_of_bounds(option, value)):
+            message = beyond
         elif isinstance(value, (datetime.date, datetime.time)):
             message = "is a date or a time; text stands in quotes"
         else:
@@ -214,6 +217,8 @@ class Resolver:
             problem = f"[{dotted}] {option} = {json.dumps(plain[option], default=str)}: {message}."
             wants_one = detail["loc"] == (option,) and detail["type"] in _SCALAR_EXPECTED
             hint = _grid_hint(f"{dotted}.{option}", plain[option]) if wants_one else ""
+            if isinstance(plain[option], str) and (number := number_meant(plain[option])):
+                hint = f"write {option} = {number}."
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
+from kdctl.recipe.bounds import MOST_POINTS
 from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, RANGE, Range
 from kdctl.recipe.headings import fields_called
 from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
@@ -71,10 +73,10 @@ class SearchOptions:
     """The `[search]` table without its space."""
 
     sampler: Literal["tpe", "random", "cmaes"] = "tpe"
-    trials: Annotated[int, Gt(0)] = 20
-    batch: Annotated[int, Gt(0)] = 1
+    trials: Annotated[int, Gt(0), Le(MOST_POINTS)] = 20
+    batch: Annotated[int, Gt(0), Le(MOST_POINTS)] = 1
     metric: Literal["val", "test"] = "val"
-    sampler_seed: Annotated[int, Ge(0)] = 0
+    sampler_seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
 
 
 def grid_points(blocks: Any, resolver: Resolver) -> tuple[Point, ...]:
@@ -86,7 +88,13 @@ def grid_points(blocks: Any, resolver: Resolver) -> tuple[Point, ...]:
     """
     points: dict[str, Point] = {}
     for block in (blocks if isinstance(blocks, list) else [blocks]) or [{}]:
-        for combination in itertools.product(*_axes(block, resolver)):
+        axes = _axes(block, resolver)
+        number = math.prod(map(len, axes))
+        if number + len(points) > MOST_POINTS:
+            problem = f"[grid] has {number:,} configurations, more than the {MOST_POINTS:,} that it may."
+            resolver.wrong("grid", problem, "leave values out, or let [search] choose among them.")
+            return ()
+        for combination in itertools.product(*axes):
             values = {dotted: value for fields in combination for dotted, value in fields.items()}
             points.setdefault(repr(sorted(values.items(), key=lambda item: item[0])), Point(values=values))
     return tuple(points.values())
