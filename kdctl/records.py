@@ -246,6 +246,8 @@ class Evaluation:
     """Expected calibration error (15 bins), in percent."""
     per_class_top1: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     """Accuracy on the samples of each class, by its name, in percent; None for a class without samples."""
+    confusion: tuple[tuple[int, int, int], ...] = ()
+    """(class, predicted class, number of samples) by places in `per_class_top1`, where there are samples."""
     multiply_adds: int | None = None
     """Of the convolutions and matrix products of one image; FLOPs are twice as many."""
     pruning_percent: float | None = None

@@ -18,14 +18,17 @@ from kdctl.cli.confirm import confirm
 from kdctl.cli.console import ShownWarnings, print_mistakes, replace_what_encodings_lack, say
 from kdctl.cli.db import database, sync
 from kdctl.cli.eval import evaluate
+from kdctl.cli.export import export
 from kdctl.cli.import_weights import import_weights
 from kdctl.cli.init import init
 from kdctl.cli.listing import listing
+from kdctl.cli.plot import plot
 from kdctl.cli.report import report
 from kdctl.cli.short_names import answer_to
 from kdctl.cli.show import show
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
+from kdctl.cli.watch import watch
 from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.text import printable
 
@@ -52,7 +55,10 @@ app.command("train")(train)
 app.command("sweep")(sweep)
 app.command("eval")(evaluate)
 app.command("import-weights")(import_weights)
+app.command("watch")(watch)
 app.command("report")(report)
+app.command("plot")(plot)
+app.command("export")(export)
 app.command("bench")(bench)
 app.command("confirm")(confirm)
 app.command("sync")(sync)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdctl.registry import Registry
 
 listing = typer.Typer(
-    help="List models, methods, projectors, datasets, augmentations, recipes, runs or sweeps.",
+    help="List models, methods, projectors, datasets, augmentations, recipes, figures, runs or sweeps.",
     no_args_is_help=True,
 )
 listing.command("runs")(list_runs)
@@ -95,6 +95,19 @@ def list_recipes(form: options.OutputFormat = options.Format.TEXT) -> None:
     from kdctl.workflows.describing import described_recipes
 
     show_rows([{"name": name, "what": what} for name, what in described_recipes()], form)
+
+
+@listing.command("figures")
+def list_figures(plugin: options.Plugins = None, form: options.OutputFormat = options.Format.TEXT) -> None:
+    """List the figures that `kdctl plot` and `kdctl report --figures` draw, with their options."""
+    from kdctl.report.figure import figures
+
+    load_plugins(plugin)
+    rows = [
+        {"name": entry.name, "what": entry.summary, "options": list(entry.config.__dataclass_fields__)}
+        for entry in figures.entries()
+    ]
+    show_rows(rows, form)
 
 
 @listing.command("sweeps")

@@ -226,7 +226,9 @@ def table_formats() -> str:
 TableFormat = Annotated[
     str,
     typer.Option(
-        "--format", rich_help_panel=OUTPUT, help=f"{table_formats()}; or one that a plug-in registers."
+        "--format",
+        rich_help_panel=OUTPUT,
+        help=f"{table_formats()}; or one that a plug-in registers.",
     ),
 ]
 OutputFile = Annotated[

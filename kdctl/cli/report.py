@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options
+from kdctl.errors import UsageError
 from kdctl.records import Selection
 
 if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Workspace
     from kdctl.report.table_format import Table
+    from kdctl.workflows.drawing import Which
 
 WHICH = "Which runs"
 LAYOUT = "How the table is laid out"
+
+PAGE_FORMAT = "html"
+"""Not a table alone: a page with tables, curves, figures, runs and recipes."""
 
 TERMINAL_FORMAT = "markdown"
 """The format that people read in a terminal: what is too wide for it is folded."""
@@ -117,8 +124,24 @@ def report(
         ),
     ] = None,
     plugin: options.Plugins = None,
-    form: options.TableFormat = "markdown",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            rich_help_panel=options.OUTPUT,
+            help=f"{options.table_formats()}, or one that a plug-in registers; html: a page with everything, "
+            "into a file (-o).",
+        ),
+    ] = "markdown",
     output: options.OutputFile = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=options.OUTPUT,
+            help="Also draw every figure that these runs give, as SVG, PDF and PNG.",
+        ),
+    ] = None,
     force: options.Force = False,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
@@ -128,14 +151,19 @@ def report(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo
-    from kdctl.cli.output_file import write_result
+    from kdctl.cli.output_file import require_free, write_result
     from kdctl.plugins import load_installed_plugins, load_plugin_file
     from kdctl.report.table_format import report_formats
 
     load_installed_plugins()
     for path in plugin or []:
         load_plugin_file(path)
-    render = report_formats.get(form).item
+    is_page = form == PAGE_FORMAT
+    if is_page and output is None:
+        raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
+    render = None if is_page else report_formats.get(form).item
+    if output is not None:
+        require_free(output, force=force)
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         table = workflows.report(
             workspace,
@@ -154,12 +182,38 @@ def report(
             mark_best=mark_best,
             spread=spread,
         )
+        which: Which = {
+            "sweep": sweep,
+            "everything": everything,
+            "where": where or (),
+            "select": select or Selection.LAST,
+        }
+        if figures is not None:
+            _draw(workspace, figures, which, force=force)
+        page = workflows.html_page([table], workspace, **which) if is_page else ""
+    if render is None and output is not None:
+        write_result(output, page, force=force)
+    if render is None:
+        return
     if output is not None:
         write_result(output, render(table), force=force)
     elif report_formats.get(form).name == TERMINAL_FORMAT and sys.stdout.isatty():
         echo(_within_terminal(table), end="")
     else:
         echo(render(table), end="")
+
+
+def _draw(workspace: Workspace, folder: Path, which: Which, *, force: bool) -> None:
+    """Draw what can be drawn, and say what cannot."""
+    from kdctl import workflows
+    from kdctl.cli.console import say
+    from kdctl.cli.formatting import counted
+
+    drawn = workflows.plot_all(folder, workspace, force=force, **which)
+    number = len({file.stem for file in drawn.files})
+    say(f"{counted(number, 'figure')} in {folder}, each as SVG, PDF and PNG")
+    for mistake in drawn.left_out:
+        say(f"left out: {mistake.problem} {mistake.hint}")
 
 
 def _words(given: list[str] | None) -> list[str]:

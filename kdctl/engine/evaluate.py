@@ -76,6 +76,17 @@ def per_class_top1(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
     return tuple(100.0 * hit / count if count else None for hit, count in zip(hits, counts, strict=True))
 
 
+def confusion(logits: Tensor, labels: Tensor) -> tuple[tuple[int, int, int], ...]:
+    """Return (class, predicted class, number of samples) wherever logits [N, K] put samples of labels [N]."""
+    num_classes = logits.shape[1]
+    pairs = labels.cpu() * num_classes + logits.argmax(dim=1).cpu()
+    found, counts = torch.unique(pairs, return_counts=True)
+    return tuple(
+        (pair // num_classes, pair % num_classes, count)
+        for pair, count in zip(found.tolist(), counts.tolist(), strict=True)
+    )
+
+
 def _percent(hits: Tensor) -> float:
     """Return the share of true entries; counted, since a mean in fp32 would round it."""
     return 100.0 * int(hits.sum()) / len(hits)

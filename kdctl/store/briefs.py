@@ -78,6 +78,16 @@ def briefs(
     return [_brief(row) for row in connection.execute(statement).mappings()]
 
 
+def counts(connection: Connection, *, sweep: str | None = None) -> dict[RunState, int]:
+    """Return how many runs stand where, in the order of states; those without a run are left out."""
+    statement = select(RunRow.state, func.count()).group_by(RunRow.state)
+    if sweep is not None:
+        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
+        statement = statement.where(RunRow.key.in_(members))
+    found = {row[0]: int(row[1]) for row in connection.execute(statement)}
+    return {state: found[state] for state in RunState if state in found}
+
+
 def pupils(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
     """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
     teacher = func.json_each(RunRow.plan, "$.teachers").table_valued("value").alias("teacher")

@@ -127,6 +127,17 @@ class Store:
                 sweeps.require(connection, sweep)
             return briefs.briefs(connection, keys=keys, sweep=sweep, since=since)
 
+    def counts(self, *, sweep: str | None = None) -> dict[RunState, int]:
+        """Return how many runs stand where; states without a run are left out.
+
+        Raises:
+            KdctlError: there is no such sweep.
+        """
+        with reading(self._engine) as connection:
+            if sweep is not None:
+                sweeps.require(connection, sweep)
+            return briefs.counts(connection, sweep=sweep)
+
     def pupils(self, keys: Iterable[str]) -> dict[str, list[str]]:
         """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
         with reading(self._engine) as connection:

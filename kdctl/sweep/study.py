@@ -21,13 +21,14 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
+from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_values
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -44,9 +45,10 @@ class Proposal:
 class ConfigurationStudy:
     """An Optuna study over configurations, safe to open again after any crash."""
 
-    def __init__(self, study: optuna.Study, lock: FileLock) -> None:
-        """Wrap a study; use `open_study`. `lock` makes processes choose one after the other."""
+    def __init__(self, study: optuna.Study, lock: FileLock, engine: Engine) -> None:
+        """Wrap a study that lies in `engine`; use `open_study`. `lock` makes processes choose in turn."""
         self._study = study
+        self._engine = engine
         self._lock = lock
 
     def proposals(self) -> list[Proposal]:
@@ -85,11 +87,19 @@ class ConfigurationStudy:
             wanted = min(search.batch, search.trials - number)
             return [self._ask(search, number + place) for place in range(wanted)]
 
-    def tell(self, proposal: Proposal, value: float | None) -> None:
-        """Report the mean over seeds; None when no seed finished. Telling again changes nothing."""
+    def tell(self, proposal: Proposal, value: float | None, evidence: Evidence | None = None) -> None:
+        """Report the mean over seeds; None when no seed finished. Telling again changes nothing.
+
+        With evidence, a dashboard shows what the value rests on: seeds, spread, run keys, a curve, and when.
+        """
         state = TrialState.COMPLETE if value is not None else TrialState.FAIL
+        rounded = None if value is None else round(value, VALUE_DECIMALS)
         with self._lock:
-            self._study.tell(proposal.trial, value, state=state, skip_if_finished=True)
+            if evidence is not None:
+                explain(self._study, proposal.trial, evidence)
+            self._study.tell(proposal.trial, rounded, state=state, skip_if_finished=True)
+            if evidence is not None:
+                date(self._study, proposal.trial, evidence, self._engine)
 
     def tell_pruned(self, proposal: Proposal) -> None:
         """Report that a configuration was dropped on the way: samplers take it for a bad one."""
@@ -105,8 +115,13 @@ class ConfigurationStudy:
 
 
 @contextmanager
-def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
+def open_study(database: Path, name: str, *, split: str = "test") -> Generator[ConfigurationStudy]:
     """Open or create the study called `name`, whose values are maximised, in our database file.
+
+    Args:
+        database: the file.
+        name: of the study.
+        split: on which its values are measured, 'test' or 'val'.
 
     Raises:
         MachineError: Optuna cannot write the file: the disk is full, or another program locks it.
@@ -119,7 +134,8 @@ def open_study(database: Path, name: str) -> Generator[ConfigurationStudy]:
             study = optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True
             )
-        yield ConfigurationStudy(study, lock)
+            name_values(study, split)
+        yield ConfigurationStudy(study, lock, storage.engine)
 
 
 @contextmanager
@@ -161,7 +177,8 @@ def known_points(database: Path, name: str) -> list[Point]:
         except KeyError:
             return []
         else:
-            return [proposal.point for proposal in ConfigurationStudy(study, _lock(database)).proposals()]
+            known = ConfigurationStudy(study, _lock(database), storage.engine)
+            return [proposal.point for proposal in known.proposals()]
         finally:
             _close(storage)
 

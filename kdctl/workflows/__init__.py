@@ -29,18 +29,23 @@ if TYPE_CHECKING:
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
+    from kdctl.workflows.drawing import plot, plot_all
     from kdctl.workflows.estimate import estimate_sweep, estimate_training, planned_gangs
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import import_weights
+    from kdctl.workflows.paging import html_page
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
+    from kdctl.workflows.tracking import export_runs
     from kdctl.workflows.training import plan_training, train, weak_teachers
+    from kdctl.workflows.watching import activity
 
 __all__ = [
+    "activity",
     "back_up",
     "benchmark",
     "check",
@@ -56,7 +61,9 @@ __all__ = [
     "evaluate",
     "export",
     "export_model",
+    "export_runs",
     "frame",
+    "html_page",
     "import_weights",
     "list_runs",
     "open_for_planning",
@@ -68,6 +75,8 @@ __all__ = [
     "plan_sweep",
     "plan_training",
     "planned_gangs",
+    "plot",
+    "plot_all",
     "remove",
     "report",
     "require_ready",
@@ -80,6 +89,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "activity": "kdctl.workflows.watching",
     "back_up": "kdctl.workflows.checking",
     "benchmark": "kdctl.workflows.benchmarking",
     "check": "kdctl.workflows.checking",
@@ -95,7 +105,9 @@ _MODULES = {
     "evaluate": "kdctl.workflows.evaluation",
     "export": "kdctl.workflows.exporting",
     "export_model": "kdctl.workflows.artifacts",
+    "export_runs": "kdctl.workflows.tracking",
     "frame": "kdctl.workflows.reporting",
+    "html_page": "kdctl.workflows.paging",
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "open_for_planning": "kdctl.assembly.workspace",
@@ -107,6 +119,8 @@ _MODULES = {
     "plan_sweep": "kdctl.workflows.sweep_plan",
     "plan_training": "kdctl.workflows.training",
     "planned_gangs": "kdctl.workflows.estimate",
+    "plot": "kdctl.workflows.drawing",
+    "plot_all": "kdctl.workflows.drawing",
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.assembly.readiness",

@@ -13,6 +13,7 @@ from kdctl.engine.export import check_target, exported
 from kdctl.engine.features import pooled_features
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import SHIPPED, Selection
+from kdctl.report.figure import Features
 from kdctl.store.atomic import write_atomically
 from kdctl.workflows.subjects import open_subject
 
@@ -72,20 +73,44 @@ def save_features(
     """
     if target.suffix != FEATURES:
         raise UsageError(f"{target}: features are written to {FEATURES} files.", f"name it *{FEATURES}.")
-    opened = open_subject(subject, workspace, selection, part=model)
-    images = opened.images(split)
-    teacher = opened.teacher()
+    features = features_of(subject, workspace, split=split, selection=selection, model=model)
     arrays: dict[str, Any] = {
-        "labels": images.labels.cpu().numpy(),
-        "index": np.arange(len(images)),
-        "classes": np.array(opened.data.class_names),
-        "student": pooled_features(opened.model, images, opened.compute).numpy(),
+        "labels": features.labels,
+        "index": np.arange(len(features.labels)),
+        "classes": np.array(features.class_names),
+        **features.vectors,
     }
-    if teacher is not None:
-        arrays["teacher"] = pooled_features(teacher, images, opened.compute).numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     _write(target, buffer.getvalue())
+
+
+def features_of(
+    subject: str | Path,
+    workspace: Workspace,
+    *,
+    split: str = "test",
+    selection: Selection = Selection.LAST,
+    model: str = SHIPPED,
+) -> Features:
+    """Return the pooled features of a split, of the shipped model and of its first teacher if it has one.
+
+    With `model`, those of the other one of the run that has this name, as `student`.
+
+    Raises:
+        KdctlError: no such run or split, or the model is gone.
+    """
+    opened = open_subject(subject, workspace, selection, part=model)
+    images = opened.images(split)
+    teacher = opened.teacher()
+    models = {"student": opened.model} if teacher is None else {"student": opened.model, "teacher": teacher}
+    return Features(
+        labels=images.labels.cpu().numpy(),
+        class_names=opened.data.class_names,
+        vectors={
+            name: pooled_features(model, images, opened.compute).numpy() for name, model in models.items()
+        },
+    )
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ from kdctl.engine.cost import LATENCY_BATCHES, count_multiply_adds, measure_late
 from kdctl.engine.evaluate import (
     agreement,
     calibration_error,
+    confusion,
     divergence,
     per_class_top1,
     predict,
@@ -83,6 +84,7 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
         per_class_top1=dict(
             zip(subject.data.class_names, per_class_top1(logits, images.labels), strict=True)
         ),
+        confusion=confusion(logits, images.labels),
         multiply_adds=count_multiply_adds(subject.model, input_size),
         pruning_percent=pruning_percent(parameters, subject.teacher_parameters()),
         size_mb=size_mb(subject.model),

@@ -43,10 +43,10 @@ def report(
     Raises:
         KdctlError: there is no such sweep, or nothing is finished yet.
     """
-    runs, sweeps = _chosen(workspace.store, sweep, everything=everything)
+    runs, sweeps = chosen_runs(workspace.store, sweep, everything=everything)
     if against:
         wishes["published"] = _published(against)
-    wishes.setdefault("totals", _class_totals(runs))
+    wishes.setdefault("totals", class_totals(runs))
     wishes.setdefault("evaluations", workspace.store.evaluations_by_run([run.key for run in runs]))
     try:
         return build_report(runs, sweeps, **wishes)
@@ -75,7 +75,7 @@ def frame(
     """
     from kdctl.report.frame import run_frame  # noqa: PLC0415 - a report needs no pandas
 
-    return run_frame(_chosen(workspace.store, sweep, everything=everything)[0], select)
+    return run_frame(chosen_runs(workspace.store, sweep, everything=everything)[0], select)
 
 
 def epochs_frame(
@@ -88,11 +88,11 @@ def epochs_frame(
     """
     from kdctl.report.frame import epoch_frame  # noqa: PLC0415 - a report needs no pandas
 
-    runs, _ = _chosen(workspace.store, sweep, everything=everything)
+    runs, _ = chosen_runs(workspace.store, sweep, everything=everything)
     return epoch_frame(runs, {run.key: workspace.store.epochs(run.key) for run in runs})
 
 
-def _chosen(
+def chosen_runs(
     store: Store, names: str | Sequence[str] | None, *, everything: bool
 ) -> tuple[list[StoredRun], list[StoredSweep]]:
     """Return the runs of sweeps; without names of the newest, without any sweep all runs there are."""
@@ -123,7 +123,7 @@ def _published(against: Sequence[str | Path]) -> list[Reported]:
     ]
 
 
-def _class_totals(runs: Sequence[StoredRun]) -> dict[str, int]:
+def class_totals(runs: Sequence[StoredRun]) -> dict[str, int]:
     """Return how many classes data sets have of which only some were used, as far as it is known."""
     some: list[Mapping[str, Any]] = [run.plan.get("data", {}) for run in runs]
     names = {str(data.get("name")) for data in some if data.get("num_classes") is not None}

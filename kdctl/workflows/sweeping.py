@@ -26,6 +26,7 @@ from kdctl.store.briefs import RunBrief
 from kdctl.store.sweep_files import keep_sweep
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.disk import missing_bytes
+from kdctl.workflows.evidence import evidence
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
@@ -95,7 +96,7 @@ def sweep(
     try:
         with (
             as_machine_errors(),
-            open_study(workspace.runs / DATABASE, plan.study) as study,
+            open_study(workspace.runs / DATABASE, plan.study, split=_split(planner)) as study,
             open_scheduler(
                 workspace,
                 executor=executor,
@@ -222,7 +223,13 @@ class _RunningSweep:
             self.study.tell_pruned(proposal)
         elif not any(run.state in OPEN for run in runs):
             values = [value for run in runs if (value := accuracy(run, metric)) is not None]
-            self.study.tell(proposal, fmean(values) if values else None)
+            explained = evidence(self.scheduler.workspace.store, runs, metric)
+            self.study.tell(proposal, fmean(values) if values else None, explained)
+
+
+def _split(planner: Planner) -> str:
+    """Return the split on which a sweep's configurations are measured."""
+    return planner.recipe.search.metric if planner.recipe.search else "test"
 
 
 def _has_started(run: RunBrief) -> bool:

@@ -12,7 +12,7 @@ Kdctl = Callable[..., Any]
 
 @pytest.mark.parametrize(
     ("what", "name"),
-    [("methods", "simkd"), ("projectors", "bottleneck"), ("datasets", "cifar100")],
+    [("methods", "simkd"), ("projectors", "bottleneck"), ("datasets", "cifar100"), ("figures", "bars")],
 )
 def test_what_there_is_is_listed_as_text_and_json(kdctl: Kdctl, what: str, name: str) -> None:
     text = kdctl(f"list {what}")

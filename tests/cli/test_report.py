@@ -110,3 +110,22 @@ def test_a_sweep_ends_with_its_best_configurations(kdctl: Kdctl, recipe: Callabl
     told = kdctl(f"sweep {recipe(GRID)} --threads 1").err
     assert "best by mean test accuracy (oracle: nothing was held out):" in told
     assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny")
+
+
+def test_a_report_is_a_page_and_pictures_too_and_overwrites_none_of_them(
+    kdctl: Kdctl, swept: str, tmp_path: Path
+) -> None:
+    answer = kdctl("report --format html -o report.html --figures pictures")
+    assert (answer.code, answer.out) == (0, "")
+    assert "written: report.html" in answer.err
+    assert "left out: tsne" in answer.err
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    for run in json.loads(kdctl("list runs --format json").out)["rows"]:
+        assert run["run"] in page
+    assert sorted(path.suffix for path in tmp_path.glob("pictures/bars.*")) == [".pdf", ".png", ".svg"]
+    kdctl("report --format html -o report.html").refused("report.html is there already", "--force", code=1)
+    kdctl("report --figures pictures").refused("is there already", "--force", code=1)
+    kdctl("report --format html").refused("goes into a file", "-o report.html", code=2)
+    assert kdctl("report --format html -o report.html --force --where method=kd").code == 0
+    assert len((tmp_path / "report.html").read_text()) < len(page)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
@@ -8,6 +10,7 @@ import pytest
 
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Point, Search
+from kdctl.sweep.dashboard import Evidence
 from kdctl.sweep.study import ConfigurationStudy, known_points, open_study
 
 POINTS = (
@@ -157,3 +160,36 @@ def test_optuna_waits_for_the_disk_no_more_often_than_the_store_does(study: Conf
     engine = study._study._storage._backend.engine  # type: ignore[attr-defined]
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+
+
+def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
+    study: ConfigurationStudy, database: Path
+) -> None:
+    first, second, _ = study.propose_grid(POINTS)
+    began, ended = datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 13, tzinfo=UTC)
+    seen = Evidence(
+        seeds=(0, 1),
+        run_keys=("aa", "bb"),
+        values=(70.0, 71.0),
+        curve={epoch: 70.0 * epoch / 240 for epoch in range(1, 241)},
+        started=began,
+        ended=ended,
+    )
+    study.tell(first, 70.33333333333333, seen)
+    study.tell(first, 70.33333333333333, seen)
+    study.tell(second, None, dataclasses.replace(seen, values=(), curve={}, started=None, ended=None))
+    told, failed, waiting = trials(database)
+    assert (told.value, failed.value, waiting.value) == (70.3333, None, None)
+    assert told.user_attrs["seeds"] == [0, 1]
+    assert told.user_attrs["runs"] == ["aa", "bb"]
+    assert told.user_attrs["std"] == 0.7071
+    assert told.intermediate_values[240] == 70.0
+    assert len(told.intermediate_values) == 16
+    assert told.datetime_start == began.astimezone().replace(tzinfo=None)
+    assert told.datetime_complete == ended.astimezone().replace(tzinfo=None)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    assert optuna.load_study(study_name="s", storage=storage).metric_names == [
+        "top-1 test accuracy (%), mean over seeds"
+    ]
+    storage.remove_session()
+    storage.engine.dispose()

@@ -1,0 +1,47 @@
+"""`kdctl export`: runs, for the programs in which a lab looks at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdctl.cli import options
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where it is written; made if need be.")],
+    to: Annotated[str, typer.Option("--to", metavar="TRACKER", help="tensorboard, mlflow or wandb.")],
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="Name of a sweep, the newest if not given; may repeat.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All runs of the store.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE", help="Only runs with this setting: --where method=kd,simkd; may repeat."
+        ),
+    ] = None,
+    plugin: options.Plugins = None,
+    runs: options.Runs = options.DEFAULT_RUNS,
+) -> None:
+    """Write the runs of a sweep for TensorBoard, MLflow or Weights & Biases, from the store, at any time.
+
+    For example: kdctl export logs --to tensorboard, then tensorboard --logdir logs
+
+    Epochs stand at the times when they ended. Nothing is sent anywhere. Plain tables: kdctl db export.
+    """
+    from kdctl import workflows
+    from kdctl.cli.console import say
+    from kdctl.cli.formatting import counted
+    from kdctl.plugins import load_installed_plugins, load_plugin_file
+
+    load_installed_plugins()
+    for path in plugin or []:
+        load_plugin_file(path)
+    with workflows.open_workspace(runs, create=False) as workspace:
+        number = workflows.export_runs(
+            to, folder, workspace, sweep=sweep, everything=everything, where=where or ()
+        )
+    say(f"{counted(number, 'run')} written to {folder}")

@@ -1,0 +1,69 @@
+"""Names of runs that tell each from the others it is shown with: by what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kdctl.cli.formatting import describe, setting
+from kdctl.records import StoredRun
+from kdctl.report.fields import distinguishing_fields, read_field, short_names
+
+if TYPE_CHECKING:
+    from kdctl.recipe.plan import RunPlan
+
+_TOLD = ("student.name", "teachers", "method.name", "optimizer.learning_rate")
+"""Fields that every full title says anyway."""
+
+_BRIEF = {"learning_rate": "lr"}
+
+
+class Titles:
+    """Names runs among all that it has been shown."""
+
+    def __init__(self, runs: Iterable[RunPlan | StoredRun] = ()) -> None:
+        """Begin with these runs."""
+        self._trees: dict[str, Mapping[str, Any]] = {}
+        self._seeds: set[int] = set()
+        self._fields: Sequence[str] = ()
+        self._names: dict[str, str] = {}
+        self.learn(runs)
+
+    def learn(self, runs: Iterable[RunPlan | StoredRun]) -> None:
+        """Name from now on among these runs as well."""
+        known = len(self._trees)
+        for run in runs:
+            self._seeds.add(run.seed)
+            if run.configuration not in self._trees:
+                self._trees[run.configuration] = _tree(run)
+        if len(self._trees) > known:
+            self._fields = distinguishing_fields(list(self._trees.values()))
+            self._names = short_names(self._fields)
+
+    def full(self, plan: RunPlan) -> str:
+        """Return student, teachers, method, seed and learning rate, then what else differs."""
+        others = [field for field in self._fields if field not in _TOLD]
+        return " · ".join([describe(plan), *self._settings(plan, others)])
+
+    def brief(self, run: RunPlan | StoredRun) -> str:
+        """Return only what differs: 'simkd · lr 0.05 · seed 1'; the method where nothing does."""
+        words = self._settings(run, self._fields)
+        if len(self._seeds) > 1:
+            words.append(f"seed {run.seed}")
+        return " · ".join(words) or str(read_field(_tree(run), "method.name"))
+
+    def _settings(self, run: RunPlan | StoredRun, fields: Sequence[str]) -> list[str]:
+        tree = _tree(run)
+        words: list[str] = []
+        for field in fields:
+            value, name = read_field(tree, field), self._names.get(field, field)
+            if value is None:
+                continue
+            speaks_for_itself = field.endswith(".name") or field in ("teachers", "protocol")
+            title = _BRIEF.get(name, name.replace("_", " "))
+            words.append(setting(value) if speaks_for_itself else f"{title} {setting(value)}")
+        return words
+
+
+def _tree(run: RunPlan | StoredRun) -> Mapping[str, Any]:
+    return run.plan if isinstance(run, StoredRun) else run.tree()

@@ -1,0 +1,73 @@
+"""Configurations whose models `kdctl eval` has looked at: what the figures of classes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdctl.records import Evaluation
+from kdctl.report.fields import distinguishing_fields
+from kdctl.report.figure import FigureData, NothingToDrawError
+from kdctl.report.replicates import Replicates
+from kdctl.report.series import counted_groups, divide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A configuration with the evaluations of its runs."""
+
+    name: str
+    group: Replicates
+    evaluations: tuple[Evaluation, ...]
+    """One for each run that has any, in the order of the runs."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their labels."""
+        return list(self.evaluations[0].per_class_top1)
+
+
+def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool = False) -> list[Evaluated]:
+    """Return the configurations with evaluations that know classes, the most accurate first.
+
+    Args:
+        data: the runs.
+        split: on which the models were looked at.
+        most: at most so many.
+        confusion: only evaluations that know which classes were taken for which.
+
+    Raises:
+        NothingToDrawError: there are none.
+    """
+    fields = distinguishing_fields([run.plan for run in data.runs])
+    found: list[Evaluated] = []
+    for item in divide(counted_groups(data, fields), fields, None):
+        evaluations = [
+            evaluation
+            for run in item.group.counted
+            if (evaluation := _evaluation(data, run.key, split)) is not None
+            and (evaluation.confusion if confusion else evaluation.per_class_top1)
+        ]
+        if evaluations:
+            found.append(Evaluated(name=item.name, group=item.group, evaluations=tuple(evaluations)))
+    if not found:
+        what = "which classes it takes for which" if confusion else "how it does on each class"
+        raise NothingToDrawError(
+            f"of no run is it known {what} on the {split} split.",
+            f"evaluate some: kdctl eval {data.runs[0].key[:8]}.",
+        )
+    same = [item for item in _best_first(found) if set(item.classes) == set(found[0].classes)]
+    return same[:most]
+
+
+def _best_first(found: Sequence[Evaluated]) -> list[Evaluated]:
+    def accuracy(item: Evaluated) -> float:
+        return item.group.summary.mean if item.group.summary else 0.0
+
+    return sorted(found, key=accuracy, reverse=True)
+
+
+def _evaluation(data: FigureData, key: str, split: str) -> Evaluation | None:
+    """Return what was found of the model that the selection rule picks."""
+    known = (item for item in data.evaluations(key) if item.split == split and item.selection == data.select)
+    return next(known, None)

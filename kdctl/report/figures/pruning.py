@@ -1,0 +1,99 @@
+"""Accuracy against the pruning ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kdctl.records import pruning_percent
+from kdctl.report.fields import distinguishing_fields
+from kdctl.report.figure import FigureData, NothingToDrawError, figures
+from kdctl.report.plotting import add_legend, add_title, looks, new_figure
+from kdctl.report.replicates import Replicates
+from kdctl.report.series import (
+    counted_groups,
+    divide,
+    error_of,
+    replicate_words,
+    selection_words,
+    subject_words,
+    summaries,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningConfig:
+    """Options of the figure."""
+
+    students: bool = True
+    """Mark the pruning ratio of each student alone: the way there is what a projector costs."""
+
+
+@figures.register("pruning", config=PruningConfig, label="Accuracy against the pruning ratio")
+def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
+    """Test accuracy against the pruning ratio: 1 - parameters shipped / parameters of the teacher.
+
+    Figure 6 of Chen et al., CVPR 2022, arXiv:2203.14001.
+    """
+    fields = distinguishing_fields([run.plan for run in data.runs])
+    groups = [group for group in counted_groups(data, fields) if ratio(group) is not None]
+    if not groups:
+        raise NothingToDrawError(
+            "no finished run had a teacher, so nothing was pruned.", "distil: kdctl train --teacher ..."
+        )
+    by = "student.name" if len({group.plan["student"]["name"] for group in groups}) > 1 else None
+    series = divide(groups, fields, by)
+    names, panels = (
+        list(dict.fromkeys(each)) for each in zip(*((s.name, s.panel) for s in series), strict=True)
+    )
+    figure, ((axes,),) = new_figure(panel=(4.6, 3.0))
+    colours = dict(zip(panels, looks(len(panels)), strict=True))
+    markers = dict(zip(names, looks(len(names)), strict=True))
+    handles: dict[str, Any] = {}
+    for item in series:
+        summary = summaries(item.group, data)["top1"]
+        look = colours[item.panel] if by else markers[item.name]
+        handles[", ".join(filter(None, (item.panel, item.name)))] = axes.errorbar(
+            [ratio(item.group)],
+            [summary.mean],
+            yerr=[error_of(summary)],
+            color=look.colour,
+            marker=markers[item.name].marker,
+            markerfacecolor=look.colour if colours[item.panel].line == "-" else "white",
+            linestyle="none",
+        )
+    if options.students:
+        for place, (panel, alone) in enumerate(_alone(series).items()):
+            handles[f"{panel or 'student'} alone"] = axes.axvline(
+                alone, color="#777777", linestyle=("--", ":", "-.")[place % 3], linewidth=1
+            )
+    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel("pruning ratio: 1 − shipped / teacher parameters (%)")
+    axes.set_ylabel("test top-1 (%)")
+    add_title(
+        figure,
+        "Test accuracy against the pruning ratio",
+        subject_words(data),
+        f"{replicate_words(groups)}; {selection_words(data)}",
+    )
+    add_legend(figure, list(handles.values()), list(handles))
+    return figure
+
+
+def ratio(group: Replicates) -> float | None:
+    """Return the pruning ratio of what a group ships, in percent."""
+    result = group.counted[0].result
+    return result.facts.pruning_percent if result else None
+
+
+def _alone(series: Any) -> dict[str, float]:
+    """Return the pruning ratio of each panel's student alone."""
+    found: dict[str, float] = {}
+    for item in series:
+        result = item.group.counted[0].result
+        percent = pruning_percent(result.facts.student_parameters, result.facts.teacher_parameters)
+        if percent is not None:
+            found.setdefault(item.panel, percent)
+    return found

@@ -1,0 +1,153 @@
+"""How all figures look: colours that colour-blind readers tell apart, and line styles and markers besides.
+
+Figures are made without pyplot: it keeps figures alive, and chooses a window system.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, 'Color Universal Design', 2008, without the yellow that white paper swallows."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+"""As many as have no common divisor with the colours and markers: 280 looks before one comes again."""
+HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
+
+STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "errorbar.capsize": 3,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "kdctl",
+    "pdf.fonttype": 42,
+}
+"""Settings of matplotlib: equal data give equal files, and text in a PDF can be selected."""
+
+DPI = 200
+_POINTS_PER_LETTER = 4.5
+"""Width of a letter of 8.5 points, on average, a little too wide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How one series of a figure is drawn, everywhere in it."""
+
+    colour: str
+    line: Any
+    marker: str
+    hatch: str
+
+
+def looks(count: int) -> list[Look]:
+    """Return so many looks, each of which differs from the others in colour or without any."""
+    return [
+        Look(
+            colour=COLOURS[place % len(COLOURS)],
+            line=LINES[place % len(LINES)],
+            marker=MARKERS[place % len(MARKERS)],
+            hatch=HATCHES[place % len(HATCHES)],
+        )
+        for place in range(count)
+    ]
+
+
+def new_figure(
+    num_rows: int = 1, num_columns: int = 1, *, panel: tuple[float, float] = (3.4, 2.5), **settings: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with a grid of panels, each `panel` inches wide and high.
+
+    Args:
+        num_rows: of the grid.
+        num_columns: of the grid.
+        panel: width and height of one.
+        **settings: for `Figure.subplots`: sharex, sharey, ...
+    """
+    size = (max(panel[0] * num_columns, 4.4) + 0.4, panel[1] * num_rows + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, **settings)
+    return figure, [list(row) for row in panels]
+
+
+def add_title(figure: Figure, title: str, *lines: str) -> None:
+    """Put a title above a figure, and below it in plain letters what it is about; folded to its width."""
+    letters = int(figure.get_figwidth() * 72 / _POINTS_PER_LETTER)
+    folded = [part for line in lines if line for part in textwrap.wrap(line, letters)]
+    figure.suptitle("\n".join([*textwrap.wrap(title, letters), *folded]), fontsize=8.5)
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
+    """Put a legend below all panels, where it covers no data; in as many columns as there is room for."""
+    widest = max((len(label) for label in labels), default=1) + 7
+    columns = max(1, int(figure.get_figwidth() * 72 / (_POINTS_PER_LETTER * widest)))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows + (0.2 if title else 0.0))
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(columns, len(labels)),
+        title=title or None,
+        title_fontsize=8,
+        handlelength=3.2,
+    )
+
+
+def rendered(figure: Figure, suffix: str) -> bytes:
+    """Return a figure as a file's content: '.svg', '.pdf' or '.png'; the same figure gives the same bytes.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    undated: Mapping[str, Mapping[str, Any]] = {
+        ".svg": {"Date": None, "Creator": "kdctl"},
+        ".pdf": {"CreationDate": None, "Creator": "kdctl"},
+        ".png": {"Software": "kdctl"},
+    }
+    if suffix not in undated:
+        raise ValueError(f"no figure is written as {suffix}")
+    buffer = io.BytesIO()
+    with mpl.rc_context(dict(STYLE)):
+        figure.savefig(buffer, format=suffix.removeprefix("."), dpi=DPI, metadata=dict(undated[suffix]))
+    return buffer.getvalue()
+
+
+def log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with a tick and a plain number at every value that was tried."""
+    ticks = sorted(set(values))
+    axes.set_xscale("log")
+    axes.set_xticks(_spaced(ticks), [f"{tick:g}" for tick in _spaced(ticks)])
+    axes.set_xticks([], minor=True)
+
+
+def _spaced(ticks: Sequence[float]) -> list[float]:
+    """Leave out ticks whose numbers would overlap: closer than a twelfth of the axis."""
+    least = (ticks[-1] / ticks[0]) ** (1 / 12) if len(ticks) > 1 else 1.0
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or tick / kept[-1] >= least:
+            kept.append(tick)
+    return kept

@@ -1,0 +1,214 @@
+"""Groups of replicates as the series of a figure: named, in a table's order, and not too many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdctl.records import StoredRun
+from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
+from kdctl.report.figure import FigureData, NothingToDrawError
+from kdctl.report.replicates import Replicates, Value, group_by_configuration, in_table_order, selected_epoch
+from kdctl.report.statistics import Spread, Summary, spread_of, summarize
+from kdctl.report.subject import SUBJECT_FIELDS, data_words, unlike_subjects
+from kdctl.report.wording import SELECTION_WORDS, label, plural, setting, title
+
+MOST_LINES = 8
+"""Series in one panel before a reader loses them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Replicates, in the panel and under the name that a figure gives them."""
+
+    panel: str
+    """Title of its panel; empty if there is only one."""
+    name: str
+    """What tells it from the others of the panel."""
+    group: Replicates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The series of a figure."""
+
+    series: tuple[Series, ...]
+    note: str
+    """What was left out; empty if nothing was."""
+
+    @property
+    def panels(self) -> list[str]:
+        """Titles of the panels, in their order."""
+        return list(dict.fromkeys(item.panel for item in self.series))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the series over all panels, in their order."""
+        return list(dict.fromkeys(item.name for item in self.series))
+
+
+def choose_series(data: FigureData, runs: Sequence[StoredRun]) -> Chosen:
+    """Divide runs into series: replicates are one; more than a panel holds are divided among panels.
+
+    Raises:
+        NothingToDrawError: there are no runs.
+    """
+    if not runs:
+        raise NothingToDrawError("there are no runs to draw.", "train some: `kdctl train` or `kdctl sweep`.")
+    fields = distinguishing_fields([run.plan for run in runs])
+    groups = group_by_configuration(runs, fields, data.select)
+    made: dict[str, list[Series]] = {}
+    for item in divide(groups, fields, _panel_field(groups, fields)):
+        made.setdefault(item.panel, []).append(item)
+    kept = [_best(series) for series in made.values()]
+    left_out = sum(len(series) for series in made.values()) - sum(map(len, kept))
+    note = (
+        f"the best {MOST_LINES} of each panel; {plural(left_out, 'configuration')} left out"
+        if left_out
+        else ""
+    )
+    return Chosen(series=tuple(item for series in kept for item in series), note=note)
+
+
+def divide(groups: Sequence[Replicates], fields: Sequence[str], by: str | None) -> list[Series]:
+    """Give each group the panel that its value of `by` names, and a name made of its other settings.
+
+    Args:
+        groups: whose values are those of `fields`.
+        fields: that tell them apart.
+        by: the field of the panels; None: all are in one.
+    """
+    names = short_names(fields)
+    series: list[Series] = []
+    for group in groups:
+        panel = setting(read_field(group.plan, by), by, short_names([by])[by]) if by else ""
+        others = [field for field in fields if field != by]
+        shown = [field for field in others if read_field(group.plan, field) is not None]
+        values = [read_field(group.plan, field) for field in shown]
+        name = label(values, shown, [names[field] for field in shown]) if others else ""
+        series.append(Series(panel=panel, name=name, group=group))
+    return series
+
+
+def subject_words(
+    data: FigureData, runs: Sequence[StoredRun] | None = None, *, but: Sequence[str] = ()
+) -> str:
+    """Name what all runs share: data and how much of them, teacher and student, protocol and length.
+
+    Args:
+        data: what the figure is drawn from.
+        runs: those that are shown; all if not given.
+        but: fields that are told elsewhere.
+    """
+    plans = [run.plan for run in (data.runs if runs is None else runs)]
+    unlike = unlike_subjects(plans)
+    used = [field for field in SUBJECT_FIELDS if field not in unlike]
+    teacher, student, method, protocol, length = (
+        None if field in but else _shared(plans, field)
+        for field in ("teachers", "student.name", "method.name", "protocol", "schedule.epochs")
+    )
+    words = [
+        data_words(plans[0], used, data.totals),
+        " → ".join(name for name in (teacher, student) if name),
+        method or "",
+        f"protocol {protocol}" if protocol else "",
+        f"{length} epochs" if length else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def replicate_words(groups: Sequence[Replicates], *, what: str = "mean ± sample std") -> str:
+    """Say over how many runs means go: 'mean ± sample std over 3 seeds', or over how many at least."""
+    counts = sorted({len(group.counted) or len(group.runs) for group in groups})
+    if counts == [1]:
+        return "single runs (n = 1)"
+    number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    return f"{what} over seeds, {number}"
+
+
+def selection_words(data: FigureData) -> str:
+    """Name the epoch that counts."""
+    return SELECTION_WORDS[data.select]
+
+
+def summaries(group: Replicates, data: FigureData) -> dict[str, Summary]:
+    """Return n, mean and std of the test's 'top1', 'top5' and 'loss' over a group's counted runs."""
+    epochs = [epoch for run in group.counted if (epoch := selected_epoch(run, data.select)) is not None]
+    columns: Mapping[str, list[float]] = {
+        "top1": [epoch.test.top1 for epoch in epochs],
+        "top5": [epoch.test.top5 for epoch in epochs],
+        "loss": [epoch.test.loss for epoch in epochs],
+    }
+    return {name: summarize(finite) for name, values in columns.items() if (finite := _finite(values))}
+
+
+def error_of(summary: Summary) -> float:
+    """Return the half length of an error bar: the sample standard deviation, 0 for a single run."""
+    return spread_of(summary, Spread.SAMPLE) or 0.0
+
+
+def counted_groups(data: FigureData, fields: Sequence[str] | None = None) -> list[Replicates]:
+    """Return the groups of replicates that have a number to show.
+
+    Raises:
+        NothingToDrawError: none has.
+    """
+    chosen = distinguishing_fields([run.plan for run in data.runs]) if fields is None else fields
+    groups = [group for group in group_by_configuration(data.runs, chosen, data.select) if group.counted]
+    if not groups:
+        raise NothingToDrawError(
+            f"no finished run has a '{data.select}' epoch.", "finish a sweep first: kdctl sweep RECIPE"
+        )
+    return groups
+
+
+def numeric_fields(runs: Sequence[StoredRun]) -> list[str]:
+    """Return the settings that tell runs apart and are numbers in all that have them, in the plan's order."""
+    found: list[str] = []
+    for field in distinguishing_fields([run.plan for run in runs]):
+        values = [value for run in runs if (value := read_field(run.plan, field)) is not None]
+        if len({type(value) for value in values} - {int, float}) == 0 and len(set(values)) > 1:
+            found.append(field)
+    return found
+
+
+def field_title(field: str) -> str:
+    """Word a field for an axis: 'learning rate'."""
+    return title(short_names([field])[field])
+
+
+def _panel_field(groups: Sequence[Replicates], fields: Sequence[str]) -> str | None:
+    """Return the field whose values become panels, if one panel is not enough: the first that makes few."""
+    if len(groups) <= MOST_LINES or len(fields) < 2:
+        return None
+    counts = {field: len({group.values[place] for group in groups}) for place, field in enumerate(fields)}
+    few = [field for field, count in counts.items() if 1 < count <= MOST_LINES]
+    return few[0] if few else None
+
+
+def _best(series: list[Series]) -> list[Series]:
+    """Return at most `MOST_LINES` series, the best by accuracy, in the order in which they were."""
+    if len(series) <= MOST_LINES:
+        return series
+
+    def accuracy(item: Series) -> float:
+        return item.group.summary.mean if item.group.summary else -math.inf
+
+    best = sorted(series, key=accuracy, reverse=True)[:MOST_LINES]
+    return [item for item in series if item in best]
+
+
+def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:
+    values = {read_field(plan, field) for plan in plans} - {None}
+    return show_value(values.pop()) if len(values) == 1 else None
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def ordered(values: Sequence[Value]) -> list[Value]:
+    """Return the distinct values in a table's order: numbers by size, 'ce' first, all else as it appeared."""
+    return [row[0] for row in in_table_order([(value,) for value in dict.fromkeys(values)])]

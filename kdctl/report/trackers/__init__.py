@@ -1,0 +1,1 @@
+"""Experiment trackers that runs can be exported to, one file each."""

@@ -1,0 +1,86 @@
+"""MLflow: an SQLite store of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdctl.records import RunState
+from kdctl.report.tracker import Scalar, TrackedRun, require_package, trackers
+
+DATABASE = "mlflow.db"
+KEY_TAG = "kdctl.run"
+_MOST_AT_ONCE = 1000
+_MOST_PARAMETERS = 100
+_STATUS = {
+    RunState.FINISHED: "FINISHED",
+    RunState.DIVERGED: "FAILED",
+    RunState.FAILED: "FAILED",
+    RunState.PRUNED: "KILLED",
+}
+
+
+@trackers.register("mlflow", label="MLflow")
+def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
+    """Write `folder/mlflow.db` for `mlflow ui --backend-store-uri sqlite:///folder/mlflow.db`.
+
+    An experiment is a sweep. A run that an earlier export wrote is replaced.
+    """
+    require_package("mlflow", "mlflow")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent anywhere
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - optional, slow to import
+
+    for chatty in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    client: Any = MlflowClient(tracking_uri=f"sqlite:///{(folder / DATABASE).resolve()}")
+    for run in runs:
+        found = client.get_experiment_by_name(run.group)
+        artifacts = (folder / "artifacts").resolve().as_uri()
+        experiment = found.experiment_id if found else client.create_experiment(run.group, artifacts)
+        for earlier in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.run.key}'"):
+            client.delete_run(earlier.info.run_id)
+        _write(client, experiment, run)
+
+
+def _write(client: Any, experiment: str, run: TrackedRun) -> None:
+    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+
+    tags = {
+        KEY_TAG: run.run.key,
+        "kdctl.configuration": run.run.configuration,
+        "kdctl.state": run.run.state.value,
+    }
+    made = client.create_run(experiment, start_time=_milliseconds(run.started), run_name=run.name, tags=tags)
+    identity = made.info.run_id
+    last = run.ends[-1] if run.epochs else run.started
+    results = [
+        Scalar(name=name, epoch=len(run.epochs), seconds=last, value=value)
+        for name, value in run.results().items()
+    ]
+    metrics = [
+        Metric(item.name, item.value, _milliseconds(item.seconds), item.epoch)
+        for item in (*run.scalars(), *results)
+    ]
+    parameters = [Param(name, str(value)) for name, value in run.settings.items()]
+    for part in _parts(metrics, _MOST_AT_ONCE):
+        client.log_batch(identity, metrics=part)
+    for part in _parts(parameters, _MOST_PARAMETERS):
+        client.log_batch(identity, params=part)
+    if run.run.reason:
+        client.log_batch(identity, tags=[RunTag("kdctl.reason", run.run.reason)])
+    if run.ended is not None:
+        client.set_terminated(identity, _STATUS[run.run.state], _milliseconds(run.ended))
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,0 +1,70 @@
+"""TensorBoard: one event file a run."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdctl.records import RunState
+from kdctl.report.tracker import TrackedRun, require_package, trackers
+
+EVENTS = "events.out.tfevents.kdctl"
+_LONGEST = 150
+"""Letters of a folder's name."""
+
+
+@trackers.register("tensorboard", label="TensorBoard")
+def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> None:
+    """Write `folder/<sweep>/<run>/events...` for `tensorboard --logdir folder`: scalars and settings."""
+    require_package("tensorboard", "tensorboard")
+    for run in runs:
+        path = folder / _safe(run.group) / f"{_safe(run.name)} {run.run.key[:8]}" / EVENTS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_events(run))
+
+
+def _safe(name: str) -> str:
+    """Return a name that every file system takes as one folder."""
+    return re.sub(r"[^\w .,=+-]", "_", name)[:_LONGEST].strip(". ") or "_"
+
+
+def _events(run: TrackedRun) -> bytes:
+    # Optional packages, slow to import.
+    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
+    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
+    from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    writer: Any = RecordWriter(buffer)
+    writer.write(Event(wall_time=run.started, file_version="brain.Event:2").SerializeToString())
+    writer.write(Event(wall_time=run.started, summary=_hyper_parameters(run)).SerializeToString())
+    for item in run.scalars():
+        value = Summary.Value(tag=item.name, simple_value=item.value)
+        event = Event(wall_time=item.seconds, step=item.epoch, summary=Summary(value=[value]))
+        writer.write(event.SerializeToString())
+    if run.ended is not None:
+        writer.write(Event(wall_time=run.ended, summary=_ending(run)).SerializeToString())
+    return buffer.getvalue()
+
+
+def _hyper_parameters(run: TrackedRun) -> Any:
+    from tensorboard.plugins.hparams import summary_v2  # noqa: PLC0415
+
+    return summary_v2.hparams_pb(run.settings, trial_id=run.run.key, start_time_secs=run.started)
+
+
+def _ending(run: TrackedRun) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # noqa: PLC0415
+    from tensorboard.plugins.hparams.api_pb2 import Status  # noqa: PLC0415
+
+    status = Status.STATUS_SUCCESS if run.run.state is RunState.FINISHED else Status.STATUS_FAILURE
+    ending = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=run.ended)
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=ending)
+    value = Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG, metadata=metadata.create_summary_metadata(content)
+    )
+    return Summary(value=[value])

@@ -1,0 +1,155 @@
+"""Figures of what the store holds. Loads torch only for figures of what a model makes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from kdctl.assembly.workspace import Workspace
+from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.records import Selection
+from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
+from kdctl.report.roles import by_role
+from kdctl.report.where import only_where
+from kdctl.store.atomic import write_atomically
+from kdctl.workflows.reporting import chosen_runs, class_totals
+
+
+class Which(TypedDict, total=False):
+    """Which runs are looked at."""
+
+    sweep: str | Sequence[str] | None
+    """Names of sweeps; the newest if not given."""
+    everything: bool
+    """All runs of the store."""
+    where: Sequence[str]
+    """Conditions that the runs meet, as 'method=kd'."""
+    select: Selection
+    """Which epoch's numbers count; the last if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What became of all figures."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[Mistake, ...]
+    """Figures for which the runs hold nothing, and what to do about it."""
+
+
+def plot(
+    kind: str,
+    target: Path,
+    workspace: Workspace,
+    *,
+    settings: Sequence[str] = (),
+    force: bool = False,
+    **which: Unpack[Which],
+) -> None:
+    """Draw one figure of a sweep, or of the newest one, into an SVG, PDF or PNG file.
+
+    Args:
+        kind: name of the figure.
+        target: the file.
+        workspace: whose store it is.
+        settings: options of the figure, as 'top5=true'.
+        force: overwrite the file.
+        **which: runs it is about; see `Which`.
+
+    Raises:
+        KdctlError: no such figure, option, sweep or suffix, nothing to draw, or the file is there already.
+    """
+    from kdctl.report.drawing import draw  # noqa: PLC0415 - it loads matplotlib
+    from kdctl.report.plotting import rendered  # noqa: PLC0415
+
+    if target.suffix not in SUFFIXES:
+        raise UsageError(
+            f"{target}: no figure is written as '{target.suffix}'.", f"name it *{', *'.join(SUFFIXES)}."
+        )
+    require_free([target], force=force)
+    data = figure_data(workspace, compute=True, **which)
+    write_atomically(target, rendered(draw(kind, data, settings), target.suffix))
+
+
+def plot_all(
+    folder: Path,
+    workspace: Workspace,
+    *,
+    suffixes: Sequence[str] = SUFFIXES,
+    force: bool = False,
+    **which: Unpack[Which],
+) -> Drawn:
+    """Draw every figure that the runs of a sweep give, each as SVG, PDF and PNG.
+
+    Raises:
+        KdctlError: no such sweep, or a file is there already.
+    """
+    from kdctl.report.drawing import draw  # noqa: PLC0415 - it loads matplotlib
+    from kdctl.report.figure import figures  # noqa: PLC0415
+    from kdctl.report.plotting import rendered  # noqa: PLC0415
+
+    files = [folder / f"{name}{suffix}" for name in figures.names() for suffix in suffixes]
+    require_free(files, force=force)
+    data = figure_data(workspace, **which)
+    written: list[Path] = []
+    left_out: list[Mistake] = []
+    for name in figures.names():
+        try:
+            figure = draw(name, data)
+        except NothingToDrawError as error:
+            left_out.append(Mistake(problem=f"{name}: {error.problem}", hint=error.hint))
+            continue
+        for suffix in suffixes:
+            path = folder / f"{name}{suffix}"
+            write_atomically(path, rendered(figure, suffix))
+            written.append(path)
+    return Drawn(files=tuple(written), left_out=tuple(left_out))
+
+
+def figure_data(
+    workspace: Workspace,
+    *,
+    compute: bool = False,
+    **which: Unpack[Which],
+) -> FigureData:
+    """Return what figures of a sweep, or of the newest one, are drawn from.
+
+    Args:
+        workspace: whose store it is.
+        compute: whether models may be run for figures of what they make of images.
+        **which: runs they are about.
+    """
+    select = which.get("select", Selection.LAST)
+    store = workspace.store
+    runs, sweeps = chosen_runs(store, which.get("sweep"), everything=which.get("everything", False))
+    students, teachers = by_role(runs, sweeps)
+    where = which.get("where", ())
+    kept = only_where(students, where)
+    taught_by = {str(teacher.get("run")) for run in kept for teacher in run.plan.get("teachers", ())}
+    return FigureData(
+        runs=tuple(kept),
+        teachers=tuple(run for run in teachers if run.key in taught_by) if where else tuple(teachers),
+        totals=class_totals(kept),
+        select=select,
+        epochs=store.epochs,
+        evaluations=store.evaluations,
+        features=_features(workspace, select) if compute else None,
+    )
+
+
+def require_free(files: Sequence[Path], *, force: bool) -> None:
+    """Raise unless none of the files is there, or they may be overwritten."""
+    taken = [path for path in files if path.exists()]
+    if taken and not force:
+        raise KdctlError(f"{taken[0]} is there already.", "name another, or say --force to overwrite.")
+
+
+def _features(workspace: Workspace, select: Selection) -> Callable[[str], Features]:
+    def compute(key: str) -> Features:
+        from kdctl.workflows.artifacts import features_of  # noqa: PLC0415 - it loads torch
+
+        return features_of(key, workspace, selection=select)
+
+    return compute

@@ -1,0 +1,57 @@
+"""Runs of the store, for the trackers that a lab looks at. Never loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from kdctl.assembly.workspace import Workspace
+from kdctl.records import StoredRun
+from kdctl.report.fields import distinguishing_fields, read_field, short_names
+from kdctl.report.tracker import TrackedRun, trackers
+from kdctl.report.wording import label
+from kdctl.workflows.drawing import Which, figure_data
+
+ALONE = "kdctl"
+"""Group of runs that belong to no sweep."""
+
+
+def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpack[Which]) -> int:
+    """Write the runs of a sweep, or of the newest one, for another program; return how many these are.
+
+    Args:
+        tracker: 'tensorboard', 'mlflow' or 'wandb'.
+        folder: made if need be; what an earlier export wrote there is replaced.
+        workspace: whose store it is.
+        **which: runs to write; see `Which`.
+
+    Raises:
+        KdctlError: no such tracker or sweep, or the tracker's package is missing.
+    """
+    export = trackers.get(tracker).item
+    data = figure_data(workspace, **which)
+    begun = [run for run in (*data.teachers, *data.runs) if run.epochs or run.result is not None]
+    sweeps = workspace.store.sweeps_of(run.key for run in begun)
+    fields = distinguishing_fields([run.plan for run in begun]) if begun else []
+    export(
+        [
+            TrackedRun(
+                run=run,
+                name=_name(run, fields),
+                group=next(iter(sweeps.get(run.key, ())), ALONE),
+                epochs=tuple(data.epochs(run.key)),
+                evaluations=tuple(data.evaluations(run.key)),
+            )
+            for run in begun
+        ],
+        folder,
+    )
+    return len(begun)
+
+
+def _name(run: StoredRun, fields: Sequence[str]) -> str:
+    names = short_names(fields)
+    shown = [field for field in fields if read_field(run.plan, field) is not None]
+    words = label([read_field(run.plan, field) for field in shown], shown, [names[field] for field in shown])
+    return f"{words}, seed {run.seed}" if shown else f"seed {run.seed}"

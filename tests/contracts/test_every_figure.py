@@ -1,0 +1,122 @@
+"""What holds for every figure, also one that a plug-in brings: drawn from real runs on the digits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.figure import Figure
+
+from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
+from kdctl.report.drawing import draw
+from kdctl.report.figure import FigureData, NothingToDrawError, figures
+from kdctl.report.plotting import rendered
+from kdctl.workflows.drawing import figure_data
+
+RECIPE = """
+schema = 1
+name = "drawn"
+seeds = [0, 1]
+student = "resnet3"
+teacher = {name = "resnet4"}
+data = {name = "digits", size = 8, samples_per_class = 8, val_fraction = 0.25}
+schedule = {name = "constant", epochs = 2}
+[[grid]]
+method = ["ce"]
+optimizer.learning_rate = [0.05, 0.1]
+[[grid]]
+method.name = ["kd"]
+method.temperature = [2.0, 4.0]
+optimizer.learning_rate = [0.05, 0.1]
+[[grid]]
+method.name = ["simkd"]
+method.projector = ["bottleneck", "pointwise"]
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "drawn.toml").write_text(RECIPE)
+    with workflows.open_workspace(folder / "runs", folder / "data", num_threads=1) as workspace:
+        workflows.sweep(folder / "drawn.toml", workspace)
+        for run in workspace.store.runs(sweep="drawn"):
+            workflows.evaluate(run.key, workspace)
+        yield workspace
+
+
+@pytest.fixture
+def data(swept: Workspace) -> FigureData:
+    return figure_data(swept, compute=True)
+
+
+@pytest.fixture(params=figures.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def drawn(name: str, data: FigureData) -> Figure:
+    try:
+        return draw(name, data)
+    except NothingToDrawError as error:
+        pytest.skip(f"the runs of this test hold nothing for it: {error.problem}")
+
+
+def test_a_figure_is_a_picture_in_every_format(name: str, data: FigureData) -> None:
+    figure = drawn(name, data)
+    assert ElementTree.fromstring(rendered(figure, ".svg")).tag.endswith("svg")
+    assert rendered(figure, ".pdf").startswith(b"%PDF")
+    assert rendered(figure, ".png").startswith(b"\x89PNG")
+
+
+def test_equal_runs_give_equal_files(name: str, data: FigureData) -> None:
+    assert rendered(drawn(name, data), ".svg") == rendered(drawn(name, data), ".svg")
+
+
+def test_a_figure_says_what_it_is_about_and_over_how_many_runs(name: str, data: FigureData) -> None:
+    figure = drawn(name, data)
+    title = figure.get_suptitle()
+    assert "digits" in title
+    assert re.search(r"n = \d|run [0-9a-f]{8}", title)
+
+
+def test_every_axis_that_has_numbers_has_a_label(name: str, data: FigureData) -> None:
+    figure = drawn(name, data)
+    for axes in figure.get_axes():
+        grid = axes.get_subplotspec()
+        is_left = grid is None or grid.is_first_col()
+        is_bottom = grid is None or grid.is_last_row()
+        if axes.yaxis.get_ticklocs().size and is_left and axes.get_xlabel():
+            assert axes.get_ylabel(), name
+        if axes.xaxis.get_ticklocs().size and is_bottom and axes.xaxis.get_ticklabels()[0].get_text() == "":
+            assert axes.get_xlabel(), name
+
+
+def test_no_text_of_a_figure_lies_outside_of_it(name: str, data: FigureData) -> None:
+    figure = drawn(name, data)
+    figure.draw_without_rendering()  # lays it out
+    width, height = figure.bbox.width, figure.bbox.height
+    for text in [figure._suptitle, *(text for legend in figure.legends for text in legend.get_texts())]:  # type: ignore[attr-defined]
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text.get_text()
+        assert box.y0 >= -1, text.get_text()
+        assert box.x1 <= width + 1, text.get_text()
+        assert box.y1 <= height + 1, text.get_text()
+
+
+def test_a_figure_of_no_runs_says_what_to_do(name: str, data: FigureData) -> None:
+    with pytest.raises(NothingToDrawError) as error:
+        draw(name, dataclasses.replace(data, runs=(), teachers=()))
+    assert error.value.hint
+
+
+def test_all_figures_are_written_and_what_is_left_out_is_told(swept: Workspace, tmp_path: Path) -> None:
+    all_of_them = workflows.plot_all(tmp_path / "figures", swept, suffixes=(".svg",))
+    told = {mistake.problem.partition(":")[0] for mistake in all_of_them.left_out}
+    assert {path.stem for path in all_of_them.files} | told == set(figures.names())
+    assert "tsne" in told, "a report runs no models"

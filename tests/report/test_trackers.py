@@ -1,0 +1,157 @@
+"""Exports, read back with the trackers' own libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdctl.errors import KdctlError
+from kdctl.records import EpochResult, SplitMetrics, StoredRun
+from kdctl.report.tracker import TrackedRun, require_package, trackers
+
+NOON = 1769860800.0
+"""2026-01-31T12:00:00 UTC, in seconds since 1970."""
+
+FULL, FIRST, LAST = 1, 2, 4
+
+
+def epoch(number: int, ended: str, test_loss: float = 1.5) -> EpochResult:
+    return EpochResult(
+        epoch=number,
+        learning_rate=0.05,
+        train_loss=2.0,
+        train_terms={"task": 1.5, "logits": 0.5},
+        train_top1=40.0,
+        test=SplitMetrics(top1=50.0 + number, top5=80.0, loss=test_loss),
+        val=None,
+        seconds=30.0,
+        images_per_second=1000.0,
+        ended=ended,
+    )
+
+
+def log_records(log: bytes) -> Iterator[bytes]:
+    """Read W&B's file: LevelDB's log format after a header of 7 bytes, in blocks of 32 KiB."""
+    block, header, at, parts = 32_768, 7, 7, b""
+    while at + header <= len(log):
+        if block - at % block < header:
+            at += block - at % block
+            continue
+        size, kind = struct.unpack_from("<HB", log, at + 4)
+        part = log[at + header : at + header + size]
+        at += header + size
+        if kind == FULL:
+            yield part
+        else:
+            parts = part if kind == FIRST else parts + part
+        if kind == LAST:
+            yield parts
+
+
+@pytest.fixture
+def tracked(make_run: Callable[..., StoredRun]) -> list[TrackedRun]:
+    ends = ("2026-01-31T12:00:30.000+00:00", "2026-01-31T12:01:00.000+00:00")
+    epochs = (epoch(1, ends[0]), epoch(2, ends[1], test_loss=float("nan")))
+    return [
+        TrackedRun(
+            run=make_run(70.0, seed=seed),
+            name=f"simkd/α, seed {seed}",
+            group="a sweep",
+            epochs=epochs,
+            evaluations=(),
+        )
+        for seed in range(2)
+    ]
+
+
+def test_times_are_those_of_the_epochs(tracked: list[TrackedRun]) -> None:
+    run = tracked[0]
+    assert (run.started, run.ended) == (NOON, NOON + 60)
+    assert [item.seconds for item in run.scalars() if item.name == "test/top1"] == [NOON + 30, NOON + 60]
+
+
+def test_times_of_earlier_versions_follow_each_other_from_when_the_run_was_planned(
+    tracked: list[TrackedRun],
+) -> None:
+    old = dataclasses.replace(tracked[0], epochs=(epoch(1, ""), epoch(2, "")))
+    planned = 1767225600.0  # 2026-01-01
+    assert old.ends == [planned + 30, planned + 60]
+
+
+def test_a_value_that_is_no_number_is_left_out(tracked: list[TrackedRun]) -> None:
+    assert [item.epoch for item in tracked[0].scalars() if item.name == "test/loss"] == [1]
+
+
+def test_tensorboard_reads_scalars_at_their_times_and_settings(
+    tracked: list[TrackedRun], tmp_path: Path
+) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for _ in range(2):  # the second export replaces the first
+        trackers.get("tensorboard").item(tracked, tmp_path)
+    folders = sorted(path.parent for path in tmp_path.glob("a sweep/*/events*"))
+    assert [folder.name[:-9] for folder in folders] == ["simkd_α, seed 0", "simkd_α, seed 1"]
+    log: Any = reading.EventAccumulator(str(folders[0]))
+    log.Reload()
+    assert [(item.wall_time, item.step, item.value) for item in log.Scalars("test/top1")] == [
+        (NOON + 30, 1, 51.0),
+        (NOON + 60, 2, 52.0),
+    ]
+    assert log.Scalars("train/terms/logits")[0].value == 0.5
+    assert "_hparams_/session_start_info" in log.summary_metadata
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own
+def test_mlflow_reads_runs_with_metrics_parameters_and_times(
+    tracked: list[TrackedRun], tmp_path: Path
+) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    for _ in range(2):
+        trackers.get("mlflow").item(tracked, tmp_path)
+    client = tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("a sweep")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["simkd/α, seed 0", "simkd/α, seed 1"]
+    run = next(run for run in runs if run.info.run_name.endswith("0"))
+    assert (run.info.start_time, run.info.end_time) == (NOON * 1000, (NOON + 60) * 1000)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimizer.learning_rate"] == "0.05"
+    assert run.data.metrics["last/test/top1"] == 70.0
+    history = client.get_metric_history(run.info.run_id, "test/top1")
+    assert [(item.step, item.timestamp, item.value) for item in history] == [
+        (1, (NOON + 30) * 1000, 51.0),
+        (2, (NOON + 60) * 1000, 52.0),
+    ]
+
+
+def test_wandb_reads_an_offline_run_with_its_history(tracked: list[TrackedRun], tmp_path: Path) -> None:
+    records = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    trackers.get("wandb").item(tracked[:1], tmp_path)
+    (file,) = tmp_path.glob(f"wandb/offline-run-*-{tracked[0].run.key}/*.wandb")
+    rows: list[dict[str, str]] = []
+    for content in log_records(file.read_bytes()):
+        record: Any = records.Record()
+        record.ParseFromString(content)
+        if record.WhichOneof("record_type") == "run":
+            assert (record.run.run_id, record.run.project) == (tracked[0].run.key, "a sweep")
+        if record.WhichOneof("record_type") == "history":
+            rows.append(
+                {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            )
+    assert {float(row["test/top1"]) for row in rows if "test/top1" in row} == {51.0, 52.0}
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
+    with pytest.raises(KdctlError) as error:
+        require_package("no_such_package", "tensorboard")
+    assert "kdctl[tensorboard]" in error.value.hint
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", trackers.names())
+def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Path) -> None:
+    trackers.get(name).item([], tmp_path / "empty")
