@@ -16,6 +16,7 @@ from rich.table import Column
 from kdctl.cli.console import messages
 from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome, told_apart
 from kdctl.cli.remaining_time import RemainingTime
+from kdctl.cli.titles import Titles
 from kdctl.records import EpochResult, RunResult, RunState
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ SECONDS_BETWEEN_LINES = 5.0
 WIDE_TERMINAL = 120
 """Columns from which on a bar also shows the loss and the speed."""
 
+SEEN_LETTERS = 27
+"""Of a run's title, on a terminal of 80 columns."""
+
 
 class Display(AbstractContextManager["Display"]):
     """Keeps the clock and shows nothing; what the others build on."""
@@ -35,6 +39,7 @@ class Display(AbstractContextManager["Display"]):
         """Nothing is planned yet."""
         self._remaining = RemainingTime()
         self._told: dict[str, str] = {}
+        self._titles = Titles()
         self._resumed: frozenset[str] = frozenset()
 
     def expect_resumed(self, keys: Iterable[str]) -> None:
@@ -50,6 +55,7 @@ class Display(AbstractContextManager["Display"]):
         """Count what is before us, and see what tells the runs apart."""
         self._told |= told_apart(plans)
         self._remaining.expect({plan.key: plan.epochs for plan in plans}, later)
+        self._titles.learn(plans)
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Start the clock."""
@@ -137,7 +143,7 @@ class Bars(Display):
         self._wide = console.width >= WIDE_TERMINAL
         self._bars = _RoomyProgress(
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-            BarColumn(bar_width=24 if self._wide else 10),
+            BarColumn(bar_width=24 if self._wide else 6),
             TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[left]}", justify="right", table_column=Column(no_wrap=True)),
             console=console,
@@ -146,6 +152,8 @@ class Bars(Display):
         )
         self._everything = self._bars.add_task("all runs", total=1.0, numbers="", left="", visible=False)
         self._tasks: dict[str, TaskID] = {}
+        self._epochs: dict[str, tuple[int, str]] = {}
+        """By run key: how many epochs there are, and what the last one gave."""
 
     def __enter__(self) -> Bars:
         """Start drawing."""
@@ -168,18 +176,20 @@ class Bars(Display):
         super().started(plans)
         for plan in plans:
             if plan.key not in self._tasks:
-                told = self._told.get(plan.key, "")
-                label = describe(plan, told) if self._wide else describe_member(plan, told)
                 self._tasks[plan.key] = self._bars.add_task(
-                    f"{plan.key[:8]}  {label}", total=plan.epochs, numbers=f"epoch 1/{plan.epochs}", left=""
+                    self._title(plan), total=plan.epochs, numbers=f"0/{plan.epochs}", left=""
                 )
+                self._epochs[plan.key] = (plan.epochs, "")
 
     def stepped(self, key: str, position: float) -> None:
         """Move the bars."""
         super().stepped(key, position)
         seconds = self._remaining.seconds_left_of(key)
-        own = "" if seconds is None else f"{duration(seconds)} left"
-        self._bars.update(self._tasks[key], completed=position, left=own)
+        own = "" if seconds is None else duration(seconds)
+        epochs, measured = self._epochs[key]
+        self._bars.update(
+            self._tasks[key], completed=position, left=own, numbers=f"{position:.1f}/{epochs}{measured}"
+        )
         done, total = self._remaining.runs()
         self._bars.update(
             self._everything,
@@ -191,11 +201,11 @@ class Bars(Display):
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Show the epoch's numbers beside the bar."""
         super().epoch(plan, result)
-        numbers = f"{result.epoch}/{plan.epochs}  test {result.test.top1:.2f} %"
+        measured = f"  loss {result.train_loss:.3g}  {result.test.top1:.2f} %"
         if self._wide:
-            numbers = (
-                f"epoch {numbers}  loss {result.train_loss:.4g}  {result.images_per_second:.0f} images/s"
-            )
+            measured += f"  {result.images_per_second:.0f} images/s"
+        self._epochs[plan.key] = (plan.epochs, measured)
+        numbers = f"{result.epoch}.0/{plan.epochs}{measured}"
         self._bars.update(self._tasks[plan.key], completed=result.epoch, numbers=numbers)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
@@ -207,6 +217,13 @@ class Bars(Display):
         told = self._told.get(plan.key, "")
         title = describe(plan, told) if self._wide else f"{describe_member(plan, told)} · seed {plan.seed}"
         self.say(f"{plan.key[:8]}  {title}  {outcome(state, result, reason)}")
+
+    def _title(self, plan: RunPlan) -> str:
+        """Return what tells a run from the others; with its key where that is too long to be seen whole."""
+        title = self._titles.brief(plan)
+        if self._wide:
+            return f"{plan.key[:8]}  {title}"
+        return title if len(title) <= SEEN_LETTERS else f"{plan.key[:6]} {title}"
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdctl.cli.formatting import describe, setting
+from kdctl.cli.formatting import setting
 from kdctl.records import StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan
-
-_TOLD = ("student.name", "teachers", "method.name", "optimizer.learning_rate")
-"""Fields that every full title says anyway."""
 
 _BRIEF = {"learning_rate": "lr"}
 
@@ -39,11 +36,6 @@ class Titles:
         if len(self._trees) > known:
             self._fields = distinguishing_fields(list(self._trees.values()))
             self._names = short_names(self._fields)
-
-    def full(self, plan: RunPlan) -> str:
-        """Return student, teachers, method, seed and learning rate, then what else differs."""
-        others = [field for field in self._fields if field not in _TOLD]
-        return " · ".join([describe(plan), *self._settings(plan, others)])
 
     def brief(self, run: RunPlan | StoredRun) -> str:
         """Return only what differs: 'simkd · lr 0.05 · seed 1'; the method where nothing does."""

@@ -106,7 +106,11 @@ def _curve(item: Series, epochs: dict[str, Sequence[EpochResult]], read: Read) -
     """Average finished runs, or else whatever runs there are, as far as all of them reached."""
     finished = [run for run in item.group.runs if run.state is RunState.FINISHED]
     values = [
-        {epoch.epoch: value for epoch in epochs[run.key] if _is_number(value := read(epoch))}
+        {
+            epoch.epoch: value
+            for epoch in epochs[run.key]
+            if (value := read(epoch)) is not None and math.isfinite(value)
+        }
         for run in finished or item.group.runs
     ]
     common = sorted(set.intersection(*(set(each) for each in values))) if values else []
@@ -117,10 +121,6 @@ def _curve(item: Series, epochs: dict[str, Sequence[EpochResult]], read: Read) -
         std=tuple(statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns),
         single=tuple((tuple(each), tuple(each.values())) for each in values),
     )
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _draw(axes: Axes, curve: Curve, look: Look, *, single_seeds: bool) -> Any:

@@ -28,7 +28,7 @@ def draw(kind: str, data: FigureData, settings: Sequence[str] = ()) -> Figure:
     """
     entry = figures.get(kind)
     options = _options(entry, settings)
-    with mpl.rc_context(dict(STYLE)):
+    with mpl.rc_context(STYLE):
         return entry.item(data, options)
 
 

@@ -22,7 +22,7 @@ LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 """As many as have no common divisor with the colours and markers: 280 looks before one comes again."""
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
 
-STYLE: Mapping[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -50,6 +50,8 @@ STYLE: Mapping[str, Any] = {
 DPI = 200
 _POINTS_PER_LETTER = 4.5
 """Width of a letter of 8.5 points, on average, a little too wide."""
+_LEGEND_HANDLE = 11
+"""Letters that the line beside a name of a legend takes, with the space up to the next column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def add_title(figure: Figure, title: str, *lines: str) -> None:
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
     """Put a legend below all panels, where it covers no data; in as many columns as there is room for."""
-    widest = max((len(label) for label in labels), default=1) + 7
+    widest = max((len(label) for label in labels), default=1) + _LEGEND_HANDLE
     columns = max(1, int(figure.get_figwidth() * 72 / (_POINTS_PER_LETTER * widest)))
     rows = -(-len(labels) // columns)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows + (0.2 if title else 0.0))
@@ -130,7 +132,7 @@ def rendered(figure: Figure, suffix: str) -> bytes:
     if suffix not in undated:
         raise ValueError(f"no figure is written as {suffix}")
     buffer = io.BytesIO()
-    with mpl.rc_context(dict(STYLE)):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=suffix.removeprefix("."), dpi=DPI, metadata=dict(undated[suffix]))
     return buffer.getvalue()
 

@@ -80,7 +80,7 @@ class TrackedRun:
         """Return everything that was measured, epoch by epoch; what is no number is left out."""
         for epoch, seconds in zip(self.epochs, self.ends, strict=True):
             for name, value in _values(epoch).items():
-                if math.isfinite(value):
+                if value is not None and math.isfinite(value):
                     yield Scalar(name=name, epoch=epoch.epoch, seconds=seconds, value=value)
 
     def results(self) -> dict[str, float]:
@@ -125,7 +125,7 @@ def require_package(module: str, extra: str) -> None:
         )
 
 
-def _values(epoch: EpochResult) -> dict[str, float]:
+def _values(epoch: EpochResult) -> dict[str, float | None]:
     return {
         **_of_split("test", epoch.test),
         **(_of_split("val", epoch.val) if epoch.val else {}),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import stdev
 
 import optuna
-from sqlalchemy import DateTime, Engine, column, table, update
 
 METRIC_WORDS = {
     "test": "top-1 test accuracy (%), mean over seeds",
@@ -23,10 +21,6 @@ VALUE_DECIMALS = 4
 MOST_STEPS = 16
 """Intermediate values that a trial is given: each is a transaction of Optuna's."""
 
-_TRIALS = table(
-    "trials", column("trial_id"), column("datetime_start", DateTime), column("datetime_complete", DateTime)
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
@@ -39,9 +33,9 @@ class Evidence:
     """Of the seeds that finished."""
     curve: Mapping[int, float]
     """The mean over these seeds by epoch."""
-    started: datetime | None
-    """When the first run began; None where that is not known."""
-    ended: datetime | None
+    started: str | None
+    """When the first run began, in UTC as ISO 8601; None where that is not known."""
+    ended: str | None
     """When the last run ended."""
 
 
@@ -55,32 +49,22 @@ def name_values(study: optuna.Study, split: str) -> None:
 
 
 def explain(study: optuna.Study, number: int, evidence: Evidence) -> None:
-    """Add seeds, spread, run keys and a curve to a trial, which Optuna allows only while it runs."""
+    """Add seeds, spread, run keys, times and a curve to a trial, which Optuna allows only while it runs.
+
+    Optuna dates a trial by when it was proposed and told; the times of its runs stand in its attributes.
+    """
     known = study.get_trials(deepcopy=False)[number]
     if known.state.is_finished():
         return
-    trial = optuna.trial.Trial(study, known._trial_id)
+    trial = optuna.trial.Trial(study, known._trial_id)  # pyright: ignore[reportPrivateUsage]
     trial.set_user_attr("seeds", list(evidence.seeds))
     trial.set_user_attr("runs", list(evidence.run_keys))
     if len(evidence.values) > 1:
         trial.set_user_attr("std", round(stdev(evidence.values), VALUE_DECIMALS))
+    if evidence.started is not None and evidence.ended is not None:
+        trial.set_user_attr("started", evidence.started)
+        trial.set_user_attr("ended", evidence.ended)
     epochs = sorted(evidence.curve, reverse=True)
     every = max(1, -(-len(epochs) // MOST_STEPS))
     for epoch in reversed(epochs[::every]):  # the last one is always there
         trial.report(round(evidence.curve[epoch], VALUE_DECIMALS), epoch)
-
-
-def date(study: optuna.Study, number: int, evidence: Evidence, engine: Engine) -> None:
-    """Let a trial begin and end when its runs did, not when it was proposed and told.
-
-    Optuna has no call for that. All its other columns are left to it.
-    """
-    if evidence.started is None or evidence.ended is None:
-        return
-    times = {
-        "datetime_start": evidence.started.astimezone().replace(tzinfo=None),  # Optuna keeps local times
-        "datetime_complete": evidence.ended.astimezone().replace(tzinfo=None),
-    }
-    trial = study.get_trials(deepcopy=False)[number]
-    with engine.begin() as connection:
-        connection.execute(update(_TRIALS).where(_TRIALS.c.trial_id == trial._trial_id).values(times))

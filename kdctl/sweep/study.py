@@ -21,14 +21,14 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
-from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_values
+from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, explain, name_values
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -45,10 +45,9 @@ class Proposal:
 class ConfigurationStudy:
     """An Optuna study over configurations, safe to open again after any crash."""
 
-    def __init__(self, study: optuna.Study, lock: FileLock, engine: Engine) -> None:
-        """Wrap a study that lies in `engine`; use `open_study`. `lock` makes processes choose in turn."""
+    def __init__(self, study: optuna.Study, lock: FileLock) -> None:
+        """Wrap a study; use `open_study`. `lock` makes processes choose in turn."""
         self._study = study
-        self._engine = engine
         self._lock = lock
 
     def proposals(self) -> list[Proposal]:
@@ -98,8 +97,6 @@ class ConfigurationStudy:
             if evidence is not None:
                 explain(self._study, proposal.trial, evidence)
             self._study.tell(proposal.trial, rounded, state=state, skip_if_finished=True)
-            if evidence is not None:
-                date(self._study, proposal.trial, evidence, self._engine)
 
     def tell_pruned(self, proposal: Proposal) -> None:
         """Report that a configuration was dropped on the way: samplers take it for a bad one."""
@@ -135,7 +132,7 @@ def open_study(database: Path, name: str, *, split: str = "test") -> Generator[C
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True
             )
             name_values(study, split)
-        yield ConfigurationStudy(study, lock, storage.engine)
+        yield ConfigurationStudy(study, lock)
 
 
 @contextmanager
@@ -177,7 +174,7 @@ def known_points(database: Path, name: str) -> list[Point]:
         except KeyError:
             return []
         else:
-            known = ConfigurationStudy(study, _lock(database), storage.engine)
+            known = ConfigurationStudy(study, _lock(database))
             return [proposal.point for proposal in known.proposals()]
         finally:
             _close(storage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from statistics import fmean
 
 from kdctl.records import EpochResult, StoredRun
@@ -30,8 +29,8 @@ def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
         run_keys=tuple(run.key for run in runs),
         values=tuple(values.values()),
         curve={number: fmean(curve[number] for curve in curves) for number in sorted(common)},
-        started=datetime.fromisoformat(min(epoch.started for epoch in every)) if every else None,
-        ended=datetime.fromisoformat(max(epoch.ended for epoch in every)) if every else None,
+        started=min(epoch.started for epoch in every) if every else None,
+        ended=max(epoch.ended for epoch in every) if every else None,
     )
 
 

@@ -55,7 +55,7 @@ def test_a_sweep_draws_bars_and_leaves_lines(recipe: Callable[..., str], tmp_pat
     assert "all runs" in text
     assert "━" in text
     assert "/4 runs" in text
-    assert re.search(r"test \d+\.\d\d %", text)
+    assert re.search(r"\d+\.\d\d %", text)
     assert "4 runs: 0 done, 4 to do" in text
     assert "tiny: 4 finished" in text
 

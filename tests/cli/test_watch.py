@@ -10,7 +10,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.records import RunState
-from kdctl.store.owner import Owner
+from kdctl.store.leases import Owner
 
 Kdctl = Callable[..., Any]
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
@@ -166,7 +165,7 @@ def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
     study: ConfigurationStudy, database: Path
 ) -> None:
     first, second, _ = study.propose_grid(POINTS)
-    began, ended = datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 13, tzinfo=UTC)
+    began, ended = "2026-01-31T12:00:00.000+00:00", "2026-01-31T13:00:00.000+00:00"
     seen = Evidence(
         seeds=(0, 1),
         run_keys=("aa", "bb"),
@@ -185,8 +184,9 @@ def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
     assert told.user_attrs["std"] == 0.7071
     assert told.intermediate_values[240] == 70.0
     assert len(told.intermediate_values) == 16
-    assert told.datetime_start == began.astimezone().replace(tzinfo=None)
-    assert told.datetime_complete == ended.astimezone().replace(tzinfo=None)
+    assert told.user_attrs["started"] == began
+    assert told.user_attrs["ended"] == ended
+    assert "started" not in failed.user_attrs
     storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
     assert optuna.load_study(study_name="s", storage=storage).metric_names == [
         "top-1 test accuracy (%), mean over seeds"

@@ -38,7 +38,9 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
     Figure 6 of Chen et al., CVPR 2022, arXiv:2203.14001.
     """
     fields = distinguishing_fields([run.plan for run in data.runs])
-    groups = [group for group in counted_groups(data, fields) if ratio(group) is not None]
+    groups = counted_groups(data, fields)
+    ratios = {id(group): percent for group in groups if (percent := ratio(group)) is not None}
+    groups = [group for group in groups if id(group) in ratios]
     if not groups:
         raise NothingToDrawError(
             "no finished run had a teacher, so nothing was pruned.", "distil: kdctl train --teacher ..."
@@ -56,7 +58,7 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
         summary = summaries(item.group, data)["top1"]
         look = colours[item.panel] if by else markers[item.name]
         handles[", ".join(filter(None, (item.panel, item.name)))] = axes.errorbar(
-            [ratio(item.group)],
+            [ratios[id(item.group)]],
             [summary.mean],
             yerr=[error_of(summary)],
             color=look.colour,

@@ -101,7 +101,8 @@ def _embedded(vectors: npt.NDArray[np.float32], options: TsneConfig) -> npt.NDAr
     if importlib.util.find_spec("openTSNE"):
         from openTSNE import TSNE  # noqa: PLC0415 - optional
 
-        return np.asarray(TSNE(perplexity=perplexity, random_state=options.seed, n_jobs=1).fit(vectors))
+        quick: Any = TSNE  # its annotations ask for a whole perplexity, its algorithm does not
+        return np.asarray(quick(perplexity=perplexity, random_state=options.seed, n_jobs=1).fit(vectors))
     from sklearn.manifold import TSNE  # noqa: PLC0415 - slow to import
 
     return np.asarray(TSNE(perplexity=perplexity, random_state=options.seed).fit_transform(vectors))

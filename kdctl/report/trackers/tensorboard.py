@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from collections.abc import Sequence
@@ -32,21 +33,19 @@ def _safe(name: str) -> str:
 
 
 def _events(run: TrackedRun) -> bytes:
-    # Optional packages, slow to import.
-    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
-    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
-    from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
+    from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415 - optional, slow
 
+    event, summary = _messages("compat.proto.event_pb2"), _messages("compat.proto.summary_pb2")
     buffer = io.BytesIO()
     writer: Any = RecordWriter(buffer)
-    writer.write(Event(wall_time=run.started, file_version="brain.Event:2").SerializeToString())
-    writer.write(Event(wall_time=run.started, summary=_hyper_parameters(run)).SerializeToString())
+    writer.write(event.Event(wall_time=run.started, file_version="brain.Event:2").SerializeToString())
+    writer.write(event.Event(wall_time=run.started, summary=_hyper_parameters(run)).SerializeToString())
     for item in run.scalars():
-        value = Summary.Value(tag=item.name, simple_value=item.value)
-        event = Event(wall_time=item.seconds, step=item.epoch, summary=Summary(value=[value]))
-        writer.write(event.SerializeToString())
+        values = summary.Summary(value=[summary.Summary.Value(tag=item.name, simple_value=item.value)])
+        happened = event.Event(wall_time=item.seconds, step=item.epoch, summary=values)
+        writer.write(happened.SerializeToString())
     if run.ended is not None:
-        writer.write(Event(wall_time=run.ended, summary=_ending(run)).SerializeToString())
+        writer.write(event.Event(wall_time=run.ended, summary=_ending(run)).SerializeToString())
     return buffer.getvalue()
 
 
@@ -57,14 +56,19 @@ def _hyper_parameters(run: TrackedRun) -> Any:
 
 
 def _ending(run: TrackedRun) -> Any:
-    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # noqa: PLC0415
-    from tensorboard.plugins.hparams.api_pb2 import Status  # noqa: PLC0415
+    from tensorboard.plugins.hparams import metadata  # noqa: PLC0415
 
-    status = Status.STATUS_SUCCESS if run.run.state is RunState.FINISHED else Status.STATUS_FAILURE
-    ending = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=run.ended)
-    content = plugin_data_pb2.HParamsPluginData(session_end_info=ending)
-    value = Summary.Value(
+    parameters, summary = _messages("plugins.hparams.plugin_data_pb2"), _messages("compat.proto.summary_pb2")
+    codes = _messages("plugins.hparams.api_pb2").Status
+    status = codes.STATUS_SUCCESS if run.run.state is RunState.FINISHED else codes.STATUS_FAILURE
+    ending = parameters.SessionEndInfo(status=status, end_time_secs=run.ended)
+    content = parameters.HParamsPluginData(session_end_info=ending)
+    value = summary.Summary.Value(
         tag=metadata.SESSION_END_INFO_TAG, metadata=metadata.create_summary_metadata(content)
     )
-    return Summary(value=[value])
+    return summary.Summary(value=[value])
+
+
+def _messages(module: str) -> Any:
+    """Return the message classes that protobuf makes while it is imported; no type checker sees them."""
+    return importlib.import_module(f"tensorboard.{module}")

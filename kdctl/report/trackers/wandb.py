@@ -27,6 +27,7 @@ def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> None:
         for earlier in (folder / "wandb").glob(f"offline-run-*-{run.run.key}"):
             shutil.rmtree(earlier)
         _write(run, folder)
+    _close()
 
 
 def _write(run: TrackedRun, folder: Path) -> None:
@@ -56,3 +57,10 @@ def _write(run: TrackedRun, folder: Path) -> None:
         made.log({item.name: item.value for item in listed} | {"_timestamp": listed[0].seconds}, step=epoch)
     made.summary.update(run.results())
     made.finish(exit_code=0 if run.run.state is RunState.FINISHED else 1)
+
+
+def _close() -> None:
+    """End W&B's own process: on a busy machine it still writes when the last run says it is finished."""
+    import wandb  # noqa: PLC0415 - optional, slow to import
+
+    wandb.teardown()
