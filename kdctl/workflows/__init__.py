@@ -1,5 +1,7 @@
 """Train, sweep, evaluate and report as plain functions; the only place where rooms meet.
 
+For example::
+
     from kdctl import workflows
 
     with workflows.open_workspace("runs", data="data") as workspace:

@@ -107,11 +107,11 @@ def _teacher(teacher: dict[str, str] | None) -> Iterator[str]:
 def _training(draft: Draft) -> Iterator[str]:
     if draft.epochs is None:
         yield "# [schedule]                  # shorter than the preset: milestones would lie behind the end"
-        yield "# name = 'cosine'"
+        yield '# name = "cosine"'
         yield "# epochs = 60"
     else:
         yield "[schedule]     # cosine: the preset's milestones belong to its own length"
-        yield "name = 'cosine'"
+        yield 'name = "cosine"'
         yield f"epochs = {draft.epochs}"
     yield ""
 
@@ -119,7 +119,7 @@ def _training(draft: Draft) -> Iterator[str]:
 def _grid(draft: Draft, teacher: dict[str, str] | None) -> Iterator[str]:
     rates = f"optimizer.learning_rate = {list(draft.learning_rates)}" if draft.learning_rates else ""
     yield "[[grid]]     # lists belong here; each block is the product of its lists"
-    yield "method = ['ce']     # the student alone: what the others are compared with"
+    yield 'method = ["ce"]     # the student alone: what the others are compared with'
     yield from [rates] if rates else []
     if teacher is None:
         return

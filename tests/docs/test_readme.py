@@ -184,3 +184,48 @@ def test_the_notebook_runs(tmp_path: Path):
 
 def test_citation_and_package_have_one_version():
     assert f"\nversion: {kdctl.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+TAKES_HOURS = ("cifar100", "row.toml", "simkd/")
+"""Words of commands that train for long, or want a data set that is not here; others are planned above."""
+
+
+def walk(page: Path, *, shorter: dict[str, str]) -> list[str]:
+    """Run the commands of a page, one after the other, in this folder; return what was run."""
+    done: list[str] = []
+    for line in (
+        line for text in blocks(page.read_text(encoding="utf-8"), "sh") for line in text.splitlines()
+    ):
+        command = line
+        for long, short in shorter.items():
+            command = command.replace(long, short)
+        if command.startswith("kdctl ") and not any(word in command for word in TAKES_HOURS):
+            with pytest.raises(SystemExit) as exit_:
+                cli.main(shlex.split(command)[1:])
+            assert exit_.value.code == 0, command
+            done.append(command)
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torch_settings")
+def test_the_page_on_ones_own_data_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flowers(tmp_path / "data" / "flowers")
+    assert len(walk(DOCS / "own_data.md", shorter={"--epochs 60 --seeds 5": "--epochs 1 --seeds 2"})) == 5
+    assert "| simkd" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
+def test_the_first_part_of_the_tutorial_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    done = walk(DOCS / "tutorial.md", shorter={})
+    assert done[:4] == [
+        "kdctl --version",
+        "kdctl sweep quickstart",
+        "kdctl report",
+        "kdctl report --sweep quickstart --format latex",
+    ]
+    assert r"\end{tabular}" in capsys.readouterr().out
