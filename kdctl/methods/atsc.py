@@ -42,15 +42,16 @@ class AtscConfig:
     """From the student's last map to each teacher's; part of the shipped model."""
     feature_weight: Annotated[float, Gt(0)] = tunable(1.0, 0.1, 100.0, log=True)
     """Of the distance of features. 1 in the authors' code."""
-    alpha: Annotated[float, Gt(0)] = tunable(1.0, 0.01, 10.0, log=True)
+    alpha: Annotated[float, Gt(0)] = tunable(1.0, 0.1, 1000.0, log=True)
     """Of the penalty on the change of a teacher's encoder. 1 in the authors' command for CIFAR-100, 10 in
-    that for ImageNet. With `penalty = "sum"` and SGD the product alpha * learning_rate has to stay below
-    1 + momentum: beyond it the penalty alone diverges."""
+    that for ImageNet. What counts is its ratio to `feature_weight`. With `penalty = "sum"` and SGD alpha
+    times the encoder's rate (learning_rate * teacher_rate_scale) has to stay below 1 + momentum."""
     penalty: Literal["sum", "mean"] = "sum"
     """Of the squared changes of the encoder's parameters. The paper writes a mean, the authors' code sums.
     A mean over millions of parameters with alpha = 1 holds nothing: weight decay is stronger."""
     teacher_rate_scale: Annotated[float, Gt(0)] = tunable(1.0, 0.01, 1.0, log=True)
-    """What the learning rate of encoders and classifiers of the teachers is multiplied by. 1 in the code."""
+    """What the learning rate of encoders and classifiers of the teachers is multiplied by. 1 in the code; in
+    a short training that begins with an untrained student, a teacher at the full rate is dragged to it."""
     batch_statistics: bool = True
     """While it adapts, a teacher's encoder normalises by the batch, and its running statistics follow, as in
     the authors' code; false: it keeps the running statistics that it came with."""

@@ -216,3 +216,15 @@ def test_the_same_teacher_twice_is_refused(bench) -> None:
     seeds = '[{ name = "resnet20" }, { name = "resnet20", seed = 1 }]'
     plan = bench.plan(f'{BASE}method = "aver"\nteacher = {seeds}')
     assert len({teacher.run for teacher in plan.teachers}) == 2
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0])
+def test_a_teacher_that_nothing_holds_is_refused(bench, alpha: float) -> None:
+    said = bench.mistake(f'{BASE}method = {{name = "atsc", alpha = {alpha}}}\nteacher = "resnet20"')
+    assert "alpha" in said
+    assert "greater than 0" in said
+
+
+def test_a_model_is_named_of_a_run_only(bench) -> None:
+    said = bench.mistake(f'{BASE}method = "kd"\nteacher = {{name = "resnet20", model = "teacher"}}')
+    assert "model has no effect beside 'name'" in said
