@@ -88,6 +88,7 @@ def _show(result: BenchResult, form: options.Format) -> None:
         "launches per step": [f"{pace.launches:,}" for pace in result.paces],
         "teacher outputs": [pace.teacher_outputs for pace in result.paces],
         "batches a teacher sees at once": [str(pace.teacher_lookahead) for pace in result.paces],
+        "waiting for images": [f"{100 * pace.waiting_share:.1f} %" for pace in result.paces],
         "peak memory, MiB": [f"{pace.memory_mib:,.0f}" for pace in result.paces],
     }
     gangs = ["alone" if pace.members == 1 else f"gang of {pace.members}" for pace in result.paces]

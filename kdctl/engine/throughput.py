@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.steps import Steps
+from kdctl.engine.streamed_batches import NUM_SLOTS, StreamedTrainingSet
 from kdctl.engine.trainer import begin_epoch, choose_steps, fit
 from kdctl.records import EpochResult
 
@@ -78,8 +79,16 @@ class Stopwatch:
         """Measure `gang`, whose members' folders must exist: each stop saves their states there."""
         self._gang = gang
         self._steps: Steps = choose_steps(gang)
-        self._left = 0
+        self._left = self._counted = 0
         self._began = self._ended = 0.0
+        self._waited = 0.0
+        self.waited_seconds = 0.0
+        """How long the steps that were taken last waited for images to be decoded."""
+
+    @property
+    def num_ahead(self) -> int:
+        """Return the steps before the clock runs: the first streamed images come at another rate."""
+        return NUM_SLOTS if isinstance(self._gang.data.train, StreamedTrainingSet) else 0
 
     @property
     def num_images(self) -> int:
@@ -102,12 +111,13 @@ class Stopwatch:
         Raises:
             ValueError: an epoch has no more steps than that.
         """
-        if num_steps >= self._gang.data.train.num_steps:
+        if num_steps + self.num_ahead >= self._gang.data.train.num_steps:
             raise ValueError(f"{num_steps} steps do not fit into an epoch")
         for member in self._gang.active:  # always the same part of the epoch, without evaluation
             member.epoch, member.step = 0, 0
-        self._left, self._began = num_steps, 0.0
+        self._left, self._counted, self._began = num_steps + self.num_ahead, num_steps, 0.0
         fit(self._gang, self, stop=self._stop, steps=self._steps)
+        self.waited_seconds = self._all_waited() - self._waited
         return self._ended - self._began
 
     def step_done(self, gang: Gang) -> None:
@@ -118,12 +128,16 @@ class Stopwatch:
         """Never called: `take` stops before an epoch ends."""
 
     def _stop(self) -> bool:
-        if self._left and self._began:
+        if self._left > self._counted or (self._left and self._began):
             return False
         if self._gang.compute.device.type == "cuda":
             torch.cuda.synchronize(self._gang.compute.device)
         if self._left:
-            self._began = time.perf_counter()
+            self._began, self._waited = time.perf_counter(), self._all_waited()
             return False
         self._ended = time.perf_counter()
         return True
+
+    def _all_waited(self) -> float:
+        train = self._gang.data.train
+        return train.waited_seconds if isinstance(train, StreamedTrainingSet) else 0.0

@@ -65,6 +65,8 @@ class Pace:
     """Whether the measured steps read what the teachers said before, or asked them; 'none': no teacher."""
     teacher_lookahead: int
     """Batches that teachers see at once."""
+    waiting_share: float
+    """Of a step's time: how much it waits for images to be decoded."""
     memory_mib: float
     """Peak while training: of the GPU's memory that torch used, or of the process."""
 
@@ -124,6 +126,8 @@ def benchmark(
                 subject.take(num_steps)
         peak = peak_flops(device, first.engine.student_precision)
         paces = tuple(subject.pace(num_steps, peak) for subject in subjects)
+        for subject in subjects:
+            subject.gang.data.close()
     return BenchResult(
         run=first.title(),
         device=describe(device),
@@ -147,11 +151,12 @@ class Subject:
         self.gang = _build_gang(plans, workspace, folder)
         self._watch = Stopwatch(self.gang)
         self._seconds: list[float] = []
+        self._waited_seconds = 0.0
         self._memory_mib = 0.0
 
     def warm_up(self, num_steps: int) -> None:
         """Take the first steps, which are slower."""
-        available = self.gang.data.train.num_steps - 1
+        available = self.gang.data.train.num_steps - 1 - self._watch.num_ahead
         if max(num_steps, WARMUP_STEPS) > available:
             raise UsageError(
                 f"an epoch of these data has {available + 1} step(s): too few to measure {num_steps}.",
@@ -167,6 +172,7 @@ class Subject:
             torch.cuda.reset_peak_memory_stats(device)
         seconds = self._watch.take(num_steps)
         self._seconds.append(seconds)
+        self._waited_seconds += self._watch.waited_seconds
         self._memory_mib = max(self._memory_mib, _peak_memory_mib(device))
         return seconds
 
@@ -192,6 +198,7 @@ class Subject:
             launches=count_launches(self.ready().take, self.gang.compute.device),
             teacher_outputs=self._teacher_outputs(),
             teacher_lookahead=self.gang.chunks.num_batches,
+            waiting_share=self._waited_seconds / sum(self._seconds),
             memory_mib=self._memory_mib,
         )
 

@@ -22,6 +22,7 @@ from kdctl.engine.streamed_batches import (
     StreamedTrainingSet,
     open_training_set,
 )
+from kdctl.engine.throughput import Stopwatch
 from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.machine_errors import MachineError
@@ -232,6 +233,27 @@ def test_workers_end_with_the_training_process() -> None:
             return
         time.sleep(0.1)
     pytest.fail("the worker still runs")
+
+
+class SlowToLoad(Pictures):
+    def read(self, row: int) -> Tensor:
+        time.sleep(0.005)
+        return super().read(row)
+
+
+def test_a_stopwatch_tells_how_long_steps_wait_for_images(
+    normalise: Normalisation, make_member: Callable[..., Member], make_gang: Callable[..., Gang]
+) -> None:
+    options = DatasetOptions(augmentation="random-resized-crop", batch_size=4)  # type: ignore[arg-type]
+    train = StreamedTrainingSet(streamed(SlowToLoad()), normalise, options, CPU, ImageWorkers(0))
+    test = EvaluationSet(
+        Split(images=np.zeros((4, 16, 16, 3), np.uint8), labels=np.arange(4)), normalise, CPU
+    )
+    member = make_member("ce")
+    member.folder.mkdir(parents=True)
+    watch = Stopwatch(make_gang(member, data=TrainingData(train=train, val=None, test=test)))
+    seconds = watch.take(3)
+    assert 3 * 4 * 0.005 < watch.waited_seconds < seconds
 
 
 def test_a_single_image_cannot_be_trained_on(normalise: Normalisation) -> None:
