@@ -57,6 +57,10 @@ WORDS = {
         "α TCKD + β NCKD", "from log-probabilities; the warm-up rises with every step, not every epoch"
     ),
     "dist": Words("β d(P_s, P_t) + γ d(P_sᵀ, P_tᵀ), d = 1 − Pearson", "T² as in the code, not the paper"),
+    "deit": Words(
+        "CE(z_dist, argmax z_t) on the distillation token's head; or T² KL",
+        "`hard = false`: KL is not divided by the number of classes; works with one head, too",
+    ),
     "ab": Words(
         "Σ 2^(k−n) ‖(m − sgn(f_t) r(f_s))₊‖², then CE",
         "a connector at every stage; batch statistics in the first phase, which is part of the schedule",

@@ -20,6 +20,9 @@ from kdctl.errors import UsageError, suggestion
 
 Item = TypeVar("Item")
 
+FAMILY_SEPARATOR = ":"
+"""Between a family of plug-ins and the name of one of them: 'timm:resnet50'."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -102,6 +105,7 @@ class Registry(Generic[Item]):
         self._room_imported = False
         self._entries: dict[str, Entry[Item]] = {}
         self._by_folded_name: dict[str, str] = {}
+        self._families: dict[str, Callable[[str], tuple[str, Item]]] = {}
 
     def register(
         self,
@@ -140,6 +144,21 @@ class Registry(Generic[Item]):
 
         return decorate
 
+    def register_family(
+        self, prefix: str
+    ) -> Callable[[Callable[[str], tuple[str, Item]]], Callable[[str], tuple[str, Item]]]:
+        """Return a decorator that registers what makes the plug-ins called `prefix:name`.
+
+        Its argument takes such a name to the canonical one and the plug-in, or raises what a user is told.
+        They have no options and are no part of `names`: there may be any number of them.
+        """
+
+        def decorate(make: Callable[[str], tuple[str, Item]]) -> Callable[[str], tuple[str, Item]]:
+            self._families[prefix] = make
+            return make
+
+        return decorate
+
     def get(self, name: str) -> Entry[Item]:
         """Return the entry called `name` in any of its spellings.
 
@@ -155,8 +174,17 @@ class Registry(Generic[Item]):
         return entry
 
     def find(self, name: str) -> Entry[Item] | None:
-        """Return the entry called `name` in any of its spellings, if there is one."""
+        """Return the entry called `name` in any of its spellings, if there is one.
+
+        Raises:
+            KdctlError: its family has no such member, or cannot tell.
+        """
         self._import_room()
+        prefix, colon, rest = name.partition(FAMILY_SEPARATOR)
+        if colon and prefix in self._families:
+            known, item = self._families[prefix](rest)
+            full = f"{prefix}{FAMILY_SEPARATOR}{known}"
+            return Entry(name=full, item=item, config=NoOptions, label=full, aliases=(), origin=None)
         canonical = self._by_folded_name.get(folded(name))
         return None if canonical is None else self._entries[canonical]
 

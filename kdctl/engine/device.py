@@ -83,6 +83,8 @@ def prepare(compute: Compute, num_threads: int | None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.options.deterministic
     torch.backends.cudnn.deterministic = compute.options.deterministic
+    # The one form of attention whose gradients are never alike twice.
+    torch.backends.cuda.enable_mem_efficient_sdp(not compute.options.deterministic)
     _let_fp32_be_fp32()
     keep_freed_memory()
     if compute.device.type == "cuda":  # what names no device, such as a capture's start, means this one

@@ -37,8 +37,14 @@ def fold_batch_norms(model: Backbone, images: Tensor) -> Backbone | None:
     folded = copy.deepcopy(model)
     for conv, norm in _foldable_pairs(model, images):
         folded.set_submodule(conv, _fused(folded.get_submodule(conv), folded.get_submodule(norm)))
-        folded.set_submodule(norm, nn.Identity())
+        folded.set_submodule(norm, _what_follows(model.get_submodule(norm)))
     return folded if largest_error(folded, model, images) <= FAITHFUL else None
+
+
+def _what_follows(norm: nn.Module) -> nn.Module:
+    """Return what a batch norm does besides normalising: timm's rectify as well, torch's do nothing."""
+    activation = getattr(norm, "act", None)
+    return copy.deepcopy(activation) if isinstance(activation, nn.Module) else nn.Identity()
 
 
 def _fused(conv: nn.Module, norm: nn.Module) -> nn.Module:

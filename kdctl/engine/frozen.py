@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Outputs
+from kdctl.protocols.shapes import VectorShape
 from kdctl.recipe.plan import EngineOptions
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def frozen_copy(teacher: Backbone, options: EngineOptions, images: Tensor) -> Backbone:
-    """Return a teacher as the engine runs it: its maps in `options.teacher_precision`, the rest in fp32.
+    """Return a teacher as the engine runs it: maps and tokens in `options.teacher_precision`, else fp32.
 
     Vectors and logits are always computed in fp32: they cost next to nothing, and three digits are too
     few for softened predictions.
@@ -64,20 +65,25 @@ def widened(outputs: Sequence[Outputs]) -> tuple[Outputs, ...]:
 
 
 class _Lowered(nn.Module):
-    """A link that computes its map in a lower precision."""
+    """A link that computes its map, or its tokens, in a lower precision."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.module = module
         self.dtype = dtype
         for layer in module.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 layer.to(dtype)  # once and for all; autocast would do it at every step
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the map; batch norms that are left compute in fp32 and round."""
         with torch.autocast(features.device.type, dtype=self.dtype, cache_enabled=False):
             return self.module(features)
+
+    def observe(self, features: Tensor, taps: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the link gives, and what it passes on the way."""
+        with torch.autocast(features.device.type, dtype=self.dtype, cache_enabled=False):
+            return self.module.observe(features, taps)  # type: ignore[operator]
 
 
 class _Widened(nn.Module):
@@ -93,7 +99,9 @@ class _Widened(nn.Module):
 
 
 def _lower(model: Backbone, dtype: torch.dtype) -> None:
-    """Let all links that give maps compute in `dtype`."""
-    for name, shape in model.tap_shapes.items():  # what normalises the images before has no tap, and stays
-        module = model.links[name]
-        model.links[name] = _Lowered(module, dtype) if len(shape) == 3 else _Widened(module)
+    """Let all links that give maps or tokens compute in `dtype`."""
+    for name, module in list(model.links.items()):
+        if name not in model.tap_shapes:  # what normalises the images before has no tap, and stays
+            continue
+        is_wide = isinstance(model.tap_shapes[name], VectorShape)
+        model.links[name] = _Widened(module) if is_wide else _Lowered(module, dtype)

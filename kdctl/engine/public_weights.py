@@ -49,6 +49,9 @@ _HARMLESS: list[Any] = [
 ]
 """What a best accuracy beside the weights is often made of: numbers of numpy, no code."""
 
+_HEADS = ("classifier.weight", "links.heads.class_head.weight")
+"""Where a model has as many rows as it tells classes apart."""
+
 _NUM_SHOWN = 8
 _ANY_CLASSES = 10
 
@@ -132,7 +135,7 @@ class _Match:
         with torch.device("meta"):  # only names and shapes count here
             backbone = builder(_ANY_CLASSES, input_size)
             names = dict(_names(builder, backbone, weights.tensors))
-            rows = weights.tensors.get(names["classifier.weight"])
+            rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)
             num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
             if num_classes != backbone.num_classes:
                 backbone = builder(num_classes, input_size)
@@ -153,7 +156,7 @@ def _names(
         candidates = spellings.split("|")
         theirs = next((spelling for spelling in candidates if spelling in known), candidates[0])
         for tensor in piece.state_dict():
-            yield f"{ours[id(piece)]}.{tensor}", f"{theirs}.{tensor}"
+            yield f"{ours[id(piece)]}.{tensor}", f"{theirs}.{tensor}" if theirs else tensor
 
 
 def _differences(

@@ -48,7 +48,7 @@ class EngineOptions:
     """'bf16' runs convolutions and matrix products under autocast; weights, their updates, the statistics of
     batch norm and losses stay fp32."""
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of a frozen teacher's maps and convolutions; vectors and logits are fp32. 'fp16' needs a GPU."""
+    """Of a frozen teacher's maps and tokens; vectors and logits are fp32. 'fp16' needs a GPU."""
     fold_teacher: bool = True
     """Frozen teachers run with their batch norms folded into convolutions: the same but for rounding."""
     teacher_lookahead: Annotated[int, Ge(1), Le(1024)] = 1

@@ -1,0 +1,307 @@
+"""A model of timm as a backbone: its inner features by timm's names, its head apart from its body.
+
+    images -> features -> pooled -> classifier -> logits            one head
+    images -> features -> pooled -> heads -> classifier -> logits   class and distillation token
+
+`features` is what timm's `forward_features` gives. What it passes on the way (`blocks.5`, `layer3`) can be
+seen through `forward_intermediates`, but is no link: no encoder ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdctl.errors import KdctlError
+from kdctl.layers.public_names import Names
+from kdctl.layers.timm_probe import (
+    CLASS_TOKEN,
+    DISTILLATION_TOKEN,
+    FEATURES,
+    PATCH_MEAN,
+    probe,
+    restricted,
+    takes_prefix,
+)
+from kdctl.protocols.backbone import Backbone, Outputs
+from kdctl.protocols.maps import pool_to, tap_and_size
+from kdctl.protocols.shapes import Shape, TokenShape, VectorShape
+
+POOLED, HEADS = "pooled", "heads"
+
+_NUM_STAGES = 4
+"""Taps that methods pair: a transformer of twelve equal blocks shows a quarter of them at a time."""
+
+
+class TimmBody(nn.Module):
+    """What timm runs before pooling: images [B, 3, H, W] -> maps [B, C, H, W] or tokens [B, N, D]."""
+
+    def __init__(
+        self, model: nn.Module, taps: Mapping[str, int], *, tokens: bool, channels_last: bool
+    ) -> None:
+        """Keep `model` without its head.
+
+        Args:
+            model: of timm.
+            taps: names of inner features, with their place in what `forward_intermediates` can give.
+            tokens: whether features are tokens; else they are maps.
+            channels_last: whether timm gives maps as [B, H, W, C].
+        """
+        super().__init__()
+        self.model = model
+        self._places = dict(taps)
+        self._channels_last = channels_last
+        self._format: dict[str, Any] = {"output_fmt": "NLC" if tokens else "NCHW"}
+        if tokens and takes_prefix(model):
+            self._format["return_prefix_tokens"] = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features."""
+        return self._as_map(self.model.forward_features(images))  # type: ignore[operator]
+
+    def observe(self, images: Tensor, taps: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the features, and those of inner taps."""
+        places = sorted(self._places[tap] for tap in taps)
+        if not places:
+            return self(images), {}
+        features, inner = self.model.forward_intermediates(images, indices=places, **self._format)  # type: ignore[operator]
+        names = {place: name for name, place in self._places.items()}
+        seen = zip(places, inner, strict=True)
+        return self._as_map(features), {names[place]: _with_prefix(value) for place, value in seen}
+
+    def _as_map(self, features: Tensor) -> Tensor:
+        return features.permute(0, 3, 1, 2) if self._channels_last else features
+
+
+class TimmPool(nn.Module):
+    """What timm runs between features and classifier: -> vectors [B, D]."""
+
+    def __init__(self, model: nn.Module, *, channels_last: bool) -> None:
+        """Keep what belongs to the head of `model`, without the classifier."""
+        super().__init__()
+        self.model = model
+        self._channels_last = channels_last
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return what the classifier reads."""
+        given = features.permute(0, 2, 3, 1) if self._channels_last else features
+        return self.model.forward_head(given, pre_logits=True)  # type: ignore[operator]
+
+
+class TwoTokens(nn.Module):
+    """Class and distillation token, one after the other: [B, N, D] -> [B, 2D]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the first two tokens."""
+        return features[:, :2].flatten(1)
+
+
+class TwoHeads(nn.Module):
+    """The two classifiers of DeiT (arXiv:2012.12877, section 4), each on its token: [B, 2D] -> [B, 2K]."""
+
+    def __init__(self, class_head: nn.Linear, distillation_head: nn.Linear) -> None:
+        """Take both linear layers."""
+        super().__init__()
+        self.class_head = class_head
+        self.distillation_head = distillation_head
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the class token, then those of the distillation token."""
+        own, taught = tokens.chunk(2, dim=1)
+        return torch.cat([self.class_head(own), self.distillation_head(taught)], dim=1)
+
+
+class MeanOfHeads(nn.Module):
+    """What a model with two heads predicts: the mean of their logits, [B, 2K] -> [B, K]."""
+
+    def __init__(self, num_classes: int) -> None:
+        """Tell classes apart as each of the heads does."""
+        super().__init__()
+        self.out_features = num_classes
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return the mean."""
+        own, taught = logits.chunk(2, dim=1)
+        return (own + taught) / 2
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell a method that wants a linear classifier that there are two."""
+        if name in ("weight", "bias", "in_features"):
+            raise KdctlError(
+                "a model with a class head and a distillation head has no single linear classifier, "
+                "which the method reads.",
+                "choose a method that compares logits (kd, dkd, dist, deit), or a model with one head.",
+            )
+        return super().__getattr__(name)
+
+
+class TimmBackbone(Backbone):
+    """A backbone made of a model of timm."""
+
+    def __init__(
+        self, links: Mapping[str, nn.Module], classifier: nn.Module, shapes: Mapping[str, Shape],
+        *, num_classes: int, input_size: int, undecayed: Sequence[str], classifier_name: str,
+    ) -> None:  # fmt: skip
+        """Chain body, pooling and heads.
+
+        Args:
+            links: the chain.
+            classifier: linear, or the mean of two heads.
+            shapes: of all taps, shallow to deep.
+            num_classes: width of the logits.
+            input_size: height and width of the images.
+            undecayed: names of parameters of the body that weight decay spares.
+            classifier_name: what timm calls the classifier.
+        """
+        nn.Module.__init__(self)
+        self.links = nn.ModuleDict(links)
+        self.classifier = classifier  # type: ignore[assignment]
+        self.tap_shapes = dict(shapes)
+        inner = [tap for tap in shapes if tap not in _AFTER_BODY and tap != FEATURES]
+        self._inner = frozenset(inner)
+        self.stage_taps = (*_quarters(inner), FEATURES)
+        self.final_tap = FEATURES
+        self.num_classes = num_classes
+        self.input_size = input_size
+        self._undecayed = tuple(undecayed)
+        self._classifier_name = classifier_name
+
+    def observe(self, images: Tensor, taps: Sequence[str], *, with_logits: bool = True) -> Outputs:
+        """Run only as far as needed and return the named taps, and the logits if asked."""
+        sizes = {name: tap_and_size(name) for name in taps}
+        wanted = {tap for tap, _ in sizes.values()}
+        if not wanted <= self.tap_shapes.keys():
+            raise ValueError(f"no such taps: {sorted(wanted - self.tap_shapes.keys())}")
+        features = images
+        seen: dict[str, Tensor] = {}
+        for name, module in self.links.items():
+            if name != FEATURES:
+                features = module(features)
+            else:
+                features, seen = module.observe(features, wanted & self._inner)  # type: ignore[operator]
+                seen |= self._tokens(features, wanted)
+            if name in wanted:
+                seen[name] = features
+            if not with_logits and len(seen) == len(wanted):
+                break
+        return Outputs(
+            logits=self.classifier(features) if with_logits else None,
+            taps={
+                name: seen[tap] if size is None else pool_to(seen[tap].float(), size)
+                for name, (tap, size) in sizes.items()
+            },
+        )
+
+    def undecayed_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return positions, class tokens and the like."""
+        body = self.links[FEATURES].get_submodule("model")
+        return tuple(body.get_parameter(name) for name in self._undecayed)
+
+    def encoder(self, tap: str) -> nn.Sequential:
+        """Return the chain from the images to `tap`, sharing this model's modules."""
+        self._require_link(tap)
+        return super().encoder(tap)
+
+    def tail(self, tap: str) -> nn.Sequential:
+        """Return the chain from after `tap` to the logits, sharing this model's modules."""
+        self._require_link(tap)
+        return super().tail(tap)
+
+    def pieces_after(self, tap: str) -> dict[str, nn.Module]:
+        """Return the named pieces that follow `tap`, the classifier last."""
+        self._require_link(tap)
+        return super().pieces_after(tap)
+
+    def public_names(self) -> Names:
+        """Yield timm's names of all pieces that have weights."""
+        yield "", self.links[FEATURES].get_submodule("model")
+        if HEADS in self.links:
+            yield "head", self.links[HEADS].get_submodule("class_head")
+            yield "head_dist", self.links[HEADS].get_submodule("distillation_head")
+        else:
+            if list(self.links[POOLED].state_dict()):
+                yield "", self.links[POOLED].get_submodule("model")
+            yield self._classifier_name, self.classifier
+
+    def _require_link(self, tap: str) -> None:
+        if tap not in self.links:
+            raise KdctlError(
+                f"a model of timm cannot be cut at '{tap}': only after {', '.join(self.links)}.",
+                "choose other stages, or a method that only looks at inner features.",
+            )
+
+    def _tokens(self, features: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
+        """Return single tokens and the mean over patches, as far as they are asked for."""
+        shape = self.tap_shapes[FEATURES]
+        if not isinstance(shape, TokenShape):
+            return {}
+        made = {CLASS_TOKEN: 0, DISTILLATION_TOKEN: 1}
+        tokens = {tap: features[:, place] for tap, place in made.items() if tap in wanted}
+        if PATCH_MEAN in wanted:
+            tokens[PATCH_MEAN] = features[:, shape.num_prefix :].mean(dim=1)
+        return tokens
+
+
+_AFTER_BODY = (CLASS_TOKEN, DISTILLATION_TOKEN, PATCH_MEAN, POOLED, HEADS)
+
+
+def wrap(model: Any, num_classes: int, input_size: int) -> TimmBackbone:
+    """Return a model of timm as a backbone; its modules are shared.
+
+    Raises:
+        KdctlError: it cannot take such images, or is not made as kdctl needs it.
+    """
+    found = probe(model, input_size)
+    classifiers = model.get_classifier()
+    two_heads = isinstance(classifiers, tuple)
+    body = restricted(model, found.body_names, with_own=True)
+    head = restricted(model, found.head_names, with_own=False)
+    features = found.shapes[FEATURES]
+    links: dict[str, nn.Module] = {
+        FEATURES: TimmBody(
+            body, found.places, tokens=isinstance(features, TokenShape), channels_last=found.channels_last
+        )
+    }
+    shapes = dict(found.shapes)
+    classifier: nn.Module
+    name = ""
+    if two_heads and isinstance(features, TokenShape) and features.num_prefix == 2:
+        width = features.features
+        links |= {POOLED: TwoTokens(), HEADS: TwoHeads(*classifiers)}
+        shapes |= {POOLED: VectorShape(2 * width), HEADS: VectorShape(2 * num_classes)}
+        classifier = MeanOfHeads(num_classes)
+    elif isinstance(classifiers, nn.Linear):
+        classifier = classifiers
+        name = next(path for path, module in model.named_modules() if module is classifiers)
+        head.set_submodule(name, nn.Identity())
+        links[POOLED] = TimmPool(head, channels_last=found.channels_last)
+        shapes[POOLED] = VectorShape(classifiers.in_features)
+    else:
+        raise KdctlError(
+            f"timm's {type(model).__name__} does not end in one linear classifier.", "choose another model."
+        )
+    spared = set(getattr(model, "no_weight_decay", set)())
+    undecayed = [path for path, _ in body.named_parameters() if path in spared]
+    return TimmBackbone(
+        links, classifier, shapes, num_classes=num_classes, input_size=input_size,
+        undecayed=undecayed, classifier_name=name,
+    )  # fmt: skip
+
+
+def _quarters(inner: Sequence[str]) -> list[str]:
+    """Return the inner taps that are paired before the last one: the ends of all but the last quarter."""
+    is_pyramid = len(inner) <= _NUM_STAGES + 1
+    stages = inner[-_NUM_STAGES:] if is_pyramid else inner  # a fifth map is that of the stem
+    count = min(_NUM_STAGES, len(stages))
+    return [stages[round(len(stages) * quarter / count) - 1] for quarter in range(1, count)]
+
+
+def _with_prefix(value: Any) -> Tensor:
+    """Put prefix tokens back before those of patches, where timm gives them apart."""
+    if isinstance(value, Tensor):
+        return value
+    patches, prefix = value
+    return torch.cat([prefix, patches], dim=1)
