@@ -40,6 +40,14 @@ def train(
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
+    devices: Annotated[
+        int,
+        options.number(
+            "--devices",
+            "Train each run on so many devices, each with a part of every batch.",
+            least=1,
+        ),
+    ] = 1,
     threads: options.Threads = None,
     workers: options.Workers = None,
     graphs: options.Graphs = "auto",
@@ -57,6 +65,7 @@ def train(
     """
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_warnings
+    from kdctl.cli.devices import executor_on, maybe_follow
     from kdctl.cli.dry_run import estimated, slowed_down
     from kdctl.cli.events import Events, listener
     from kdctl.cli.formatting import counted, standing
@@ -65,6 +74,7 @@ def train(
     from kdctl.engine.device import choose_device
     from kdctl.records import RunState
 
+    devices = maybe_follow(devices, device)
     execution: Execution = {
         "device": device,
         "num_threads": threads,
@@ -77,6 +87,11 @@ def train(
         choose_device(device)  # before the plan: a GPU that is not there is told first
     values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
+    if devices > 1 and "batch_parts" not in opened.tree.get("engine", {}):
+        parts = f"engine.batch_parts={devices}"
+        opened = recipe_options.open_recipe(
+            recipe, protocol, values, [*(override or []), parts], plugin or []
+        )
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
@@ -96,11 +111,12 @@ def train(
                 say(line)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
     with (
+        executor_on(devices, device) as executor,
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
         progress,
     ):
-        trained = workflows.train(opened, workspace, progress=progress, stop=stop)
+        trained = workflows.train(opened, workspace, progress=progress, stop=stop, executor=executor)
     if isinstance(progress, Events):
         progress.finished(trained, complete=all(run.result for run in trained))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,11 +16,17 @@ CALIBRATION_BINS = 15
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: EvaluationImages, compute: Compute) -> Tensor:
-    """Return the logits [N, K] of every image, in fp32; the model is left in eval mode."""
+def predict_each(model: nn.Module, batches: Iterable[Tensor], compute: Compute) -> list[Tensor]:
+    """Return the logits [B, K] of each batch of images, in fp32; the model is left in eval mode."""
     model.eval()
     with compute.arithmetic():
-        return torch.cat([model(batch).float() for batch in images.images()])
+        return [model(batch).float() for batch in batches]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: EvaluationImages, compute: Compute) -> Tensor:
+    """Return the logits [N, K] of every image, in fp32; the model is left in eval mode."""
+    return torch.cat(predict_each(model, images.images(), compute))
 
 
 def split_metrics(logits: Tensor, labels: Tensor) -> SplitMetrics:

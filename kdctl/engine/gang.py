@@ -14,6 +14,7 @@ from kdctl.engine.device import Compute, Graphs
 from kdctl.engine.frozen import widened
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
+from kdctl.engine.ranks import Ranks
 from kdctl.engine.streamed_batches import EvaluationImages, TrainingBatches
 from kdctl.engine.table_filler import TableFiller, TableReader
 from kdctl.engine.teacher_lookahead import ChunkReader, Chunks
@@ -54,6 +55,8 @@ class Gang:
     """Where teacher outputs are kept that come again."""
     save_state_seconds: float = SAVE_STATE_SECONDS
     """Between two savings of the members' states."""
+    ranks: Ranks | None = None
+    """The processes that train these runs together; None: this one alone."""
     graphs: Graphs = "auto"
     """Whether steps are recorded as CUDA graphs: 'on' stops with an error where they cannot be."""
 
@@ -61,6 +64,11 @@ class Gang:
     def active(self) -> list[Member]:
         """Members that still train."""
         return [member for member in self.members if not (member.diverged or member.left)]
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes checkpoints and states."""
+        return self.ranks is None or self.ranks.leads
 
     @property
     def num_epochs(self) -> int:

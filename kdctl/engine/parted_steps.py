@@ -1,4 +1,4 @@
-"""Steps whose batch is taken in parts, one after the other, on one device.
+"""Steps whose batch is taken in parts, one after the other, on one device or on several.
 
 The gradient of a step is the mean over the whole batch. Batch norms and losses see one part at a time; the
 running statistics of a batch norm move once in a step, by the mean over its parts. Each part draws from a
@@ -8,8 +8,13 @@ the order in which gradients are summed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +23,13 @@ from torch.nn.modules.batchnorm import (
 )
 
 from kdctl.engine.batches import EpochOrder
-from kdctl.engine.evaluate import predict
+from kdctl.engine.evaluate import predict, predict_each
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import set_learning_rate
+from kdctl.engine.ranks import Ranks, watching
 from kdctl.engine.streamed_batches import EvaluationImages
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller
 from kdctl.protocols.step import WHOLE_STEP, Batch
@@ -74,6 +80,7 @@ class PartedSteps:
         """Take as many parts as the gang's plans say."""
         self._gang = gang
         self._num_parts = gang.compute.options.batch_parts
+        self._mine = _share_of(self._num_parts, gang.ranks)
         self._order: EpochOrder | None = None
         self._works: list[_PartedWork] = []
 
@@ -81,7 +88,7 @@ class PartedSteps:
         """Draw the order of the epoch."""
         first = self._gang.active[0]
         self._order = self._gang.data.train.order(first.seed, first.epoch)
-        self._works = [_PartedWork(member=member) for member in self._gang.active]
+        self._works = [_PartedWork(member=member, ranks=self._gang.ranks) for member in self._gang.active]
 
     def take(self) -> None:
         """Take a step of every active member. A last batch with too few images for all parts is skipped."""
@@ -97,25 +104,72 @@ class PartedSteps:
             return
         for work in works:
             work.begin(train.num_steps)
-        for number, part in enumerate(bounds(size, self._num_parts)):
-            start = step * train.batch_size
+        parts = bounds(size, self._num_parts)
+        for number in self._mine:
+            part, start = parts[number], step * train.batch_size
             batch = train.gather(self._order, slice(start + part.start, start + part.stop))
             teachers = gang.teacher_outputs(batch.images)
             for work in works:
-                work.add(number, batch, teachers, gang, weight=(part.stop - part.start) / size)
+                weight = (part.stop - part.start) / size
+                work.add(number, batch, teachers, gang, weight=weight, is_last=number == self._mine[-1])
         for work in works:
             work.finish(size)
 
     def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
-        """Return the logits [N, K]."""
-        return predict(model, images, self._gang.compute)
+        """Return the logits [N, K]; of several processes each predicts a share."""
+        ranks = self._gang.ranks
+        if ranks is None:
+            return predict(model, images, self._gang.compute)
+        batches = itertools.islice(images.images(), ranks.rank, None, ranks.count)
+        shares = ranks.gather(predict_each(model, batches, self._gang.compute))
+        in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
+        return torch.cat([logits for logits in in_turn if logits is not None]).to(images.labels.device)
 
     def settle(self) -> None:
-        """Nothing is queued apart."""
+        """Let every process know the sums of all."""
+        for work in self._works:
+            work.settle()
 
     def executed_as(self, member: Member) -> str:
-        """Say in how many parts a batch is taken."""
-        return f"eager, batches in {self._num_parts} parts"
+        """Say in how many parts a batch is taken, and on how many devices."""
+        ranks = self._gang.ranks
+        return f"eager, batches in {self._num_parts} parts" + (f" on {ranks.count} devices" if ranks else "")
+
+
+def _share_of(num_parts: int, ranks: Ranks | None) -> range:
+    """Return the parts that this process takes.
+
+    Raises:
+        UsageError: the processes cannot have equally many.
+    """
+    if ranks is None:
+        return range(num_parts)
+    if num_parts % ranks.count:
+        raise UsageError(
+            f"engine.batch_parts = {num_parts} cannot be taken by {ranks.count} devices.",
+            f"use -o engine.batch_parts={ranks.count} or a multiple of it.",
+        )
+    each = num_parts // ranks.count
+    return range(ranks.rank * each, (ranks.rank + 1) * each)
+
+
+class _Pass(nn.Module):
+    """A forward pass of a member as DistributedDataParallel wants it: all parameters within one module."""
+
+    def __init__(self, distiller: Distiller) -> None:
+        super().__init__()
+        self.distiller = distiller
+
+    def forward(self, run: Callable[[], Tensor]) -> Tensor:
+        """Return the loss that `run` computes."""
+        return run()
+
+
+_WORDS = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_BUFFERS_STAY: dict[str, Any] = {
+    ("forward_sync_buffers" if "forward_sync_buffers" in _WORDS else "broadcast_buffers"): False
+}
+"""Statistics of batch norms are averaged here, once in a step; torch 2.14 gave the option another name."""
 
 
 @dataclass(kw_only=True)
@@ -123,6 +177,10 @@ class _PartedWork:
     """One member within a step: its gradients so far, and the statistics of its batch norms."""
 
     member: Member
+    ranks: Ranks | None = None
+    _pass: nn.Module = field(init=False)
+    _known: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    """By the identity of a sum: what of it the other processes have already."""
     _norms: list[Tensor] = field(default_factory=list[Tensor])
     """Running statistics of the batch norms that train."""
     _before: list[Tensor] = field(default_factory=list[Tensor])
@@ -132,7 +190,11 @@ class _PartedWork:
     """Progress and learning rate of the step."""
 
     def __post_init__(self) -> None:
-        """Find the batch norms."""
+        """Find the batch norms, and let gradients be summed over processes while they are computed."""
+        self._pass = _Pass(self.member.distiller)
+        if self.ranks is not None:
+            self._pass = nn.parallel.DistributedDataParallel(self._pass, **_BUFFERS_STAY)
+            self._known = {id(tensor): tensor.clone() for tensor in self.member.sums.tensors()}
         self._norms = [
             buffer
             for module in self.member.distiller.modules()
@@ -158,9 +220,16 @@ class _PartedWork:
         self._mean = [torch.zeros_like(buffer) for buffer in self._norms]
 
     def add(
-        self, number: int, batch: Batch, teachers: tuple[Outputs, ...], gang: Gang, *, weight: float
+        self,
+        number: int,
+        batch: Batch,
+        teachers: tuple[Outputs, ...],
+        gang: Gang,
+        *,
+        weight: float,
+        is_last: bool,
     ) -> None:
-        """Add the gradients of a part, which counts `weight` of the step."""
+        """Add the gradients of a part, which counts `weight` of the step; after the last they are summed."""
         member = self.member
         if self._inputs is None:
             raise ValueError("begin comes before add")
@@ -168,9 +237,19 @@ class _PartedWork:
         member.reseed(number)
         inputs = StepInputs(batch=batch, teachers=teachers, progress=progress, learning_rate=learning_rate)
         run_teachers = functools.partial(gang.outputs_for, member)
-        _, losses = member.forward(WHOLE_STEP, inputs, gang.compute, run_teachers)
-        torch.autograd.backward(losses.total() * weight)
-        member.sums.add(losses, batch)
+
+        def run() -> Tensor:
+            _, losses = member.forward(WHOLE_STEP, inputs, gang.compute, run_teachers)
+            member.sums.add(losses, batch)
+            return losses.total() * weight
+
+        if self.ranks is None:
+            torch.autograd.backward(self._pass(run))
+        else:
+            waits = contextlib.nullcontext() if is_last else cast(Any, self._pass).no_sync()
+            with watching(self.ranks), waits:
+                # DistributedDataParallel averages over processes, and the weights sum to 1 over all.
+                torch.autograd.backward(self._pass(run) * self.ranks.count)
         with torch.no_grad():
             for mean, before, buffer in zip(self._mean, self._before, self._norms, strict=True):
                 mean.add_(buffer, alpha=weight)
@@ -179,9 +258,24 @@ class _PartedWork:
     @torch.no_grad()
     def finish(self, size: int) -> None:
         """Update the weights."""
+        if self.ranks is not None:
+            self.ranks.add(self._mean)
         for mean, buffer in zip(self._mean, self._norms, strict=True):
             buffer.copy_(mean)
         for part in self.member.optimizers:
             part.step()
         self.member.maybe_update_average()
         self.member.advance(size)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Sum up over all processes what each of them has counted since the last time."""
+        if self.ranks is None:
+            return
+        sums = self.member.sums.tensors()
+        if not self.ranks.leads:
+            for tensor in sums:
+                if id(tensor) in self._known:
+                    tensor.sub_(self._known[id(tensor)])
+        self.ranks.add(sums)
+        self._known = {id(tensor): tensor.clone() for tensor in sums}

@@ -57,7 +57,7 @@ def choose_steps(gang: Gang) -> Steps:
         reason = "its batch is taken in parts"
     if reason and gang.graphs == "on":
         raise UsageError(f"--graphs on: a step cannot be recorded, for {reason}.", "use --graphs auto.")
-    if gang.compute.options.batch_parts > 1:
+    if gang.compute.options.batch_parts > 1 or gang.ranks is not None:
         return PartedSteps(gang)
     if reason:
         return EagerSteps(gang, reason if device.type == "cuda" else "")
@@ -143,13 +143,22 @@ class _Training:
         for member in gang.active:
             member.execution = self.steps.executed_as(member)
         for _ in range(gang.active[0].step, gang.data.train.num_steps):
-            if stop():
+            stopped, is_due = self._agreed(stop())
+            if stopped:
                 return False
             self.steps.take()
             self.observer.step_done(gang)
-            if time.perf_counter() - self._saved_at > gang.save_state_seconds:
+            if is_due:
                 self.save_states()
         return True
+
+    def _agreed(self, stopped: bool) -> tuple[bool, bool]:
+        """Return whether to stop, and whether to save after the next step; several processes agree."""
+        is_due = time.perf_counter() - self._saved_at > self.gang.save_state_seconds
+        if self.gang.ranks is None:
+            return stopped, is_due
+        stopped, is_due = self.gang.ranks.any([stopped, is_due])
+        return stopped, is_due
 
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
@@ -178,7 +187,7 @@ class _Training:
         """Save where every member stands; the files are written after those handed in before."""
         self.steps.settle()
         self._lap()
-        for member in self.gang.active:
+        for member in self.gang.active if self.gang.writes else ():
             self.writer.write(functools.partial(write_state, member.folder, state_of(member)))
         self._saved_at = time.perf_counter()
 
@@ -200,6 +209,7 @@ class _Training:
         rules = member.close_epoch(result)
         is_last = member.epoch == self.gang.num_epochs
         kept = [rule for rule in rules if is_last or rule is not Selection.LAST]
+        kept = kept if self.gang.writes else []
         others = {model.name: model.module for model in member.distiller.all_models()}
         for name, model in {**models, **others}.items() if kept else ():
             content = model_content(model, member.plan)

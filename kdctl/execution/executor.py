@@ -10,11 +10,15 @@ from typing import Protocol
 
 from kdctl.assembly.failure import Failure
 from kdctl.assembly.run_context import RunContext
+from kdctl.engine.ranks import Ranks
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
+from kdctl.execution.messages import Order, Setup
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
 from kdctl.machine_errors import MachineFault
+from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
+from kdctl.store.json_files import to_json
 from kdctl.store.leases import LeaseConfig, Owner
 from kdctl.store.reserve import spend_reserve
 
@@ -110,6 +114,8 @@ class InProcessConfig:
     """One gang after the other, here. What `kdctl train` does, and a sweep with one slot."""
 
     lease: LeaseConfig = LeaseConfig()
+    ranks: Ranks | None = None
+    """The processes that train each run together, led by this one; None: this one alone."""
 
     def capacity(self, context: RunContext) -> Capacity:
         """Return the capacity of one process."""
@@ -118,7 +124,7 @@ class InProcessConfig:
     @contextmanager
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return this process as the only worker."""
-        yield _InProcessExecutor(recorder=recorder, should_stop=stop, owner=Owner.here())
+        yield _InProcessExecutor(recorder=recorder, should_stop=stop, owner=Owner.here(), ranks=self.ranks)
 
 
 @dataclass(kw_only=True)
@@ -126,6 +132,7 @@ class _InProcessExecutor:
     recorder: IndexRecorder
     should_stop: Callable[[], bool]
     owner: Owner
+    ranks: Ranks | None = None
     slots: int = 1
     busy: bool = False
     fault: MachineFault | None = None
@@ -145,8 +152,17 @@ class _InProcessExecutor:
             until=until,
             heartbeat_seconds=lease.heartbeat_seconds,
             on_failure=self._make_room,
+            ranks=self.ranks,
+            tell_followers=self._tell_followers,
         )
         self.recorder.failures.update(trainer.train(plans))
+
+    def _tell_followers(self, plans: Sequence[RunPlan], until: int | None) -> None:
+        """Let the other processes, if there are any, train a gang along."""
+        if self.ranks is not None:
+            workspace = self.recorder.workspace
+            setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=self.recorder.lease)
+            self.ranks.share((to_json(setup), to_json(Order.of(plans, until=until))))
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
         time.sleep(seconds)  # `train` came back when everything was done: others are waited for

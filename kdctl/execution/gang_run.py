@@ -28,6 +28,7 @@ from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.pictures import PICTURES
+from kdctl.engine.ranks import Ranks
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
@@ -62,6 +63,10 @@ class GangTrainer:
     heartbeat_seconds: float = LeaseConfig.heartbeat_seconds
     on_failure: Callable[[Failure], None] = lambda failure: None
     """Hears what stops a gang before its members are tried again, or given back."""
+    ranks: Ranks | None = None
+    """The processes that train each run together; None: this one alone."""
+    tell_followers: Callable[[Sequence[RunPlan], int | None], None] = lambda plans, until: None
+    """Lets the other processes train a gang along."""
     _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
     """Runs that have not come to an end here."""
 
@@ -78,12 +83,24 @@ class GangTrainer:
         self._open = {plan.key: plan for plan in plans}
         try:
             with as_machine_errors():
-                parts = fitting_parts(plans, self.context)
+                parts = [plans] if self.ranks else fitting_parts(plans, self.context)
                 return self._train_parts(parts, "more than memory holds" if len(parts) > 1 else "")
         except MachineError as error:
             self.on_failure(explain(error, self.context.device))
             self._give_back(error.problem)
             raise
+
+    def follow(self, plans: Sequence[RunPlan]) -> None:
+        """Train runs in lockstep along with the process that records them.
+
+        Raises:
+            MachineError: this process, or another, cannot go on.
+        """
+        self._open = {plan.key: plan for plan in plans}
+        with as_machine_errors():
+            failure = GangRun(trainer=self, plans=list(plans)).run()
+        if failure is not None:
+            raise MachineError(failure.fault or _failed_together(failure))
 
     def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
         """Tell that a run is not ours to train any more."""
@@ -104,12 +121,13 @@ class GangTrainer:
 
     def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
         """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
+        self.tell_followers(plans, self.until)
         run = GangRun(trainer=self, plans=list(plans), reduced=reduced)
         failure = run.run()
         if failure is None:
             return {}
-        if failure.fault is not None:
-            raise MachineError(failure.fault)
+        if failure.fault is not None or self.ranks is not None:
+            raise MachineError(failure.fault or _failed_together(failure))
         self.on_failure(failure)
         if failure.device_lost:
             raise MachineError(_lost_device(failure))
@@ -125,6 +143,11 @@ class GangTrainer:
             self.recorder.failed(plan.key, failure)
             self.end(plan.key, RunState.FAILED, None, failure.problem)
         return {plan.key: failure for plan in ours}
+
+
+def _failed_together(failure: Failure) -> MachineFault:
+    """Say what ended a training of several processes: the others cannot go on without this one."""
+    return MachineFault(problem=failure.problem, hint=failure.hint or GOES_ON)
 
 
 def _lost_device(failure: Failure) -> MachineFault:
@@ -157,6 +180,8 @@ class GangRun:
         kept = self.trainer.recorder.renew(open_keys)
         for member in self._members:
             member.left = member.left or member.key in open_keys - kept
+        if self.trainer.ranks is not None and open_keys - kept:
+            raise MachineError(MachineFault(problem="another process took a run over.", hint=GOES_ON))
         for key in sorted(open_keys - kept):
             reason = "another process took it over while this one was silent"
             self._end(key, RunState.INTERRUPTED, None, reason)
@@ -171,7 +196,7 @@ class GangRun:
         self.trainer.progress.started(self.plans)
         gangs: list[Gang] = []
         try:
-            gangs += self._assemble()
+            gangs += self._assembled()
             for gang in gangs:
                 finished = fit(gang, self, stop=self.trainer.stop, until=self.trainer.until)
                 for member in gang.members:
@@ -204,6 +229,19 @@ class GangRun:
         self.trainer.recorder.epoch(member.key, result)
         self.trainer.progress.epoch(self._plan(member.key), result)
 
+    def _assembled(self) -> list[Gang]:
+        """Build the members; of several processes, all go on, or none."""
+        ranks = self.trainer.ranks
+        if ranks is None:
+            return self._assemble()
+        try:
+            gangs = self._assemble()
+        except Exception as error:
+            ranks.require_all_well(explain(error, self.trainer.context.device).problem)
+            raise
+        ranks.require_all_well("")
+        return gangs
+
     def _assemble(self) -> list[Gang]:
         """Build the members; those that a resume puts at different steps train one group after the other."""
         first, context = self.plans[0], self.trainer.context
@@ -231,10 +269,17 @@ class GangRun:
             self._open(plan, member, checkpoints, compute)
             places.setdefault((member.epoch, member.step), []).append(member)
         gangs = [
-            Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=context.graphs)
+            Gang(
+                members=members,
+                teachers=frozen,
+                data=data,
+                compute=compute,
+                graphs=context.graphs,
+                ranks=self.trainer.ranks,
+            )
             for members in places.values()
         ]
-        for gang in gangs:
+        for gang in gangs if compute.options.batch_parts == 1 else ():
             gang.table = find_table(gang, first, checkpoints, context)
         return gangs
 
@@ -260,6 +305,9 @@ class GangRun:
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
         result = self._result(member, state, data)
+        if self.trainer.ranks is not None and not self.trainer.ranks.leads:
+            self._end(member.key, state, result, member.diverged)
+            return
         folder = self.trainer.context.folder(member.key)
         models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
         names = [checkpoint_name(rule, model) for rule in Selection for model in models]

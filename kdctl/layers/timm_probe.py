@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +129,11 @@ def _called(model: nn.Module) -> Generator[set[str]]:
     """Collect the names of a model's children of which a part is called inside."""
     names: set[str] = set()
 
-    def note(name: str) -> Any:
-        return lambda *_: names.add(name)
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            names.add(name)
+
+        return hook
 
     hooks = [
         module.register_forward_pre_hook(note(name))

@@ -14,6 +14,7 @@ from kdctl.assembly.progress import Progress
 from kdctl.assembly.structure import Structure
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
+from kdctl.execution.executor import ExecutorConfig
 from kdctl.execution.scheduler import open_scheduler, teacher_plans
 from kdctl.recipe.limits import Limits
 from kdctl.recipe.plan import RunPlan
@@ -60,6 +61,7 @@ def train(
     *,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    executor: ExecutorConfig | None = None,
 ) -> list[StoredRun]:
     """Train the recipe's run for each seed, teachers first, and return them.
 
@@ -73,7 +75,9 @@ def train(
     """
     plan = plan_training(recipe, workspace)
     workspace.store.revive([run.key for run in plan.runs])  # a sweep dropped them, and this asks for them
-    with open_scheduler(workspace, progress=progress, stop=stop, retry_failed=True) as scheduler:
+    with open_scheduler(
+        workspace, executor=executor, progress=progress, stop=stop, retry_failed=True
+    ) as scheduler:
         scheduler.complete(plan.runs)
     runs = workspace.store.runs(keys=[run.key for run in plan.runs])
     if mistakes := mistakes_of(runs, scheduler.failures):

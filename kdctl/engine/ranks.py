@@ -1,0 +1,128 @@
+"""The processes that train one run together, each on a device of its own.
+
+Plain torch.distributed: NCCL between GPUs, gloo between CPUs. Rank 0 speaks to the world: it alone writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
+
+RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+"""Variables of the environment by which torchrun tells a process who it is."""
+
+PATIENCE = timedelta(minutes=30)
+"""A process that has not been heard of for so long is given up; an evaluation or a plan takes less."""
+
+_SIGNS_OF_LOSS = ("connection", "peer", "gloo", "nccl", "timed out", "timeout", "broken pipe", "aborted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among those that train a run together."""
+
+    rank: int
+    count: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes, and tells the others what to do."""
+        return self.rank == 0
+
+    def share(self, message: Any = None) -> Any:
+        """Return what rank 0 has to say; the others' `message` does not matter."""
+        box = [message]
+        with watching(self):
+            distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether one process at least has raised it: the same answer for all."""
+        votes = torch.tensor([int(flag) for flag in flags])
+        with watching(self):
+            distributed.all_reduce(votes)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def require_all_well(self, problem: str) -> None:
+        """Raise in every process if one has a problem; an empty text is none.
+
+        Raises:
+            MachineError: one has; it says which.
+        """
+        problems: list[str] = [""] * self.count
+        with watching(self):
+            distributed.all_gather_object(problems, problem)
+        for rank, told in enumerate(problems):
+            if told:
+                fault = MachineFault(
+                    problem=f"process {rank} of {self.count} cannot go on: {told}", hint=GOES_ON
+                )
+                raise MachineError(fault)
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        with watching(self):
+            for tensor in tensors:
+                distributed.all_reduce(tensor)
+
+    def gather(self, pieces: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Return the tensors of all processes, by rank; they may differ in number and size."""
+        everything: list[Any] = [None] * self.count
+        with watching(self):
+            distributed.all_gather_object(everything, [piece.cpu() for piece in pieces])
+        return everything
+
+
+def is_follower(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun started this process to follow another."""
+    return int(environment.get(WORLD_SIZE, "1")) > 1 and int(environment.get(RANK, "0")) > 0
+
+
+def join(device_type: str) -> Ranks:
+    """Meet the other processes, as the environment tells.
+
+    Raises:
+        MachineError: they do not come.
+    """
+    rank, count = int(os.environ[RANK]), int(os.environ[WORLD_SIZE])
+    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+    ranks = Ranks(rank=rank, count=count)
+    with watching(ranks):
+        distributed.init_process_group(backend, timeout=PATIENCE)
+    return ranks
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def watching(ranks: Ranks) -> Generator[None]:
+    """Say in plain words that another process is gone.
+
+    Raises:
+        MachineError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+            raise
+        first = text.splitlines()[0] if text else type(error).__name__
+        fault = MachineFault(
+            problem=f"another of the {ranks.count} processes that train this run is gone ({first}).",
+            hint=f"see what it said, or whether the system killed it for its memory; {GOES_ON}",
+        )
+        raise MachineError(fault) from error

@@ -1,0 +1,193 @@
+"""One run on several devices: rank 0 trains and writes, the other processes follow it.
+
+    python -m kdctl.execution.distributed DEVICE
+
+is such a follower. It has no database and writes nothing: rank 0 tells it which gangs to train, and each
+process takes its parts of every batch. torchrun starts all processes itself; else rank 0 starts the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.failure import Failure
+from kdctl.assembly.progress import Silent
+from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, join, leave
+from kdctl.errors import UsageError
+from kdctl.execution.gang_run import GangTrainer
+from kdctl.execution.messages import Order, Setup
+from kdctl.machine_errors import MachineError
+from kdctl.plugins import load_plugin_file
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import Artifact, Environment, EpochResult, RunResult
+from kdctl.store.json_files import from_json
+
+LOST = 1
+"""Exit code of a follower that had to give up."""
+
+LOCALHOST = "127.0.0.1"
+LAST_WORDS_SECONDS = 30.0
+"""So long a follower may take to leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoRecorder:
+    """Records nothing, for a process that follows another: its runs are always its own."""
+
+    def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
+        """Ignore it."""
+
+    def epoch(self, key: str, result: EpochResult) -> None:
+        """Ignore it."""
+
+    def settled(self, key: str, result: RunResult, artifacts: Sequence[Artifact]) -> None:
+        """Ignore it."""
+
+    def interrupted(self, key: str, reason: str) -> None:
+        """Ignore it."""
+
+    def failed(self, key: str, failure: Failure) -> None:
+        """Ignore it."""
+
+    def renew(self, keys: Collection[str]) -> set[str]:
+        """Return all of them."""
+        return set(keys)
+
+
+@contextmanager
+def processes(num_devices: int, device: str) -> Generator[Ranks]:
+    """Meet the followers of this process; start them, unless torchrun did. They end with the context.
+
+    Raises:
+        UsageError: there are not so many GPUs here.
+        MachineError: they do not come, or one is gone.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    kind = device_type(device)
+    try:
+        if WORLD_SIZE not in os.environ:
+            _require_devices(num_devices, kind)
+            started = _start_followers(num_devices, device)
+        _use_own_device(kind)
+        ranks = join(kind)
+        yield ranks
+        ranks.share(None)
+        for process in started:
+            process.wait(LAST_WORDS_SECONDS)
+    finally:
+        for process in started:
+            process.kill()
+        leave()
+
+
+def device_type(device: str) -> str:
+    """Return 'cuda' or 'cpu' for the words of --device.
+
+    Raises:
+        UsageError: one GPU is named where several are meant.
+    """
+    if ":" in device:
+        raise UsageError(
+            f"--device {device} names one device, and several are asked for.", "use --device cuda."
+        )
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def follow(device: str) -> int:
+    """Train what rank 0 says until it has no more; return the exit code."""
+    stop = _Stop()
+    kind = device_type(device)
+    _use_own_device(kind)
+    try:
+        ranks = join(kind)
+        while (message := ranks.share()) is not None:
+            setup, order = from_json(Setup, message[0]), from_json(Order, message[1])
+            _train(setup, order, ranks, stop, kind)
+    except MachineError as error:
+        sys.stderr.write(f"process {os.environ[RANK]}: {error.problem}\n")
+        sys.stderr.flush()
+        os._exit(LOST)  # without waiting for the others, who may be stuck
+    leave()
+    return 0
+
+
+def _train(setup: Setup, order: Order, ranks: Ranks, stop: Callable[[], bool], kind: str) -> None:
+    for path in setup.plugins:
+        load_plugin_file(Path(path))
+    context = replace(setup.context(), device=own_device(kind))
+    catalog = full_catalog()
+    trainer = GangTrainer(
+        context=context, recorder=NoRecorder(), progress=Silent(), stop=stop, until=order.until, ranks=ranks
+    )
+    trainer.follow([run.read(catalog) for run in order.runs])
+
+
+def own_device(kind: str) -> str:
+    """Return the name of this process's device."""
+    return f"cuda:{os.environ.get(LOCAL_RANK, '0')}" if kind == "cuda" else kind
+
+
+def _use_own_device(kind: str) -> None:
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ.get(LOCAL_RANK, "0")))
+
+
+def _require_devices(num_devices: int, kind: str) -> None:
+    if kind == "cuda" and torch.cuda.device_count() < num_devices:
+        raise UsageError(
+            f"--devices {num_devices}: torch sees {torch.cuda.device_count()} GPU(s).",
+            "ask for fewer, or use torchrun on several nodes.",
+        )
+
+
+def _start_followers(num_devices: int, device: str) -> list[subprocess.Popen[bytes]]:
+    """Start all processes but this one, and tell this one that it is rank 0, as torchrun would."""
+    with socket.socket() as free:
+        free.bind((LOCALHOST, 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": LOCALHOST, "MASTER_PORT": str(port), WORLD_SIZE: str(num_devices)}
+    os.environ.update(shared | {RANK: "0", LOCAL_RANK: "0"})
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "kdctl.execution.distributed", device],
+            env={**os.environ, RANK: str(rank), LOCAL_RANK: str(rank)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(1, num_devices)
+    ]
+
+
+class _Stop:
+    """Hears SIGTERM; SIGINT, which a terminal sends to all, is rank 0's to answer."""
+
+    def __init__(self) -> None:
+        self._heard = False
+        signal.signal(signal.SIGTERM, self._hear)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __call__(self) -> bool:
+        return self._heard
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._heard = True
+
+
+if __name__ == "__main__":
+    logging.getLogger("kdctl").addHandler(logging.NullHandler())
+    sys.exit(follow(sys.argv[1]))

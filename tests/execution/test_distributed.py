@@ -1,0 +1,142 @@
+"""One run in two processes over gloo: for real, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TOLERANCE = 2e-3
+"""Of losses after two epochs: two devices sum the same gradients as one, but in another order."""
+
+PAIR = ("--student", "resnet8", "--teacher", "resnet14", "--method", "kd", "--dataset", "digits")
+SHORT = ("-o", "schedule.name=cosine", "-o", "schedule.epochs=2", "-o", "teacher.schedule.epochs=1")
+PLAIN = ("-o", "engine.teacher_precision=fp32", "-o", "engine.student_precision=fp32")
+WORDS = (*PAIR, *SHORT, *PLAIN, "-o", "engine.batch_parts=2", "--device", "cpu", "--threads", "1")
+LONG = ("-o", "schedule.epochs=60")
+
+
+def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    interpreter = [sys.executable, "-m", *launcher, *(("-m",) if launcher else ()), "kdctl"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    return subprocess.Popen(
+        [*interpreter, "train", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    return text
+
+
+def epochs(runs: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the epochs of each run, by its key."""
+    return {
+        path.parent.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in runs.glob("*/epochs.jsonl")
+    }
+
+
+def followers(process: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    return [
+        int(line.split()[0]) for line in listed.stdout.splitlines() if "kdctl.execution.distributed" in line
+    ]
+
+
+def wait_for_epochs(runs: Path, count: int) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if any(len(told) >= count for told in epochs(runs).values()):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no {count} epochs in {runs}")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What one process makes of it."""
+    runs = tmp_path_factory.mktemp("alone")
+    finish(start([*WORDS, "--runs", str(runs)]))
+    return epochs(runs)
+
+
+def assert_alike(found: dict[str, list[dict[str, Any]]], expected: dict[str, list[dict[str, Any]]]) -> None:
+    assert found.keys() == expected.keys()
+    assert found
+    for key, told in found.items():
+        for ours, theirs in zip(told, expected[key], strict=True):
+            assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=TOLERANCE)
+            assert ours["test"]["loss"] == pytest.approx(theirs["test"]["loss"], rel=10 * TOLERANCE)
+            assert ours["train_top1"] == pytest.approx(theirs["train_top1"], abs=0.5)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(
+    alone: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    text = finish(start([*WORDS, "--devices", "2", "--runs", str(tmp_path)]))
+    assert "Warning" not in text
+    assert_alike(epochs(tmp_path), alone)
+    environments = [json.loads(path.read_text()) for path in tmp_path.glob("*/environment.json")]
+    assert {one["execution"] for one in environments} == {"eager, batches in 2 parts on 2 devices"}
+
+
+@pytest.mark.slow
+def test_torchrun_starts_both(alone: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    finish(start([*WORDS, "--runs", str(tmp_path)], launcher))
+    assert_alike(epochs(tmp_path), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_lost_a_process_or_was_told_to_stop_goes_on(signal_number: int, tmp_path: Path) -> None:
+    words = [*WORDS, *LONG, "--devices", "2", "--runs", str(tmp_path / "ended")]
+    process = start(words)
+    wait_for_epochs(tmp_path / "ended", 3)
+    if signal_number == signal.SIGKILL:
+        (follower,) = followers(process)
+        os.kill(follower, signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    if signal_number == signal.SIGKILL:
+        assert process.returncode == 1, text
+        assert "another of the 2 processes that train this run is gone" in text
+        assert "the same command goes on" in text
+    else:
+        assert process.returncode == 143, text
+        assert "state saved" in text
+    assert followers(process) == []
+    before = max(len(told) for told in epochs(tmp_path / "ended").values())
+    finish(start(words))
+    told = max(epochs(tmp_path / "ended").values(), key=len)
+    assert [line["epoch"] for line in told] == list(range(1, 61))
+    assert before >= 3
+
+
+@pytest.mark.slow
+def test_parts_that_devices_cannot_share_equally_are_told(tmp_path: Path) -> None:
+    process = start([*WORDS[:-4], "-o", "engine.batch_parts=3", "-o", "data.batch_size=66", "--devices", "2",
+                     "--device", "cpu", "--runs", str(tmp_path)])  # fmt: skip
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "engine.batch_parts = 3 cannot be taken by 2 devices" in text
+    assert not torch.distributed.is_initialized()
