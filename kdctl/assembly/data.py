@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from kdctl.errors import KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
-from kdctl.protocols.dataset import DatasetOptions, ImageData, datasets, fingerprint
+from kdctl.protocols.dataset import DatasetOptions, ImageData, Split, datasets, fingerprint
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
+
+_log = logging.getLogger(__name__)
 
 
 class Sizes(NamedTuple):
@@ -82,8 +86,26 @@ class DataLibrary:
         source = _source(spec)
         if source not in self._whole:
             with self._network():
-                self._whole[source] = datasets.get(spec.name).item.load(spec.options, self.root)
+                found = datasets.get(spec.name).item.load(spec.options, self.root)
+            self._whole[source] = found
+            if datasets.get(spec.name).item.published_fingerprint is None:
+                _warn_of_shared_images(spec.name, found)
         return self._whole[source]
+
+
+def _warn_of_shared_images(name: str, data: ImageData) -> None:
+    """Say how many test images stand in the training set, too: a model may know them by heart."""
+    if not isinstance(data.train, Split) or not isinstance(data.test, Split):
+        return  # streamed images are not all in memory
+    known = {hashlib.sha256(image.tobytes()).digest() for image in data.train.images}
+    shared = sum(hashlib.sha256(image.tobytes()).digest() in known for image in data.test.images)
+    if shared:
+        _log.warning(
+            "%d of the %d test images of '%s' also stand in its training set: accuracies tell less of others",
+            shared,
+            len(data.test),
+            name,
+        )
 
 
 def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:

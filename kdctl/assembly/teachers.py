@@ -16,7 +16,7 @@ from kdctl.assembly.data import Sizes, sizes_of
 from kdctl.assembly.initial_weights import find_initial_weights
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights
-from kdctl.engine.public_weights import fitting_models, read_public_weights
+from kdctl.engine.public_weights import fitting_models, read_public_weights, require_finite
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.protocols.backbone import Backbone, as_backbone, models
 from kdctl.readers.selection import SelectedData
@@ -109,6 +109,7 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
     part = teacher.model.part if teacher.model else SHIPPED
     path = folder.path / checkpoint_name(Selection.LAST, part) if folder else Path(teacher.checkpoint)
     content = read_trained(path)
+    require_finite(content.weights, path)
     expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")
     if expected and content.sha256 != expected:
         raise KdctlError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from kdctl.cli import options
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
     from kdctl.recipe.imported import InputNormalisation
 
 IMAGENET = "imagenet"
@@ -32,6 +34,16 @@ def import_weights(
     ] = None,
     std: Annotated[str | None, typer.Option(help="Three numbers R,G,B that go with --mean.")] = None,
     source: Annotated[str, typer.Option(help="Where the file is from, for the record; else its name.")] = "",
+    prefix: Annotated[
+        str,
+        typer.Option(help="Only tensors whose names begin so: module.student. of a file with two models."),
+    ] = "",
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW", help="A part of the file's dotted names, as fc in fc.weight; may repeat."
+        ),
+    ] = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
@@ -47,7 +59,7 @@ def import_weights(
     from kdctl import workflows
     from kdctl.cli.eval import show_evaluation
     from kdctl.plugins import load_plugin_file
-    from kdctl.workflows.importing import WeightsFile
+    from kdctl.workflows.importing import WeightsFile, require_importable
 
     for path in plugin or []:
         load_plugin_file(path)
@@ -58,10 +70,28 @@ def import_weights(
         overrides=override or [],
         normalisation=read_normalisation(mean, std),
         source=source,
+        prefix=prefix,
+        renames=read_renames(rename or []),
     )
-    with workflows.open_workspace(runs, data, device=device, num_threads=threads) as workspace:
+    execution: Execution = {"device": device, "num_threads": threads}
+    with workflows.open_for_planning(runs, data, **execution) as workspace:
+        require_importable(weights, workspace)
+    with workflows.open_workspace(runs, workspace.library, **execution) as workspace:
         _, evaluation = workflows.import_weights(weights, workspace)
     show_evaluation(evaluation, form)
+
+
+def read_renames(words: Sequence[str]) -> dict[str, str]:
+    """Read `old=new` words.
+
+    Raises:
+        UsageError: one has no '=', or no name on its left.
+    """
+    pairs = [word.partition("=") for word in words]
+    renames = {old: new for old, _, new in pairs}
+    if "" in renames or any("=" not in word for word in words):
+        raise UsageError(f"--rename {' '.join(words)} is no OLD=NEW.", "write --rename head=fc.")
+    return renames
 
 
 def read_normalisation(mean: str | None, std: str | None) -> InputNormalisation | None:

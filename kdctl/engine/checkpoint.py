@@ -18,18 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.file_kinds import DamagedCheckpointError, require_weights
 from kdctl.errors import KdctlError
+from kdctl.files import read_file
 from kdctl.machine_errors import unwritable
 from kdctl.serialization import canonical_json
 
 FORMAT = "kdctl-checkpoint-1"
 
-_LOADING_FAILS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError)
+LOADING_FAILS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError),
+    *(NotImplementedError, MemoryError, OverflowError, RecursionError),
+)
 """What torch raises over a file whose parts do not fit together."""
-
-
-class DamagedCheckpointError(KdctlError):
-    """The file is not what was written, or never was a checkpoint."""
 
 
 class MisfitCheckpointError(KdctlError):
@@ -161,6 +162,7 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         DamagedCheckpointError: it is not what was written, or holds anything else.
     """
     data = read_bytes(path)
+    require_weights(path, data)
     verify_checksums(path, data)
     content = unpickled(path, data)
     if not isinstance(content, dict):
@@ -175,7 +177,7 @@ def read_bytes(path: Path) -> bytes:
         KdctlError: it is missing or may not be read.
     """
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise KdctlError(
             f"the checkpoint {path} cannot be read ({error.strerror}).", "check the path."
@@ -195,8 +197,8 @@ def unpickled(path: Path, data: bytes) -> Any:
             f"{path} was refused: it holds something other than tensors and plain values.",
             "loading it could run foreign code; ask its author for a plain state dict.",
         ) from error
-    except _LOADING_FAILS as error:
-        raise _damaged(path) from error
+    except LOADING_FAILS as error:
+        raise damaged(path) from error
 
 
 def verify_checksums(path: Path, data: bytes) -> None:
@@ -208,17 +210,18 @@ def verify_checksums(path: Path, data: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             intact = archive.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, *_LOADING_FAILS) as error:
-        raise _damaged(path) from error
+    except (zipfile.BadZipFile, zlib.error, *LOADING_FAILS) as error:
+        raise damaged(path) from error
     if not intact:
-        raise _damaged(path)
+        raise damaged(path)
 
 
 def _are_weights(weights: dict[Any, Any]) -> bool:
     return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
 
 
-def _damaged(path: Path) -> DamagedCheckpointError:
+def damaged(path: Path) -> DamagedCheckpointError:
+    """Return the error for a file that cannot be read as what it should be."""
     return DamagedCheckpointError(
         f"the checkpoint {path} is damaged or no checkpoint at all.", "use another copy."
     )

@@ -9,50 +9,46 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kdctl.engine.checkpoint import (
+    LOADING_FAILS,
     DamagedCheckpointError,
     MisfitCheckpointError,
+    damaged,
     read_bytes,
-    unpickled,
     verify_checksums,
 )
+from kdctl.engine.file_kinds import is_safetensors, require_weights
+from kdctl.engine.stand_ins import read_with_stand_ins
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published, models
 
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict")
 """Where the tensors of a model lie in a file, the likeliest first."""
 
-SAFETENSORS = ".safetensors"
-
 COUNTER = "num_batches_tracked"
 """A batch norm's buffer that older versions of torch did not save, and no prediction needs."""
 
-_NUMPY_SCALAR = np.float64().__reduce__()[0]
-_HARMLESS: list[Any] = [
-    _NUMPY_SCALAR,
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # its name before numpy 2
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-]
-"""What a best accuracy beside the weights is often made of: numbers of numpy, no code."""
+_COUNTED = ("total_ops", "total_params")
+"""Buffers that the package thop leaves in every layer after counting operations; no weights."""
 
 _HEADS = ("classifier.weight", "links.heads.class_head.weight")
 """Where a model has as many rows as it tells classes apart."""
 
 _NUM_SHOWN = 8
+_NO_RENAMES: Mapping[str, str] = {}
 _ANY_CLASSES = 10
 
 
@@ -67,15 +63,79 @@ class PublicWeights:
     """Of the file."""
 
 
-def read_public_weights(path: Path) -> PublicWeights:
+def read_public_weights(
+    path: Path, *, prefix: str = "", renames: Mapping[str, str] = _NO_RENAMES
+) -> PublicWeights:
     """Read the tensors of a model from a file.
 
+    Args:
+        path: the file.
+        prefix: only tensors whose names begin so are read, without it: 'module.student.'.
+        renames: parts of dotted names -> what they are called instead: 'head' -> 'fc'.
+
     Raises:
-        KdctlError: the file is missing, damaged, holds pickled code, or no tensors with names.
+        KdctlError: the file is missing, damaged, holds pickled code, no tensors with names, or numbers that
+            are not finite.
     """
     data = read_bytes(path)
     tensors = _tensors(path, data)
-    return PublicWeights(path=path, tensors=_without_prefix(tensors), sha256=hashlib.sha256(data).hexdigest())
+    if any(name.startswith(f"{prefix}.") for name in tensors):
+        prefix += "."
+    chosen = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not chosen:
+        raise UsageError(f"no tensor of {path} has a name that begins with '{prefix}'.", _prefixes(tensors))
+    named = {_renamed(name, renames): value for name, value in _without_prefix(chosen).items()}
+    if len(named) < len(chosen):
+        raise UsageError(f"{path}: after renaming, several tensors have one name.", "rename fewer parts.")
+    require_finite(named, path)
+    return PublicWeights(path=path, tensors=named, sha256=hashlib.sha256(data).hexdigest())
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that were not saved by a training that went well.
+
+    Raises:
+        KdctlError: a tensor has a NaN or an infinity.
+    """
+    spoilt = [
+        name
+        for name, tensor in tensors.items()
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
+    ]
+    if spoilt:
+        raise KdctlError(
+            f"{path} has numbers that are not finite (NaN or infinity) in {len(spoilt)} of {len(tensors)} "
+            f"tensors, the first is {spoilt[0]}.",
+            "its training diverged, or the file was made wrong: use another one.",
+        )
+
+
+def _renamed(name: str, renames: Mapping[str, str]) -> str:
+    for old, new in renames.items():
+        name = re.sub(rf"(?<![^.]){re.escape(old)}(?![^.])", lambda _, new=new: new, name)
+    return name
+
+
+def described_names(weights: PublicWeights) -> str:
+    """Say how the names in a file begin."""
+    return _prefixes(weights.tensors)
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> str:
+    found = _beginnings(tensors)
+    return (
+        f"its names begin with {', '.join(found)}." if found else f"its first name is {next(iter(tensors))}."
+    )
+
+
+def _beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the first parts by which the names differ, with what all share: 'module.student.'."""
+    parts = [name.split(".") for name in tensors]
+    shared = 0
+    while all(len(names) > shared + 2 for names in parts) and len({names[shared] for names in parts}) == 1:
+        shared += 1
+    first = dict.fromkeys(".".join([*names[: shared + 1], ""]) for names in parts if len(names) > shared + 1)
+    return list(first)[:_NUM_SHOWN]
 
 
 def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> Backbone:
@@ -168,9 +228,9 @@ def _differences(
                 yield f"{theirs} is missing"
         elif tensors[theirs].shape != own[ours].shape:
             yield f"{theirs} is {_shape(tensors[theirs])}, not {_shape(own[ours])}"
-    for unknown in own.keys() - names.keys():
+    for unknown in sorted(own.keys() - names.keys()):
         yield f"{unknown} has no public name"
-    for surplus in tensors.keys() - set(names.values()):
+    for surplus in sorted(tensors.keys() - set(names.values())):
         yield f"{surplus} is left over"
 
 
@@ -179,17 +239,17 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
-    if path.suffix == SAFETENSORS:
+    require_weights(path, data)
+    if is_safetensors(path, data):
         try:
-            return safetensors.torch.load(data)
-        except SafetensorError as error:
+            return _without_counts(safetensors.torch.load(data))
+        except (SafetensorError, *LOADING_FAILS) as error:
             raise DamagedCheckpointError(
                 f"{path} is damaged, or no safetensors file.", "use another copy."
             ) from error
     if zipfile.is_zipfile(io.BytesIO(data)):  # torch before 1.6 wrote no archives
         verify_checksums(path, data)
-    with torch.serialization.safe_globals(_HARMLESS):
-        content = unpickled(path, data)
+    content = _content(path, data)
     found = content if _is_state_dict(content) else None
     if isinstance(content, Mapping) and found is None:
         found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
@@ -199,7 +259,23 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
             f"{path} holds no weights by name, bare or under {', '.join(CONTAINERS)}.{inside}",
             "save the model's state dict to a file of its own: torch.save(model.state_dict(), ...).",
         )
-    return dict(found)
+    return _without_counts(found)
+
+
+def _content(path: Path, data: bytes) -> Any:
+    try:
+        return read_with_stand_ins(data)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpointError(
+            f"{path} was refused: it holds something other than tensors and plain values.",
+            "loading it could run foreign code; ask its author for a plain state dict.",
+        ) from error
+    except (*LOADING_FAILS, MemoryError, OverflowError, RecursionError) as error:
+        raise damaged(path) from error
+
+
+def _without_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in _COUNTED}
 
 
 def _is_state_dict(content: Any) -> bool:

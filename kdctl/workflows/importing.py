@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import Sizes, sizes_of
+from kdctl.assembly.data import Sizes
 from kdctl.assembly.environment import describe_environment
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
-from kdctl.engine.public_weights import PublicWeights, adopt, fitting_models, read_public_weights
+from kdctl.engine.public_weights import (
+    PublicWeights,
+    adopt,
+    described_names,
+    fitting_models,
+    read_public_weights,
+)
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
@@ -36,6 +43,11 @@ from kdctl.workflows.subjects import Subject, open_subject
 COMMAND_LINE = "command line"
 LEASE_SECONDS = 600.0
 
+_LIKE_CHANCE = 1.5
+"""Times the accuracy of guessing; what is below it was hardly trained for these images."""
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
@@ -52,6 +64,20 @@ class WeightsFile:
     """Of the images it was trained on; None: that of the data set."""
     source: str = ""
     """Where the file came from; its name if empty."""
+    prefix: str = ""
+    """Only tensors whose names begin so are read, without it."""
+    renames: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Parts of dotted names -> what they are called instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """Weights beside the model that they fit."""
+
+    weights: PublicWeights
+    backbone: Backbone
+    model: Spec
+    data: Spec
 
 
 def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, Evaluation]:
@@ -62,23 +88,48 @@ def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, 
     Raises:
         KdctlError: the file or the data cannot be read, or weights, model and data do not fit together.
     """
-    weights = read_public_weights(file.path)
+    matched = _matched(file, workspace)
+    plan = ImportedPlan(
+        model=matched.model,
+        data=matched.data,
+        data_fingerprint=workspace.library.fingerprint(matched.data),
+        weights_sha256=matched.weights.sha256,
+        source=file.source or file.path.name,
+        normalisation=file.normalisation,
+    )
+    evaluation = _stored(plan, matched.backbone, workspace)
+    chance = 100.0 / matched.backbone.num_classes
+    if evaluation.metrics.top1 < _LIKE_CHANCE * chance:
+        _log.warning(
+            "%.2f %% is about what chance gives (%.2f %%): perhaps the weights are for images of another "
+            "normalisation (--mean, --std), or for classes in another order",
+            evaluation.metrics.top1,
+            chance,
+        )
+    return workspace.store.run(plan.key), evaluation
+
+
+def require_importable(file: WeightsFile, workspace: Workspace) -> None:
+    """Look at the file first, then at the data; nothing is made or downloaded for a file that is useless.
+
+    Raises:
+        KdctlError: as `import_weights`.
+    """
+    workspace.library.require([_matched(file, workspace).data])
+
+
+def _matched(file: WeightsFile, workspace: Workspace) -> _Matched:
+    weights = read_public_weights(file.path, prefix=file.prefix, renames=file.renames)
     data_spec = _data_spec(file)
-    sizes = sizes_of(workspace.library.select(data_spec))
+    if file.model:
+        models.get(file.model)
+    counts = workspace.library.counts(data_spec)
+    sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
     name = models.get(file.model).name if file.model else recognised(weights, sizes.input_size)
     model = Resolver(merge([]), full_catalog(), COMMAND_LINE).component("model", name, "model")
     backbone = _adopted(name, weights, sizes)
     _require_same_classes(backbone, sizes, file)
-    plan = ImportedPlan(
-        model=cast(Spec, model),
-        data=data_spec,
-        data_fingerprint=workspace.library.fingerprint(data_spec),
-        weights_sha256=weights.sha256,
-        source=file.source or file.path.name,
-        normalisation=file.normalisation,
-    )
-    evaluation = _stored(plan, backbone, workspace)
-    return workspace.store.run(plan.key), evaluation
+    return _Matched(weights=weights, backbone=backbone, model=cast(Spec, model), data=data_spec)
 
 
 def recognised(weights: PublicWeights, input_size: int) -> str:
@@ -94,7 +145,8 @@ def recognised(weights: PublicWeights, input_size: int) -> str:
         raise UsageError(f"{weights.path} fits {' and '.join(names)}.", "say which one with --model.")
     raise KdctlError(
         f"{weights.path} fits no model that kdctl knows by its public names.",
-        "name the architecture with --model to see what does not fit.",
+        "name the architecture with --model to see what does not fit; --prefix and --rename help where only "
+        f"names differ: {described_names(weights)}",
     )
 
 

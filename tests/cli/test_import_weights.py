@@ -31,7 +31,7 @@ def file(tmp_path: Path, publish: Callable[..., dict[str, Tensor]]) -> str:
 
 def test_weights_are_imported_listed_evaluated_and_teach(kdctl: Kdctl, file: str) -> None:
     answer = kdctl(f"import-weights {file} --model resnet8 --mean imagenet {DIGITS}")
-    assert (answer.code, answer.err) == (0, "")
+    assert answer.code == 0
     assert "top-1" in answer.out
     (row,) = json.loads(kdctl("list runs --format json").out)["rows"]
     assert (row["student"], row["method"], row["state"]) == ("resnet8", "imported", "finished")
@@ -74,3 +74,18 @@ def test_numbers_that_are_no_normalisation_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         read_normalisation(mean, std)
+
+
+def test_a_useless_file_costs_no_download_and_leaves_nothing(kdctl: Kdctl, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "useless.pth")
+    (tmp_path / "page.pth").write_text("<!doctype html>")
+    for name in ("useless.pth", "page.pth", "gone.pth"):
+        kdctl(f"import-weights {name}").refused(name, code=1)  # cifar100 is not here
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth", "useless.pth"]
+
+
+def test_accuracy_of_chance_is_pointed_out(kdctl: Kdctl, file: str) -> None:
+    answer = kdctl(f"import-weights {file} --model resnet8 {DIGITS}")
+    assert answer.code == 0
+    assert "is about what chance gives (10.00 %)" in answer.err
+    kdctl(f"import-weights {file} --rename =x {DIGITS}").refused("is no OLD=NEW", code=2)
