@@ -186,7 +186,7 @@ def test_citation_and_package_have_one_version():
     assert f"\nversion: {kdctl.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-TAKES_HOURS = ("cifar100", "row.toml", "simkd/")
+TAKES_HOURS = ("cifar100", "row", "simkd/", "resnet32x4")
 """Words of commands that train for long, or want a data set that is not here; others are planned above."""
 
 
