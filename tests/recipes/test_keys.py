@@ -40,7 +40,7 @@ SECTIONS = {
     "schedule": "schedule",
 }
 """Fields that name a plug-in -> of which kind."""
-NEEDED = {"imagefolder": " data.path=photos"}
+NEEDED = dict.fromkeys(("imagefolder", "streamedfolder"), " data.path=photos")
 """What must be said beside a plug-in's name."""
 
 ENGINE = (
