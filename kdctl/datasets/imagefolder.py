@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Gt, Le
 
 from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
-from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders
+from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders, require_layout
 from kdctl.readers.decoded_cache import user_cache
 from kdctl.readers.pixels import channel_statistics
 from kdctl.recipe.component import location
@@ -39,6 +39,7 @@ class ImageFolder(Dataset):
                 images that cannot be read.
         """
         folder = root / Path(options.path).expanduser()
+        require_layout(folder)
         train, test = list_class_folders(folder / "train"), list_class_folders(folder / "test")
         check_same_classes(train, test)
         train_split, test_split = (

@@ -10,18 +10,19 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import PIL
+from PIL import ImageOps
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Images, Labels, Split, canonical_order
 from kdctl.readers.decoded_cache import cached
 from kdctl.readers.pixels import IMAGE_SUFFIXES, UnreadableImageError, read_image, resized
 
-_DECODING = "1"
+_DECODING = "2"
 """Part of every cache key; raise it when the same files would give other pixels or another order."""
 
 _SHOWN = 3
@@ -69,15 +70,22 @@ def list_class_folders(folder: Path) -> FolderListing:
     """List the classes below `folder` and their image files.
 
     Raises:
-        KdctlError: no such folder, no class in it, or a class without images.
+        KdctlError: no such folder, no class in it, a class without images; or images in folders within
+            classes, links that point nowhere, what is no file, and what may not be read: all are counted.
     """
     hint = f"put images into {folder}{os.sep}<class>{os.sep}."
     if not folder.is_dir():
         raise KdctlError(f"there is no folder {folder}.", hint)
-    classes = sorted((entry for entry in _visible(folder) if entry.is_dir()), key=lambda entry: entry.name)
+    entries = sorted(_visible(folder), key=lambda entry: entry.name)
+    classes = [entry for entry in entries if _is_folder(entry)]
+    unusable = _Unusable()
+    for entry in entries:
+        if entry not in classes:
+            unusable.note(entry, is_class=True)
+    per_class = [_list_class(Path(entry.path), label, unusable) for label, entry in enumerate(classes)]
+    unusable.refuse(folder)
     if not classes:
         raise KdctlError(f"{folder} has no class folders.", hint)
-    per_class = [_list_class(Path(entry.path), label) for label, entry in enumerate(classes)]
     empty = [entry.name for entry, files in zip(classes, per_class, strict=True) if not files]
     if empty:
         raise KdctlError(
@@ -88,6 +96,27 @@ def list_class_folders(folder: Path) -> FolderListing:
         class_names=tuple(entry.name for entry in classes),
         files=tuple(file for files in per_class for file in files),
     )
+
+
+def require_layout(folder: Path) -> None:
+    """Refuse layouts that are known by another name than `train` and `test` with class folders.
+
+    Raises:
+        KdctlError: says which layout it is, and how to train with it.
+    """
+    if (folder / "wnids.txt").is_file() or (folder / "val" / "val_annotations.txt").is_file():
+        raise KdctlError(
+            f"{folder} has the layout of Tiny-ImageNet: images one folder deeper, and val without classes.",
+            "choose data.name = 'tinyimagenet', which reads it as it is.",
+        )
+    if (folder / "train").is_dir() and not (folder / "test").exists():
+        for name in ("val", "valid", "validation"):
+            if (folder / name).is_dir():
+                raise KdctlError(
+                    f"{folder} has train and {name}, and no test: which images are tested on is not said.",
+                    f"rename {name} to test (or link it: ln -s {name} test); data.val_fraction holds images "
+                    "out of train.",
+                )
 
 
 def decode_listing(listing: FolderListing, *, size: int, cache: Path, resize: bool = False) -> Split:
@@ -132,18 +161,84 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
+@dataclass
+class _Unusable:
+    """What lies where images should, and is none: dropping it in silence would train on other data."""
+
+    nested: list[str] = field(default_factory=list[str])
+    dangling: list[str] = field(default_factory=list[str])
+    no_files: list[str] = field(default_factory=list[str])
+
+    def note(self, entry: os.DirEntry[str], *, is_class: bool = False) -> None:
+        """Note an entry that is not used, if it is not just another file.
+
+        Args:
+            entry: within a class, or beside the classes.
+            is_class: it lies where classes lie.
+        """
+        place = f"{Path(entry.path).parent.name}/{entry.name}"
+        try:
+            if not is_class and entry.is_dir():
+                if _has_images(Path(entry.path)):
+                    self.nested.append(place)
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - loops are no error
+                self.dangling.append(place)
+            elif not entry.is_file() and (is_class or is_image_name(entry.name)):
+                self.no_files.append(place)
+        except OSError:  # a link to itself
+            self.dangling.append(place)
+
+    def refuse(self, folder: Path) -> None:
+        """Raise if something was noted."""
+        kinds = (
+            (self.nested, "folders with images within classes", "move the images up, beside the others"),
+            (self.dangling, "links that point nowhere", "restore what they point to, or remove them"),
+            (self.no_files, "entries that are neither files nor folders", "remove them"),
+        )
+        found = [(names, what, how) for names, what, how in kinds if names]
+        if found:
+            listed = "; ".join(f"{len(names)} {what} ({some_of(names)})" for names, what, _ in found)
+            raise KdctlError(f"{folder} has {listed}.", f"{'; '.join(how for _, _, how in found)}.")
+
+
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise KdctlError(
+            f"the folder {folder} cannot be read: {error.strerror}.", "allow reading it, or restore it."
+        ) from error
 
 
-def _list_class(folder: Path, label: int) -> list[ImageFile]:
-    entries = [
-        entry
-        for entry in _visible(folder)
-        if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122 - 3x faster
-    ]
-    return [_image_file(entry, label) for entry in sorted(entries, key=lambda entry: entry.name)]
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file is an image by its suffix."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 3x faster
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image_name(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _list_class(folder: Path, label: int, unusable: _Unusable) -> list[ImageFile]:
+    images: list[os.DirEntry[str]] = []
+    for entry in _visible(folder):
+        try:
+            is_image = is_image_name(entry.name) and entry.is_file()
+        except OSError:  # a link to itself
+            is_image = False
+        if is_image:
+            images.append(entry)
+        else:
+            unusable.note(entry)
+    return [_image_file(entry, label) for entry in sorted(images, key=lambda entry: entry.name)]
 
 
 def _image_file(entry: os.DirEntry[str], label: int) -> ImageFile:
@@ -180,7 +275,7 @@ def _decode(listing: FolderListing, size: int, *, resize: bool) -> Split:
 
 
 def _pixels(path: Path, size: int, *, resize: bool) -> Images:
-    image = read_image(path)
+    image = ImageOps.exif_transpose(read_image(path))
     if resize:
         return np.asarray(resized(image, size))
     if image.size != (size, size):

@@ -1,0 +1,92 @@
+"""What lies in class folders and is no image there: counted and named, never dropped in silence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdctl.errors import KdctlError
+from kdctl.readers.class_folders import decode_listing, list_class_folders, require_layout
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(path)
+    return path
+
+
+def test_an_image_one_folder_deeper_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "apple" / "1.png")
+    put(tmp_path / "apple" / "sub" / "deep" / "2.png")
+    with pytest.raises(KdctlError, match=r"1 folders with images within classes \(apple/sub\)") as error:
+        list_class_folders(tmp_path)
+    assert "move the images up" in error.value.hint
+    (tmp_path / "apple" / "sub" / "deep" / "2.png").unlink()
+    (tmp_path / "apple" / "sub" / "notes.txt").touch()
+    assert list_class_folders(tmp_path).counts() == {"apple": 1}
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_links_that_point_nowhere_are_counted(tmp_path: Path, kept: int) -> None:
+    put(tmp_path / "pear" / "1.png")
+    (tmp_path / "apple").mkdir()
+    for number in range(6):
+        (tmp_path / "apple" / f"{number}.png").symlink_to(tmp_path / "gone.png")
+    for number in range(kept):
+        (tmp_path / "apple" / f"{number}.png").unlink()
+        put(tmp_path / "apple" / f"{number}.png")
+    with pytest.raises(KdctlError, match=rf"{6 - kept} links that point nowhere \(apple/"):
+        list_class_folders(tmp_path)
+
+
+def test_links_to_themselves_pipes_and_links_of_classes_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "apple" / "1.png")
+    (tmp_path / "apple" / "self.png").symlink_to("self.png")
+    os.mkfifo(tmp_path / "apple" / "pipe.png")
+    os.mkfifo(tmp_path / "plum")
+    (tmp_path / "pear").symlink_to("gone")
+    (tmp_path / "fig").symlink_to("fig")
+    with pytest.raises(KdctlError) as error:
+        list_class_folders(tmp_path)
+    assert "3 links that point nowhere" in error.value.problem
+    assert "2 entries that are neither files nor folders" in error.value.problem
+    assert "apple/self.png" in error.value.problem
+
+
+def test_links_to_images_and_folders_are_as_good_as_these(tmp_path: Path) -> None:
+    image = put(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "train" / "apple").mkdir(parents=True)
+    (tmp_path / "train" / "apple" / "1.png").symlink_to(image)
+    (tmp_path / "train" / "pear").symlink_to(image.parent)
+    assert list_class_folders(tmp_path / "train").counts() == {"apple": 1, "pear": 1}
+
+
+def test_images_are_turned_as_their_camera_says(tmp_path: Path) -> None:
+    upright = np.zeros((2, 2, 3), dtype=np.uint8)
+    upright[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    (tmp_path / "apple").mkdir()
+    Image.fromarray(upright).save(tmp_path / "apple" / "1.png", exif=exif)
+    split = decode_listing(list_class_folders(tmp_path), size=2, cache=tmp_path / "cache")
+    assert np.array_equal(np.argwhere(split.images[0, :, :, 0] == 255), [[0, 1]])
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_other_layouts_are_called_by_their_name(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "own" / "train" / "apple" / "1.png")
+    put(tmp_path / "own" / name / "apple" / "1.png")
+    with pytest.raises(KdctlError, match=f"train and {name}, and no test") as error:
+        require_layout(tmp_path / "own")
+    assert f"rename {name} to test" in error.value.hint
+    put(tmp_path / "tiny" / "train" / "n01" / "images" / "1.png")
+    (tmp_path / "tiny" / "wnids.txt").touch()
+    with pytest.raises(KdctlError, match="layout of Tiny-ImageNet") as error:
+        require_layout(tmp_path / "tiny")
+    assert "tinyimagenet" in error.value.hint
+    put(tmp_path / "own" / "test" / "apple" / "1.png")
+    require_layout(tmp_path / "own")
