@@ -69,6 +69,18 @@ WORDS = {
         "‖f_t − P(f_s)‖² + α ‖θ* − θ‖²; then CE of the shared classifier",
         "the whole classifier learns and is shipped; the penalty is on the encoder, norms included",
     ),
+    "dml": Words(
+        "K models: mean of KL(p_j ‖ p_k) over the others j; no teacher",
+        "all are updated at once, as in the code; `order = 'in_turn'` as in the paper",
+    ),
+    "kdcl": Words(
+        "K models: T² KL(softmax(z / T) ‖ p_k), z_c = min_k (z_kc − z_ky); no teacher",
+        "one view of each image for all; no `linear` and no `general` target",
+    ),
+    "mean_teacher": Words(
+        "T² KL(p_a ‖ p_s), a the moving average of the student's weights; no other teacher",
+        "one view of each image, the average in eval mode; `distance = 'mse'` is the paper's",
+    ),
     "byot": Words(
         "CE and KL(p ‖ p_i) at exits i, ‖f_i − f‖²; no teacher",
         "all exits in the feature term; no attention, no strong augmentation",

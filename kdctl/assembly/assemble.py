@@ -133,6 +133,7 @@ def join(
         num_classes=student.num_classes,
         num_samples=num_samples,
         rng=rng,
+        student_name=plan.student.name,
     )
     method = methods.get(plan.method.name).item
     distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
@@ -175,13 +176,18 @@ def make_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
 
 def build_member(plan: RunPlan, distiller: Distiller, context: RunContext) -> Member:
     """Put a run at its start, or where its saved state left it."""
+    trained = (distiller.student, *(model.module for model in distiller.models()))
+    undecayed = [
+        parameter
+        for model in trained
+        if isinstance(model, Backbone)
+        for parameter in model.undecayed_parameters()
+    ]
     member = Member(
         key=plan.key,
         seed=plan.seed,
         distiller=distiller,
-        make_optimizers=functools.partial(
-            build_optimizers, plan.optimizer, undecayed=distiller.student.undecayed_parameters()
-        ),
+        make_optimizers=functools.partial(build_optimizers, plan.optimizer, undecayed=undecayed),
         schedule=plan.schedule.options,
         learning_rate=plan.optimizer.options.learning_rate,
         folder=context.folder(plan.key).path,

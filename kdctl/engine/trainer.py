@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -179,7 +179,7 @@ class _Training:
         self._lap()
         for member, named, found in zip(members, models, metrics, strict=True):
             result = member.result(found.pop(SHIPPED), found, num_sharing=len(members))
-            member.diverged = _divergence(result)
+            member.diverged = _divergence(result, member.distiller.first_not_finite)
             if not member.diverged:
                 self._record(member, result, named)
 
@@ -252,8 +252,8 @@ def _metrics(logits: tuple[Tensor, Tensor | None], data: TrainingData) -> ModelM
     )
 
 
-def _divergence(result: EpochResult) -> str:
-    """Say which loss is not a number any more; empty if all are.
+def _divergence(result: EpochResult, first_not_finite: Callable[[], Sequence[str]]) -> str:
+    """Say which loss is not a number any more, and with whom it began where that is known; empty if all are.
 
     The last update of an epoch may spoil the weights after the last training loss was taken, so the
     losses of the evaluation count as well.
@@ -271,6 +271,8 @@ def _divergence(result: EpochResult) -> str:
     )
     if not bad:
         return ""
+    began = first_not_finite()
+    with_whom = f"; it began with {' and '.join(began)}" if began else ""
     if len(updates) > 1 and all("." in name for name in result.train_terms):
-        return f"the losses of {' and '.join(updates)} are not finite in epoch {result.epoch}"
-    return f"{bad[0]} is not finite in epoch {result.epoch}"
+        return f"the losses of {' and '.join(updates)} are not finite in epoch {result.epoch}{with_whom}"
+    return f"{bad[0]} is not finite in epoch {result.epoch}{with_whom}"

@@ -40,6 +40,8 @@ class Setup:
     """Size of the training set: the range of `Batch.index`."""
     rng: torch.Generator
     """The only source of randomness inside `losses` and `prepare_epoch`; set anew before each of them."""
+    student_name: str = ""
+    """Of the student's model, for `make_model`; empty where it was not made by a name."""
 
     @property
     def teacher(self) -> Backbone:
@@ -57,10 +59,7 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of the training with losses of its own.
-
-    Optimizer, learning-rate schedule and `step.progress` begin anew with it.
-    """
+    """A part of the training with losses, optimizer, rate schedule and `step.progress` of its own."""
 
     name: str = ""
     """For plans and results; empty where there is only one."""
@@ -159,8 +158,7 @@ class Distiller(nn.Module):
     def matches(self) -> tuple[Match, ...]:
         """Return which taps are held against each other in `self.phase`.
 
-        By default the student's taps and those of each teacher as they stand in line, where there are as
-        many on both sides; else each of the student with each of the teacher.
+        By default the taps as they stand in line, where both sides have as many; else each with each.
         """
         own = self.student_taps
         return tuple(
@@ -174,16 +172,14 @@ class Distiller(nn.Module):
     def updates(self) -> tuple[Update, ...]:
         """Return what a training step of `self.phase` consists of, in order: `losses` is called for each.
 
-        Forward pass, backward pass and optimizer step of one update are over before the next begins: so a
-        student may learn from what its generator has just become.
+        One is over before the next begins: a student may learn from what its generator has just become.
         """
         return (WHOLE_STEP,)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Return what is trained in `self.phase`, by which optimizer; each parameter is in one group.
 
-        Every parameter that is in none must belong to `frozen_modules` or `averaged_modules`. By default
-        all the others are one group, under the recipe's optimizer.
+        One in none must belong to `frozen_modules` or `averaged_modules`. By default the others are one.
         """
         left_out = {id(parameter) for parameter in self._not_optimized()}
         free = (parameter for parameter in self.parameters() if id(parameter) not in left_out)
@@ -226,8 +222,7 @@ class Distiller(nn.Module):
         """Do what an epoch needs before its first step, such as inventing images; may read the device.
 
         Called once for each epoch, with `setup.rng` set by (run seed, epoch): never while a run is planned,
-        and not again when it goes on in the middle of the epoch. Its results belong in buffers, which are
-        saved.
+        nor again when it goes on in the middle of the epoch. Its results belong in buffers, which are saved.
 
         Raises:
             DivergedError: they are no numbers any more; the run ends as diverged.
@@ -290,6 +285,10 @@ class Distiller(nn.Module):
 
     def after_update(self, step: Step) -> None:
         """Do what follows the optimizer's step: memory banks, moving averages."""
+
+    def first_not_finite(self) -> tuple[str, ...]:
+        """Name the models whose losses were the first not to be finite; asked after a run diverged."""
+        return ()
 
     def inference_model(self) -> nn.Module:
         """Return what would be shipped after this phase: images [B, 3, H, W] -> logits [B, K]."""

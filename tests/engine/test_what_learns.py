@@ -42,7 +42,13 @@ GENERATED = {
     "cmi_simkd": {**SIZES, "images_per_round": 8, "pool_size": 16, "inversion_steps": 2},
 }
 """Methods of kdctl that make their images, with the options that make them small."""
-ALL = [*METHODS.values(), "proof_two_teachers", "atsc", *GENERATED]
+PEERS = {
+    "dml": {"peers": ["student", "resnet8"]},
+    "kdcl": {"order": "in_turn"},
+    "mean_teacher": {"decay": 0.9},
+}
+"""Methods without a teacher, with options."""
+ALL = [*METHODS.values(), "proof_two_teachers", "atsc", *GENERATED, *PEERS]
 NUM_CLASSES, SIZE = 4, 16
 NUM_TRAIN = 40
 
@@ -63,7 +69,12 @@ class Lab:
     def member(self, method: str, folder: str, *, recordable: bool = False, **sections: Any) -> Member:
         rate = {"name": "sgd", "learning_rate": 0.02}
         length = {"schedule": {"name": "cosine", "epochs": 4}, "optimizer": rate}
-        table = {"name": method, **GENERATED.get(method, {}), **sections.pop("options", {})}
+        table = {
+            "name": method,
+            **GENERATED.get(method, {}),
+            **PEERS.get(method, {}),
+            **sections.pop("options", {}),
+        }
         plan = self.plan(table, **{**length, **sections})
         fewest, _ = methods.get(method).item.num_teachers
         teachers = self.teachers[: max(fewest, 1)]
@@ -157,6 +168,9 @@ def test_recorded_steps_give_the_bits_of_eager_ones(
         ("proof_generating", set(), {"generator"}),
         ("proof_peers", {"peer", "average"}, set()),
         ("proof_two_teachers", set(), set()),
+        ("dml", {"peer_1", "peer_2"}, set()),
+        ("kdcl", {"peer_1"}, set()),
+        ("mean_teacher", {"student"}, set()),
         ("zskt", set(), {"generator"}),
         ("dafl", set(), {"generator"}),
     ],
@@ -208,6 +222,13 @@ def test_what_diverges_is_named(lab: Lab, record: type) -> None:
     torch.nn.init.constant_(member.distiller.models()[0].module.classifier.weight, float("nan"))  # type: ignore[union-attr,arg-type]
     fit(lab.gang(member), record())
     assert member.diverged == "the losses of student and peer are not finite in epoch 1"
+
+
+def test_a_peer_with_whom_a_divergence_began_is_named(lab: Lab, record: type) -> None:
+    member = lab.member("dml", "runs")
+    torch.nn.init.constant_(member.distiller.models()[1].module.classifier.weight, float("nan"))  # type: ignore[union-attr,arg-type]
+    fit(lab.gang(member), record())
+    assert member.diverged == "the loss 'task' is not finite in epoch 1; it began with peer_2"
 
 
 def test_without_labels_there_is_no_training_accuracy(lab: Lab, record: type) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.assembly.assemble import make_projector
@@ -25,6 +25,33 @@ def draw_model() -> Callable[[str], Backbone]:
         return models.get(name).item(NUM_CLASSES, INPUT_SIZE)
 
     return build
+
+
+class Fixed(nn.Module):
+    """A model that predicts given logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
+
+
+@pytest.fixture
+def predicting() -> type[Fixed]:
+    """Return a model's class that takes the logits it predicts."""
+    return Fixed
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the precision of what is given, where a method computes in fp32."""
+
+    def unchanged(tensor: Tensor) -> Tensor:
+        return tensor
+
+    monkeypatch.setattr(Tensor, "float", unchanged)
 
 
 @pytest.fixture
