@@ -183,6 +183,10 @@ class ImageWorkers:
 
     def _death(self) -> MachineError:
         """Say how a worker ended, and end the others."""
+        ended = wait([process.sentinel for process in self._processes], timeout=0)
+        for process in self._processes:
+            if process.sentinel in ended:  # its pipe closes a moment before the system tells its exit code
+                process.join(timeout=5)
         codes = [process.exitcode for process in self._processes if process.exitcode is not None]
         self.close()
         code = codes[0] if codes else 0

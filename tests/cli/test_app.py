@@ -97,11 +97,11 @@ def test_words_that_are_not_understood_are_a_problem_with_a_hint(
         ("train --seed -1", "from 0 to 9223372036854775807"),
         ("train --seed one", "from 0 to 9223372036854775807"),
         ("bench --gang 33", "from 1 to 32"),
-        ("bench --steps 0", "1 or more"),
-        ("bench --rounds 1.5", "1 or more"),
-        ("confirm x --seeds 0", "2 or more"),
-        ("confirm x --seeds 1", "2 or more"),
-        ("list models --num-classes 0", "1 or more"),
+        ("bench --steps 0", "from 1 to 1000000"),
+        ("bench --rounds 1.5", "from 1 to 1000000"),
+        ("confirm x --seeds 0", "from 2 to 1000"),
+        ("confirm x --seeds 1", "from 2 to 1000"),
+        ("list models --num-classes 0", "from 1 to 1000000"),
     ],
 )
 def test_a_number_out_of_bounds_is_named_with_its_bounds(kdctl: Kdctl, words: str, bounds: str) -> None:

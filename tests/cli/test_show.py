@@ -111,7 +111,7 @@ def test_a_shipped_recipe_runs_by_its_name_from_anywhere(kdctl: Kdctl, name: str
 
 def test_a_file_of_ones_own_comes_before_a_shipped_recipe(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     recipe(name="quickstart")
-    assert kdctl("sweep quickstart --dry-run").out.splitlines()[-3].startswith("2 runs: ")
+    assert "\n2 runs: " in kdctl("sweep quickstart --dry-run").out
 
 
 def test_a_recipe_that_is_nowhere_is_met_with_where_to_look(kdctl: Kdctl) -> None:

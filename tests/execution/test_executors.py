@@ -64,6 +64,7 @@ def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path
         library=DataLibrary(tmp_path / "data"),
         device="cpu",
         num_threads=3,
+        num_workers=2,
         graphs="off",
         teacher_cache="off",
     )

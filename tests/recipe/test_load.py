@@ -91,7 +91,11 @@ def test_unknown_headings_get_a_suggestion(bench) -> None:
 
 @pytest.mark.parametrize(
     ("word", "field"),
-    [("epochs", "schedule.epochs"), ("lr", "optimizer.learning_rate"), ("batch_size", "data.batch_size")],
+    [
+        ("epochs", "schedule.epochs"),
+        ("lr", "optimizer.learning_rate"),
+        ("batch_size", "data.batch_size or method.batch_size"),
+    ],
 )
 def test_an_option_without_its_section_is_told_where_it_belongs(bench, word: str, field: str) -> None:
     problem = f"a recipe has no '{word}'. // write {field}."
