@@ -148,17 +148,19 @@ class _Training:
                 return False
             self.steps.take()
             self.observer.step_done(gang)
-            if is_due:
+            if is_due or (gang.ranks is None and self._state_is_due()):
                 self.save_states()
         return True
 
     def _agreed(self, stopped: bool) -> tuple[bool, bool]:
-        """Return whether to stop, and whether to save after the next step; several processes agree."""
-        is_due = time.perf_counter() - self._saved_at > self.gang.save_state_seconds
+        """Return whether to stop, and whether several processes agree to save after the next step."""
         if self.gang.ranks is None:
-            return stopped, is_due
-        stopped, is_due = self.gang.ranks.any([stopped, is_due])
+            return stopped, False
+        stopped, is_due = self.gang.ranks.any([stopped, self._state_is_due()])
         return stopped, is_due
+
+    def _state_is_due(self) -> bool:
+        return time.perf_counter() - self._saved_at > self.gang.save_state_seconds
 
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
