@@ -21,7 +21,7 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
-from kdctl.report.wording import label
+from kdctl.report.wording import settings_of
 
 _WIDE = 10.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic unless told otherwise."""
@@ -67,9 +67,8 @@ def _lines(groups: Sequence[Replicates], fields: Sequence[str]) -> dict[str, lis
     names = short_names(fields)
     found: dict[str, list[Replicates]] = {}
     for group in groups:
-        shown = [other for other in fields if read_field(group.plan, other) is not None]
-        values = [read_field(group.plan, other) for other in shown]
-        found.setdefault(label(values, shown, [names[other] for other in shown]), []).append(group)
+        name = ", ".join(settings_of(group.plan, fields, names)) or "all runs"
+        found.setdefault(name, []).append(group)
     return found
 
 

@@ -13,7 +13,7 @@ from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates, Value, group_by_configuration, in_table_order, selected_epoch
 from kdctl.report.statistics import Spread, Summary, spread_of, summarize
 from kdctl.report.subject import SUBJECT_FIELDS, data_words, unlike_subjects
-from kdctl.report.wording import SELECTION_WORDS, label, plural, setting, title
+from kdctl.report.wording import SELECTION_WORDS, counts_words, plural, setting, settings_of, title
 
 MOST_LINES = 8
 """Series in one panel before a reader loses them."""
@@ -85,9 +85,7 @@ def divide(groups: Sequence[Replicates], fields: Sequence[str], by: str | None) 
     for group in groups:
         panel = setting(read_field(group.plan, by), by, short_names([by])[by]) if by else ""
         others = [field for field in fields if field != by]
-        shown = [field for field in others if read_field(group.plan, field) is not None]
-        values = [read_field(group.plan, field) for field in shown]
-        name = label(values, shown, [names[field] for field in shown]) if others else ""
+        name = (", ".join(settings_of(group.plan, others, names)) or "all runs") if others else ""
         series.append(Series(panel=panel, name=name, group=group))
     return series
 
@@ -121,11 +119,8 @@ def subject_words(
 
 def replicate_words(groups: Sequence[Replicates], *, what: str = "mean ± sample std") -> str:
     """Say over how many runs means go: 'mean ± sample std over 3 seeds', or over how many at least."""
-    counts = sorted({len(group.counted) or len(group.runs) for group in groups})
-    if counts == [1]:
-        return "single runs (n = 1)"
-    number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    return f"{what} over seeds, {number}"
+    counts = {len(group.counted) or len(group.runs) for group in groups}
+    return "single runs (n = 1)" if counts == {1} else f"{what} over seeds, {counts_words(counts)}"
 
 
 def selection_words(data: FigureData) -> str:
@@ -135,13 +130,21 @@ def selection_words(data: FigureData) -> str:
 
 def summaries(group: Replicates, data: FigureData) -> dict[str, Summary]:
     """Return n, mean and std of the test's 'top1', 'top5' and 'loss' over a group's counted runs."""
+    return {
+        name: summarize(finite)
+        for name, values in measured(group, data).items()
+        if (finite := _finite(values))
+    }
+
+
+def measured(group: Replicates, data: FigureData) -> dict[str, list[float]]:
+    """Return the test's 'top1', 'top5' and 'loss' of each of a group's counted runs."""
     epochs = [epoch for run in group.counted if (epoch := selected_epoch(run, data.select)) is not None]
-    columns: Mapping[str, list[float]] = {
+    return {
         "top1": [epoch.test.top1 for epoch in epochs],
         "top5": [epoch.test.top5 for epoch in epochs],
         "loss": [epoch.test.loss for epoch in epochs],
     }
-    return {name: summarize(finite) for name, values in columns.items() if (finite := _finite(values))}
 
 
 def error_of(summary: Summary) -> float:

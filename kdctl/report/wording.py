@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from kdctl.records import Selection
-from kdctl.report.fields import show_value
+from kdctl.report.fields import read_field, show_value
 from kdctl.report.replicates import Value
 from kdctl.report.statistics import Spread, Summary, Verdict, spread_of
 
@@ -77,10 +78,23 @@ def label(values: Sequence[Value], fields: Sequence[str], names: Sequence[str]) 
     return ", ".join(setting(*item) for item in known) or "all runs"
 
 
+def settings_of(plan: Mapping[str, Any], fields: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Word those of `fields` that a plan has, by their short `names`: ['simkd', 'learning rate 0.05']."""
+    values = ((field, read_field(plan, field)) for field in fields)
+    return [setting(value, field, names[field]) for field, value in values if value is not None]
+
+
 def setting(value: Value, field: str, name: str) -> str:
     """Word one setting: what has a name needs no field before it."""
     speaks_for_itself = value is not None and (field.endswith(".name") or field in {"teachers", "protocol"})
     return show_value(value) if speaks_for_itself else f"{title(name)} {show_value(value)}"
+
+
+def counts_words(counts: Iterable[int]) -> str:
+    """Word over how many runs means go: 'n = 3', or 'n = 3 to 5'."""
+    known = set(counts)
+    fewest, most = min(known), max(known)
+    return f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
 
 
 def plural(count: int, noun: str) -> str:

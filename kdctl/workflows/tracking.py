@@ -8,9 +8,9 @@ from typing import Unpack
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.records import StoredRun
-from kdctl.report.fields import distinguishing_fields, read_field, short_names
+from kdctl.report.fields import distinguishing_fields, short_names
 from kdctl.report.tracker import TrackedRun, trackers
-from kdctl.report.wording import label
+from kdctl.report.wording import settings_of
 from kdctl.workflows.drawing import Which, figure_data
 
 ALONE = "kdctl"
@@ -51,7 +51,4 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
 
 
 def _name(run: StoredRun, fields: Sequence[str]) -> str:
-    names = short_names(fields)
-    shown = [field for field in fields if read_field(run.plan, field) is not None]
-    words = label([read_field(run.plan, field) for field in shown], shown, [names[field] for field in shown])
-    return f"{words}, seed {run.seed}" if shown else f"seed {run.seed}"
+    return ", ".join([*settings_of(run.plan, fields, short_names(fields)), f"seed {run.seed}"])

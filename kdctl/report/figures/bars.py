@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from kdctl.report.fields import distinguishing_fields, known_fields, resolve_field
 from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import Look, add_legend, add_title, looks, new_figure
-from kdctl.report.replicates import selected_epoch
 from kdctl.report.series import (
     Series,
     counted_groups,
     divide,
     error_of,
+    measured,
     replicate_words,
     selection_words,
     subject_words,
@@ -103,7 +103,7 @@ def _draw(
             linewidth=0.5,
             error_kw={"elinewidth": 1.0},
         )
-    values = _values(item, data)[options.measure]
+    values = measured(item.group, data)[options.measure]
     if len(values) > 1:
         shift = width * 0.25
         axes.plot([at + shift] * len(values), values, ".", color="black", markersize=2.5, alpha=0.7)
@@ -120,11 +120,6 @@ def _draw(
             fontsize=6.5,
         )
     return drawn
-
-
-def _values(item: Series, data: FigureData) -> Mapping[str, list[float]]:
-    epochs = [epoch for run in item.group.counted if (epoch := selected_epoch(run, data.select))]
-    return {"top1": [epoch.test.top1 for epoch in epochs], "top5": [epoch.test.top5 for epoch in epochs]}
 
 
 def _worded(options: BarsConfig) -> str:

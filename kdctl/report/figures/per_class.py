@@ -12,6 +12,7 @@ from kdctl.report.evaluated import evaluated_groups
 from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import add_legend, add_title, looks, new_figure
 from kdctl.report.series import subject_words
+from kdctl.report.wording import counts_words
 
 _MOST_NAMES = 40
 """So many classes have their names below the axis."""
@@ -69,8 +70,7 @@ def draw_per_class(data: FigureData, options: PerClassConfig) -> Figure:
         axes.set_xticks([])
     axes.set_ylim(0, 103)
     axes.set_ylabel(f"{options.split} top-1 (%)")
-    counts = sorted({len(item.evaluations) for item in chosen})
-    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    n = counts_words(len(item.evaluations) for item in chosen)
     about = subject_words(data, but=("method.name",) if len(chosen) > 1 else ())
     add_title(figure, "Accuracy on each class", about, f"mean ± sample std over evaluated seeds, {n}")
     add_legend(figure, handles, [item.name or "all runs" for item in chosen])

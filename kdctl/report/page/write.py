@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def _inert(tree: Any) -> str:
 def _finite(tree: Any) -> Any:
     """Write numbers that JSON lacks as text."""
     if isinstance(tree, float):
-        return tree if tree - tree == 0.0 else str(tree)
+        return tree if math.isfinite(tree) else str(tree)
     if isinstance(tree, Mapping):
         return {str(key): _finite(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
