@@ -41,7 +41,7 @@ class ImageFolder(Dataset):
         folder = root / Path(options.path).expanduser()
         require_layout(folder)
         train, test = list_class_folders(folder / "train"), list_class_folders(folder / "test")
-        check_same_classes(train, test)
+        check_same_classes(train.folder, train.class_names, test.folder, test.class_names)
         train_split, test_split = (
             decode_listing(listing, size=options.size, cache=user_cache(), resize=True)
             for listing in (train, test)

@@ -135,19 +135,20 @@ def decode_listing(listing: FolderListing, *, size: int, cache: Path, resize: bo
     return cached(key, lambda: _decode(listing, size, resize=resize), folder=cache)
 
 
-def check_same_classes(train: FolderListing, test: FolderListing) -> None:
+def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Sequence[str]) -> None:
     """Check that both splits have the same classes.
+
+    Args:
+        train: folder of the training set.
+        names: its classes.
+        test: folder of the other split.
+        found: the classes there.
 
     Raises:
         KdctlError: some class is in one of them only.
     """
-    only_train = sorted({*train.class_names} - {*test.class_names})
-    only_test = sorted({*test.class_names} - {*train.class_names})
-    problems = [
-        f"{some_of(names)} only in {listing.folder}"
-        for names, listing in ((only_train, train), (only_test, test))
-        if names
-    ]
+    sides = ((train, sorted({*names} - {*found})), (test, sorted({*found} - {*names})))
+    problems = [f"{some_of(only)} only in {folder}" for folder, only in sides if only]
     if problems:
         raise KdctlError(
             f"training and test set have different classes: {'; '.join(problems)}.",

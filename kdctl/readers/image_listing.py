@@ -13,10 +13,9 @@ from torch import Tensor
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, Labels, StreamedSplit
-from kdctl.readers.class_folders import some_of
+from kdctl.readers.class_folders import is_image_name, some_of
 from kdctl.readers.image_content import decode_image
 from kdctl.readers.image_manifest import ImageListing, ImageNames, file_digests
-from kdctl.readers.pixels import IMAGE_SUFFIXES
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ class _Found:
         with os.scandir(folder) as entries:
             seen = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
         for entry in seen:
-            is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 3x faster
+            is_image = is_image_name(entry.name)
             if entry.is_dir():
                 self._nested.append(entry.path)
             elif is_image and not entry.is_file():

@@ -12,7 +12,7 @@ from annotated_types import Gt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
-from kdctl.readers.class_folders import some_of
+from kdctl.readers.class_folders import check_same_classes, is_image_name, some_of
 from kdctl.readers.decoded_cache import user_cache
 from kdctl.readers.image_listing import (
     ImageListing,
@@ -21,7 +21,7 @@ from kdctl.readers.image_listing import (
     list_labelled,
     streamed_split,
 )
-from kdctl.readers.pixels import IMAGE_SUFFIXES, Triple
+from kdctl.readers.pixels import Triple
 from kdctl.recipe.component import Spec, component
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -147,7 +147,7 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
 
 def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> ImageListing:
     """List a split beside the training set, by class folders or by a file of labels."""
-    images = [entry for entry in place.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+    images = [entry for entry in place.iterdir() if is_image_name(entry.name)]
     if images:
         files = [root / name for root in (place, folder) for name in LABEL_FILES if (root / name).is_file()]
         if not files:
@@ -159,20 +159,5 @@ def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> Imag
             )
         return list_labelled(place, read_labels(files[0], class_names), files[0])
     found = class_folders(place)
-    check_classes(folder / "train", class_names, place, found)
+    check_same_classes(folder / "train", class_names, place, found)
     return list_images(place, class_names)
-
-
-def check_classes(train: Path, names: Sequence[str], other: Path, found: Sequence[str]) -> None:
-    """Raise if two splits do not have the same classes.
-
-    Raises:
-        KdctlError: they do not; classes that are in one only are named.
-    """
-    sides = ((train, sorted({*names} - {*found})), (other, sorted({*found} - {*names})))
-    problems = [f"{some_of(only)} only in {place}" for place, only in sides if only]
-    if problems:
-        raise KdctlError(
-            f"training and test set have different classes: {'; '.join(problems)}.",
-            "give both the same class folders, each with images.",
-        )

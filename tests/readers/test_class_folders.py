@@ -66,8 +66,8 @@ def test_classes_of_one_split_only_are_named(tmp_path: Path) -> None:
         put(tmp_path / place / "1.png")
     train, test = list_class_folders(tmp_path / "train"), list_class_folders(tmp_path / "test")
     with pytest.raises(KdctlError, match=r"pear only in .*train; plum only in .*test"):
-        check_same_classes(train, test)
-    check_same_classes(train, train)
+        check_same_classes(train.folder, train.class_names, test.folder, test.class_names)
+    check_same_classes(train.folder, train.class_names, train.folder, train.class_names)
 
 
 def test_pixels_come_in_canonical_order_whatever_the_files_are_called(tmp_path: Path) -> None:
