@@ -76,10 +76,10 @@ def say(text: str) -> None:
     messages().print(text, markup=False)
 
 
-def say_warnings(notes: Iterable[str]) -> None:
-    """Print on stderr what of the notes about a plan warns."""
+def say_notes(notes: Iterable[str], *, warnings_only: bool) -> None:
+    """Print on stderr the notes about a plan, or only those that warn."""
     for line in notes:
-        if line.startswith("warning: "):
+        if line.startswith("warning: ") or not warnings_only:
             say(line)
 
 

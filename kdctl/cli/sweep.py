@@ -73,7 +73,7 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import say, say_warnings
+    from kdctl.cli.console import say, say_notes
     from kdctl.cli.dry_run import (
         estimated,
         joined,
@@ -114,10 +114,10 @@ def sweep(
             for line in slowed_down(workflows.slowdown_of_threads(workspace)):
                 say(line)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
-        if json:
-            say_warnings(plan.notes)
-        for line in (*(() if json else plan.notes), *lacking_room(disk), *joined(plan)) if not quiet else ():
-            say(line)
+        if not quiet:
+            say_notes(plan.notes, warnings_only=json)
+            for line in (*lacking_room(disk), *joined(plan)):
+                say(line)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdctl.assembly.workspace import Execution
-    from kdctl.records import StoredRun
     from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
 
@@ -64,7 +63,7 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import messages, say, say_warnings
+    from kdctl.cli.console import messages, say, say_notes
     from kdctl.cli.devices import executor_on, maybe_follow
     from kdctl.cli.dry_run import estimated, slowed_down
     from kdctl.cli.events import Events, listener
@@ -103,7 +102,7 @@ def train(
             num_runs = len(plan.teachers) + len(plan.runs)
             say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
         elif not quiet:
-            say_warnings(plan.notes)
+            say_notes(plan.notes, warnings_only=True)
         workflows.require_ready(plan.to_do, workspace)
         if not quiet and not json and plan.to_do:
             say(estimated(workflows.estimate_training(plan, workspace)))
@@ -117,11 +116,13 @@ def train(
         progress,
     ):
         trained = workflows.train(opened, workspace, progress=progress, stop=stop, executor=executor)
+        weak = () if isinstance(progress, Events) else workflows.weak_teachers(trained, workspace)
     if isinstance(progress, Events):
         progress.finished(trained, complete=all(run.result for run in trained))
     else:
         show_results(trained, form)
-        _warn_of_weak_teachers(trained, runs)
+        for line in weak:
+            say(f"warning: {line}")
     if not all(run.result for run in trained):
         stop.exit_if_heard()
     _exit_if_diverged(trained)
@@ -135,18 +136,6 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
             f"method '{method}' takes no teacher, but --teacher {teachers[0]} was given.",
             "leave --teacher out, or choose another --method: kdctl list methods",
         )
-
-
-def _warn_of_weak_teachers(trained: Sequence[StoredRun], runs: Path) -> None:
-    """Hold the teachers against what the store has of the same student without one."""
-    from kdctl import workflows
-    from kdctl.cli.console import say
-
-    if not any(run.result and run.result.teacher_test_top1 is not None for run in trained):
-        return
-    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
-        for line in workflows.weak_teachers(trained, workspace):
-            say(f"warning: {line}")
 
 
 def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format) -> None:

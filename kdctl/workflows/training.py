@@ -87,6 +87,8 @@ def train(
 
 def weak_teachers(runs: Sequence[StoredRun], workspace: Workspace) -> list[str]:
     """Return a sentence for each teacher of `runs` that is below its student without one, in the store."""
+    if not any(run.result and run.result.teacher_test_top1 is not None for run in runs):
+        return []
     students = {str(run.plan["student"]["name"]) for run in runs}
     baselines = [
         brief.key
