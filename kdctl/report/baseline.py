@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdctl.recipe.plan import OF_TEACHERS
 from kdctl.report.fields import flatten, read_field
 from kdctl.report.moderated import moderated_tests
 from kdctl.report.replicates import Replicates
@@ -27,7 +28,18 @@ BASELINE_METHOD = "ce"
 _TASK_FIELDS = (*SUBJECT_FIELDS, "data_fingerprint")
 _IDENTITY_FIELDS = ("method.name", "teachers", "student.name", *_TASK_FIELDS)
 """A row that pools several values of one of these is compared with nothing: it is about no single thing."""
-_NOT_REMAINING = (*_TASK_FIELDS, "data.path", "schema", "seed", "method.", "teachers.", "student.")
+_OF_TEACHERS = tuple(f"engine.{name}" for name in OF_TEACHERS)
+"""How teachers are run: a run without any has the defaults, whatever its recipe says."""
+_NOT_REMAINING = (
+    *_TASK_FIELDS,
+    "data.path",
+    "schema",
+    "seed",
+    "method.",
+    "teachers.",
+    "student.",
+    *_OF_TEACHERS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

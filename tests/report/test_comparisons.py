@@ -3,6 +3,7 @@
 import pytest
 
 from kdctl.errors import UsageError
+from kdctl.recipe.plan import EngineOptions
 from kdctl.report.build import build_report
 from kdctl.report.reported import read_reported
 
@@ -67,6 +68,15 @@ def test_the_baseline_with_equal_settings_comes_before_a_better_one(replicates):
     )
     assert table.records()[-1]["difference"] == pytest.approx(5.0)
     assert "Δ ce: against ce with otherwise equal settings." in table.notes
+
+
+@pytest.mark.parametrize(("option", "value"), [("teacher_precision", "bf16"), ("fold_teacher", False)])
+def test_how_a_teacher_is_run_is_no_setting_of_a_baseline_without_one(replicates, option, value):
+    runs = [
+        *replicates(73.0, method="ce", **{f"engine.{option}": getattr(EngineOptions(), option)}),
+        *replicates(78.0, **{f"engine.{option}": value}),
+    ]
+    assert "Δ ce: against ce with otherwise equal settings." in build_report(runs).notes
 
 
 def test_without_equal_settings_the_best_baseline_is_taken_and_named(replicates):
