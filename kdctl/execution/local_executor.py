@@ -72,6 +72,8 @@ class LocalExecutor:
     )
     """What the workers said; None when one has ended."""
     _renewed: float = field(default_factory=time.monotonic)
+    _watched: float = field(default_factory=time.monotonic)
+    """When silences were last looked at."""
     _false_starts: int = 0
     fault: MachineFault | None = None
     """What the machine refused one of them."""
@@ -160,12 +162,16 @@ class LocalExecutor:
     def _watch(self) -> None:
         """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
         now, lease = time.monotonic(), self.recorder.lease
+        away = now - self._watched  # this process may have been stopped (Ctrl-Z): nobody could be heard
+        self._watched = now
         for worker in self._workers.values():
+            if away > lease.heartbeat_seconds:
+                worker.forgive(away)
             if worker.has_ended():  # its pipe says so, unless a child of it keeps that open
                 self._events.put((worker, None))
-            timeout = lease.seconds if worker.has_stepped else max(START_SECONDS, lease.seconds)
-            if (worker.plans or not worker.owner) and now - worker.last_heard > timeout:
-                worker.kill(f"it was silent for {timeout:.0f} s")
+            silence = worker.silence(now, patience=lease.seconds, start_patience=START_SECONDS)
+            if (worker.plans or not worker.owner) and silence is not None:
+                worker.kill(f"it was silent for {silence:.0f} s")
         if now - self._renewed > lease.heartbeat_seconds:
             self._renewed = now
             for worker in self._workers.values():

@@ -137,6 +137,8 @@ class EventKind(enum.StrEnum):
     """Its device failed; it can do nothing more."""
     FAULT = "fault"
     """Its machine has a fault; it leaves."""
+    ALIVE = "alive"
+    """Nothing new; its process runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,9 +51,14 @@ MOST_UNHEARD = 1000
 class Voice:
     """Tells events in a thread of its own: a scheduler that does not listen must not hold up training."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        """Write lines to `stream`."""
-        self._stream = stream
+    def __init__(self, stream: IO[str], *, heartbeat_seconds: float | None = None) -> None:
+        """Write lines to `stream`.
+
+        Args:
+            stream: what the scheduler reads.
+            heartbeat_seconds: after so long without an event, tell that the process runs; None: never.
+        """
+        self._stream, self._heartbeat_seconds = stream, heartbeat_seconds
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._speak, daemon=True)
         self._thread.start()
@@ -68,8 +73,14 @@ class Voice:
         self._events.put(None)
         self._thread.join(seconds)
 
+    def _next(self) -> Event | None:
+        try:
+            return self._events.get(timeout=self._heartbeat_seconds)
+        except queue.Empty:
+            return Event(kind=EventKind.ALIVE)
+
     def _speak(self) -> None:
-        while (event := self._events.get()) is not None:
+        while (event := self._next()) is not None:
             try:
                 self._stream.write(to_json(event) + "\n")
                 self._stream.flush()
@@ -245,10 +256,11 @@ def _listen(orders: queue.SimpleQueue[Order | None], wishes: Wishes) -> None:
 
 def main() -> int:
     """Work until standard input ends or a signal comes; return the exit code."""
-    voice = Voice(_own_stdout())
-    logging.getLogger("kdctl").addHandler(Notes(voice))
+    events = _own_stdout()
     wishes = Wishes()
     setup = from_json(Setup, sys.stdin.readline())
+    voice = Voice(events, heartbeat_seconds=setup.lease.heartbeat_seconds)
+    logging.getLogger("kdctl").addHandler(Notes(voice))
     worker = Worker(setup=setup, owner=Owner.here(), voice=voice, stop=wishes)
     orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders, wishes), daemon=True).start()

@@ -58,7 +58,7 @@ class WorkerProcess(WorkerState):
         """Send it a gang."""
         self.plans = {plan.key: plan for plan in plans}
         self.free, self.started, self.has_stepped = False, False, False
-        self.last_heard = time.monotonic()
+        self.last_heard = self.last_news = time.monotonic()
         self._say(Order.of(plans, until=until))
 
     def stop(self) -> None:

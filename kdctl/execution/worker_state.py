@@ -23,7 +23,9 @@ class WorkerState:
     def __init__(self, recorder: IndexRecorder) -> None:
         """Start without runs."""
         self.last_heard = time.monotonic()
-        """When its last event came."""
+        """When its last event came, be it only that its process runs."""
+        self.last_news = self.last_heard
+        """When its last event came that told more."""
         self.owner: Owner | None = None
         """Its process or job; None until it is known."""
         self.plans: dict[str, RunPlan] = {}
@@ -42,6 +44,8 @@ class WorkerState:
     def handle_event(self, event: Event) -> list[str]:
         """Pass on an event; return the keys of runs that the worker says it no longer trains."""
         self.last_heard = time.monotonic()
+        if event.kind is not EventKind.ALIVE:
+            self.last_news = self.last_heard
         known = [key for key in event.keys if key in self.plans]
         match event.kind:
             case EventKind.STARTED:
@@ -69,6 +73,28 @@ class WorkerState:
             case _:
                 pass
         return []
+
+    def silence(self, now: float, *, patience: float, start_patience: float) -> float | None:
+        """Return for how long it was silent if that is too long; None if it is not.
+
+        A process that runs says so, whatever it does: one that does not was stopped, or its machine hangs.
+        One that runs and tells nothing new may still read data and build models, but not after a step.
+
+        Args:
+            now: of the monotonic clock, in seconds.
+            patience: how long its process may be silent, and how long it may take from step to step.
+            start_patience: how long it may take to become ready, and to the first step of a gang.
+        """
+        runs = self.owner is not None
+        working = patience if self.has_stepped else max(start_patience, patience)
+        if runs and now - self.last_heard > patience:
+            return patience
+        return working if now - self.last_news > working else None
+
+    def forgive(self, seconds: float) -> None:
+        """Leave a time out of its silence, in which nobody listened."""
+        self.last_heard += seconds
+        self.last_news += seconds
 
     def release(self, key: str, reason: str, *, worker_died: bool = False) -> ReleasedRun:
         """Take a run from it, for the scheduler to go on with."""

@@ -117,12 +117,19 @@ def test_workers_train_the_same_bits_as_this_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("death", "after"),
+    [
+        (signal.SIGKILL, 0.0),
+        (signal.SIGSEGV, 0.0),
+        (signal.SIGSTOP, 0.0),  # before its first step
+        (signal.SIGSTOP, 0.5),  # in the middle of its epoch
+    ],
+)
 def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, death: signal.Signals
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, death: signal.Signals, after: float
 ) -> None:
     (tmp_path / "deadly.py").write_text(DEADLY)
-    after = 0.5 if death is signal.SIGSTOP else 0.0  # before its first step nobody expects it to speak
     path = recipe(
         f"[grid]\nmethod = ['ce', {{name = 'deadly', signal = {int(death)}, times = 1, after = {after}}}]",
         plugins="plugins = ['deadly.py']",
