@@ -22,10 +22,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from kdctl.errors import KdctlError, Mistake
-from kdctl.files import is_gone, open_file, read_file, unreadable
+from kdctl.files import is_gone, open_file, unreadable
 from kdctl.records import (
     SETTLED,
     Artifact,
@@ -39,10 +38,8 @@ from kdctl.records import (
 )
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
-from kdctl.store.json_files import LARGEST_FILE, JsonLines, from_json, to_json
+from kdctl.store.json_files import JsonLines, Record, line_of, read_record
 from kdctl.store.leases import Lease, Owner
-
-Record = TypeVar("Record")
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _PLAN = "plan.json"
@@ -188,7 +185,7 @@ class RunFolder:
         Who claimed the run in the database says so; a claim is decided there, not here.
         """
         lease = Lease(owner=owner, expires=utc_now(seconds_ahead=lease_seconds))
-        write_atomically(self.path / _HOLDER, to_json(lease).encode() + b"\n", durable=False)
+        write_atomically(self.path / _HOLDER, line_of(lease), durable=False)
 
     def lease(self) -> Lease | None:
         """Return who works here, or did when they last said so."""
@@ -264,21 +261,14 @@ class RunFolder:
             raise unreadable(path, error) from error
 
     def _write(self, name: str, record: object) -> None:
-        write_atomically(self.path / name, to_json(record).encode() + b"\n")
+        write_atomically(self.path / name, line_of(record))
 
     def _read(self, name: str, record: type[Record]) -> Record | None:
-        path = self.path / name
+        hint = "restore the file from a copy, or delete the folder and run it again."
         try:
-            return from_json(record, read_file(path, at_most=LARGEST_FILE))
+            return read_record(self.path / name, record, if_damaged=hint)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise unreadable(path, error) from error
-        except ValueError as error:
-            raise KdctlError(
-                f"{path} is damaged: it is not one of kdctl's records.",
-                "restore the file from a copy, or delete the folder and run it again.",
-            ) from error
 
 
 def run_folders(root: Path) -> list[RunFolder]:

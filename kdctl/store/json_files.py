@@ -69,7 +69,31 @@ def _spelled(tree: Any) -> Any:
     return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-Record = TypeVar("Record")
+def read_record(path: Path, record: type[Record], *, if_damaged: str) -> Record:
+    """Read the record that a file holds.
+
+    Args:
+        path: the file.
+        record: the type of what it holds.
+        if_damaged: what to do about a file that holds something else.
+
+    Raises:
+        FileNotFoundError: there is none.
+        KdctlError: it cannot be read, or is damaged.
+    """
+    try:
+        return from_json(record, read_file(path, at_most=LARGEST_FILE))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise KdctlError(f"{path} is damaged: it is not one of kdctl's records.", if_damaged) from error
+
+
+def line_of(record: object) -> bytes:
+    """Return a record as a line of a file."""
+    return to_json(record).encode() + b"\n"
 
 
 class JsonLines(Generic[Record]):
@@ -90,7 +114,7 @@ class JsonLines(Generic[Record]):
             MachineError: the disk is full, or may not be written.
         """
         try:
-            self._append(_line(record))
+            self._append(line_of(record))
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -119,7 +143,7 @@ class JsonLines(Generic[Record]):
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace all records, atomically."""
-        write_atomically(self.path, b"".join(map(_line, records)))
+        write_atomically(self.path, b"".join(map(line_of, records)))
 
     def _append(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,10 +162,6 @@ class JsonLines(Generic[Record]):
                 f"{self.path} is damaged: line {number} is not one of kdctl's records.",
                 "delete that line, or restore the file from a copy.",
             ) from error
-
-
-def _line(record: object) -> bytes:
-    return to_json(record).encode() + b"\n"
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

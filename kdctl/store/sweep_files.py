@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_files import LARGEST_FILE, from_json, to_json
+from kdctl.store.json_files import line_of, read_record
 from kdctl.store.run_table import states
 from kdctl.store.store import Store
 
@@ -48,7 +47,7 @@ def keep_sweep(
     """
     with store.writing() as connection:
         sweeps.record(connection, name, recipe=recipe, members=members, leaving=leaving)
-        content = _text(sweeps.find(connection, name))
+        content = line_of(sweeps.find(connection, name))
         path = sweep_path(root, name)
         if not _holds(path, content):
             write_atomically(path, content)
@@ -76,15 +75,11 @@ def read_sweep(path: Path) -> StoredSweep:
     Raises:
         KdctlError: it cannot be read, or is damaged.
     """
+    hint = "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again."
     try:
-        return from_json(StoredSweep, read_file(path, at_most=LARGEST_FILE))
-    except OSError as error:
+        return read_record(path, StoredSweep, if_damaged=hint)
+    except FileNotFoundError as error:
         raise unreadable(path, error) from error
-    except ValueError as error:
-        raise KdctlError(
-            f"{path} is damaged: it is not one of kdctl's records.",
-            "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again.",
-        ) from error
 
 
 def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
@@ -125,7 +120,3 @@ def _holds(path: Path, content: bytes) -> bool:
         return read_file(path) == content
     except OSError:
         return False
-
-
-def _text(sweep: StoredSweep) -> bytes:
-    return to_json(sweep).encode() + b"\n"
