@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, ScalarSelect, func, select
 
 from kdctl.records import RunState
-from kdctl.store.run_table import listed
-from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
+from kdctl.store.run_table import in_sweep, listed
+from kdctl.store.tables import EpochRow, RunRow
 
 _PLAN_FIELDS = (
     "$.student.name",
@@ -55,6 +55,9 @@ def briefs(
         keys: only these.
         sweep: only its members.
         since: only those that changed at this time (UTC, ISO 8601) or later.
+
+    Raises:
+        KdctlError: there is no such sweep.
     """
     statement = select(
         RunRow.key,
@@ -71,19 +74,21 @@ def briefs(
     if keys is not None:
         statement = statement.where(RunRow.key.in_(listed(keys)))
     if sweep is not None:
-        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
-        statement = statement.where(RunRow.key.in_(members))
+        statement = statement.where(in_sweep(connection, sweep))
     if since:
         statement = statement.where(RunRow.updated >= since)
     return [_brief(row) for row in connection.execute(statement).mappings()]
 
 
 def counts(connection: Connection, *, sweep: str | None = None) -> dict[RunState, int]:
-    """Return how many runs stand where, in the order of states; those without a run are left out."""
+    """Return how many runs stand where, in the order of states; those without a run are left out.
+
+    Raises:
+        KdctlError: there is no such sweep.
+    """
     statement = select(RunRow.state, func.count()).group_by(RunRow.state)
     if sweep is not None:
-        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
-        statement = statement.where(RunRow.key.in_(members))
+        statement = statement.where(in_sweep(connection, sweep))
     found = {row[0]: int(row[1]) for row in connection.execute(statement)}
     return {state: found[state] for state in RunState if state in found}
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, suggestion
 from kdctl.recipe.history import align
 from kdctl.records import PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
-from kdctl.store.tables import EpochRow, RunRow, SweepRunRow
+from kdctl.store.tables import EpochRow, RunRow, SweepRow, SweepRunRow
 
 MIN_PREFIX = 4
 """Fewest digits of a key that name a run."""
@@ -81,16 +81,39 @@ def select_runs(
     """Return the runs that meet all conditions, in the order in which they were planned.
 
     Plans of different versions of kdctl are brought into one form.
+
+    Raises:
+        KdctlError: there is no such sweep.
     """
     statement = select(RunRow).order_by(RunRow.number)
     if keys is not None:
         statement = statement.where(RunRow.key.in_(listed(keys)))
     if sweep is not None:
-        members = select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == sweep)
-        statement = statement.where(RunRow.key.in_(members))
+        statement = statement.where(in_sweep(connection, sweep))
     if state is not None:
         statement = statement.where(RunRow.state == state)
     return _stored(connection.execute(statement).all())
+
+
+def in_sweep(connection: Connection, name: str) -> ColumnElement[bool]:
+    """Return the condition that a run is a member of the sweep called `name`.
+
+    Raises:
+        KdctlError: there is none; the hint names the nearest.
+    """
+    require_sweep(connection, name)
+    return RunRow.key.in_(select(SweepRunRow.run_key).where(SweepRunRow.sweep_name == name))
+
+
+def require_sweep(connection: Connection, name: str) -> None:
+    """Make sure that there is a sweep of this name.
+
+    Raises:
+        KdctlError: there is none; the hint names the nearest.
+    """
+    names = connection.execute(select(SweepRow.name)).scalars().all()
+    if name not in names:
+        raise KdctlError(f"there is no sweep '{name}'.", suggestion(name, names, "Sweeps"))
 
 
 def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:

@@ -110,8 +110,6 @@ class Store:
             KdctlError: there is no such sweep.
         """
         with reading(self._engine) as connection:
-            if sweep is not None:
-                sweeps.require(connection, sweep)
             return run_table.select_runs(connection, keys=keys, sweep=sweep, state=state)
 
     def briefs(
@@ -123,8 +121,6 @@ class Store:
             KdctlError: there is no such sweep.
         """
         with reading(self._engine) as connection:
-            if sweep is not None:
-                sweeps.require(connection, sweep)
             return briefs.briefs(connection, keys=keys, sweep=sweep, since=since)
 
     def counts(self, *, sweep: str | None = None) -> dict[RunState, int]:
@@ -134,8 +130,6 @@ class Store:
             KdctlError: there is no such sweep.
         """
         with reading(self._engine) as connection:
-            if sweep is not None:
-                sweeps.require(connection, sweep)
             return briefs.counts(connection, sweep=sweep)
 
     def pupils(self, keys: Iterable[str]) -> dict[str, list[str]]:

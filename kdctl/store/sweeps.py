@@ -9,10 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, select, true
 from sqlalchemy.dialects.sqlite import insert
 
-from kdctl.errors import KdctlError, suggestion
 from kdctl.records import RunState, StoredSweep, SweepMember
 from kdctl.store.clock import utc_now
-from kdctl.store.run_table import listed, states, unknown_run
+from kdctl.store.run_table import listed, require_sweep, states, unknown_run
 from kdctl.store.tables import RunRow, SweepRow, SweepRunRow
 
 
@@ -55,24 +54,13 @@ def record(
         connection.execute(insert(SweepRunRow).on_conflict_do_nothing(), rows)
 
 
-def require(connection: Connection, name: str) -> None:
-    """Make sure that there is a sweep of this name.
-
-    Raises:
-        KdctlError: there is none; the hint names the nearest.
-    """
-    names = connection.execute(select(SweepRow.name)).scalars().all()
-    if name not in names:
-        raise KdctlError(f"there is no sweep '{name}'.", suggestion(name, names, "Sweeps"))
-
-
 def find(connection: Connection, name: str) -> StoredSweep:
     """Return the sweep called `name`.
 
     Raises:
         KdctlError: there is none; the hint names the nearest.
     """
-    require(connection, name)
+    require_sweep(connection, name)
     return _stored(connection, SweepRow.name == name)[0]
 
 
