@@ -15,8 +15,9 @@ from kdctl.engine.batch_counters import BatchCounters
 from kdctl.engine.device import Compute
 from kdctl.engine.epochs import EpochSums, winning_rules
 from kdctl.engine.optim import GroupOptimizer, set_learning_rate
-from kdctl.engine.phases import Span, divide, span_at
+from kdctl.engine.phases import Pace, Span, divide, span_at
 from kdctl.engine.seeds import derive
+from kdctl.engine.teacher_outputs import RunTeachers
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
@@ -24,21 +25,6 @@ from kdctl.protocols.step import Batch, DivergedError, Losses, Step, Update
 from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.optimization import Schedule
 from kdctl.records import EpochResult, ModelMetrics, Selected, Selection
-
-RunTeachers = Callable[[Tensor], tuple[Outputs, ...]]
-"""Returns what a member reads of its teachers on images [B, 3, H, W] that it made itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """Where a step stands in the schedules."""
-
-    progress: float
-    """From 0 at the first step of the phase to 1 after its last."""
-    learning_rate: float
-    """The recipe's."""
-    group_rates: tuple[float, ...]
-    """The learning rate of each of the member's optimizers."""
 
 
 @dataclass(frozen=True, kw_only=True)

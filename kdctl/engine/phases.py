@@ -1,4 +1,4 @@
-"""Where in a run its phases lie."""
+"""Where in a run its phases lie, and what the schedules say at a step."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ class Span:
         The schedule runs anew over each phase, stretched to its length.
         """
         return schedule.factor((position - self.first) * (schedule.epochs / self.epochs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Where a step stands in the schedules."""
+
+    progress: float
+    """From 0 at the first step of the phase to 1 after its last."""
+    learning_rate: float
+    """The recipe's."""
+    group_rates: tuple[float, ...]
+    """The learning rate of each of the member's optimizers."""
 
 
 def divide(phases: Sequence[Phase], epochs: int) -> tuple[Span, ...]:
