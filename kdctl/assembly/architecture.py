@@ -15,7 +15,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes
 from kdctl.engine.checkpoint import ModelCheckpoint, foreign, read_model
 from kdctl.errors import KdctlError
-from kdctl.protocols.backbone import Backbone, as_backbone, models
+from kdctl.protocols.backbone import Backbone, as_teacher, models
 from kdctl.protocols.distiller import AVERAGE, Distiller, methods
 from kdctl.recipe.imported import is_imported
 from kdctl.recipe.plan import RunPlan, ShippedModel, TeacherRef, TrainedOn
@@ -37,7 +37,7 @@ def build_architecture(architecture: Architecture, sizes: Sizes) -> Backbone:
     """
     if isinstance(architecture, str):
         return models.get(architecture).item(*sizes)
-    return as_backbone(build_shipped(architecture, sizes, architecture.part), *sizes)
+    return as_teacher(build_shipped(architecture, sizes, architecture.part), *sizes)
 
 
 def build_shipped(

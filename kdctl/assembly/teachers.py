@@ -18,7 +18,7 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights
 from kdctl.engine.public_weights import fitting_models, read_public_weights, require_finite
 from kdctl.errors import KdctlError, Mistake, RecipeError
-from kdctl.protocols.backbone import Backbone, as_backbone, models
+from kdctl.protocols.backbone import Backbone, as_teacher, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import InputNormalisation, trained_normalisation
@@ -126,7 +126,7 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
     else:
         model = build_shipped(teacher.model, sizes, part)
     load_weights(model, content.weights, path)
-    backbone = as_backbone(model, *sizes)
+    backbone = as_teacher(model, *sizes)
     show_images_as_trained(backbone, trained_normalisation(content.plan), data)
     backbone.eval().requires_grad_(requires_grad=False)
     return LoadedTeacher(

@@ -1,15 +1,17 @@
-"""How a backbone is laid link by link, its shapes by arithmetic."""
+"""How a backbone is laid link by link: its shapes by arithmetic, or by what modules of your own give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import PREACTIVATION, Backbone, GlobalAveragePool, Link
 
 RGB = 3
+POOLED = "pooled"
 
 
 class Chain:
@@ -65,7 +67,7 @@ class Chain:
 
     def close(self, num_classes: int) -> Backbone:
         """Append pooling and a linear classifier, and return the backbone."""
-        pooled = Link(name="pooled", module=GlobalAveragePool(), shape=(self.channels,))
+        pooled = Link(name=POOLED, module=GlobalAveragePool(), shape=(self.channels,))
         return Backbone(
             [*self._links, pooled],
             classifier=nn.Linear(self.channels, num_classes),
@@ -80,3 +82,51 @@ class Chain:
                 f"it divides their size by {self._stride} or more.",
                 f"use a data set with larger images, or a model with fewer strides than {self._family}.",
             )
+
+
+def as_backbone(
+    stages: Mapping[str, nn.Module], classifier: nn.Linear, *, input_size: int, taps: tuple[str, ...] = ()
+) -> Backbone:
+    """Return your own model as a chain whose inner features methods can read; the modules are shared.
+
+    A global average pool is put before the classifier where the last stage gives a map. Methods that read
+    what stands before an activation (`ofd`) need more: see `kdctl.protocols.backbone.Link`.
+
+    Args:
+        stages: name -> module, in the order in which images pass them; each gives a map [B, C, H, W].
+        classifier: the last linear layer.
+        input_size: height and width of the images.
+        taps: the stages whose maps are paired with a teacher's; stage1, stage2, ... if not given.
+
+    Raises:
+        UsageError: no stage is to be paired, or the stages do not follow each other.
+    """
+    paired = taps or tuple(name for name in stages if name.startswith("stage"))
+    if not paired or not set(paired) <= set(stages):
+        raise UsageError(
+            "no stage is named that features could be read from.",
+            "call stages stage1, stage2, ..., or give taps.",
+        )
+    links: list[Link] = []
+    features = torch.zeros(1, 3, input_size, input_size, device=classifier.weight.device)
+    for name, module in stages.items():
+        features = _passed(module, features)
+        links.append(Link(name=name, module=module, shape=tuple(features.shape[1:])))
+    if features.dim() == 4:
+        links.append(Link(name=POOLED, module=GlobalAveragePool(), shape=(features.shape[1],)))
+    if links[-1].shape != (classifier.in_features,):
+        raise UsageError(
+            f"the stages end with {list(links[-1].shape)}, the classifier reads [{classifier.in_features}].",
+            "name every stage up to the classifier.",
+        )
+    return Backbone(links, classifier=classifier, stage_taps=paired, input_size=input_size)
+
+
+@torch.no_grad()
+def _passed(module: nn.Module, features: Tensor) -> Tensor:
+    """Return what a module makes of features, and leave its mode as it was."""
+    modes = {part: part.training for part in module.modules()}
+    result: Tensor = module.eval()(features)
+    for part, training in modes.items():
+        part.training = training
+    return result

@@ -266,7 +266,7 @@ def _no_features() -> KdctlError:
     )
 
 
-def as_backbone(model: nn.Module, num_classes: int, input_size: int) -> Backbone:
+def as_teacher(model: nn.Module, num_classes: int, input_size: int) -> Backbone:
     """Return a model that would be shipped as one that can teach, with the taps it has."""
     if isinstance(model, Backbone):
         return model
