@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kdctl.errors import KdctlError, Mistake
-from kdctl.machine_errors import MachineFault, fault_behind
+from kdctl.machine_errors import GOES_ON, MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
 
 TRACEBACK = "traceback.txt"
@@ -116,3 +116,16 @@ def place_of(error: Exception) -> str:
 def named_runs(keys: Sequence[str]) -> str:
     """Name one run, or say how many there are and name the first."""
     return f"run {keys[0]}" if len(keys) == 1 else f"{len(keys)} runs ({keys[0]}, ...)"
+
+
+def failed_together(failure: Failure) -> MachineFault:
+    """Say what ended a training of several processes: the others cannot go on without this one."""
+    return MachineFault(problem=failure.problem, hint=failure.hint or GOES_ON)
+
+
+def lost_device(failure: Failure) -> MachineFault:
+    """Say that the device computes nothing more for this process, whichever run it is asked to train."""
+    return MachineFault(
+        problem=f"the device failed: {failure.problem}",
+        hint=f"if one run brings it down again and again, --slots 2 lets the others go on; {GOES_ON}",
+    )

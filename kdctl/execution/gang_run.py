@@ -9,22 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kdctl.assembly.assemble import (
-    build_compute,
-    build_data,
-    freeze_teachers,
-    model_facts,
-)
-from kdctl.assembly.data import planned_data, sizes_of
+from kdctl.assembly.build_gangs import BuiltRun, build_gangs
 from kdctl.assembly.environment import describe_environment
-from kdctl.assembly.failure import Failure, explain
-from kdctl.assembly.initial_weights import build_run
-from kdctl.assembly.memory import require_memory
+from kdctl.assembly.failure import Failure, explain, failed_together, lost_device
 from kdctl.assembly.progress import Progress
 from kdctl.assembly.run_context import RunContext
-from kdctl.assembly.teacher_cache import find_table
-from kdctl.assembly.teachers import load_teacher
-from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.pictures import PICTURES
@@ -100,7 +89,7 @@ class GangTrainer:
         with as_machine_errors():
             failure = GangRun(trainer=self, plans=list(plans)).run()
         if failure is not None:
-            raise MachineError(failure.fault or _failed_together(failure))
+            raise MachineError(failure.fault or failed_together(failure))
 
     def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
         """Tell that a run is not ours to train any more."""
@@ -127,10 +116,10 @@ class GangTrainer:
         if failure is None:
             return {}
         if failure.fault is not None or self.ranks is not None:
-            raise MachineError(failure.fault or _failed_together(failure))
+            raise MachineError(failure.fault or failed_together(failure))
         self.on_failure(failure)
         if failure.device_lost:
-            raise MachineError(_lost_device(failure))
+            raise MachineError(lost_device(failure))
         ours = run.still_ours()
         if len(plans) > 1 and failure.out_of_memory:
             del run  # and with it the members
@@ -143,19 +132,6 @@ class GangTrainer:
             self.recorder.failed(plan.key, failure)
             self.end(plan.key, RunState.FAILED, None, failure.problem)
         return {plan.key: failure for plan in ours}
-
-
-def _failed_together(failure: Failure) -> MachineFault:
-    """Say what ended a training of several processes: the others cannot go on without this one."""
-    return MachineFault(problem=failure.problem, hint=failure.hint or GOES_ON)
-
-
-def _lost_device(failure: Failure) -> MachineFault:
-    """Say that the device computes nothing more for this process, whichever run it is asked to train."""
-    return MachineFault(
-        problem=f"the device failed: {failure.problem}",
-        hint=f"if one run brings it down again and again, --slots 2 lets the others go on; {GOES_ON}",
-    )
 
 
 @dataclass(kw_only=True)
@@ -243,51 +219,20 @@ class GangRun:
         return gangs
 
     def _assemble(self) -> list[Gang]:
-        """Build the members; those that a resume puts at different steps train one group after the other."""
-        first, context = self.plans[0], self.trainer.context
-        device = choose_device(context.device)
-        compute = build_compute(first, device)
-        prepare(compute, context.num_threads)
-        selected = planned_data(first, context.library)
-        data = build_data(selected, first, device, context.num_workers)
-        sizes = sizes_of(selected)
-        for plan in self.plans:
-            require_memory(plan, sizes, device)
-        teachers = [load_teacher(teacher, selected, context) for teacher in first.teachers]
-        for teacher, loaded in zip(first.teachers, teachers, strict=True):
-            if loaded.data_fingerprint != first.data_fingerprint:
-                _log.warning("the teacher %s was trained on other data than its student sees", teacher.name)
-        backbones = [teacher.backbone.to(device) for teacher in teachers]
-        self._teacher_top1 = max((t.test_top1 for t in teachers if t.test_top1 is not None), default=None)
-        frozen = freeze_teachers(first, backbones, data)
-        checkpoints = tuple(teacher.checkpoint_sha256 for teacher in teachers)
-        places: dict[tuple[int, int], list[Member]] = {}
-        for plan in self.plans:
-            member = build_run(plan, selected, backbones, context, device)
-            self._facts[plan.key] = model_facts(member.distiller, backbones)
-            self._members.append(member)
-            self._open(plan, member, checkpoints, compute)
-            places.setdefault((member.epoch, member.step), []).append(member)
-        gangs = [
-            Gang(
-                members=members,
-                teachers=frozen,
-                data=data,
-                compute=compute,
-                graphs=context.graphs,
-                ranks=self.trainer.ranks,
-            )
-            for members in places.values()
-        ]
-        for gang in gangs if compute.options.batch_parts == 1 else ():
-            gang.table = find_table(gang, first, checkpoints, context)
+        """Build the members, and tell of each that it begins."""
+        gangs, self._teacher_top1 = build_gangs(
+            self.plans, self.trainer.context, ranks=self.trainer.ranks, on_built=self._open
+        )
         return gangs
 
-    def _open(self, plan: RunPlan, member: Member, checkpoints: tuple[str, ...], compute: Compute) -> None:
+    def _open(self, plan: RunPlan, built: BuiltRun) -> None:
+        member = built.member
+        self._facts[plan.key] = built.facts
+        self._members.append(member)
         environment = describe_environment(
-            compute,
+            built.compute,
             data_fingerprint=plan.data_fingerprint,
-            teacher_checkpoints=checkpoints,
+            teacher_checkpoints=built.teacher_checkpoints,
             gang=tuple(other.key for other in self.plans),
             reduced=self.reduced,
         )
