@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdctl.records import (
-    EpochResult,
-    Evaluation,
-    Latency,
-    ModelFacts,
-    RunResult,
-    RunState,
-    Selected,
-    SplitMetrics,
-)
+from kdctl.evaluation_records import Evaluation, Latency
+from kdctl.records import EpochResult, ModelFacts, RunResult, RunState, Selected, SplitMetrics
 from kdctl.serialization import canonical_json, from_tree, to_tree
 
 SCALARS = st.one_of(

@@ -9,7 +9,8 @@ import typer
 
 from kdctl.cli import options
 from kdctl.cli.formatting import counted
-from kdctl.records import Evaluation, Fidelity, Latency, Selection
+from kdctl.evaluation_records import Evaluation, Fidelity, Latency
+from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution

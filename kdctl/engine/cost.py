@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.engine.device import Compute, describe
-from kdctl.records import Latency
+from kdctl.evaluation_records import Latency
 
 LATENCY_BATCHES = (1, 256)
 """One image, as an application sees it, and many, as a data centre does."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.records import Evaluation, Selection, StoredRun, StoredSweep
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.best import choose_settings, with_marks
 from kdctl.report.fields import known_fields, resolve_field
 from kdctl.report.layout import Layout, read_best_by, read_selection, read_spread

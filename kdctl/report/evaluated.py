@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdctl.records import Evaluation
+from kdctl.evaluation_records import Evaluation
 from kdctl.report.fields import distinguishing_fields
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates

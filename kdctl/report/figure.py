@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdctl.errors import KdctlError
-from kdctl.records import EpochResult, Evaluation, Selection, StoredRun
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import EpochResult, Selection, StoredRun
 from kdctl.registry import Registry
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.records import Evaluation, Selection
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Selection
 from kdctl.report.fields import short_names
 from kdctl.report.measures import Measure
 from kdctl.report.replicates import Replicates

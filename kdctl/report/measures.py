@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.records import Evaluation, RunResult, Selected, Selection, StoredRun
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import RunResult, Selected, Selection, StoredRun
 from kdctl.report.replicates import Replicates, selected_epoch
 from kdctl.report.statistics import Summary, summarize
 

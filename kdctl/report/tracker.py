@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import KdctlError
-from kdctl.records import EpochResult, Evaluation, RunState, SplitMetrics, StoredRun
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import EpochResult, RunState, SplitMetrics, StoredRun
 from kdctl.registry import Registry
 from kdctl.report.fields import flatten, show_value
 

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
+from kdctl.evaluation_records import Evaluation
 from kdctl.files import is_gone, open_file, unreadable
 from kdctl.records import (
     SETTLED,
     Artifact,
     Environment,
     EpochResult,
-    Evaluation,
     PlannedRun,
     RunResult,
     RunState,

@@ -7,15 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from kdctl.errors import Mistake
-from kdctl.records import (
-    SETTLED,
-    Artifact,
-    Environment,
-    EpochResult,
-    Evaluation,
-    RunResult,
-    RunState,
-)
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import SETTLED, Artifact, Environment, EpochResult, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
 from kdctl.store.measurements import (

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, case, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from kdctl.records import Artifact, Environment, EpochResult, Evaluation
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Artifact, Environment, EpochResult
 from kdctl.store.clock import utc_now
 from kdctl.store.run_table import listed, unknown_run
 from kdctl.store.tables import ArtifactRow, EpochRow, EvaluationRow, RunRow

@@ -11,11 +11,11 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine
 
 from kdctl.errors import KdctlError
+from kdctl.evaluation_records import Evaluation
 from kdctl.records import (
     Artifact,
     Environment,
     EpochResult,
-    Evaluation,
     PlannedRun,
     RunResult,
     RunState,

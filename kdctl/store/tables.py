@@ -13,7 +13,8 @@ from sqlalchemy import Dialect, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from kdctl.records import Environment, EpochResult, Evaluation, RunResult, RunState
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Environment, EpochResult, RunResult, RunState
 from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import from_json, to_json
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError, suggestion
+from kdctl.evaluation_records import Evaluation
 from kdctl.files import is_gone
-from kdctl.records import Artifact, EpochResult, Evaluation, RunState, StoredRun
+from kdctl.records import Artifact, EpochResult, RunState, StoredRun
 from kdctl.registry import folded
 from kdctl.store.briefs import RunBrief
 

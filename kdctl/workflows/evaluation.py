@@ -24,8 +24,9 @@ from kdctl.engine.evaluate import (
     split_metrics,
 )
 from kdctl.engine.streamed_batches import EvaluationImages
+from kdctl.evaluation_records import Evaluation, Fidelity
 from kdctl.recipe.plan import EngineOptions
-from kdctl.records import SHIPPED, Evaluation, Fidelity, Selection, pruning_percent
+from kdctl.records import SHIPPED, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
 
 

@@ -21,21 +21,14 @@ from kdctl.engine.public_weights import (
     read_public_weights,
 )
 from kdctl.errors import KdctlError, UsageError
+from kdctl.evaluation_records import Evaluation
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import ImportedPlan, InputNormalisation
 from kdctl.recipe.layers import NAME, Layer, merge
 from kdctl.recipe.load import override_layer
 from kdctl.recipe.resolve import Resolver
-from kdctl.records import (
-    Evaluation,
-    ModelFacts,
-    RunResult,
-    RunState,
-    Selected,
-    Selection,
-    StoredRun,
-)
+from kdctl.records import ModelFacts, RunResult, RunState, Selected, Selection, StoredRun
 from kdctl.store.store import Owner
 from kdctl.workflows.evaluation import evaluate_subject
 from kdctl.workflows.subjects import Subject, open_subject

@@ -3,7 +3,8 @@
 import pytest
 
 from kdctl.errors import KdctlError, UsageError
-from kdctl.records import Evaluation, SplitMetrics
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import SplitMetrics
 from kdctl.report.build import build_report
 from kdctl.report.table_format import Mark
 

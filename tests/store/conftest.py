@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from kdctl.evaluation_records import Evaluation
 from kdctl.records import (
     Artifact,
     Environment,
     EpochResult,
-    Evaluation,
     ModelFacts,
     PlannedRun,
     RunResult,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.records import Artifact, Environment, EpochResult, Evaluation, PlannedRun, RunResult
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunResult
 from kdctl.store.folder import RunFolder, run_folders
 
 

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from kdctl.records import (
-    Artifact,
-    Environment,
-    EpochResult,
-    Evaluation,
-    PlannedRun,
-    RunResult,
-    RunState,
-)
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunResult, RunState
 from kdctl.store.folder import RunFolder
 from kdctl.store.ingest import ingest
 from kdctl.store.leases import Owner

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Environment, EpochResult, PlannedRun, RunResult
 from kdctl.store.json_files import JsonLines, from_json, to_json
 
 

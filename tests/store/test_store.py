@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.records import (
-    Artifact,
-    Environment,
-    EpochResult,
-    Evaluation,
-    PlannedRun,
-    RunResult,
-    RunState,
-    SweepMember,
-)
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunResult, RunState, SweepMember
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
