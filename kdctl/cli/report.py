@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +13,6 @@ from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
-    from kdctl.report.table_format import Table
     from kdctl.workflows.drawing import Which
 
 WHICH = "Which runs"
@@ -152,6 +149,7 @@ def report(
     from kdctl import workflows
     from kdctl.cli.console import echo
     from kdctl.cli.output_file import require_free, write_result
+    from kdctl.cli.table_output import show_table
     from kdctl.plugins import load_installed_plugins, load_plugin_file
     from kdctl.report.table_format import report_formats
 
@@ -197,8 +195,8 @@ def report(
         return
     if output is not None:
         write_result(output, render(table), force=force)
-    elif report_formats.get(form).name == TERMINAL_FORMAT and sys.stdout.isatty():
-        echo(_within_terminal(table), end="")
+    elif report_formats.get(form).name == TERMINAL_FORMAT:
+        show_table(table)
     else:
         echo(render(table), end="")
 
@@ -219,9 +217,3 @@ def _draw(workspace: Workspace, folder: Path, which: Which, *, force: bool) -> N
 def _words(given: list[str] | None) -> list[str]:
     """Return names that were given one by one, or several with commas between."""
     return [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
-
-
-def _within_terminal(table: Table) -> str:
-    from kdctl.report.formats.markdown import markdown_within
-
-    return markdown_within(table, shutil.get_terminal_size().columns)

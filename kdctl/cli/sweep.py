@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdctl.cli.events import Events
     from kdctl.cli.live import Display
     from kdctl.cli.signals import StopSignals
+    from kdctl.workflows.concluding import Conclusion
     from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3
@@ -84,6 +85,7 @@ def sweep(
     )
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
+    from kdctl.recipe.shipped import is_shipped
     from kdctl.records import RunState
 
     execution: Execution = {
@@ -115,7 +117,7 @@ def sweep(
                 say(line)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         if not quiet:
-            say_notes(plan.notes, warnings_only=json)
+            say_notes(plan.notes, warnings_only=json or not plan.num_to_do)
             for line in (*lacking_room(disk), *joined(plan)):
                 say(line)
     with (
@@ -133,11 +135,18 @@ def sweep(
             retry_failed=retry_failed,
             replace=replace,
         )
-    _conclude(outcome, progress, stop, form, quiet=quiet)
+    _conclude(outcome, progress, stop, form, quiet=quiet, runs=runs, is_shipped=is_shipped(recipe))
 
 
 def _conclude(
-    outcome: SweepOutcome, progress: Events | Display, stop: StopSignals, form: options.Format, *, quiet: bool
+    outcome: SweepOutcome,
+    progress: Events | Display,
+    stop: StopSignals,
+    form: options.Format,
+    *,
+    quiet: bool,
+    runs: Path,
+    is_shipped: bool,
 ) -> None:
     """Say what a sweep came to, and end with the exit code for it."""
     from kdctl.cli.console import print_mistakes, say
@@ -147,7 +156,7 @@ def _conclude(
         fault = outcome.fault.problem if outcome.fault else ""
         progress.finished(outcome.runs, complete=outcome.complete, budget=outcome.budget, trouble=fault)
     else:
-        _show_outcome(outcome, form, quiet=quiet)
+        _show_outcome(outcome, form, quiet=quiet, runs=runs, is_shipped=is_shipped)
     if outcome.fault:
         print_mistakes([*outcome.failures, _worded(outcome.fault, outcome.missing_bytes)])
         raise typer.Exit(1)
@@ -178,7 +187,10 @@ def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
     return Mistake(problem=fault.problem, hint=room)
 
 
-def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -> None:
+def _show_outcome(
+    outcome: SweepOutcome, form: options.Format, *, quiet: bool, runs: Path, is_shipped: bool
+) -> None:
+    from kdctl import workflows
     from kdctl.cli.console import print_json, say
     from kdctl.report.leaders import leading_lines
     from kdctl.report.weak_teachers import weak_teacher_lines
@@ -190,9 +202,30 @@ def _show_outcome(outcome: SweepOutcome, form: options.Format, *, quiet: bool) -
         return
     counts = Counter(run.state.value for run in outcome.runs)
     say(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    has_table = outcome.complete and any(run.state is RunState.FINISHED for run in outcome.students)
+    if has_table and form is options.Format.TEXT:
+        with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
+            conclusion = workflows.conclude(outcome.name, workspace)
+        if conclusion:
+            _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
+            return
     for line in leading_lines(outcome.runs):
         say(line)
     for line in weak_teacher_lines(outcome.runs):
         say(f"warning: {line}")
-    if outcome.complete and any(run.state is RunState.FINISHED for run in outcome.runs):
+    if has_table:
         say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")
+
+
+def _show_conclusion(conclusion: Conclusion, name: str, *, is_shipped: bool) -> None:
+    """Print the table of a sweep, and say which files show more and what to type next."""
+    from kdctl.cli.console import say
+    from kdctl.cli.table_output import show_table
+
+    show_table(conclusion.table)
+    if conclusion.picture:
+        say(f"curves: {conclusion.picture}")
+    say(f"report: {conclusion.page} (open it in a browser)")
+    say(f"for a paper: kdctl report --sweep {shlex.quote(name)} --format latex")
+    if is_shipped:
+        say("next, a recipe of your own: kdctl init mine.toml")

@@ -37,6 +37,9 @@ class ReportOptions:
     """Split on which the best setting of each cell is chosen; None: all settings are shown."""
     mark_best: bool = False
     """Whether the best is bold and the second underlined, where a test tells them from the others."""
+    page: bool = False
+    """Whether a sweep that is complete ends with its table, and writes its curves and the HTML page into
+    `reports/` below the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

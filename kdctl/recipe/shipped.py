@@ -54,3 +54,8 @@ def located(path: Path) -> Path:
     is_name = path.suffix != SUFFIX or path.as_posix().startswith("recipes/")
     inside = not path.is_absolute() and ".." not in path.parts
     return shipped if is_name and inside and shipped.is_file() else path
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether a recipe, named by its path or its name, comes with kdctl."""
+    return located(path).resolve().is_relative_to(shipped_folder().resolve())

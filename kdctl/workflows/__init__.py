@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
+    from kdctl.workflows.concluding import conclude
     from kdctl.workflows.confirming import confirm, plan_confirmation
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
@@ -54,6 +55,7 @@ __all__ = [
     "choose_executor",
     "collect",
     "compare_runs",
+    "conclude",
     "confirm",
     "describe_run",
     "epochs_frame",
@@ -97,6 +99,7 @@ _MODULES = {
     "check": "kdctl.workflows.checking",
     "choose_executor": "kdctl.execution.choose_executor",
     "collect": "kdctl.workflows.housekeeping",
+    "conclude": "kdctl.workflows.concluding",
     "confirm": "kdctl.workflows.confirming",
     "compare_runs": "kdctl.workflows.differences",
     "describe_run": "kdctl.workflows.browsing",

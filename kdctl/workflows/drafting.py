@@ -55,7 +55,14 @@ def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> st
             f"there is no protocol preset '{draft.protocol}'.", f"Presets: {', '.join(preset_names())}."
         )
     return "\n".join(
-        [*_head(draft, path), *_data(draft), *_teacher(teacher), *_training(draft), *_grid(draft, teacher)]
+        [
+            *_head(draft, path),
+            *_data(draft),
+            *_teacher(teacher),
+            *_training(draft),
+            *_grid(draft, teacher),
+            *_report(),
+        ]
     )
 
 
@@ -128,6 +135,12 @@ def _grid(draft: Draft, teacher: dict[str, str] | None) -> Iterator[str]:
     methods = [method for method in draft.methods if method != "ce"] or [_TAUGHT]
     yield f"method = {json.dumps(methods)}     # kdctl list methods; options: kdctl show {methods[0]}"
     yield rates or "# optimizer.learning_rate = [0.05, 0.1]"
+
+
+def _report() -> Iterator[str]:
+    yield ""
+    yield "[report]"
+    yield "page = true     # a complete sweep ends with its table, curves and an HTML page"
 
 
 def _quoted(text: Any) -> str:

@@ -32,6 +32,26 @@ def test_a_sweep_says_what_it_came_to_and_how_to_see_the_table(kdctl: Kdctl, rec
     assert "start" not in second.err
 
 
+def test_a_sweep_that_asks_for_a_page_ends_with_table_curves_and_page(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    name = recipe(f"{GRID}\n[report]\npage = true\n")
+    answer = kdctl(f"sweep {name} --threads 1 -o seeds=[0,1]")
+    assert answer.code == 0
+    assert "| simkd " in answer.out
+    page = tmp_path / "runs" / "reports" / "tiny.html"
+    assert "data:image/svg+xml;base64," in page.read_text()
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "report: runs/reports/tiny.html" in answer.err
+    assert "curves: runs/reports/tiny.png" in answer.err
+    assert "kdctl report --sweep tiny --format latex" in answer.err
+    assert "kdctl init" not in answer.err  # this recipe is the reader's own
+    again = kdctl(f"sweep {name} --threads 1 -o seeds=[0,1]")
+    assert (again.code, again.out) == (0, answer.out)
+    assert kdctl("db check").code == 0
+    assert kdctl(f"sweep {name} --quiet -o seeds=[0,1]").out == ""
+
+
 @pytest.mark.parametrize("size", ["auto", "1", "32"])
 def test_the_size_of_gangs_is_a_number_or_auto(kdctl: Kdctl, recipe: WriteRecipe, size: str) -> None:
     assert kdctl(f"sweep {recipe(GRID)} --dry-run --gang {size}").code == 0
