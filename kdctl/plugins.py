@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kdctl.errors import KdctlError, UsageError
@@ -66,6 +66,17 @@ def load_installed_plugins() -> None:
         origin = Origin(source=point.value, sha256=_package_sha256(point))
         what = f"the installed plug-in '{point.name}'"
         _import_once(origin, point.load, what, "update or uninstall the package that brings it.")
+
+
+def load_plugins(files: Iterable[Path] | None) -> None:
+    """Import what installed packages offer, then the plug-in files that a command line names.
+
+    Raises:
+        UsageError: as `load_plugin_file`.
+    """
+    load_installed_plugins()
+    for path in files or ():
+        load_plugin_file(path)
 
 
 def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: str) -> None:

@@ -52,11 +52,10 @@ def confirm(
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
-    from kdctl.plugins import load_plugin_file
+    from kdctl.plugins import load_plugins
     from kdctl.report.table_format import report_formats
 
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     render = report_formats.get(form).item
     given = options.slurm_options(slurm_option)
     chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)

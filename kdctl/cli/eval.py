@@ -49,10 +49,9 @@ def evaluate(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.plugins import load_plugin_file
+    from kdctl.plugins import load_plugins
 
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = Path(subject).is_file()
     execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}

@@ -35,11 +35,9 @@ def export(
     from kdctl import workflows
     from kdctl.cli.console import say
     from kdctl.cli.formatting import counted
-    from kdctl.plugins import load_installed_plugins, load_plugin_file
+    from kdctl.plugins import load_plugins
 
-    load_installed_plugins()
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     with workflows.open_workspace(runs, create=False) as workspace:
         number = workflows.export_runs(
             to, folder, workspace, sweep=sweep, everything=everything, where=where or ()

@@ -58,11 +58,10 @@ def import_weights(
     """
     from kdctl import workflows
     from kdctl.cli.eval import show_evaluation
-    from kdctl.plugins import load_plugin_file
+    from kdctl.plugins import load_plugins
     from kdctl.workflows.importing import WeightsFile, require_importable
 
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     weights = WeightsFile(
         path=file,
         model=model,

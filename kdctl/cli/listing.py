@@ -9,6 +9,7 @@ import typer
 from kdctl.cli import options
 from kdctl.cli.browse import list_runs
 from kdctl.cli.console import show_rows
+from kdctl.plugins import load_plugins
 
 if TYPE_CHECKING:
     from kdctl.registry import Registry
@@ -132,15 +133,6 @@ def list_sweeps(
                 }
             )
     show_rows(rows, form)
-
-
-def load_plugins(plugins: options.Plugins) -> None:
-    """Register what installed packages and the named files bring."""
-    from kdctl.plugins import load_installed_plugins, load_plugin_file
-
-    load_installed_plugins()
-    for path in plugins or []:
-        load_plugin_file(path)
 
 
 def _show_plugins(registry: Registry[Any], form: options.Format) -> None:

@@ -47,10 +47,9 @@ def plot(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.plugins import load_plugin_file
+    from kdctl.plugins import load_plugins
 
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     with workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace:
         workflows.plot(
             kind,

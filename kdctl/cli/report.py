@@ -150,12 +150,10 @@ def report(
     from kdctl.cli.console import echo
     from kdctl.cli.output_file import require_free, write_result
     from kdctl.cli.table_output import show_table
-    from kdctl.plugins import load_installed_plugins, load_plugin_file
+    from kdctl.plugins import load_plugins
     from kdctl.report.table_format import report_formats
 
-    load_installed_plugins()
-    for path in plugin or []:
-        load_plugin_file(path)
+    load_plugins(plugin)
     is_page = form == PAGE_FORMAT
     if is_page and output is None:
         raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")

@@ -46,7 +46,7 @@ def show(
     For example: kdctl show simkd, kdctl show resnet8x4, or kdctl show quickstart
     """
     from kdctl.cli.console import print_json, print_wrapped
-    from kdctl.cli.listing import load_plugins
+    from kdctl.plugins import load_plugins
     from kdctl.serialization import to_tree
     from kdctl.workflows.describing import describe_name
 

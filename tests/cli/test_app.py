@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -151,3 +152,24 @@ def test_warnings_of_the_rooms_reach_the_reader(kdctl: Kdctl, tmp_path: Path) ->
     answer = kdctl("list projectors --plugin chatty.py")
     assert answer.code == 0
     assert answer.err == "note: fetching pictures\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list figures",
+        "show kd",
+        "plot bars -o bars.svg",
+        "report",
+        "export logs --to tensorboard",
+        "confirm tiny",
+        "eval 0123456789abcdef",
+        "import-weights weights.pth --model resnet8 --dataset digits",
+    ],
+)
+def test_every_verb_that_takes_plugins_loads_the_installed_ones(
+    kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    point = importlib.metadata.EntryPoint(name="gone", value="no_such_package", group="kdctl.plugins")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    kdctl(command).refused("the installed plug-in 'gone' failed to import", code=2)
