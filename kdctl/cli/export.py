@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from kdctl.cli import options
+from kdctl.cli import options, report_options
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Where it is written; made if need be.")],
     to: Annotated[str, typer.Option("--to", metavar="TRACKER", help="tensorboard, mlflow or wandb.")],
-    sweep: Annotated[
-        list[str] | None, typer.Option(help="Name of a sweep, the newest if not given; may repeat.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All runs of the store.")] = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=VALUE", help="Only runs with this setting: --where method=kd,simkd; may repeat."
-        ),
-    ] = None,
+    sweep: report_options.Sweeps = None,
+    everything: report_options.Everything = False,
+    where: report_options.Where = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdctl.cli import options
+from kdctl.cli import options, report_options
 from kdctl.records import Selection
 
 
@@ -17,24 +17,17 @@ def plot(
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="Where it is written: *.svg, *.pdf or *.png."),
     ],
-    sweep: Annotated[
-        list[str] | None, typer.Option(help="Name of a sweep, the newest if not given; may repeat.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All runs of the store.")] = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=VALUE", help="Only runs with this setting: --where method=kd,simkd; may repeat."
-        ),
-    ] = None,
-    select: Annotated[Selection, typer.Option(help="Which epoch of each run counts.")] = Selection.LAST,
+    sweep: report_options.Sweeps = None,
+    everything: report_options.Everything = False,
+    where: report_options.Where = None,
+    select: report_options.Select = Selection.LAST,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="An option of the figure: --set top5=true; may repeat."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: options.Force = False,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
