@@ -10,7 +10,6 @@ import typer
 from kdctl.cli import options, recipe_options
 
 if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
     from kdctl.workflows.benchmarking import BenchResult
 
 
@@ -56,13 +55,7 @@ def bench(
 
     values = recipe_options.layer(student, teacher, method=method, data=dataset)
     opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    execution: Execution = {
-        "device": device,
-        "num_threads": threads,
-        "num_workers": workers,
-        "graphs": graphs,
-        "teacher_cache": teacher_cache,
-    }
+    execution = options.execution(device, threads, workers, graphs, teacher_cache)
     with workflows.open_for_planning("runs", data, **execution) as workspace:
         result = workflows.benchmark(opened, workspace, gang_size=gang, num_steps=steps, num_rounds=rounds)
     _show(result, form)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kdctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
 
 RECIPE = "What to run"
 FOLDERS = "Folders"
@@ -108,6 +111,28 @@ Graphs = Annotated[
         help="Replay training steps as CUDA graphs: auto where that is possible; on stops where it is not.",
     ),
 ]
+TeacherCache = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Keep in memory what a teacher said to images that come again; changes no result.",
+    ),
+]
+
+
+def execution(
+    device: str, threads: int | None, workers: int | None, graphs: Graphs, teacher_cache: TeacherCache
+) -> Execution:
+    """Return how runs are computed, as a command line says it."""
+    return {
+        "device": device,
+        "num_threads": threads,
+        "num_workers": workers,
+        "graphs": graphs,
+        "teacher_cache": teacher_cache,
+    }
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -159,14 +184,6 @@ GangSize = Annotated[
         "many as memory holds.",
     ),
 ]
-TeacherCache = Annotated[
-    Literal["auto", "on", "off"],
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="Keep in memory what a teacher said to images that come again; changes no result.",
-    ),
-]
-
 Slots = Annotated[
     int | None,
     number(

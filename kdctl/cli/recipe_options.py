@@ -77,8 +77,18 @@ def open_recipe(
     values: dict[str, Any],
     overrides: Sequence[str],
     plugins: Sequence[Path],
+    *,
+    unless_said: dict[str, Any] | None = None,
 ) -> Recipe:
     """Open a recipe file, or the preset of a protocol, with the command line's values on top.
+
+    Args:
+        path: the recipe file, if one is named.
+        protocol: the preset to use without a file.
+        values: from the words of the command line, as a recipe would write them.
+        overrides: `key=value` words, which win over all else.
+        plugins: files of plug-ins.
+        unless_said: values for what nothing else sets.
 
     Raises:
         UsageError: the words contradict each other, or name no student.
@@ -99,4 +109,6 @@ def open_recipe(
         values = {"method": "ce", **values}
     base = read_layers(path) if path else preset_layers(protocol or DEFAULT_PROTOCOL)
     layers = [*base, Layer(source="command line", values=values)] if values else base
+    if unless_said:
+        layers = [Layer(source="command line", values=unless_said), *layers]
     return recipe_from_layers(layers, overrides, plugins)

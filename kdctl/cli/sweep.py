@@ -16,15 +16,39 @@ from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.records import RunState
 
 if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
+    from kdctl.assembly.workspace import Workspace
     from kdctl.cli.events import Events
     from kdctl.cli.live import Display
     from kdctl.cli.signals import StopSignals
+    from kdctl.execution.executor import ExecutorConfig
     from kdctl.workflows.concluding import Conclusion
+    from kdctl.workflows.disk import DiskNeed
+    from kdctl.workflows.sweep_plan import SweepPlan
     from kdctl.workflows.sweeping import SweepOutcome
 
 FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""
+
+
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", rich_help_panel=options.RECIPE, help="Start failed runs again.")
+]
+Smoke = Annotated[
+    bool,
+    typer.Option(
+        "--smoke",
+        rich_help_panel=options.RECIPE,
+        help="Scale everything down, teachers too, to try a recipe in minutes.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        rich_help_panel=options.RECIPE,
+        help="Let the name of a known sweep mean this recipe from now on; its other runs stay stored.",
+    ),
+]
 
 
 @takes_short_names
@@ -43,25 +67,9 @@ def sweep(
     slots: options.Slots = None,
     executor: options.Executor = "local",
     slurm_option: options.SlurmOptions = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", rich_help_panel=options.RECIPE, help="Start failed runs again.")
-    ] = False,
-    smoke: Annotated[
-        bool,
-        typer.Option(
-            "--smoke",
-            rich_help_panel=options.RECIPE,
-            help="Scale everything down, teachers too, to try a recipe in minutes.",
-        ),
-    ] = False,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            rich_help_panel=options.RECIPE,
-            help="Let the name of a known sweep mean this recipe from now on; its other runs stay stored.",
-        ),
-    ] = False,
+    retry_failed: RetryFailed = False,
+    smoke: Smoke = False,
+    replace: Replace = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json: options.JsonEvents = False,
@@ -74,27 +82,12 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import say, say_notes
-    from kdctl.cli.dry_run import (
-        estimated,
-        joined,
-        lacking_room,
-        show_sweep_plan,
-        slowed_down,
-        sweep_standing,
-    )
+    from kdctl.cli.dry_run import show_sweep_plan
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
     from kdctl.recipe.shipped import is_shipped
-    from kdctl.records import RunState
 
-    execution: Execution = {
-        "device": device,
-        "num_threads": threads,
-        "num_workers": workers,
-        "graphs": graphs,
-        "teacher_cache": teacher_cache,
-    }
+    execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     given = options.slurm_options(slurm_option)
     chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
@@ -110,16 +103,11 @@ def sweep(
             return
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
-            say(sweep_standing(plan))
-        if not quiet and not json and plan.num_to_do and capacity.slots == 1 and not capacity.queued:
-            say(estimated(workflows.estimate_sweep(plan, workspace, executor=chosen, gang_size=gang)))
-            for line in slowed_down(workflows.slowdown_of_threads(workspace)):
-                say(line)
+            here = capacity.slots == 1 and not capacity.queued
+            _announce(plan, workspace, chosen, gang, here=here)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         if not quiet:
-            say_notes(plan.notes, warnings_only=json or not plan.num_to_do)
-            for line in (*lacking_room(disk), *joined(plan)):
-                say(line)
+            _say_notes(plan, disk, warnings_only=json or not plan.num_to_do)
     with (
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
@@ -136,6 +124,30 @@ def sweep(
             replace=replace,
         )
     _conclude(outcome, progress, stop, form, quiet=quiet, runs=runs, is_shipped=is_shipped(recipe))
+
+
+def _announce(
+    plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int, *, here: bool
+) -> None:
+    """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
+    from kdctl import workflows
+    from kdctl.cli.console import say
+    from kdctl.cli.dry_run import estimated, slowed_down, sweep_standing
+
+    say(sweep_standing(plan))
+    if here and plan.num_to_do:
+        say(estimated(workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)))
+        for line in slowed_down(workflows.slowdown_of_threads(workspace)):
+            say(line)
+
+
+def _say_notes(plan: SweepPlan, disk: DiskNeed | None, *, warnings_only: bool) -> None:
+    from kdctl.cli.console import say, say_notes
+    from kdctl.cli.dry_run import joined, lacking_room
+
+    say_notes(plan.notes, warnings_only=warnings_only)
+    for line in (*lacking_room(disk), *joined(plan)):
+        say(line)
 
 
 def _conclude(

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options, recipe_options
 from kdctl.cli.short_names import takes_short_names
-from kdctl.errors import UsageError
+from kdctl.errors import Mistake, UsageError
+from kdctl.records import RunState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdctl.assembly.workspace import Execution
+    from kdctl.assembly.workspace import Workspace
+    from kdctl.cli.events import Events
+    from kdctl.cli.live import Display
+    from kdctl.cli.signals import StopSignals
+    from kdctl.records import StoredRun
     from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
+
+
+Seeds = Annotated[
+    list[int] | None,
+    options.number(
+        "--seed", "Seed of a run; may repeat.", least=0, most=options.LARGEST_SEED, panel=options.RECIPE
+    ),
+]
+Devices = Annotated[
+    int,
+    options.number(
+        "--devices", "Train each run on so many devices, each with a part of every batch.", least=1
+    ),
+]
 
 
 @takes_short_names
@@ -28,25 +47,13 @@ def train(
     method: recipe_options.Method = None,
     dataset: recipe_options.Dataset = None,
     protocol: recipe_options.Protocol = None,
-    seed: Annotated[
-        list[int] | None,
-        options.number(
-            "--seed", "Seed of a run; may repeat.", least=0, most=options.LARGEST_SEED, panel=options.RECIPE
-        ),
-    ] = None,
+    seed: Seeds = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
-    devices: Annotated[
-        int,
-        options.number(
-            "--devices",
-            "Train each run on so many devices, each with a part of every batch.",
-            least=1,
-        ),
-    ] = 1,
+    devices: Devices = 1,
     threads: options.Threads = None,
     workers: options.Workers = None,
     graphs: options.Graphs = "auto",
@@ -63,67 +70,81 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.console import messages, say, say_notes
     from kdctl.cli.devices import executor_on, maybe_follow
-    from kdctl.cli.dry_run import estimated, slowed_down
     from kdctl.cli.events import Events, listener
-    from kdctl.cli.formatting import counted, standing
-    from kdctl.cli.run_tables import show_results
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.device import choose_device
-    from kdctl.records import RunState
 
     devices = maybe_follow(devices, device)
-    execution: Execution = {
-        "device": device,
-        "num_threads": threads,
-        "num_workers": workers,
-        "graphs": graphs,
-        "teacher_cache": teacher_cache,
-    }
+    execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     if not dry_run:
         choose_device(device)  # before the plan: a GPU that is not there is told first
     values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
-    opened = recipe_options.open_recipe(recipe, protocol, values, override or [], plugin or [])
-    if devices > 1 and "batch_parts" not in opened.tree.get("engine", {}):
-        parts = f"engine.batch_parts={devices}"
-        opened = recipe_options.open_recipe(
-            recipe, protocol, values, [*(override or []), parts], plugin or []
-        )
+    parts = {"engine": {"batch_parts": devices}} if devices > 1 else None
+    opened = recipe_options.open_recipe(
+        recipe, protocol, values, override or [], plugin or [], unless_said=parts
+    )
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
             _show_plan(plan, workflows.estimate_training(plan, workspace), form)
             return
-        if not quiet and not json:
-            _show_text(plan, to=messages())
-            num_runs = len(plan.teachers) + len(plan.runs)
-            say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
-        elif not quiet:
-            say_notes(plan.notes, warnings_only=True)
-        workflows.require_ready(plan.to_do, workspace)
-        if not quiet and not json and plan.to_do:
-            say(estimated(workflows.estimate_training(plan, workspace)))
-            for line in slowed_down(workflows.slowdown_of_threads(workspace)):
-                say(line)
+        _announce(plan, workspace, json=json, quiet=quiet)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
     with (
-        executor_on(devices, device) as executor,
+        executor_on(devices, device) as trained_by,
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,
         StopSignals() as stop,
         progress,
     ):
-        trained = workflows.train(opened, workspace, progress=progress, stop=stop, executor=executor)
+        trained = workflows.train(opened, workspace, progress=progress, stop=stop, executor=trained_by)
         weak = () if isinstance(progress, Events) else workflows.weak_teachers(trained, workspace)
+    _conclude(trained, weak, progress, stop, form)
+
+
+def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool) -> None:
+    """Say what will be trained and how long it will take, and raise if something for it is not there."""
+    from kdctl import workflows
+    from kdctl.cli.console import messages, say, say_notes
+    from kdctl.cli.dry_run import estimated, slowed_down
+    from kdctl.cli.formatting import counted, standing
+
+    in_words = not quiet and not json
+    if in_words:
+        _show_text(plan, to=messages())
+        num_runs = len(plan.teachers) + len(plan.runs)
+        say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
+    elif not quiet:
+        say_notes(plan.notes, warnings_only=True)
+    workflows.require_ready(plan.to_do, workspace)
+    if in_words and plan.to_do:
+        say(estimated(workflows.estimate_training(plan, workspace)))
+        for line in slowed_down(workflows.slowdown_of_threads(workspace)):
+            say(line)
+
+
+def _conclude(
+    trained: Sequence[StoredRun],
+    weak_teachers: Sequence[str],
+    progress: Events | Display,
+    stop: StopSignals,
+    form: options.Format,
+) -> None:
+    """Show what the runs came to, and end with the exit code for it."""
+    from kdctl.cli.console import say
+    from kdctl.cli.events import Events
+    from kdctl.cli.run_tables import show_results
+
+    complete = all(run.result for run in trained)
     if isinstance(progress, Events):
-        progress.finished(trained, complete=all(run.result for run in trained))
+        progress.finished(trained, complete=complete)
     else:
         show_results(trained, form)
-        for line in weak:
+        for line in weak_teachers:
             say(f"warning: {line}")
-    if not all(run.result for run in trained):
+    if not complete:
         stop.exit_if_heard()
     _exit_if_diverged(trained)
 
@@ -162,10 +183,8 @@ def _show_text(plan: TrainPlan, *, to: Console) -> None:
         to.print(line, markup=False)
 
 
-def _exit_if_diverged(runs: Sequence[Any]) -> None:
+def _exit_if_diverged(runs: Sequence[StoredRun]) -> None:
     from kdctl.cli.console import print_mistakes
-    from kdctl.errors import Mistake
-    from kdctl.records import RunState
 
     hint = "lower optimizer.learning_rate, or warm up with schedule.warmup_epochs."
     mistakes = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdctl.cli.recipe_options import teacher_table
+from kdctl.cli.recipe_options import open_recipe, teacher_table
 
 TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
 TAUGHT = f"train --student resnet3 --teacher resnet4 -o teacher.schedule.epochs=1 {TINY}"
@@ -129,3 +129,11 @@ def test_a_plan_is_shown_before_training_too(kdctl: Kdctl) -> None:
     answer = kdctl(TAUGHT)
     assert "untrained   pooled, classifier" in answer.err.splitlines()
     assert "untrained" not in answer.out
+
+
+def test_parts_of_a_batch_are_as_many_as_devices_unless_the_recipe_says_otherwise() -> None:
+    for_four = {"engine": {"batch_parts": 4}}
+    alone = {"student": "resnet3", "data": "digits"}
+    assert open_recipe(None, None, alone, [], [], unless_said=for_four).tree["engine"]["batch_parts"] == 4
+    said = open_recipe(None, None, alone, ["engine.batch_parts=2"], [], unless_said=for_four)
+    assert said.tree["engine"]["batch_parts"] == 2
