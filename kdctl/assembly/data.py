@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -11,10 +12,20 @@ from typing import NamedTuple
 
 from kdctl.errors import KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
-from kdctl.protocols.dataset import DatasetOptions, ImageData, Split, datasets, fingerprint
+from kdctl.protocols.dataset import (
+    NO_ROWS,
+    DatasetOptions,
+    ImageData,
+    Split,
+    TestApart,
+    datasets,
+    fingerprint,
+    without_training_images,
+)
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec
+from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
 
@@ -37,6 +48,8 @@ class DataLibrary:
         self.root = root
         self._network = contextlib.nullcontext if may_fetch else without_network
         self._whole: dict[str, ImageData] = {}
+        self._tests: dict[str, ImageData] = {}
+        """Without training images."""
         self._fingerprints: dict[str, str] = {}
 
     def select(self, spec: Spec) -> SelectedData:
@@ -46,6 +59,22 @@ class DataLibrary:
             KdctlError: the data are missing or corrupt, or smaller than the options ask for.
         """
         return select(self._load(spec), spec.options)
+
+    def select_for(self, plan: RunPlan) -> SelectedData:
+        """Return what a run reads: one whose method makes its images gets no image of the training set.
+
+        It is not read either, where the data set can be read without it, unless a part of it is held out
+        for validation.
+
+        Raises:
+            KdctlError: as `select`.
+        """
+        if not isinstance(plan.method.options, GeneratedImages):
+            return self.select(plan.data)
+        if plan.data.options.val_fraction > 0:
+            selected = self.select(plan.data)
+            return dataclasses.replace(selected, train=selected.train.taken(NO_ROWS))
+        return select(self._load_test(plan.data), plan.data.options)
 
     def counts(self, spec: Spec) -> Counts:
         """Return how many images a run on these data sees.
@@ -58,14 +87,18 @@ class DataLibrary:
         form = datasets.get(spec.name).item.published_form
         return expected_counts(form, spec.options) if form else counts_of(self.select(spec))
 
-    def require(self, specs: Iterable[Spec]) -> None:
-        """Read all these data sets now, so that trouble shows before the first run starts.
+    def require(self, plans: Iterable[RunPlan]) -> None:
+        """Read the data of all these runs now, so that trouble shows before the first one starts.
 
         Raises:
-            KdctlError: as `select`.
+            KdctlError: as `select_for`.
         """
-        for spec in {canonical_json(spec.tree()): spec for spec in specs}.values():
-            self.select(spec)
+        different = {
+            (canonical_json(plan.data.tree()), isinstance(plan.method.options, GeneratedImages)): plan
+            for plan in plans
+        }
+        for plan in different.values():
+            self.select_for(plan)
 
     def fingerprint(self, spec: Spec) -> str:
         """Return the SHA-256 of a data set's pixels and labels.
@@ -91,6 +124,16 @@ class DataLibrary:
             if datasets.get(spec.name).item.published_fingerprint is None:
                 _warn_of_shared_images(spec.name, found)
         return self._whole[source]
+
+    def _load_test(self, spec: Spec) -> ImageData:
+        """Return a data set without its training images."""
+        source, found = _source(spec), datasets.get(spec.name).item
+        if source in self._whole or not isinstance(found, TestApart):
+            return without_training_images(self._load(spec))
+        if source not in self._tests:
+            with self._network():
+                self._tests[source] = found.load_test(spec.options, self.root)
+        return self._tests[source]
 
 
 def _warn_of_shared_images(name: str, data: ImageData) -> None:
@@ -119,7 +162,7 @@ def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
     """
     name = plan.data.name
     try:
-        selected, found = library.select(plan.data), library.fingerprint(plan.data)
+        selected, found = library.select_for(plan), library.fingerprint(plan.data)
     except (KdctlError, OSError) as error:
         problem = error.problem if isinstance(error, KdctlError) else f"{error}."
         fault = MachineFault(

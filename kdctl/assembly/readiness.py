@@ -35,7 +35,7 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     if any(isinstance(plan.optimizer.options, Lamb) for plan in wanted):
         lamb_class()
     _require_files_of_teachers(wanted, workspace)
-    workspace.library.require(plan.data for plan in wanted)
+    workspace.library.require(wanted)
     require_teachers(wanted, workspace)
 
 

@@ -216,7 +216,7 @@ def require_teachers(plans: Iterable[RunPlan], context: RunContext) -> None:
     for plan in plans:
         source = canonical_json(plan.data.tree())
         if source not in selected:
-            selected[source] = context.library.select(plan.data)
+            selected[source] = context.library.select_for(plan)
         for teacher in plan.teachers:
             # One that is given by its plan is trained first, on these data.
             if teacher.plan is None and (teacher, source) not in mistakes:

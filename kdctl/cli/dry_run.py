@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kdctl.cli.console import output, print_json
-from kdctl.cli.formatting import assignments, counted, counted_seeds, duration, file_size, flop, standing
+from kdctl.cli.formatting import (
+    assignments,
+    counted,
+    counted_seeds,
+    duration,
+    evaluation_only,
+    file_size,
+    flop,
+    standing,
+)
 from kdctl.cli.options import Format
 from kdctl.cli.run_tables import planned_trees, show_plans, show_summary
 from kdctl.serialization import to_tree
@@ -62,6 +71,7 @@ def show_sweep_plan(
         f"{sweep_standing(plan, told=f'{teachers}, {configurations} × {seeds}; ')}{gangs}",
         estimated(estimate),
         *_room(disk),
+        *evaluation_only(plan.runs),
         *_limits(plan),
         *plan.notes,
         *joined(plan),

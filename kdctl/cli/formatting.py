@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kdctl.recipe.layers import flat
@@ -76,6 +76,17 @@ def flop(operations: float) -> str:
 def assignments(layer: Layer) -> str:
     """Return what a layer of a recipe sets: 'seeds = 1, schedule.epochs = 2'."""
     return ", ".join(f"{dotted} = {value}" for dotted, value in flat(layer.values).items())
+
+
+def evaluation_only(plans: Iterable[RunPlan]) -> Iterator[str]:
+    """Say which methods train on images of their own, so that the data only evaluate them."""
+    from kdctl.recipe.generated_images import GeneratedImages
+
+    names = dict.fromkeys(
+        plan.method.name for plan in plans if isinstance(plan.method.options, GeneratedImages)
+    )
+    if names:
+        yield f"data for evaluation only: {', '.join(names)} (they read no training image)"
 
 
 def describe(plan: RunPlan, told: str = "") -> str:

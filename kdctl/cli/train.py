@@ -175,11 +175,12 @@ def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format)
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:
+    from kdctl.cli.formatting import evaluation_only
     from kdctl.cli.run_tables import show_plans, show_structure
 
     show_plans(plan.teachers, plan.runs, plan.states, to=to)
     show_structure(plan.structure, to=to)
-    for line in plan.notes:
+    for line in (*evaluation_only(plan.runs), *plan.notes):
         to.print(line, markup=False)
 
 

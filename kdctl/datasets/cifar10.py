@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from kdctl.protocols.dataset import BalancedForm, Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.archive import Archive
-from kdctl.readers.cifar import CifarFacts, load_cifar
+from kdctl.readers.cifar import CifarFacts, load_cifar, load_cifar_test
 from kdctl.readers.cifar_pickles import PickledFile, PickleLayout
 
 FACTS = CifarFacts(
@@ -61,3 +61,12 @@ class Cifar10(Dataset):
             KdctlError: the data are nowhere, or files are missing or damaged.
         """
         return load_cifar(FACTS, root)
+
+    @staticmethod
+    def load_test(options: Any, root: Path) -> ImageData:
+        """Read what an evaluation needs: of the official files those of the test set alone.
+
+        Raises:
+            KdctlError: as `load`.
+        """
+        return load_cifar_test(FACTS, root)

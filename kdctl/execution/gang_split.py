@@ -74,7 +74,7 @@ def _costs(plans: Sequence[RunPlan], context: RunContext) -> tuple[list[tuple[fl
     """Return what weights and activations of each member take, and the room there is for them, in bytes."""
     first = plans[0]
     available = available_bytes(choose_device(context.device))
-    sizes = sizes_of(context.library.select(first.data))
+    sizes = sizes_of(context.library.select_for(first))
     batch = first.data.options.batch_size
     counted = {
         name: (

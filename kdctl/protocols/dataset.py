@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 Interpolation = Literal["bilinear", "bicubic"]
+NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,25 @@ class Dataset(Protocol):
             KdctlError: data that are missing (where it looked, what to do) or corrupt.
         """
         ...
+
+
+@runtime_checkable
+class TestApart(Protocol):
+    """A data set that can be read without its training images; others are read whole, and lose them."""
+
+    @staticmethod
+    def load_test(options: Any, root: Path) -> ImageData:
+        """Return what `load` does, with no image in the training set.
+
+        Raises:
+            KdctlError: as `load`.
+        """
+        ...
+
+
+def without_training_images(data: ImageData) -> ImageData:
+    """Return data whose training set has the size of its images, and none of them."""
+    return replace(data, train=data.train.taken(NO_ROWS))
 
 
 def canonical_order(split: Split) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from kdctl.errors import KdctlError
-from kdctl.protocols.dataset import BalancedForm, ImageData, Split, canonical_order, fingerprint
+from kdctl.protocols.dataset import (
+    BalancedForm,
+    ImageData,
+    Split,
+    canonical_order,
+    fingerprint,
+    without_training_images,
+)
 from kdctl.readers.archive import Archive, DownloadError, download
 from kdctl.readers.cifar_pickles import SIDE, PickleLayout, read_pickled_data
 from kdctl.readers.class_folders import decode_listing, list_class_folders, some_of
@@ -79,6 +87,27 @@ def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> I
             f"then the download failed ({error}).",
             f"unpack {facts.archive.url} below {root}, or name the folder where the data are.",
         ) from error
+
+
+def load_cifar_test(facts: CifarFacts, root: Path) -> ImageData:
+    """Read CIFAR without its training images, where the official files lie below `root`; else all of it.
+
+    Raises:
+        KdctlError: as `load_cifar`; of the official files, those of the training set may be missing.
+    """
+    folder = root / facts.layout.folder
+    if not folder.is_dir():
+        return without_training_images(load_cifar(facts, root))
+    data = read_pickled_data(folder, dataclasses.replace(facts.layout, train=()))
+    found = np.bincount(data.test.labels, minlength=len(data.class_names)).tolist()
+    _check_counts(facts, folder, dict(zip(data.class_names, found, strict=True)), facts.test_per_class)
+    return ImageData(
+        train=data.train,
+        test=canonical_order(data.test),
+        class_names=facts.class_names,
+        mean=facts.mean,
+        std=facts.std,
+    )
 
 
 def _from_pickles(facts: CifarFacts, folder: Path) -> ImageData:

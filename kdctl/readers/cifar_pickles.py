@@ -191,6 +191,8 @@ def _value(tree: Mapping[str, Any], key: str) -> Any:
 
 
 def _joined(splits: Sequence[Split]) -> Split:
+    if not splits:
+        return Split(images=np.zeros((0, SIDE, SIDE, 3), np.uint8), labels=np.zeros(0, np.int64))
     return Split(
         images=np.concatenate([split.images for split in splits]),
         labels=np.concatenate([split.labels for split in splits]),
