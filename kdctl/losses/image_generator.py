@@ -11,6 +11,13 @@ _SLOPE = 0.2
 """Of the leaky ReLUs below zero."""
 
 
+def multiply_adds(noise_size: int, image_size: int) -> int:
+    """Return those of one image's forward pass through an `ImageGenerator`."""
+    quarter, half = _quarter_and_half(image_size)
+    convolutions = half**2 * WIDTH * WIDTH + image_size**2 * (WIDTH * (WIDTH // 2) + (WIDTH // 2) * 3)
+    return noise_size * WIDTH * quarter**2 + 9 * convolutions
+
+
 class ImageGenerator(nn.Module):
     """Noise to images that are normalised like a network's input: their channels end in a batch norm.
 
@@ -28,7 +35,7 @@ class ImageGenerator(nn.Module):
             scales: whether mean and deviation of each channel are learned; False: 0 and 1.
         """
         super().__init__()
-        quarter, half = -(-image_size // 4), -(-image_size // 2)
+        quarter, half = _quarter_and_half(image_size)
         self.layers = nn.Sequential(
             nn.Linear(noise_size, WIDTH * quarter**2),
             nn.Unflatten(1, (WIDTH, quarter, quarter)),
@@ -42,6 +49,11 @@ class ImageGenerator(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """Return images [B, 3, H, W] of noise [B, noise_size]."""
         return self.layers(noise)
+
+
+def _quarter_and_half(image_size: int) -> tuple[int, int]:
+    """Return the sides of the maps from which images are enlarged, rounded up."""
+    return -(-image_size // 4), -(-image_size // 2)
 
 
 def _enlarging(size: int, channels: int, width: int) -> tuple[nn.Module, ...]:

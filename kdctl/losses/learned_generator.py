@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from kdctl.losses.image_generator import ImageGenerator
+from kdctl.losses.image_generator import ImageGenerator, multiply_adds
 from kdctl.protocols.distiller import Batch, Distiller, NamedModel, ParameterGroup, Setup, Update
 from kdctl.recipe.component import Spec, component, tunable
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.generated_images import EpochWork, GeneratedImages
 
 GENERATOR, STUDENT = "generator", "student"
 """The two updates of a step, and the parameter groups that they train."""
@@ -34,6 +34,16 @@ class GeneratorOptions(GeneratedImages):
     distillation takes a temperature and computes with 1."""
     generator_optimizer: Spec = component("optimizer", "adamw")
     """Its learning rate follows the recipe's schedule; without weight decay, whatever it says (Adam)."""
+
+    def epoch_work(self, image_size: int) -> EpochWork:
+        """Return that of an update of the generator, through the teacher, and those of the student."""
+        images, updates = self.images_per_epoch, self.student_updates
+        made = (3 + updates) * images
+        return EpochWork(
+            student=3 * updates * images,
+            teacher=(2 + updates) * images,
+            multiply_adds=made * multiply_adds(self.noise_size, image_size),
+        )
 
 
 class LearnsFromGenerator(Distiller):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.batch_statistics import BatchStatistics
-from kdctl.losses.image_generator import ImageGenerator
+from kdctl.losses.image_generator import ImageGenerator, multiply_adds
 from kdctl.losses.inversion_terms import agreed_divergence, instance_contrast
 from kdctl.losses.pooled import POOLED
 from kdctl.losses.vectors import unit_vectors
 from kdctl.losses.views import Augmentation, magnified_views, shifted_views
 from kdctl.protocols.distiller import Batch, Distiller, DivergedError, Setup, Update
 from kdctl.recipe.component import tunable
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.generated_images import EpochWork, GeneratedImages
 
 _NUM_SHOWN = 64
 """Images in a picture."""
@@ -74,6 +74,15 @@ class InversionOptions(GeneratedImages):
             raise ValueError(
                 f"pool_size = {self.pool_size} is no multiple of images_per_round = {self.images_per_round}"
             )
+
+    def epoch_work(self, image_size: int) -> EpochWork:
+        """Return that of a round of inventing, and of the student's steps."""
+        steps, tried = super().epoch_work(image_size), self.images_per_round * self.inversion_steps
+        return EpochWork(
+            student=steps.student + 2 * tried * (self.adversarial_weight > 0),
+            teacher=steps.teacher + 2 * tried * (1 + (self.contrast_weight > 0)),
+            multiply_adds=3 * tried * multiply_adds(self.noise_size, image_size),
+        )
 
 
 class _Candidate(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.stages import pair_maps
 from kdctl.protocols.distiller import Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
+from kdctl.recipe.generated_images import EpochWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class ZeroShotConfig(GeneratorOptions):
     divergence: Literal["sum", "mean"] = "sum"
     """Over the classes. 'sum': the paper's divergence. 'mean': the authors' code divides it by the number of
     classes, so that attention counts so many times more."""
+
+    def epoch_work(self, image_size: int) -> EpochWork:
+        """Return that of all such methods; the generator learns through the student, too."""
+        work = super().epoch_work(image_size)
+        return replace(work, student=work.student + 2 * self.images_per_epoch)
 
 
 @methods.register("zskt", label="ZSKT")

@@ -25,6 +25,7 @@ from kdctl.execution.scheduler import teacher_plans
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
+from kdctl.recipe.generated_images import EpochWork, GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.serialization import canonical_json
@@ -226,12 +227,12 @@ class _CountedOperations:
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
         counts, sizes = self._counts(plan)
+        work, own_images = _work(plan, counts)
         student = self._operations(plan.student.name, sizes)
-        operations = student * (3 * counts.num_train + counts.num_val + counts.num_test)
-        if with_teachers:
-            operations += counts.num_train * sum(
-                self._operations(t.architecture, sizes) for t in plan.teachers
-            )
+        operations = student * (work.student + counts.num_val + counts.num_test) + 2 * work.multiply_adds
+        if with_teachers or own_images:  # those that a run makes for itself no gang shares
+            teachers = sum(self._operations(teacher.architecture, sizes) for teacher in plan.teachers)
+            operations += work.teacher * teachers
         return operations
 
     def rate(self, plan: RunPlan) -> float:
@@ -275,7 +276,16 @@ class _CountedOperations:
         return min(seconds[1:])
 
 
+def _work(plan: RunPlan, counts: Counts) -> tuple[EpochWork, bool]:
+    """Return what an epoch of training computes, and whether on images that the run makes."""
+    options = plan.method.options
+    if isinstance(options, GeneratedImages):
+        return options.epoch_work(counts.input_size), True
+    return EpochWork(student=3.0 * counts.num_train, teacher=counts.num_train), False
+
+
 def _kind(plan: Mapping[str, Any]) -> str:
-    """Name what decides the time of an epoch."""
+    """Name what decides the time of an epoch: the method, too, where it says how many steps that has."""
     teachers = [teacher["name"] for teacher in plan["teachers"]]
-    return canonical_json([plan["student"], teachers, plan["data"], plan["engine"]])
+    method = plan["method"] if "steps_per_epoch" in plan["method"] else ""
+    return canonical_json([plan["student"], teachers, plan["data"], plan["engine"], method])

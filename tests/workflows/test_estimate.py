@@ -10,8 +10,12 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.cost import count_multiply_adds
+from kdctl.engine.meta_device import shapes_only
 from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
+from kdctl.losses.image_generator import multiply_adds
+from kdctl.protocols.backbone import models
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]
@@ -212,3 +216,42 @@ def test_a_gang_pays_for_its_teacher_once(workspace: Workspace, recipe: RecipeWr
     assert estimate is not None
     _, first, second, third = estimate.operations.values()
     assert first > second == third
+
+
+OWN_IMAGES = "name = 'zskt', batch_size = 8, steps_per_epoch = 2, noise_size = 4, attention_weight = 0"
+
+
+def operations_of(method: str, workspace: Workspace, recipe: RecipeWriter) -> float:
+    plan = workflows.plan_sweep(recipe(f"method = {{ {method} }}"), workspace)
+    estimate = workflows.estimate_sweep(plan, workspace)
+    assert estimate is not None
+    return estimate.operations[plan.runs[0].key]
+
+
+def test_a_run_that_makes_its_images_counts_its_own_steps_and_its_generator(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    once, twice, thrice = (
+        operations_of(f"{OWN_IMAGES}, student_updates = {number}", workspace, recipe) for number in (1, 2, 3)
+    )
+    assert thrice - twice == pytest.approx(twice - once)
+    plan = workflows.plan_sweep(recipe("method = 'ce'", teacher=""), workspace).runs[0]
+    counts = workspace.library.counts(plan.data)
+    with shapes_only():
+        backbone = models.get(plan.student.name).item(counts.num_classes, counts.input_size)
+    student = 2 * count_multiply_adds(backbone, counts.input_size)
+    generator = 2 * multiply_adds(4, counts.input_size)
+    images, evaluated = 2 * 16, 2 * counts.num_test  # two epochs of two steps of 8
+    teacher = (twice - once) / images - 3 * student - generator
+    assert teacher > 0
+    assert once == pytest.approx(
+        images * ((3 + 2) * student + (2 + 1) * teacher + (3 + 1) * generator) + evaluated * student
+    )
+
+
+def test_runs_that_make_their_images_are_not_estimated_by_others(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.train(recipe("method = 'kd'"), workspace)
+    _, basis = seconds(recipe(f"method = {{ {OWN_IMAGES} }}"), workspace)
+    assert basis == "operations, at the rate of one measured step"
