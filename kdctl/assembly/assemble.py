@@ -30,6 +30,7 @@ from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.optimization import Dot
 from kdctl.recipe.plan import RunPlan, ShippedModel
 from kdctl.records import ModelFacts
 
@@ -156,6 +157,20 @@ def require_average(distiller: Distiller, decay: float) -> None:
         raise KdctlError(
             f"engine.average_decay: the method has a model called '{AVERAGE}' of its own.",
             "leave engine.average_decay out.",
+        )
+
+
+def require_single_gradient(plan: RunPlan) -> None:
+    """Refuse batches in parts where gradients of two losses would have to be summed over them.
+
+    Raises:
+        KdctlError: the plan asks for both.
+    """
+    if plan.engine.batch_parts > 1 and isinstance(plan.optimizer.options, Dot):
+        raise KdctlError(
+            f"engine.batch_parts = {plan.engine.batch_parts}: the optimizer 'dot' keeps the gradients of two "
+            "losses apart, which batches in parts do not.",
+            "take the batch whole, or choose another optimizer.",
         )
 
 

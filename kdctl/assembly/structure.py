@@ -15,6 +15,7 @@ from kdctl.assembly.assemble import (
     make_projector,
     model_facts,
     require_average,
+    require_single_gradient,
 )
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.failure import brief, place_of
@@ -156,6 +157,7 @@ class Structures:
         )
         require_parts(distiller, plan.engine.batch_parts, plan.data.options.batch_size)
         require_average(distiller, plan.engine.average_decay)
+        require_single_gradient(plan)
         return describe(distiller, teachers, plan.epochs)
 
     def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
@@ -166,8 +168,9 @@ class Structures:
 
 
 def _engine(plan: RunPlan) -> list[object]:
-    """Return what of the arithmetic may not fit a method."""
-    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size]
+    """Return what of arithmetic and optimizer may not fit a method."""
+    name = plan.optimizer.name
+    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size, name]
 
 
 def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:

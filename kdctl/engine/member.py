@@ -18,6 +18,7 @@ from kdctl.engine.optim import GroupOptimizer, set_learning_rate
 from kdctl.engine.phases import Pace, Span, divide, span_at
 from kdctl.engine.seeds import derive
 from kdctl.engine.teacher_outputs import RunTeachers
+from kdctl.engine.two_momenta import compute_gradients
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
@@ -117,7 +118,7 @@ class Member:
         """Why its steps do work on the host that no record repeats; empty if they do not."""
         if all(part.recordable for part in self.optimizers):
             return ""
-        return "the optimizer counts its steps on the host"
+        return "the optimizer's step is not recorded"
 
     def maybe_prepare_epoch(self) -> None:
         """Let the method prepare the running epoch, unless it did so before the run was resumed."""
@@ -216,9 +217,8 @@ class Member:
         optimizers = [part for part in self.optimizers if update.groups is None or part.name in update.groups]
         for part in optimizers:
             part.optimizer.zero_grad(set_to_none=True)
-        # Other groups get no gradient, though the loss may depend on them.
-        inputs = None if update.groups is None else [p for part in optimizers for p in part.parameters()]
-        torch.autograd.backward(losses.total(), inputs=inputs)
+        trained = [part.optimizer for part in optimizers]
+        compute_gradients(losses, trained, trains_all=update.groups is None)
         for part in optimizers:
             part.step()
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.two_momenta import TwoMomenta
 from kdctl.errors import KdctlError
 from kdctl.protocols.distiller import ParameterGroup
 from kdctl.recipe.component import Spec
-from kdctl.recipe.optimization import AdamW, Lamb, OptimizerOptions, Sgd
+from kdctl.recipe.optimization import AdamW, Dot, Lamb, OptimizerOptions, Sgd
 
 _GROUP_STEP = "step"
 """Where timm's optimizers count the steps of a whole group; torch's count in the state of each parameter."""
@@ -36,11 +37,13 @@ class GroupOptimizer:
     max_gradient_norm: float = 0.0
     """Longer gradients are scaled down to it; 0: none are."""
     recordable: bool = True
-    """Whether its step does the same work each time, so that it can be recorded."""
+    """Whether its step does the same work each time, and is known to be recorded rightly."""
 
     def step(self) -> None:
         """Update the parameters by their gradients."""
-        if self.max_gradient_norm:
+        if self.max_gradient_norm and isinstance(self.optimizer, TwoMomenta):
+            self.optimizer.clip(self.max_gradient_norm)
+        elif self.max_gradient_norm:
             nn.utils.clip_grad_norm_(self.parameters(), self.max_gradient_norm)
         self.optimizer.step()
 
@@ -83,7 +86,7 @@ def _build_group(
         optimizer=build_optimizer(chosen, group.parameters, undecayed=undecayed, recordable=recordable),
         learning_rate=chosen.options.learning_rate * group.learning_rate_scale,
         max_gradient_norm=chosen.options.max_gradient_norm,
-        recordable=not isinstance(chosen.options, Lamb),
+        recordable=not isinstance(chosen.options, Lamb | Dot),
     )
 
 
@@ -181,6 +184,15 @@ def _build(spec: Spec, parameters: list[dict[str, Any]], fused: bool) -> torch.o
             nesterov=options.nesterov,
             fused=fused or None,
         )
+    if isinstance(options, Dot):
+        return TwoMomenta(
+            parameters,
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            delta=options.delta,
+            weight_decay=options.weight_decay,
+            fused=fused,
+        )
     if isinstance(options, AdamW):
         optimizer = torch.optim.AdamW(
             parameters,
@@ -238,6 +250,11 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[parameter] = {
                     "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                     "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
+            elif isinstance(optimizer, TwoMomenta):
+                optimizer.state[parameter] = {
+                    name: torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    for name in ("momentum_buffer", "transfer_buffer")
                 }
             elif group["momentum"] != 0:
                 optimizer.state[parameter] = {

@@ -62,5 +62,5 @@ def test_a_factor_lies_between_0_and_1(schedule: type, epochs: int, warmup_epoch
 
 def test_all_schedules_and_optimizers_are_on_the_shelf() -> None:
     assert schedules.names() == ["constant", "cosine", "step"]
-    assert optimizers.names() == ["adamw", "lamb", "sgd"]
+    assert optimizers.names() == ["adamw", "dot", "lamb", "sgd"]
     assert all(entry.summary for registry in (schedules, optimizers) for entry in registry.entries())
