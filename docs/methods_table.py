@@ -77,6 +77,10 @@ WORDS = {
         "K models: T² KL(softmax(z / T) ‖ p_k), z_c = min_k (z_kc − z_ky); no teacher",
         "one view of each image for all; no `linear` and no `general` target",
     ),
+    "one": Words(
+        "n last stages: Σ CE(z_i) + CE(z_e), T² KL(p_e ‖ p_i), z_e their gated mean; no teacher",
+        "the student is the first branch; the ensemble of all is evaluated, too",
+    ),
     "mean_teacher": Words(
         "T² KL(p_a ‖ p_s), a the moving average of the student's weights; no other teacher",
         "one view of each image, the average in eval mode; `distance = 'mse'` is the paper's",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.warmup import sigmoid_rampup
 from kdctl.protocols.distiller import Distiller, Losses, NamedModel, Setup, Step, methods
 from kdctl.recipe.component import tunable
 
@@ -80,7 +81,7 @@ class MeanTeacher(Distiller):
         logits = step.student.require_logits()
         with torch.no_grad():
             target: Tensor = self.mean.model(step.batch.images)
-        distance = self._distance(logits, target) * _growth(step.progress, self.config.warmup_share)
+        distance = self._distance(logits, target) * sigmoid_rampup(step.progress, self.config.warmup_share)
         return Losses(
             task=label_loss(logits, step.batch),
             transfer={"average": self.config.kd_weight * distance},
@@ -100,8 +101,3 @@ class MeanTeacher(Distiller):
     def inference_model(self) -> nn.Module:
         """Return the average, or the student."""
         return self.student if self.config.ships == "student" else self.mean.model
-
-
-def _growth(progress: Tensor, share: float) -> Tensor | float:
-    """Return exp(-5 (1 - x)^2), x growing from 0 to 1 over the first `share` of the training; then 1."""
-    return 1.0 if share == 0 else (-5 * (1 - (progress / share).clamp(max=1.0)).square()).exp()
