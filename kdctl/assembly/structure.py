@@ -24,7 +24,7 @@ from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Shape
-from kdctl.protocols.distiller import Distiller, Match
+from kdctl.protocols.distiller import Distiller, Match, methods
 from kdctl.protocols.maps import tap_and_size
 from kdctl.readers.selection import Counts
 from kdctl.recipe.component import Spec
@@ -97,7 +97,7 @@ class Structures:
         return self._counts[name]
 
     def of(self, plan: RunPlan, counts: Counts) -> Structure:
-        """Return how a run on so many images is built; seed and learning rate do not matter for it.
+        """Return how a run on so many images is built; the seed does not matter, the optimizer rarely.
 
         Raises:
             KdctlError: models, projector, method and length of the run do not fit together.
@@ -158,6 +158,7 @@ class Structures:
         require_parts(distiller, plan.engine.batch_parts, plan.data.options.batch_size)
         require_average(distiller, plan.engine.average_decay)
         require_single_gradient(plan)
+        distiller.check_optimizer(plan.optimizer)
         return describe(distiller, teachers, plan.epochs)
 
     def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
@@ -169,8 +170,9 @@ class Structures:
 
 def _engine(plan: RunPlan) -> list[object]:
     """Return what of arithmetic and optimizer may not fit a method."""
-    name = plan.optimizer.name
-    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size, name]
+    checks = methods.get(plan.method.name).item.check_optimizer is not Distiller.check_optimizer
+    optimizer = plan.optimizer.tree() if checks else plan.optimizer.name
+    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size, optimizer]
 
 
 def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:

@@ -11,6 +11,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
+from kdctl.errors import KdctlError
 from kdctl.losses.feature_distances import l2_distance
 from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
@@ -29,6 +30,7 @@ from kdctl.protocols.distiller import (
 )
 from kdctl.protocols.maps import pool_to, shared_size
 from kdctl.recipe.component import Spec, component, tunable
+from kdctl.recipe.optimization import Dot, Sgd
 
 _FEATURES, _CLASSIFIER = "features", "classifier"
 """The two updates of a step."""
@@ -159,6 +161,31 @@ class AdaptiveTeaching(Distiller):
             NamedModel(name=f"teacher{place}", module=teacher)
             for place, teacher in enumerate(teachers, start=1)
         )
+
+    def check_optimizer(self, optimizer: Spec) -> None:
+        """Refuse a penalty whose pull takes an encoder farther beyond its first weights than it was away.
+
+        A step of SGD with momentum m on h / 2 * x^2 does not grow while rate * h < 2 * (1 + m); in Nesterov's
+        form, while rate * h < 2 * (1 + m) / (1 + 2 * m).
+
+        Raises:
+            KdctlError: alpha is too large for the learning rate.
+        """
+        options = optimizer.options
+        if not isinstance(options, Sgd | Dot):
+            return
+        rate, momentum = options.learning_rate * self.config.teacher_rate_scale, options.momentum
+        limit = 1 + momentum
+        if isinstance(options, Sgd) and options.nesterov:
+            limit /= 1 + 2 * momentum
+        counts = [sum(p.numel() for p in encoder.parameters()) for encoder in _encoders(self._teachers())]
+        most = limit / rate * len(counts) * (1 if self.config.penalty == "sum" else min(counts))
+        if self.config.alpha >= most:
+            raise KdctlError(
+                f"[method] alpha = {self.config.alpha:g} is too large: at the learning rate of {rate:g} that "
+                f"a teacher's encoder has, its weights swing farther in every step from {most:g} on.",
+                "lower method.alpha, method.teacher_rate_scale or optimizer.learning_rate.",
+            )
 
     def losses(self, step: Step) -> Losses:
         """Return the terms of one of the two updates."""

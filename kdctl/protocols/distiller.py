@@ -110,8 +110,8 @@ class Distiller(nn.Module):
     """How a student is distilled; subclass it in `methods/<name>.py`.
 
     A subclass writes `losses`, names the taps it reads, and creates the modules it trains in
-    `__init__`. In `losses`: no host reads (`.item()`, `if tensor`), no data-dependent shapes,
-    randomness only from `setup.rng`, schedules only from `step.progress` and `step.learning_rate`.
+    `__init__`. In `losses`: no host reads (`.item()`, `if tensor`), no data-dependent shapes, randomness
+    only from `setup.rng`, schedules only from `step.progress` and `step.learning_rate`.
     """
 
     Config: ClassVar[type] = NoOptions
@@ -120,9 +120,8 @@ class Distiller(nn.Module):
     graph_safe: ClassVar[bool] = True
     """False: the engine may not record a step and replay it, and calls `losses` and `after_update` anew.
 
-    A replay repeats operations on tensors, not Python: what a method keeps from step to step must be
-    in buffers that it changes in place.
-    """
+    A replay repeats operations on tensors, not Python: what is kept from step to step must be in buffers
+    that are changed in place."""
 
     def __init__(self, config: Any, setup: Setup) -> None:
         """Keep the student as a submodule; the teachers stay outside."""
@@ -186,7 +185,7 @@ class Distiller(nn.Module):
         return (ParameterGroup(name="all", parameters=tuple(free)),)
 
     def frozen_modules(self) -> dict[str, nn.Module]:
-        """Return the modules that no loss of this phase trains, by name; by default those after the last tap.
+        """Return by name what no loss of this phase trains; by default what is after the last tap.
 
         What runs nevertheless, such as a frozen encoder, runs in eval mode and without gradients.
         """
@@ -214,6 +213,9 @@ class Distiller(nn.Module):
             return self.models()
         return (*self.models(), NamedModel(name=AVERAGE, module=self.shipped_average.get_submodule("model")))
 
+    def check_optimizer(self, optimizer: Spec) -> None:
+        """Raise KdctlError where the recipe's optimizer is none that the method can learn by."""
+
     def make_batch(self, update: Update) -> Batch:
         """Return the images of an update, for a method whose `Config` is `GeneratedImages`."""
         raise TypeError(f"{type(self).__name__} must define make_batch()")
@@ -221,8 +223,8 @@ class Distiller(nn.Module):
     def prepare_epoch(self, *, first_of_phase: bool) -> None:
         """Do what an epoch needs before its first step, such as inventing images; may read the device.
 
-        Called once for each epoch, with `setup.rng` set by (run seed, epoch): never while a run is planned,
-        nor again when it goes on in the middle of the epoch. Its results belong in buffers, which are saved.
+        Called once for each epoch, with `setup.rng` set by (run seed, epoch): not while a run is planned, nor
+        again when it goes on within the epoch. Its results belong in buffers, which are saved.
 
         Raises:
             DivergedError: they are no numbers any more; the run ends as diverged.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdctl.errors import KdctlError
 from kdctl.methods.atsc import AdaptiveTeaching, AtscConfig
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Batch, Setup, Step, Update
 from kdctl.recipe.component import Spec
+from kdctl.recipe.optimization import Sgd
 from kdctl.registry import NoOptions
 
 LABELS = torch.tensor([0, 4, 2, 2])
@@ -207,3 +210,34 @@ def test_running_statistics_follow_in_the_encoder_only_and_only_if_asked(
     inside = {name for name, value in teacher.named_buffers() if id(value) in encoder and name in before}
     assert changed == (inside if batch_statistics else set())
     assert inside < before.keys()
+
+
+def sgd(**options: Any) -> Spec:
+    return Spec(kind="optimizer", name="sgd", options=Sgd(**options))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("penalty", ["sum", "mean"])
+def test_an_alpha_is_refused_from_the_one_on_with_which_the_penalty_alone_would_diverge(
+    make_method: MakeMethod, penalty: str, nesterov: bool
+) -> None:
+    with pytest.raises(KdctlError, match="too large") as caught:
+        make_method(penalty=penalty, alpha=1e30, teacher_rate_scale=0.1).check_optimizer(
+            sgd(learning_rate=0.05, nesterov=nesterov)
+        )
+    most = float(re.findall(r"from (\S+) on", caught.value.problem)[0])
+    count = sum(p.numel() for p in make_method().setup.teacher.encoder("stage3").parameters())
+    for alpha, grows in ((0.97 * most, False), (1.03 * most, True)):
+        parameter = nn.Parameter(torch.ones(count, dtype=torch.float64))
+        optimizer = torch.optim.SGD([parameter], lr=0.005, momentum=0.9, nesterov=nesterov)
+        for _ in range(300):
+            optimizer.zero_grad()
+            square = parameter.square()
+            (alpha * (square.sum() if penalty == "sum" else square.mean())).backward()
+            optimizer.step()
+        assert (parameter.abs().max() > 1) == grows
+
+
+def test_alphas_of_the_recipes_are_not_refused(make_method: MakeMethod) -> None:
+    make_method(alpha=10.0).check_optimizer(sgd(learning_rate=0.05))
+    make_method(alpha=1e6, penalty="mean").check_optimizer(sgd(learning_rate=0.05))
