@@ -24,4 +24,4 @@ def sigmoid_rampup(progress: Tensor, share: float) -> Tensor | float:
         progress: 0-dim, from 0 to 1.
         share: in [0, 1]; 0: no warm-up.
     """
-    return 1.0 if share == 0 else (-5 * (1 - linear_warmup(progress, share)) ** 2).exp()
+    return 1.0 if share == 0 else (-5 * (1 - (progress / share).clamp(max=1.0)).square()).exp()

@@ -55,6 +55,8 @@ class NativeEnsemble(Distiller):
     Config: ClassVar[type] = NativeEnsembleConfig
     num_teachers: ClassVar[tuple[int, int | None]] = (0, 0)
     config: NativeEnsembleConfig
+    branches: nn.ModuleList
+    gate: nn.Sequential
 
     def __init__(self, config: NativeEnsembleConfig, setup: Setup) -> None:
         """Draw the other branches, and the gate.

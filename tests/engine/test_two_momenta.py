@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,9 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(factor * START) for factor in (1.0, 2.0, -1.0)]
 
 
-def losses_of(both: Tensor, task: Tensor, transfer: Tensor, step: int) -> Losses:
+def losses_of(trained: Sequence[Tensor], step: int) -> Losses:
     """Make two losses whose gradients differ, and change with the step."""
+    both, task, transfer = trained
     return Losses(
         task=(both * (step + 1)).cos().sum() + task.square().sum(),
         transfer={"first": (both**3).sum() * 0.1, "second": (both * transfer).sum()},
@@ -37,7 +40,7 @@ def steps(options: Dot | Sgd, *, recordable: bool) -> list[nn.Parameter]:
     for step, rate in enumerate(RATES):
         set_learning_rate(optimizer, rate)
         optimizer.zero_grad(set_to_none=True)
-        losses = losses_of(*trained, step)
+        losses = losses_of(trained, step)
         if isinstance(optimizer, TwoMomenta):
             take_gradients_apart(losses, [optimizer])
         else:
@@ -78,9 +81,9 @@ def test_an_optimizer_of_one_momentum_beside_it_gets_the_sum() -> None:
     both, task, transfer = parameters()
     apart = TwoMomenta([task, transfer], lr=0.1, momentum=0.9, delta=0.075, weight_decay=0.0, fused=False)
     plain = torch.optim.SGD([both], lr=0.1)
-    take_gradients_apart(losses_of(both, task, transfer, 0), [apart, plain])
+    take_gradients_apart(losses_of([both, task, transfer], 0), [apart, plain])
     sums = parameters()
-    losses_of(*sums, 0).total().backward()
+    losses_of(sums, 0).total().backward()
     for own, other in zip((both, task, transfer), sums, strict=True):
         torch.testing.assert_close(own.grad, other.grad)
     assert not apart.transfer_gradients
@@ -125,8 +128,10 @@ def test_long_gradients_are_scaled_down_by_the_norm_of_their_sum(longest: float)
             "momentum_buffer": torch.zeros(3),
             "transfer_buffer": torch.zeros(3),
         }
-    take_gradients_apart(losses_of(*trained, 0), [optimizer])
-    sums = [each.grad + optimizer.transfer_gradients.get(each, torch.zeros(3)) for each in trained]
+    take_gradients_apart(losses_of(trained, 0), [optimizer])
+    own = [torch.zeros(3) if each.grad is None else each.grad.clone() for each in trained]
+    others = [optimizer.transfer_gradients.get(each, torch.zeros(3)) for each in trained]
+    sums = [left + right for left, right in zip(own, others, strict=True)]
     norm = torch.cat(sums).norm()
     before = [parameter.detach().clone() for parameter in trained]
     optimizer.clip(longest)
