@@ -43,8 +43,9 @@ def confirm(
 
     For example: kdctl confirm lr_grid --seeds 5
 
-    The best of many looks too good on the seeds that chose it. The table shows both results, and compares
-    winner and baseline on the fresh seeds alone. The same command again trains nothing.
+    The best of many looks too good on the seeds that chose it. Each student has a winner, the best on
+    validation images where some were held out. The table shows both results, and compares winner and baseline
+    on the fresh seeds alone. The same command again trains nothing.
     """
     from kdctl import workflows
     from kdctl.cli.console import echo, say

@@ -120,6 +120,11 @@ def _accuracies(group: Replicates, by: BestBy, select: Selection) -> list[float]
     return [split.top1 for split in splits if split is not None]
 
 
+def deciding_split(groups: Sequence[Replicates], select: Selection) -> BestBy:
+    """Return the split on which the best of `groups` is chosen: a held-out one where all have it."""
+    return "val" if all(_accuracies(group, "val", select) for group in groups) else "test"
+
+
 def accuracy_rank(group: Replicates, by: BestBy, select: Selection) -> float:
     """Return the mean accuracy on a split, in percent; minus infinity where no run has one."""
     accuracies = _accuracies(group, by, select)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, Selection, StoredRun, StoredSweep
 from kdctl.report.baseline import Comparison, compare_with_baselines, find_baseline
+from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
+from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
-from kdctl.report.statistics import Spread, Summary, Verdict, summarize
+from kdctl.report.statistics import Spread, Summary, Verdict
 from kdctl.report.table_format import Cell, Column, Number, Table
 from kdctl.report.wording import (
     NOTHING,
@@ -37,6 +39,8 @@ class Candidate:
     original: Replicates
     num_candidates: int
     """Among how many configurations the winner was chosen."""
+    chosen_by: BestBy
+    """The split whose mean accuracy made the winner."""
 
     @property
     def configuration(self) -> str:
@@ -49,7 +53,8 @@ def choose_candidates(
 ) -> list[tuple[Candidate, ...]]:
     """Return the winner for each student and data set, with what it is compared with.
 
-    That is the student without a teacher, or else the second best; nothing for a lone configuration.
+    The winner has the best mean validation accuracy, or test accuracy where nothing was held out. It is
+    compared with the student without a teacher, or else the second best; a lone configuration with nothing.
 
     Raises:
         KdctlError: nothing has finished.
@@ -67,7 +72,7 @@ def choose_candidates(
         raise KdctlError(
             f"no run of the sweep '{sweep.name}' has finished.", "finish the sweep first: kdctl sweep RECIPE"
         )
-    return [_of_task(groups, fields) for groups in finished]
+    return [_of_task(groups, fields, select) for groups in finished]
 
 
 def confirmation_table(
@@ -115,16 +120,17 @@ _COLUMNS = (
 )
 
 
-def _of_task(groups: Sequence[Replicates], fields: Sequence[str]) -> tuple[Candidate, ...]:
+def _of_task(groups: Sequence[Replicates], fields: Sequence[str], select: Selection) -> tuple[Candidate, ...]:
     trained = [group for group in groups if group.top1]
-    ranked = sorted(trained, key=lambda group: summarize(group.top1).mean, reverse=True)
+    by = deciding_split(trained, select)
+    ranked = sorted(trained, key=lambda group: accuracy_rank(group, by, select), reverse=True)
     baseline = find_baseline(ranked[0], trained)
     names = list(short_names(fields).values())
 
     def candidate(group: Replicates, role: str) -> Candidate:
         values = tuple(read_field(group.plan, field) for field in fields)
         named = label(values, fields, names)
-        return Candidate(label=named, role=role, original=group, num_candidates=len(groups))
+        return Candidate(label=named, role=role, original=group, num_candidates=len(groups), chosen_by=by)
 
     winner = candidate(ranked[0], "winner")
     if baseline is not None:
@@ -182,9 +188,14 @@ def _notes(
     against: Sequence[Comparison | None],
 ) -> list[str]:
     numbers = ", ".join(map(str, seeds))
+    on_test = any(candidate.chosen_by == "test" for pair in pairs for candidate in pair)
     notes = [
         f"Fresh: {plural(len(seeds), 'seed')} ({numbers}) that chose nothing. The winner was chosen by the "
-        "original seeds, so its original mean is expected to be too high.",
+        + (
+            "test accuracy of the original seeds, so its original mean is expected to be too high."
+            if on_test
+            else "validation accuracy of the original seeds."
+        ),
         "Teachers are those of the sweep: what varies is the students' seeds.",
     ]
     if any(len(pair) > 1 for pair in pairs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdctl.records import Selection, StoredRun
-from kdctl.report.best import accuracy_rank
+from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
@@ -28,7 +28,7 @@ def leading_lines(runs: Sequence[StoredRun], select: Selection = Selection.LAST)
     groups = [group for group in group_by_configuration(students, fields, select) if group.top1]
     if len(groups) < 2:
         return []
-    by: BestBy = "val" if all(accuracy_rank(group, "val", select) > 0 for group in groups) else "test"
+    by = deciding_split(groups, select)
     pairs: dict[tuple[object, ...], list[Replicates]] = {}
     for group in groups:
         key = tuple(read_field(group.plan, field) for field in _PAIR)

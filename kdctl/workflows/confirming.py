@@ -136,7 +136,7 @@ def confirm(
 
 
 def _keep(plan: ConfirmPlan, workspace: Workspace, original: StoredSweep) -> None:
-    """Keep the runs as a sweep, so that reports and lists find them; those of an earlier winner leave."""
+    """Keep the runs as a sweep, whose reports are laid out like the original's; an earlier winner's leave."""
     store, keys = workspace.store, {run.key for run in plan.runs}
     known = {item.name: item for item in store.sweeps()}.get(plan.name)
     if known is not None and known.recipe.get("confirms") != plan.sweep:
@@ -149,7 +149,8 @@ def _keep(plan: ConfirmPlan, workspace: Workspace, original: StoredSweep) -> Non
         "confirms": plan.sweep,
         "description": f"Winner and baseline of {plan.sweep} on fresh seeds",
         "seeds": list(plan.seeds),
-        "report": {"select": plan.select.value},
+        "report": {**original.recipe.get("report", {}), "select": plan.select.value},
+        "reported": original.recipe.get("reported", []),
     }
     keep_sweep(
         *(store, workspace.runs, plan.name, recipe),

@@ -57,8 +57,52 @@ def test_winner_and_baseline_run_again_on_seeds_that_chose_nothing(
     test = welch_from_values(again[winner.configuration], again[baseline.configuration])
     assert first["p"] == (pytest.approx(test.p, abs=1e-6) if test else None)
     assert "seeds (2, 3, 4) that chose nothing" in table.notes[0]
+    assert "chosen by the test accuracy" in table.notes[0]
     for name in report_formats.names():
         assert report_formats.get(name).item(table)
+
+
+def test_held_out_images_choose_the_winner_and_test_images_where_there_are_none(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    def chosen(sweep: str) -> tuple[str, str]:
+        ((winner, other),) = workflows.plan_confirmation(workspace, sweep).candidates
+        assert winner.chosen_by == other.chosen_by
+        return winner.configuration, winner.chosen_by
+
+    path = recipe(GRID, seeds=TWO_SEEDS)
+    workflows.sweep(path, workspace)
+    workflows.sweep(workflows.open_recipe(path, ["name=held-out", "data.val_fraction=0.3"]), workspace)
+    assert chosen("tiny")[1] == "test"
+    means: dict[str, list[float]] = {}
+    for run in workspace.store.runs(sweep="held-out")[1:]:
+        assert run.result is not None
+        held_out = run.result.selected["last"].val
+        assert held_out is not None
+        means.setdefault(run.configuration, []).append(held_out.top1)
+    best = max(means, key=lambda configuration: fmean(means[configuration]))
+    assert chosen("held-out") == (best, "val")
+    table = workflows.confirm(workflows.plan_confirmation(workspace, "held-out"), workspace)
+    assert table is not None
+    assert "chosen by the validation accuracy" in table.notes[0]
+
+
+def test_a_report_of_the_confirmation_is_that_of_the_sweep(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    shown = """
+[report]
+rows = ["method", "learning_rate"]
+[[reported]]
+source = "a paper"
+match = { method = "ce" }
+top1 = 64.0
+"""
+    workflows.sweep(recipe(GRID + shown), workspace)
+    workflows.confirm(workflows.plan_confirmation(workspace, "tiny", num_seeds=2), workspace)
+    table = workflows.report(workspace, sweep=["tiny-confirm"])
+    assert [record["reported"] for record in table.records() if record["method"] == "ce"] == [64.0]
+    assert "learning_rate" in table.records()[0]
 
 
 def test_confirming_again_trains_nothing_and_more_seeds_only_what_is_new(
