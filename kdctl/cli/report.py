@@ -33,6 +33,8 @@ def report(
     sort: report_options.Sort = "",
     reverse: report_options.Reverse = False,
     mark_best: report_options.MarkBest = False,
+    intervals: report_options.Intervals = False,
+    versus_best: report_options.VersusBest = False,
     spread: report_options.Spread = "sample",
     against: report_options.Against = None,
     plugin: options.Plugins = None,
@@ -75,6 +77,8 @@ def report(
             sort=sort,
             reverse=reverse,
             mark_best=mark_best,
+            intervals=intervals,
+            versus_best=versus_best,
             spread=spread,
         )
         which: Which = {

@@ -92,6 +92,22 @@ MarkBest = Annotated[
         help="Print the best bold and the second underlined, where a test tells them from the others.",
     ),
 ]
+Intervals = Annotated[
+    bool,
+    typer.Option(
+        "--intervals",
+        rich_help_panel=LAYOUT,
+        help="Print half the 95 % confidence interval behind each difference.",
+    ),
+]
+VersusBest = Annotated[
+    bool,
+    typer.Option(
+        "--versus-best",
+        rich_help_panel=LAYOUT,
+        help="Compare each row with the best one of its student, too.",
+    ),
+]
 Spread = Annotated[
     str,
     typer.Option(

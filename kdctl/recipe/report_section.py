@@ -40,6 +40,10 @@ class ReportOptions:
     page: bool = False
     """Whether a sweep that is complete ends with its table, and writes its curves and the HTML page into
     `reports/` below the runs."""
+    intervals: bool = False
+    """Whether half the 95 % confidence interval stands behind each difference."""
+    versus_best: bool = False
+    """Whether each row is also compared with the best one of its student."""
 
 
 @dataclass(frozen=True, kw_only=True)

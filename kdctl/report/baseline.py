@@ -89,6 +89,22 @@ def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | Non
     return Baseline(replicates=best, num_candidates=len(candidates), same_settings=bool(equal))
 
 
+def best_of_tasks(rows: Sequence[Replicates]) -> list[Replicates | None]:
+    """Return for each row the best one of its task by mean accuracy; None for the best itself.
+
+    A row that averages over methods, teachers or students is neither best nor compared with it.
+    """
+    best: dict[Hashable, Replicates] = {}
+    for row in rows:
+        if (summary := row.summary) is None or not _is_about_one(row):
+            continue
+        leader = best.setdefault(task_of(row), row).summary
+        if leader is not None and summary.mean > leader.mean:
+            best[task_of(row)] = row
+    found = [best.get(task_of(row)) if _is_about_one(row) else None for row in rows]
+    return [None if leader is row else leader for leader, row in zip(found, rows, strict=True)]
+
+
 def is_baseline(row: Replicates) -> bool:
     """Whether the row is a student trained on the labels alone."""
     return {read_field(run.plan, "method.name") for run in row.runs} == {BASELINE_METHOD}

@@ -54,6 +54,10 @@ class Wishes(TypedDict, total=False):
     reverse: bool
     mark_best: bool
     """Whether the best and the second are marked."""
+    intervals: bool
+    """Whether half the 95 % confidence interval stands behind each difference."""
+    versus_best: bool
+    """Whether each row is also compared with the best one of its student."""
     published: Sequence[Reported]
     """Published numbers besides those of the recipes."""
     totals: Mapping[str, int]
@@ -162,6 +166,8 @@ def _layout(
         values=find_measures(given.get("values", ())),
         best_by=best_by,
         mark_best=given.get("mark_best", False),
+        intervals=given.get("intervals", False),
+        versus_best=given.get("versus_best", False),
         sweep=sweeps[0].name if len(sweeps) == 1 else "",
         totals=given.get("totals", {}),
         evaluations=_of_epoch(given.get("evaluations", {}), select),

@@ -39,16 +39,17 @@ def table_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
         return [*fields, *(_mean_column(groups, layout, value) for value in layout.values), n_column(groups)]
     results = [_mean_column(groups, layout, TOP1), n_column(groups)]
     if layout.beside == "published":
-        return [*fields, *results, *_against_columns(rows)]
+        return [*fields, *results, *_against_columns(rows, layout)]
     facts = [
         *(_fact_column(groups, layout, MEASURES[name]) for name in _FACTS),
         _time_column(groups, layout),
     ]
     beside = [
         _mean_column(groups, layout, MEASURES["val_top1"]),
-        *_baseline_columns(rows),
+        *_comparison_columns([row.against_baseline for row in rows], BASELINE_METHOD, layout),
+        *_comparison_columns([row.against_best for row in rows], "best", layout, prefix="best_"),
         *(facts if layout.beside == "facts" else ()),
-        *_reported_columns(rows),
+        *_reported_columns(rows, layout),
     ]
     return [*fields, *results, *(column for column in beside if not column.is_empty)]
 
@@ -70,30 +71,37 @@ def _mean_column(groups: Sequence[Replicates], layout: Layout, measure: Measure)
     return FilledColumn(column=column, cells=tuple(mean_cell(group, layout, measure) for group in groups))
 
 
-def _baseline_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+def _comparison_columns(
+    comparisons: Sequence[Comparison | None], other: str, layout: Layout, *, prefix: str = ""
+) -> list[FilledColumn]:
+    """Return difference and verdict of each row against `other`."""
+    names = [f"{prefix}{part}" for part in ("verdict", "p", "test", "more_seeds")]
     return [
-        _column(
-            rows,
-            Column(title=f"Δ {BASELINE_METHOD}", parts=("difference", "difference_ci95")),
-            lambda row: _difference_cell(row.against_baseline),
+        FilledColumn(
+            column=_difference_column(other, prefix, layout),
+            cells=tuple(_difference_cell(comparison, layout) for comparison in comparisons),
         ),
-        _column(
-            rows,
-            Column(title=f"vs {BASELINE_METHOD}", parts=("verdict", "p", "test", "more_seeds"), align="left"),
-            lambda row: _verdict_cell(row.against_baseline),
+        FilledColumn(
+            column=Column(title=f"vs {other}", parts=tuple(names), align="left"),
+            cells=tuple(map(_verdict_cell, comparisons)),
         ),
     ]
 
 
-def _reported_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+def _difference_column(other: str, prefix: str, layout: Layout) -> Column:
+    parts = (f"{prefix}difference", f"{prefix}difference_ci95")
+    return Column(title=f"Δ {other}", parts=parts, align="plus-minus" if layout.intervals else "right")
+
+
+def _reported_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
     parts = ("published_mean", "published_std", "published_n", "published_source")
     unlike = ("published_unlike",) if any(row.differences for row in rows) else ()
     return [
         _column(rows, Column(title="published", parts=parts, align="plus-minus"), _reported_cell),
         _column(
             rows,
-            Column(title="Δ published", parts=("published_difference", "published_difference_ci95")),
-            lambda row: _difference_cell(row.against_reported),
+            _difference_column("published", "published_", layout),
+            lambda row: _difference_cell(row.against_reported, layout),
         ),
         _column(
             rows,
@@ -103,9 +111,9 @@ def _reported_columns(rows: Sequence[Row]) -> list[FilledColumn]:
     ]
 
 
-def _against_columns(rows: Sequence[Row]) -> list[FilledColumn]:
+def _against_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
     """Return theirs, its n, the difference, whether the two may be compared, and the test."""
-    published, difference, verdict = _reported_columns(rows)
+    published, difference, verdict = _reported_columns(rows, layout)
     return [
         published,
         _column(rows, Column(title="n published", parts=("published_num_trials",)), _num_trials_cell),
@@ -157,11 +165,15 @@ def _time_column(groups: Sequence[Replicates], layout: Layout) -> FilledColumn:
     return FilledColumn(column=Column(title="time", parts=("seconds",)), cells=cells)
 
 
-def _difference_cell(comparison: Comparison | None) -> Cell:
+def _difference_cell(comparison: Comparison | None, layout: Layout) -> Cell:
     if comparison is None:
         return Cell(text=NOTHING, values=(None, None))
     values = (rounded(comparison.difference), rounded(comparison.half_width))
-    return Cell(text=signed(comparison.difference), values=values)
+    text = signed(comparison.difference)
+    if layout.intervals:
+        width = comparison.half_width
+        text += f" ± {NOTHING if width is None else f'{width:.2f}'}"
+    return Cell(text=text, values=values)
 
 
 def _verdict_cell(comparison: Comparison | None) -> Cell:

@@ -48,6 +48,10 @@ class Layout:
     """What stands beside the accuracy: sizes and times too; comparisons only; or published numbers only."""
     mark_best: bool = False
     """Whether the best and the second are marked where a test tells them from the others."""
+    intervals: bool = False
+    """Whether half the 95 % confidence interval stands behind each difference."""
+    versus_best: bool = False
+    """Whether each row is also compared with the best one of its task."""
     sweep: str = ""
     """Name of the sweep whose runs they are; empty for runs of several or of none."""
     totals: Mapping[str, int] = field(default_factory=dict[str, int])

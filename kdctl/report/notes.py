@@ -70,16 +70,21 @@ def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:
     published = [
         row.against_reported for row in rows if row.against_reported and row.against_reported.verdict
     ]
+    best = [row.against_best for row in shown if row.against_best and row.against_best.verdict]
     families = [
         f"{plural(len(tested), 'comparison')} with {theirs}"
-        for tested, theirs in ((ours, BASELINE_METHOD), (published, "published numbers"))
+        for tested, theirs in ((ours, BASELINE_METHOD), (best, "the best"), (published, "published numbers"))
         if tested
     ]
     if families:
         yield (
-            f"Verdicts: {_tests(ours)}, p Holm-corrected over the "
-            f"{' and, apart from these, the '.join(families)}.{_undecided([*ours, *published])}"
+            f"Verdicts: {_tests([*ours, *best])}, p Holm-corrected over the "
+            f"{' and, apart from these, the '.join(families)}.{_undecided([*ours, *best, *published])}"
         )
+    if any(row.against_best for row in shown):
+        yield "The best of a student is the row with its highest mean: chosen by the numbers compared here."
+    if layout.intervals and any(comparison.half_width for comparison in [*ours, *best, *published]):
+        yield "± behind a Δ: half its 95 % confidence interval, not corrected for the number of rows."
 
 
 def reported_notes(

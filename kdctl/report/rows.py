@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kdctl.report.baseline import (
     Baseline,
     Comparison,
+    best_of_tasks,
     compare,
     compare_with_baselines,
     find_baseline,
@@ -27,6 +28,8 @@ class Row:
     group: Replicates
     baseline: Baseline | None
     against_baseline: Comparison | None
+    against_best: Comparison | None
+    """None unless that was asked for, and for the best itself."""
     reported: Reported | None
     differences: tuple[str, ...]
     """In what the published number is about something else; it is then compared with nothing."""
@@ -42,12 +45,13 @@ def make_rows(
 ) -> list[Row]:
     """Hold each group beside its baseline and its published number.
 
-    The tests against baselines are one family, those against published numbers another.
+    The tests against baselines are one family, those against the best another, and so are those against
+    published numbers.
 
     Args:
         groups: one for each row.
         matches: the published number of each group.
-        layout: which epoch counts.
+        layout: which epoch counts, and whether rows are compared with the best.
     """
     differences = [
         match.differences(group, layout.totals) if match is not None else ()
@@ -56,15 +60,9 @@ def make_rows(
     baselines = [find_baseline(group, groups) for group in groups]
     like_for_like = [match is not None and match.is_like_for_like(layout.select) for match in matches]
     ours = [_replicate_summary(group) for group in groups]
-    against_baseline = compare_with_baselines(
-        [
-            (mine, theirs)
-            if mine and baseline and (theirs := _replicate_summary(baseline.replicates))
-            else None
-            for mine, baseline in zip(ours, baselines, strict=True)
-        ],
-        [task_of(group) for group in groups],
-    )
+    against_baseline = _compare_with(groups, [found.replicates if found else None for found in baselines])
+    best = best_of_tasks(groups) if layout.versus_best else [None] * len(groups)
+    against_best = _compare_with(groups, best)
     against_reported = compare(
         [
             (mine, match.summary if is_like else _without_test(match.summary))
@@ -78,6 +76,7 @@ def make_rows(
             group=group,
             baseline=baselines[place],
             against_baseline=against_baseline[place],
+            against_best=against_best[place],
             reported=matches[place],
             differences=differences[place],
             is_like_for_like=like_for_like[place],
@@ -85,6 +84,19 @@ def make_rows(
         )
         for place, group in enumerate(groups)
     ]
+
+
+def _compare_with(
+    groups: Sequence[Replicates], others: Sequence[Replicates | None]
+) -> list[Comparison | None]:
+    """Compare each group with the other of its place, where there is one; all tests are one family."""
+    pairs = [
+        (ours, theirs)
+        if other and (ours := _replicate_summary(group)) and (theirs := _replicate_summary(other))
+        else None
+        for group, other in zip(groups, others, strict=True)
+    ]
+    return compare_with_baselines(pairs, [task_of(group) for group in groups])
 
 
 def _replicate_summary(group: Replicates) -> Summary | None:

@@ -235,3 +235,33 @@ def test_rows_with_baselines_of_their_own_rate_share_the_spread_of_their_student
     table = build_report(runs)
     tested = [record for record in table.records() if record["verdict"]]
     assert [(record["test"], record["verdict"]) for record in tested] == [("moderated", "better")] * 4
+
+
+def test_rows_are_compared_with_the_best_where_that_is_asked(replicates):
+    runs = [
+        *replicates(73.0, 73.2, 72.9, method="ce"),
+        *replicates(78.0, 78.2, 78.1, method="simkd"),
+        *replicates(78.1, 77.8, 78.3, method="kd"),
+        *replicates(90.0, 90.1, 90.2, method="ce", **{"student.name": "resnet110"}),
+    ]
+    table = build_report(runs, versus_best=True, rows=["student", "method"])
+    small = {record["method"]: record for record in table.records() if record["student"] != "resnet110"}
+    assert small["simkd"]["best_difference"] is None
+    assert small["ce"]["best_difference"] == pytest.approx(-5.066667)
+    assert small["ce"]["best_verdict"] == "worse"
+    assert small["kd"]["best_verdict"] == "undecided"
+    assert small["simkd"]["verdict"] == "better"
+    assert any(
+        "2 comparisons with ce and, apart from these, the 2 comparisons with the best" in note
+        for note in table.notes
+    )
+    assert not any("best" in column.title for column in build_report(runs).columns)
+
+
+def test_half_the_confidence_interval_stands_behind_each_difference(replicates):
+    runs = [*replicates(73.0, 73.2, 72.9, method="ce"), *replicates(78.0, 78.2, 78.1, method="simkd")]
+    table = build_report(runs, intervals=True)
+    half_width = table.records()[1]["difference_ci95"]
+    (place,) = [place for place, column in enumerate(table.columns) if column.title == "Δ ce"]
+    assert table.rows[1][place].text == f"+5.07 ± {half_width:.2f}"
+    assert any("half its 95 % confidence interval" in note for note in table.notes)
