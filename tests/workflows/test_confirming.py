@@ -101,7 +101,7 @@ top1 = 64.0
     workflows.sweep(recipe(GRID + shown), workspace)
     workflows.confirm(workflows.plan_confirmation(workspace, "tiny", num_seeds=2), workspace)
     table = workflows.report(workspace, sweep=["tiny-confirm"])
-    assert [record["reported"] for record in table.records() if record["method"] == "ce"] == [64.0]
+    assert [record["published_mean"] for record in table.records() if record["method"] == "ce"] == [64.0]
     assert "learning_rate" in table.records()[0]
 
 
