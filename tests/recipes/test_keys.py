@@ -17,6 +17,7 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.protocols.dataset import datasets
+from kdctl.protocols.distiller import methods
 from kdctl.recipe.component import Spec, past_of, removed_options
 from kdctl.recipe.context import PlanContext
 from kdctl.recipe.imported import IMAGENET, ImportedPlan
@@ -41,7 +42,9 @@ SECTIONS = {
 }
 """Fields that name a plug-in -> of which kind."""
 NEEDED = dict.fromkeys(("imagefolder", "streamedfolder"), " data.path=photos")
-"""What must be said beside a plug-in's name."""
+"""What must be said beside the name of a data set."""
+TWO_TEACHERS = ' teacher=["resnet32x4","resnet56"]'
+"""What must be said beside the name of a method that wants several."""
 
 ENGINE = (
     *("student_precision=fp32", "teacher_precision=fp16", "fold_teacher=false", "teacher_lookahead=4"),
@@ -107,12 +110,19 @@ def plan_of_preset(preset: str, overrides: str) -> RunPlan:
     return recipe.plan(recipe.points[0], recipe.seeds[0], context())
 
 
+def needed(kind: str, name: str) -> str:
+    """Return what must be said beside a plug-in's name."""
+    if kind == "method" and methods.get(name).item.num_teachers[0] > 1:
+        return TWO_TEACHERS
+    return NEEDED.get(name, "")
+
+
 def words() -> Iterator[str]:
     """Yield an override for every plug-in that a field may name, and for options of all sections."""
     yield ""
     catalog = full_catalog()
     for field, kind in SECTIONS.items():
-        yield from (f"{field}={name}{NEEDED.get(name, '')}" for name in catalog[kind].names())
+        yield from (f"{field}={name}{needed(kind, name)}" for name in catalog[kind].names())
     yield from (f"engine.{word}" for word in ENGINE)
     yield from OTHERS
 
@@ -180,6 +190,12 @@ def test_every_run_of_a_recipe_keeps_its_key(path: str) -> None:
 def test_every_plugin_and_option_keeps_its_key_under_a_preset(preset: str) -> None:
     frozen = FROZEN_KEYS["presets"][preset]
     assert {overrides: plan_of_preset(preset, overrides).key for overrides in frozen} == frozen
+
+
+def test_the_key_of_every_plugin_can_be_frozen() -> None:
+    new = set(words()) - set(FROZEN_KEYS["presets"]["crd"])
+    keys = {overrides: plan_of_preset("crd", overrides).key for overrides in new}
+    assert len(set(keys.values())) == len(keys)
 
 
 def test_models_from_elsewhere_keep_their_keys() -> None:
