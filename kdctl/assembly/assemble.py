@@ -239,11 +239,13 @@ def _count_added(distiller: Distiller) -> int:
 
 
 def _never_trained(distiller: Distiller) -> tuple[str, ...]:
-    """Name the pieces that no phase trains."""
+    """Name the pieces that no phase trains; the phase that has begun goes on."""
     untrained: list[dict[str, nn.Module]] = []
+    running = distiller.phase
     for phase in distiller.phases():
         distiller.begin(phase)
         untrained.append(distiller.frozen_modules())
+    distiller.begin(running)
     return tuple(name for name in untrained[0] if all(name in pieces for pieces in untrained))
 
 

@@ -217,3 +217,27 @@ def huge(num_classes: int, input_size: int) -> Backbone:
     head = nn.Linear(10**7, num_classes)
     return Backbone([maps, vector], classifier=head, stage_taps=["maps"], input_size=input_size)
 """
+
+
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [
+        ("{name = 'fitnet', hint_share = 0.5}", [{"fitnet"}, {"task", "kd"}]),
+        ("{name = 'sequential', feature = 'student'}", [{"l2"}, {"task"}]),
+        ("'ab'", [{"ab"}, {"task"}]),
+        ("'fsp'", [{"fsp"}, {"task"}]),
+        ("'ft'", [{"paraphrase"}, {"task", "ft"}]),
+    ],
+)
+def test_each_phase_trains_on_the_losses_of_its_own(
+    workspace: Workspace, recipe: RecipeWriter, method: str, terms: list[set[str]]
+) -> None:
+    length = "schedule = {name = 'constant', epochs = 2}"
+    teacher = "teacher = {name = 'resnet4', schedule.epochs = 1}"
+    path = recipe(
+        method=f"method = {method}", schedule=length, teacher=teacher, student="student = 'resnet4'"
+    )
+    (run,) = workflows.train(path, workspace)
+    epochs = workspace.store.epochs(run.key)
+    assert len({epoch.phase for epoch in epochs}) == 2
+    assert [set(epoch.train_terms) for epoch in epochs] == terms
