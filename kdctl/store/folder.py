@@ -38,6 +38,7 @@ from kdctl.records import (
 )
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
+from kdctl.store.epoch_lines import in_order, parse_epochs, sha256_of
 from kdctl.store.json_files import JsonLines, Record, line_of, read_record
 from kdctl.store.leases import Lease, Owner
 
@@ -126,12 +127,14 @@ class RunFolder:
 
     def epochs(self) -> list[EpochResult]:
         """Return the epochs in their order; of one that was repeated, the latest."""
-        by_number = {epoch.epoch: epoch for epoch in self._epochs.read()}
-        return [by_number[number] for number in sorted(by_number)]
+        try:
+            return parse_epochs(self.epoch_lines())
+        except ValueError:  # reading line by line tells which one is at fault
+            return in_order(self._epochs.read())
 
-    def epochs_sha256(self) -> str:
-        """Return the SHA-256 of the epochs as they were written, so that a younger kdctl finds it again."""
-        return hashlib.sha256(self._epochs.content()).hexdigest()
+    def epoch_lines(self) -> bytes:
+        """Return the epochs as they were written, so that a younger kdctl finds the same SHA-256."""
+        return self._epochs.content()
 
     def is_past(self, epoch: int | None) -> bool:
         """Return whether the run has an epoch behind it; never past None, its end."""
@@ -150,7 +153,7 @@ class RunFolder:
             result=result,
             artifacts=tuple(artifacts),
             run=self.key,
-            epochs_sha256=self.epochs_sha256(),
+            epochs_sha256=sha256_of(self.epoch_lines()),
         )
         self._write(_RESULT, ending)
 

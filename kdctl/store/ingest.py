@@ -11,11 +11,11 @@ from kdctl.evaluation_records import Evaluation
 from kdctl.records import SETTLED, Artifact, Environment, EpochResult, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
+from kdctl.store.histories import add_epochs, add_history, epochs_of
+from kdctl.store.integrity import Told, read_told
 from kdctl.store.measurements import (
     add_artifacts,
-    add_epochs,
     add_evaluation,
-    epochs_of,
     evaluations_of,
     set_environment,
 )
@@ -25,27 +25,35 @@ from kdctl.store.tables import RunRow
 from kdctl.store.transitions import NOBODY, ended, is_held
 
 
-def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False) -> RunState:
+def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False, told: Told | None = None) -> RunState:
     """Bring one run folder into the database; return where the run then stands.
 
     Doing so again changes nothing. A settled run stays as it is, and one that a living process
     holds is left to that process: only what was measured is read. `abandoned` says that the caller
-    has found nobody to hold it, whatever its lease says.
+    has found nobody to hold it, whatever its lease says; `told` is what was read of it, if it was.
 
     Raises:
         KdctlError: the folder has no plan, or a file in it is damaged.
     """
     plan, environment = folder.plan(), folder.environment()
-    epochs, evaluations = folder.epochs(), folder.evaluations()
-    result, artifacts, failure = folder.result(), folder.artifacts(), folder.failure()
+    evaluations, failure = folder.evaluations(), folder.failure()
+    told = told or read_told(folder)
+    result, artifacts = (told.ending.result, told.ending.artifacts) if told else (None, ())
+    # What has ended does not change any more, and is kept as a whole.
+    history = told if told is not None and told.ending.result.state in SETTLED else None
+    epochs = [] if history else folder.epochs()
+    started = bool(epochs or (history and history.epochs))
     with store.writing() as connection:
         add(connection, [plan])
         _index_environment(connection, plan.key, environment)
-        _index_epochs(connection, plan.key, epochs)
+        if history:
+            add_history(connection, plan.key, history.lines, history.epochs)
+        else:
+            _index_epochs(connection, plan.key, epochs)
         _index_evaluations(connection, plan.key, evaluations)
         free = abandoned or not is_held(connection, plan.key)
         if state_of(connection, plan.key) not in SETTLED and free:
-            _index_ending(connection, plan.key, result, artifacts, failure, started=bool(epochs))
+            _index_ending(connection, plan.key, result, artifacts, failure, started=started)
         return state_of(connection, plan.key)
 
 

@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from kdctl.errors import Mistake
-from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection
-from kdctl.serialization import to_tree
-from kdctl.store.folder import RunFolder
+from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection, SplitMetrics
+from kdctl.serialization import from_tree, to_tree
+from kdctl.store.epoch_lines import parse_trees, sha256_of
+from kdctl.store.folder import Ending, RunFolder
 from kdctl.store.json_files import to_json
 
 _HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
 
 
-def contradictions(folder: RunFolder) -> list[Mistake]:
-    """Return what the files of a folder say against each other; a run that has not ended says nothing.
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What an ended run's folder tells of its epochs, read once."""
+
+    ending: Ending
+    lines: bytes
+    """Of its epochs.jsonl."""
+    epochs: Sequence[Mapping[str, Any]]
+    """As plain trees, in their order."""
+    is_as_written: bool
+    """Whether the lines are those that the run wrote, as far as its result tells that."""
+
+
+def read_told(folder: RunFolder) -> Told | None:
+    """Read the result and the epochs of a folder; None of a run that has not ended.
+
+    Where the result tells the SHA-256 of the epochs' lines, and it is right, they are not checked one by
+    one: ten thousand runs have millions of them.
 
     Raises:
         KdctlError: a file cannot be read, or is damaged.
     """
     ending = folder.ending()  # before the epochs: once it is there, they do not change any more
     if ending is None:
+        return None
+    lines = folder.epoch_lines()
+    is_as_written = ending.epochs_sha256 in ("", sha256_of(lines))
+    trees = parse_trees(lines) if ending.epochs_sha256 and is_as_written else None
+    epochs = trees if trees is not None else [to_tree(epoch) for epoch in folder.epochs()]
+    return Told(ending=ending, lines=lines, epochs=epochs, is_as_written=is_as_written)
+
+
+def contradictions(folder: RunFolder, told: Told | None = None) -> list[Mistake]:
+    """Return what the files of a folder say against each other; a run that has not ended says nothing.
+
+    Args:
+        folder: of a run.
+        told: what was read of it, if it was.
+
+    Raises:
+        KdctlError: a file cannot be read, or is damaged.
+    """
+    found = told or read_told(folder)
+    if found is None:
         return []
-    epochs = folder.epochs()
-    if ending.epochs_sha256 not in ("", folder.epochs_sha256()):
+    if not found.is_as_written:
         problems: Iterable[str] = ["holds an epochs.jsonl that is not what the run wrote"]
     else:
-        problems = _numbers(ending.result, epochs)
-    if ending.run not in ("", folder.key):
-        problems = [f"holds the result of another run, {ending.run}"]
+        problems = _numbers(found.ending.result, found.epochs)
+    if found.ending.run not in ("", folder.key):
+        problems = [f"holds the result of another run, {found.ending.run}"]
     return [
         Mistake(problem=f"{folder.path} {problem}.", hint=_HINT.format(folder.key)) for problem in problems
     ]
@@ -54,7 +92,7 @@ def changed_epochs(folder: RunFolder, known: Sequence[EpochResult]) -> list[Mist
     return [Mistake(problem=problem, hint=_HINT.format(folder.key))]
 
 
-def _numbers(result: RunResult, epochs: Sequence[EpochResult]) -> Iterator[str]:
+def _numbers(result: RunResult, epochs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Hold a result against the epochs that it was taken from."""
     if result.state is RunState.FINISHED and len(epochs) != result.epochs:
         yield f"holds {len(epochs)} epochs, its result.json says {result.epochs}"
@@ -65,20 +103,29 @@ def _numbers(result: RunResult, epochs: Sequence[EpochResult]) -> Iterator[str]:
     yield from _not_the_best(result, epochs)
 
 
-def _not_the_best(result: RunResult, epochs: Sequence[EpochResult]) -> Iterator[str]:
+def _not_the_best(result: RunResult, epochs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Find the last and the best epoch again."""
     last = result.selected.get(Selection.LAST.value)
-    if last is not None and epochs and last.epoch != epochs[-1].epoch:
-        yield f"has its last epoch, {epochs[-1].epoch}, not as the last one in result.json"
+    if last is not None and epochs and last.epoch != epochs[-1]["epoch"]:
+        yield f"has its last epoch, {epochs[-1]['epoch']}, not as the last one in result.json"
     best = result.selected.get(Selection.BEST_TEST.value)
-    accuracies = [epoch.test.top1 for epoch in epochs if epoch.phase == epochs[-1].phase]
+    phases = [epoch.get("phase", "") for epoch in epochs]
+    accuracies = [
+        float(epoch["test"]["top1"])
+        for epoch, phase in zip(epochs, phases, strict=True)
+        if phase == phases[-1]
+    ]
     if best is not None and accuracies and best.test.top1 < max(accuracies):
         yield "has an epoch in epochs.jsonl that is better than the best one in result.json"
 
 
-def _is_among(selected: Selected, epochs: Sequence[EpochResult]) -> bool:
+def _is_among(selected: Selected, epochs: Sequence[Mapping[str, Any]]) -> bool:
     """Compare as text: not-a-number is equal to itself there."""
-    found = next((epoch for epoch in epochs if epoch.epoch == selected.epoch), None)
-    return found is not None and str(to_tree((found.test, found.val))) == str(
-        to_tree((selected.test, selected.val))
+    found = next((epoch for epoch in epochs if epoch["epoch"] == selected.epoch), None)
+    if found is None:
+        return False
+    test, val = (
+        None if found.get(split) is None else from_tree(SplitMetrics, found[split])
+        for split in ("test", "val")
     )
+    return str((test, val)) == str((selected.test, selected.val))

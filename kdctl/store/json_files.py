@@ -21,7 +21,7 @@ Record = TypeVar("Record")
 LARGEST_FILE = 2**28
 """Bytes of a file of records: far more than any run or sweep writes."""
 
-_LARGEST = 2**63 - 1
+LARGEST_NUMBER = 2**63 - 1
 """Of a whole number that SQLite holds; nothing that kdctl counts comes near."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -55,7 +55,7 @@ def from_json(record: type[Record], text: str | bytes) -> Record:
 
 def _whole_number(digits: str) -> int:
     number = int(digits)  # itself refuses thousands of digits
-    if abs(number) > _LARGEST:
+    if abs(number) > LARGEST_NUMBER:
         raise ValueError(f"{number} is too large a number")
     return number
 

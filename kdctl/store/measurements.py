@@ -1,4 +1,4 @@
-"""What was measured in a run: its environment, epochs, files and later evaluations.
+"""What was measured in a run beside its epochs: its environment, files and later evaluations.
 
 Writing the same thing twice changes nothing.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.evaluation_records import Evaluation
-from kdctl.records import Artifact, Environment, EpochResult
+from kdctl.records import Artifact, Environment
 from kdctl.store.clock import utc_now
 from kdctl.store.run_table import listed, unknown_run
-from kdctl.store.tables import ArtifactRow, EpochRow, EvaluationRow, RunRow
+from kdctl.store.tables import ArtifactRow, EvaluationRow, RunRow
 
 
 def set_environment(connection: Connection, key: str, environment: Environment) -> None:
@@ -24,48 +24,6 @@ def set_environment(connection: Connection, key: str, environment: Environment) 
         KdctlError: the run is not known.
     """
     _touch(connection, key, environment=environment)
-
-
-def add_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) -> None:
-    """Keep epochs of a run; a repeated one replaces what it was.
-
-    Raises:
-        KdctlError: the run is not known.
-    """
-    if not epochs:
-        return
-    latest = max(epoch.epoch for epoch in epochs)
-    _touch(connection, key, epochs=func.max(RunRow.epochs, latest))
-    statement = insert(EpochRow)
-    statement = statement.on_conflict_do_update(
-        index_elements=[EpochRow.run_key, EpochRow.epoch],
-        set_={"result": statement.excluded.result},
-        where=EpochRow.result != statement.excluded.result,
-    )
-    rows = [{"run_key": key, "epoch": epoch.epoch, "result": epoch} for epoch in epochs]
-    connection.execute(statement, rows)
-
-
-def epochs_of(connection: Connection, key: str) -> list[EpochResult]:
-    """Return the epochs of a run in their order."""
-    statement = select(EpochRow.result).where(EpochRow.run_key == key).order_by(EpochRow.epoch)
-    return list(connection.execute(statement).scalars())
-
-
-def results_at(connection: Connection, keys: Iterable[str], epoch: int) -> dict[str, EpochResult]:
-    """Return what one epoch of several runs gave, by run key; runs without it are left out."""
-    wanted = (EpochRow.run_key.in_(listed(keys)), EpochRow.epoch == epoch)
-    rows = connection.execute(select(EpochRow.run_key, EpochRow.result).where(*wanted))
-    return {row.run_key: row.result for row in rows}
-
-
-def seconds_of(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the time of each run's epochs: its own share, and what earlier versions wrote undivided."""
-    own = func.json_extract(EpochRow.result, "$.device_seconds")
-    undivided = case((own.is_(None), func.json_extract(EpochRow.result, "$.seconds")), else_=0.0)
-    statement = select(EpochRow.run_key, func.total(own), func.total(undivided)).group_by(EpochRow.run_key)
-    rows = connection.execute(statement.where(EpochRow.run_key.in_(listed(keys))))
-    return {key: (shared, alone) for key, shared, alone in rows}
 
 
 def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact]) -> None:

@@ -100,6 +100,18 @@ STEPS: tuple[Step, ...] = (
         """,
         "CREATE INDEX ix_kdctl_sweep_runs_run_key ON kdctl_sweep_runs (run_key)",
     ),
+    (
+        """
+        CREATE TABLE kdctl_histories (
+            run_key TEXT NOT NULL PRIMARY KEY REFERENCES kdctl_runs ("key") ON DELETE CASCADE,
+            sha256 TEXT NOT NULL,
+            latest INTEGER NOT NULL,
+            device_seconds DOUBLE NOT NULL,
+            undivided_seconds DOUBLE NOT NULL,
+            lines BLOB NOT NULL
+        )
+        """,
+    ),
 )
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from kdctl.errors import KdctlError, suggestion
 from kdctl.recipe.history import align
 from kdctl.records import PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
-from kdctl.store.tables import EpochRow, RunRow, SweepRow, SweepRunRow
+from kdctl.store.tables import EpochRow, HistoryRow, RunRow, SweepRow, SweepRunRow
 
 MIN_PREFIX = 4
 """Fewest digits of a key that name a run."""
@@ -126,7 +126,8 @@ def past(connection: Connection, keys: Iterable[str], epoch: int) -> set[str]:
     """Return the runs that have an epoch behind them: whoever trained it has let go of them, or gone on."""
     gone_on = or_(RunRow.state != RunState.RUNNING, RunRow.epochs > epoch)
     known = select(EpochRow.run_key).where(EpochRow.epoch == epoch)
-    wanted = (RunRow.key.in_(listed(keys)), RunRow.key.in_(known), gone_on)
+    ended = select(HistoryRow.run_key).where(HistoryRow.latest >= epoch)
+    wanted = (RunRow.key.in_(listed(keys)), or_(RunRow.key.in_(known), RunRow.key.in_(ended)), gone_on)
     return set(connection.execute(select(RunRow.key).where(*wanted)).scalars())
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from kdctl.errors import KdctlError
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import (
+    SETTLED,
     Artifact,
     Environment,
     EpochResult,
@@ -23,7 +24,7 @@ from kdctl.records import (
     StoredSweep,
     SweepMember,
 )
-from kdctl.store import briefs, measurements, run_table, sweeps, transitions
+from kdctl.store import briefs, histories, measurements, run_table, sweeps, transitions
 from kdctl.store.briefs import RunBrief
 from kdctl.store.database import connect, database_path, reading, writing
 from kdctl.store.leases import Lease, Owner
@@ -196,6 +197,8 @@ class Store:
         with writing(self._engine) as connection:
             transitions.settle(connection, key, owner=owner, result=result)
             measurements.add_artifacts(connection, key, artifacts)
+            if result.state in SETTLED:
+                histories.pack_epochs(connection, key)
 
     def release(self, key: str, owner: Owner, *, state: RunState, reason: str) -> bool:
         """Give a run back as planned, interrupted or failed; return whether it was the owner's.
@@ -226,22 +229,27 @@ class Store:
     def record_epoch(self, key: str, epoch: EpochResult) -> None:
         """Keep an epoch of a run; a resumed run may repeat one."""
         with writing(self._engine) as connection:
-            measurements.add_epochs(connection, key, [epoch])
+            histories.add_epochs(connection, key, [epoch])
 
     def epochs(self, key: str) -> list[EpochResult]:
         """Return the epochs of a run in their order."""
         with reading(self._engine) as connection:
-            return measurements.epochs_of(connection, key)
+            return histories.epochs_of(connection, key)
 
     def results_at(self, keys: Iterable[str], epoch: int) -> dict[str, EpochResult]:
         """Return what one epoch of several runs gave, by run key; runs without it are left out."""
         with reading(self._engine) as connection:
-            return measurements.results_at(connection, keys, epoch)
+            return histories.results_at(connection, keys, epoch)
 
     def seconds_of(self, keys: Iterable[str]) -> dict[str, tuple[float, float]]:
         """Return the time of each run's epochs: its own share, and what earlier versions wrote undivided."""
         with reading(self._engine) as connection:
-            return measurements.seconds_of(connection, keys)
+            return histories.seconds_of(connection, keys)
+
+    def history_hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the epochs of all runs that have ended, by run key."""
+        with reading(self._engine) as connection:
+            return histories.history_hashes(connection)
 
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run left behind, by name."""

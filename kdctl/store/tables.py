@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Dialect, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import Dialect, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Environment, EpochResult, RunResult, RunState
+from kdctl.store.epoch_lines import pack, unpack
 from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import from_json, to_json
 
@@ -45,6 +46,28 @@ class JsonRecord(TypeDecorator[Any]):
         except (ValueError, TypeError, AttributeError) as error:  # SQLite's columns hold values of any type
             name = getattr(self.record, "__name__", "record")
             raise DamagedRowError(f"a row holds no {name}") from error
+
+
+class PackedLines(TypeDecorator[bytes]):
+    """A column of lines of text, kept in a quarter of their room."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
+        """Pack lines."""
+        return None if value is None else pack(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
+        """Unpack lines.
+
+        Raises:
+            DamagedRowError: there are none in it.
+        """
+        try:
+            return None if value is None else unpack(value)
+        except (ValueError, TypeError) as error:  # SQLite's columns hold values of any type
+            raise DamagedRowError("a row holds no packed epochs") from error
 
 
 class StateName(TypeDecorator[Any]):
@@ -80,6 +103,7 @@ class Table(DeclarativeBase):
         RunResult: JsonRecord(RunResult),
         EpochResult: JsonRecord(EpochResult),
         Evaluation: JsonRecord(Evaluation),
+        bytes: PackedLines(),
     }
 
 
@@ -111,13 +135,31 @@ class RunRow(Table):
 
 
 class EpochRow(Table):
-    """An epoch of a run."""
+    """An epoch of a run that has not ended; of one that has, `HistoryRow` holds them."""
 
     __tablename__ = "kdctl_epochs"
 
     run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     result: Mapped[EpochResult]
+
+
+class HistoryRow(Table):
+    """All epochs of a run that has ended."""
+
+    __tablename__ = "kdctl_histories"
+
+    run_key: Mapped[str] = mapped_column(ForeignKey("kdctl_runs.key", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str]
+    """Of the lines, before they are packed."""
+    latest: Mapped[int]
+    """Number of the last epoch."""
+    device_seconds: Mapped[float]
+    """Of all epochs: the run's own share of a gang's time."""
+    undivided_seconds: Mapped[float]
+    """Of epochs that earlier versions wrote, whose time was not divided among a gang."""
+    lines: Mapped[bytes]
+    """One JSON document for each epoch, packed by zlib."""
 
 
 class EvaluationRow(Table):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
+from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import key_of
 from kdctl.records import PlannedRun, RunState
 from kdctl.store.backup import complaints, copy_database
@@ -47,7 +49,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
         workspace: where they are.
         hashes: read every checkpoint, too, and compare its SHA-256 with the one on record.
     """
-    store = workspace.store
+    store, catalog = workspace.store, lazy_catalog()
     folders = {folder.key: folder for folder in run_folders(workspace.runs)}
     findings = [
         Mistake(
@@ -67,7 +69,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
     for key, brief in briefs.items():
         if key not in held:
             try:
-                findings.extend(_contradictions(workspace, brief, folders.get(key), hashes=hashes))
+                findings.extend(_contradictions(workspace, brief, folders.get(key), catalog, hashes=hashes))
             except KdctlError as error:
                 findings.extend(error.mistakes)
     findings.extend(_sweeps(workspace, sweeps))
@@ -85,7 +87,12 @@ def _unknown(folders: dict[str, RunFolder], briefs: dict[str, RunBrief]) -> Iter
 
 
 def _contradictions(
-    workspace: Workspace, brief: RunBrief, folder: RunFolder | None, *, hashes: bool
+    workspace: Workspace,
+    brief: RunBrief,
+    folder: RunFolder | None,
+    catalog: Callable[[], Catalog],
+    *,
+    hashes: bool,
 ) -> Iterator[Mistake]:
     """Compare what the database says of a run with its folder."""
     if folder is None:
@@ -96,7 +103,7 @@ def _contradictions(
             )
         return
     planned = folder.plan()
-    altered = [*contradictions(folder), *(foreign_plan(planned, folder) if hashes else ())]
+    altered = [*contradictions(folder), *(foreign_plan(planned, folder, catalog) if hashes else ())]
     known = workspace.store.epochs(brief.key)
     yield from altered or changed_epochs(folder, known)
     for readable in (folder.environment, folder.evaluations, folder.failure, folder.dropped):
@@ -122,15 +129,25 @@ def _contradictions(
     yield from _files(folder, hashes=hashes)
 
 
-def foreign_plan(planned: PlannedRun, folder: RunFolder) -> Iterator[Mistake]:
+def lazy_catalog() -> Callable[[], Catalog]:
+    """Return a function that makes the catalog once, when it is first asked for: that loads torch."""
+
+    @functools.cache
+    def catalog() -> Catalog:
+        from kdctl.assembly.catalog import full_catalog  # noqa: PLC0415 - loads torch
+
+        return full_catalog()
+
+    return catalog
+
+
+def foreign_plan(planned: PlannedRun, folder: RunFolder, catalog: Callable[[], Catalog]) -> Iterator[Mistake]:
     """Compute a run's key anew from its plan, and compare it with the one it goes by.
 
     A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
     """
-    from kdctl.assembly.catalog import full_catalog  # noqa: PLC0415 - loads torch
-
     try:
-        key = key_of(planned.plan, full_catalog())
+        key = key_of(planned.plan, catalog())
     except ValueError:
         key = ""
     if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:

@@ -9,14 +9,16 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError
+from kdctl.recipe.sections import Catalog
 from kdctl.records import RunState, StoredSweep
+from kdctl.store.epoch_lines import sha256_of
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
-from kdctl.store.integrity import changed_epochs, contradictions
+from kdctl.store.integrity import changed_epochs, contradictions, read_told
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.checking import foreign_plan
+from kdctl.workflows.checking import foreign_plan, lazy_catalog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,11 @@ def synchronise(
     before = {brief.key: brief for brief in store.briefs()}
     sweeps = _read_sweeps(workspace, damaged)
     folders = _in_order(run_folders(workspace.runs), sweeps)
-    seen: set[str] = set()
+    catalog = lazy_catalog()
+    hashes, seen = store.history_hashes(), set[str]()
     for number, folder in enumerate(folders, start=1):
-        mistakes = _read(folder, store, known=folder.key in before)
+        known = hashes.get(folder.key, "") if folder.key in before else None
+        mistakes = _read(folder, store, catalog, known=known)
         damaged.extend(mistakes)
         if not mistakes:
             seen.add(folder.key)
@@ -72,23 +76,33 @@ def synchronise(
     )
 
 
-def _read(folder: RunFolder, store: Store, *, known: bool) -> Sequence[Mistake]:
+def _read(
+    folder: RunFolder, store: Store, catalog: Callable[[], Catalog], *, known: str | None
+) -> Sequence[Mistake]:
     """Read one folder into the database, or return why not; nothing of it is read then.
+
+    Args:
+        folder: of a run.
+        store: where it is read into.
+        catalog: gives what a plan may name, which takes torch.
+        known: SHA-256 of the lines of its epochs as the store knows them, empty if it does not; None of a
+            run that the store does not know.
 
     Raises:
         MachineError: the database cannot be written.
     """
     try:
         reason = folder.dropped()
-        mistakes = contradictions(folder)
-        if known:
+        told = read_told(folder)
+        mistakes = contradictions(folder, told)
+        if known is not None and told is not None and known != sha256_of(told.lines):
             mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
-        else:
-            mistakes.extend(foreign_plan(folder.plan(), folder))
+        if known is None:
+            mistakes.extend(foreign_plan(folder.plan(), folder, catalog))
         if mistakes:
             return mistakes
-        ingest(store, folder)
-        if reason and not known:
+        ingest(store, folder, told=told)
+        if reason and known is None:
             store.prune([folder.key], reason=reason)  # a known run may have been asked for since
     except MachineError:  # no folder is to blame for it
         raise
