@@ -23,6 +23,9 @@ exclude_patterns = ["*.py"]
 html_theme = "furo"
 html_title = f"kdctl {version}"
 html_show_sphinx = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]

@@ -66,9 +66,18 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return by_folded[matches[0]] if matches else None
 
 
+_MOST_LISTED = 20
+"""Names that a hint lists beside the nearest one; where there are more, a verb lists them."""
+
+_LISTED = frozenset({"methods", "models", "recipes"})
+"""Kinds of which there are many: what `kdctl list` shows."""
+
+
 def suggestion(name: str, known: Iterable[str], plural: str) -> str:
-    """Word the hint for an unknown name: the nearest one, then all of them."""
+    """Word the hint for an unknown name: the nearest one, then all of them or where to see them."""
     names = sorted(known)
     near = nearest_name(name, names)
+    if near and len(names) > _MOST_LISTED and plural.lower() in _LISTED:
+        return f"did you mean '{near}'? All {len(names)}: kdctl list {plural.lower()}."
     listing = f"{plural}: {', '.join(names)}." if names else f"There are no {plural.lower()}."
     return f"did you mean '{near}'? {listing}" if near else listing

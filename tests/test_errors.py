@@ -62,3 +62,9 @@ def test_a_suggestion_lists_all_names_sorted() -> None:
     assert suggestion("kdd", ["simkd", "kd"], "Methods") == "did you mean 'kd'? Methods: kd, simkd."
     assert suggestion("zzz", ["simkd", "kd"], "Methods") == "Methods: kd, simkd."
     assert suggestion("zzz", [], "Methods") == "There are no methods."
+
+
+def test_a_suggestion_among_many_names_says_where_to_see_them() -> None:
+    many = [f"resnet{depth}" for depth in range(8, 50)]
+    assert suggestion("resnet9x", many, "Models") == "did you mean 'resnet9'? All 42: kdctl list models."
+    assert suggestion("zzz", many, "Models").startswith("Models: resnet10, resnet11, ")

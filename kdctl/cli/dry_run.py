@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kdctl.cli.console import output, print_json
+from kdctl.cli.console import output, print_json, say
 from kdctl.cli.formatting import (
     assignments,
     counted,
@@ -21,6 +21,7 @@ from kdctl.cli.run_tables import planned_trees, show_plans, show_summary
 from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Workspace
     from kdctl.recipe.limits import Pruning
     from kdctl.workflows.disk import DiskNeed
     from kdctl.workflows.estimate import Estimate
@@ -103,10 +104,13 @@ def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
     return f"{counted(plan.num_runs, 'run')}: {told}{standing_of}"
 
 
-def slowed_down(ratio: float | None) -> Iterator[str]:
-    """Warn of threads that make training slower than a single one does."""
+def show_slow_threads(workspace: Workspace) -> None:
+    """Measure a few steps, and warn on stderr of threads that are slower together than a single one."""
+    from kdctl import workflows
+
+    ratio = workflows.slowdown_of_threads(workspace)
     if ratio is not None and ratio > SLOW_THREADS:
-        yield (
+        say(
             f"note: torch's threads are {ratio:.1f} times slower together here than one alone, because other "
             "programs use the cores: --threads 1 is quicker (and rounds differently)"
         )

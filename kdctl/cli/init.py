@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,7 @@ def init(
         ),
     ] = None,
     lr: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option(
             "--lr", metavar="VALUE", rich_help_panel=options.RECIPE, help="Learning rate; may repeat."
         ),
@@ -87,7 +88,7 @@ def init(
         protocol=protocol or DEFAULT_PROTOCOL,
         num_seeds=seeds,
         epochs=epochs,
-        learning_rates=tuple(lr or ()),
+        learning_rates=_numbers(lr or []),
     )
     draft = given if student else _asked(given)
     text = draft_recipe(draft, recipe_options.teacher_table(draft.teacher) if draft.teacher else None, path)
@@ -95,6 +96,20 @@ def init(
     _show_plan(recipe, runs, data)
     path.write_text(text + "\n", encoding="utf-8")
     say(f"{path} is written; start it: kdctl sweep {path}")
+
+
+def _numbers(words: Sequence[str]) -> tuple[float, ...]:
+    """Return the numbers of `--lr`, given one by one or with commas between.
+
+    Raises:
+        UsageError: one is no number.
+    """
+    try:
+        return tuple(float(word) for text in words for word in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--lr {' '.join(words)} is no number.", "write --lr 0.05, or several: --lr 0.05,0.1"
+        ) from None
 
 
 def _asked(draft: Draft) -> Draft:
@@ -129,7 +144,7 @@ def _asked(draft: Draft) -> Draft:
 def _show_plan(recipe: Recipe, runs: Path, data: Path) -> None:
     """Do a dry run of a recipe, which finds what is wrong with it."""
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_sweep_plan
+    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
     from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 
     with workflows.open_for_planning(runs, data, may_fetch=False) as workspace:
@@ -137,3 +152,4 @@ def _show_plan(recipe: Recipe, runs: Path, data: Path) -> None:
         estimate = workflows.estimate_sweep(plan, workspace)
         disk = workflows.estimate_disk(plan, workspace, gang_size=DEFAULT_GANG_SIZE, slots=1)
         show_sweep_plan(plan, estimate, disk, options.Format.TEXT, num_gangs=0)
+        show_slow_threads(workspace)

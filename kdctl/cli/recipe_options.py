@@ -63,7 +63,15 @@ def teacher_table(word: str) -> dict[str, str]:
 
 
 def layer(student: str | None, teachers: Sequence[str] | None, **others: Any) -> dict[str, Any]:
-    """Return the words of a command line as a recipe would write them; those not given are left out."""
+    """Return the words of a command line as a recipe would write them; those not given are left out.
+
+    Raises:
+        UsageError: a list is given where a run has one value.
+    """
+    for name, word in {"student": student, **others}.items():
+        if isinstance(word, str) and ("," in word or word.startswith("[")):
+            hint = "lists belong into [[grid]] of a recipe: kdctl init writes one, kdctl sweep runs it."
+            raise UsageError(f"a run has one {name}, but '{word}' was given.", hint)
     tables = [teacher_table(word) for word in teachers or []]
     # One teacher as a table, so that -o teacher.schedule.epochs=2 can add to it.
     teacher = tables[0] if len(tables) == 1 else tables or None
@@ -104,7 +112,7 @@ def open_recipe(
             f"leave it out, or write extends = '{protocol}' in the recipe.",
         )
     if path is None and "student" not in values:
-        raise UsageError("no student is named.", "kdctl train --student resnet8x4 [--teacher resnet32x4]")
+        raise UsageError("no student is named.", "say --student resnet8x4 [--teacher resnet32x4]")
     if path is None and "teacher" not in values:
         values = {"method": "ce", **values}
     base = read_layers(path) if path else preset_layers(protocol or DEFAULT_PROTOCOL)

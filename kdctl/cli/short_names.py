@@ -119,6 +119,10 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
     """
     folded = "--" + option.lstrip("-").replace("_", "-").casefold()
     own = next((name for name in taken if name.casefold() == folded), None)
+    field = next((short.field for short in SHORT_NAMES if folded in short.options), None)
+    if field and own is None:
+        here = f"choose runs by it with --where {field}=VALUE" if "--where" in taken else "not here"
+        return f"kdctl train and kdctl sweep take it; {here}. "
     right = own or ELSEWHERE.get(folded) or (folded if folded in AS_OVERRIDE else None)
     if right is None:
         right = nearest_name(folded, taken)

@@ -115,7 +115,8 @@ def _facts(plugin: PluginDescription) -> Iterator[tuple[str, str]]:
         yield from _method(plugin.method)
     if plugin.model:
         yield from _model(plugin.model)
-    yield "example", _example(plugin)
+    file = f" --plugin {plugin.source}" if plugin.source else ""
+    yield "example", _example(plugin) + file
 
 
 def _method(facts: MethodFacts) -> Iterator[tuple[str, str]]:
@@ -155,7 +156,10 @@ def _example(plugin: PluginDescription) -> str:
     if plugin.kind == "model":
         return f"kdctl train --student {plugin.name} --teacher resnet32x4"
     if plugin.kind == "dataset":
-        return f"kdctl train --student resnet8 --dataset {plugin.name}"
+        required = [
+            f" -o data.{option.name}={option.name.upper()}" for option in plugin.options if option.required
+        ]
+        return f"kdctl train --student resnet8 --dataset {plugin.name}{''.join(required)}"
     if plugin.kind == "projector":
         return f"kdctl train --student resnet8x4 --teacher resnet32x4 -o method.projector={plugin.name}"
     return f"kdctl train --student resnet8x4 -o {plugin.kind}.name={plugin.name}"

@@ -82,7 +82,7 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_sweep_plan
+    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
     from kdctl.recipe.shipped import is_shipped
@@ -100,6 +100,8 @@ def sweep(
             estimate = workflows.estimate_sweep(plan, workspace, executor=chosen, gang_size=gang)
             gangs = workflows.planned_gangs(plan, capacity, gang_size=gang)
             show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
+            if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
+                show_slow_threads(workspace)
             return
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
@@ -132,13 +134,12 @@ def _announce(
     """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import estimated, slowed_down, sweep_standing
+    from kdctl.cli.dry_run import estimated, show_slow_threads, sweep_standing
 
     say(sweep_standing(plan))
     if here and plan.num_to_do:
         say(estimated(workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)))
-        for line in slowed_down(workflows.slowdown_of_threads(workspace)):
-            say(line)
+        show_slow_threads(workspace)
 
 
 def _say_notes(plan: SweepPlan, disk: DiskNeed | None, *, warnings_only: bool) -> None:

@@ -71,6 +71,7 @@ def train(
     """
     from kdctl import workflows
     from kdctl.cli.devices import executor_on, maybe_follow
+    from kdctl.cli.dry_run import show_slow_threads
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.device import choose_device
@@ -90,6 +91,8 @@ def train(
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
             _show_plan(plan, workflows.estimate_training(plan, workspace), form)
+            if form is options.Format.TEXT and plan.to_do:
+                show_slow_threads(workspace)
             return
         _announce(plan, workspace, json=json, quiet=quiet)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
@@ -108,7 +111,7 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
     """Say what will be trained and how long it will take, and raise if something for it is not there."""
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_notes
-    from kdctl.cli.dry_run import estimated, slowed_down
+    from kdctl.cli.dry_run import estimated, show_slow_threads
     from kdctl.cli.formatting import counted, standing
 
     in_words = not quiet and not json
@@ -121,8 +124,7 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
     workflows.require_ready(plan.to_do, workspace)
     if in_words and plan.to_do:
         say(estimated(workflows.estimate_training(plan, workspace)))
-        for line in slowed_down(workflows.slowdown_of_threads(workspace)):
-            say(line)
+        show_slow_threads(workspace)
 
 
 def _conclude(

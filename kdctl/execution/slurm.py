@@ -62,6 +62,7 @@ class Slurm:
                     jobs = [executor.submit(work, str(order.resolve())) for order in orders]
         except Exception as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith("Try ")]  # says only how to see the help
             raise KdctlError(
                 f"SLURM refused the jobs: {lines[-1] if lines else type(error).__name__}",
                 "mend the --slurm-option it names; `sinfo` shows the partitions.",

@@ -57,7 +57,7 @@ class Store:
         if not create and not path.exists():
             raise KdctlError(
                 f"there is no database {path}.",
-                "name the folder that holds your runs, or start a first one with `kdctl train`.",
+                "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart",
             )
         return cls(connect(path, read_only=read_only))
 

@@ -17,6 +17,9 @@ MODEL, SIZE, BATCH = "resnet8", 16, 32
 
 ROUNDS, STEPS = 3, 3
 
+ENOUGH_SECONDS = 2.0
+"""Of measured steps: where they take that long, threads wait for each other, and no more rounds are needed."""
+
 
 def slowdown_of_threads(workspace: Workspace, clock: Callable[[], float] = time.perf_counter) -> float | None:
     """Return how many times slower a training step is with torch's threads than with one.
@@ -43,6 +46,8 @@ def slowdown_of_threads(workspace: Workspace, clock: Callable[[], float] = time.
                     start = clock()
                     step()
                     taken.append(clock() - start)
+            if sum(map(sum, seconds.values())) > ENOUGH_SECONDS:
+                break
     finally:
         torch.set_num_threads(num_threads)
     return median(seconds[num_threads]) / median(seconds[1])

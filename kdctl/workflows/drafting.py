@@ -128,11 +128,11 @@ def _grid(draft: Draft, teacher: dict[str, str] | None) -> Iterator[str]:
     yield "[[grid]]     # lists belong here; each block is the product of its lists"
     yield 'method = ["ce"]     # the student alone: what the others are compared with'
     yield from [rates] if rates else []
-    if teacher is None:
+    methods = [method for method in draft.methods if method != "ce"] or [_TAUGHT] * (teacher is not None)
+    if not methods:
         return
     yield ""
     yield "[[grid]]"
-    methods = [method for method in draft.methods if method != "ce"] or [_TAUGHT]
     yield f"method = {json.dumps(methods)}     # kdctl list methods; options: kdctl show {methods[0]}"
     yield rates or "# optimizer.learning_rate = [0.05, 0.1]"
 

@@ -47,6 +47,12 @@ def test_a_student_alone_needs_no_teacher(kdctl: Kdctl, tmp_path: Path) -> None:
     assert "teacher" not in tomllib.loads((tmp_path / "alone.toml").read_text())
 
 
+def test_rates_are_given_one_by_one_or_together(kdctl: Kdctl, tmp_path: Path) -> None:
+    assert kdctl(f"init rates.toml {TINY} --lr 0.1,0.2 --lr 0.3").code == 0
+    tree = tomllib.loads((tmp_path / "rates.toml").read_text())
+    assert tree["grid"][0]["optimizer"]["learning_rate"] == [0.1, 0.2, 0.3]
+
+
 def test_ones_own_images_are_found_from_where_they_were_named(kdctl: Kdctl, tmp_path: Path) -> None:
     for place in ("train/daisy", "train/rose", "test/daisy", "test/rose"):
         (tmp_path / "flowers" / place).mkdir(parents=True)
@@ -71,6 +77,8 @@ def test_images_that_are_not_there_are_told(kdctl: Kdctl, tmp_path: Path) -> Non
         ("init mine.toml --student resnet99", "no model 'resnet99'"),
         ("init mine.toml --student resnet3 --teacher resnet4 --method kdd", "no method 'kdd'"),
         ("init mine.toml --student resnet3 --protocol simkdd", "no protocol preset 'simkdd'"),
+        ("init mine.toml --student resnet3 --method kd", "teacher"),
+        ("init mine.toml --student resnet3 --lr fast", "--lr fast is no number"),
         ("init mine --student resnet3", "no name for a recipe"),
         ("init nowhere/mine.toml --student resnet3", "no folder nowhere"),
     ],

@@ -33,7 +33,7 @@ def test_models_are_listed_with_their_parameters(kdctl: Kdctl) -> None:
 
 
 def test_runs_and_sweeps_are_listed_once_there_are_some(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
-    kdctl("list runs").refused("no database", "kdctl train", code=1)
+    kdctl("list runs").refused("no database", "kdctl sweep quickstart", code=1)
     kdctl(f"train {recipe()} --method ce --threads 1 --quiet")
     assert kdctl("list sweeps").err == "nothing yet\n"
     kdctl(f"sweep {recipe()} --threads 1 --quiet")

@@ -77,6 +77,22 @@ def test_a_wrong_flag_is_answered_with_the_right_one(kdctl: Kdctl, words: str, r
     kdctl(words).refused("there is no option", right, code=2)
 
 
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("report --lr 0.1", "--where optimizer.learning_rate=VALUE"),
+        ("eval --epochs 3 abcd", "kdctl train and kdctl sweep take it; not here"),
+    ],
+)
+def test_a_short_name_on_another_verb_is_sent_where_it_belongs(kdctl: Kdctl, words: str, right: str) -> None:
+    kdctl(words).refused("there is no option", right, code=2)
+
+
+@pytest.mark.parametrize("words", ["--student resnet3,resnet4", '--student ["resnet3","resnet4"]'])
+def test_a_list_on_the_command_line_is_sent_to_the_grid(kdctl: Kdctl, words: str) -> None:
+    kdctl(f"train {words}").refused("a run has one student", "[[grid]]", "kdctl init", code=2)
+
+
 def test_what_others_call_things_leads_to_options_that_exist() -> None:
     taken = [*(name for short in SHORT_NAMES for name in short.options)]
     taken += ["--student", "--teacher", "--method", "--seed", "--device", "--data", "--runs", "--slots"]

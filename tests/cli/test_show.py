@@ -85,7 +85,12 @@ def test_a_method_of_a_plugin_is_explained_as_well(kdctl: Kdctl, tmp_path: Path)
     assert "  method.share: number >= 0 and < 1; must be given\n" in text
     assert "      How much of it, over two lines.\n" in text
     assert "  method.form: wide or tall or none; — if not given\n" in text
+    assert f"--method mine --plugin {tmp_path / 'mine.py'}\n" in text
     assert "mine.py" in kdctl("list methods --plugin mine.py").out
+
+
+def test_the_example_of_a_data_set_gives_what_must_be_given(kdctl: Kdctl) -> None:
+    assert "--dataset imagefolder -o data.path=PATH\n" in kdctl("show imagefolder").out
 
 
 def test_a_name_of_nothing_is_met_with_the_nearest(kdctl: Kdctl) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
-from kdctl.workflows.cores import slowdown_of_threads
+from kdctl.workflows.cores import STEPS, slowdown_of_threads
 
 
 def clock_with(seconds_of: Callable[[], float]) -> Callable[[], float]:
@@ -39,6 +39,17 @@ def test_the_slowdown_is_that_of_the_medians(free: Workspace) -> None:
     ratio = slowdown_of_threads(free, clock_with(lambda: 3.0 if torch.get_num_threads() == 2 else 1.5))
     assert ratio == pytest.approx(2.0)
     assert torch.get_num_threads() == 2
+
+
+def test_a_few_steps_are_enough_where_they_take_seconds(free: Workspace) -> None:
+    asked = itertools.count()
+
+    def slow() -> float:
+        next(asked)
+        return 20.0 if torch.get_num_threads() == 2 else 0.5
+
+    assert slowdown_of_threads(free, clock_with(slow)) == pytest.approx(40.0)
+    assert next(asked) == 2 * STEPS
 
 
 def test_the_random_numbers_of_the_runs_are_left_alone(free: Workspace) -> None:
