@@ -83,7 +83,7 @@ WORDS = {
     ),
     "mean_teacher": Words(
         "T² KL(p_a ‖ p_s), a the moving average of the student's weights; no other teacher",
-        "one view of each image, the average in eval mode; `distance = 'mse'` is the paper's",
+        "one view of each image; `distance = 'mse'` is the paper's",
     ),
     "byot": Words(
         "CE and KL(p ‖ p_i) at exits i, ‖f_i − f‖²; no teacher",

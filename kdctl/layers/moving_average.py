@@ -13,15 +13,17 @@ class MovingAverage(nn.Module):
 
     Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv:1703.01780:
     decay_t = min(1 - 1 / (t + 1), decay), so that the first updates count more. Running statistics of batch
-    norms are copied, since the average is used in eval mode (the authors run it in training mode).
+    norms are copied from the model, or left alone where the average runs in training mode and so has
+    statistics of its own, as the authors' has.
     """
 
     num_updates: Tensor
     """0-dim, int64."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, copies_statistics: bool = True) -> None:
         """Start as a copy of `model`."""
         super().__init__()
+        self._copies_statistics = copies_statistics
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
@@ -33,5 +35,7 @@ class MovingAverage(nn.Module):
         decay = (1 - 1 / (self.num_updates + 1)).clamp(max=self.decay)
         for own, other in zip(self.model.parameters(), model.parameters(), strict=True):
             own.lerp_(other, (1 - decay).to(own.dtype))
+        if not self._copies_statistics:
+            return
         for own, other in zip(self.model.buffers(), model.buffers(), strict=True):
             own.copy_(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.warmup import sigmoid_rampup
 from kdctl.protocols.distiller import Distiller, Losses, NamedModel, Setup, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,9 @@ class MeanTeacherConfig:
     5 to 80 epochs."""
     ships: Literal["average", "student"] = "average"
     """Which model is evaluated as the run's and shipped; the other one is a model of the run."""
+    batch_statistics: bool = option(True, since="0.3.0", before=False)
+    """The average normalises by the batch while it teaches, and its running statistics are its own, as in
+    the authors' code. False: it has the student's running statistics, which do not fit averaged weights."""
 
 
 @methods.register("mean_teacher", label="Mean teacher", aliases=("ema_self_distillation",))
@@ -47,8 +51,7 @@ class MeanTeacher(Distiller):
     w' = a * w' + (1 - a) * w after each step, and r growing over the first part of the training.
 
     The paper's task has few labels, two views of each image and noise in both models; here all images have
-    labels, and both models see one view. The paper's distance is `mse`. The authors run the average with
-    batch statistics of its own; here it is in eval mode, with the student's running statistics.
+    labels, and both models see one view. The paper's distance is `mse`.
     """
 
     Config: ClassVar[type] = MeanTeacherConfig
@@ -59,7 +62,9 @@ class MeanTeacher(Distiller):
     def __init__(self, config: Any, setup: Setup) -> None:
         """Start the average at the student's first weights."""
         super().__init__(config, setup)
-        self.mean = MovingAverage(setup.student, self.config.decay)
+        self.mean = MovingAverage(
+            setup.student, self.config.decay, copies_statistics=not self.config.batch_statistics
+        )
 
     @classmethod
     def ships_student(cls, config: MeanTeacherConfig) -> bool:
@@ -69,6 +74,10 @@ class MeanTeacher(Distiller):
     def averaged_modules(self) -> dict[str, nn.Module]:
         """Return the average."""
         return {"mean": self.mean}
+
+    def eval_modules(self) -> Iterable[nn.Module]:
+        """Return nothing where the average normalises by the batch."""
+        return () if self.config.batch_statistics else super().eval_modules()
 
     def models(self) -> tuple[NamedModel, ...]:
         """Return the one of the two that is not shipped."""

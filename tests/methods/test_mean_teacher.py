@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -86,3 +86,27 @@ def test_one_of_both_is_shipped_and_the_other_is_a_model_of_the_run(
     assert method.inference_model() is both[ships]
     assert {model.name: model.module for model in method.models()} == {other: both[other]}
     assert method.ships_student(method.config) is (ships == "student")
+
+
+@pytest.mark.parametrize("batch_statistics", [True, False])
+def test_the_average_has_running_statistics_of_its_own_if_it_normalises_by_the_batch(
+    make_method: MakeMethod, make_step: Callable[..., Step], batch_statistics: bool
+) -> None:
+    """The average's weights are not the student's: neither are the means of its maps."""
+    method = make_method(batch_statistics=batch_statistics, decay=0.9).train()
+    own, average = (next(norms(model)) for model in (method.student, method.mean.model))
+    assert own.running_mean is not None
+    assert average.running_mean is not None
+    own.running_mean.add_(1.0)  # what the student's forward pass does
+    step = make_step(LABELS, Outputs(logits=drawn(1)))
+    step.batch.images.normal_(generator=torch.Generator().manual_seed(0))
+    first = average.running_mean.clone()
+    method.losses(step)
+    moved = average.running_mean.clone()
+    assert torch.equal(moved, first) is not batch_statistics
+    method.after_update(step)
+    assert torch.equal(average.running_mean, moved if batch_statistics else own.running_mean)
+
+
+def norms(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
