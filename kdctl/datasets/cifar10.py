@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from kdctl.protocols.dataset import BalancedForm, Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.archive import Archive
-from kdctl.readers.cifar import CifarFacts, load_cifar, load_cifar_test
+from kdctl.readers.cifar import CifarFacts, CifarOptions, load_at_size, load_test_at_size
 from kdctl.readers.cifar_pickles import PickledFile, PickleLayout
 
 FACTS = CifarFacts(
@@ -49,7 +49,7 @@ FACTS = CifarFacts(
 class Cifar10(Dataset):
     """CIFAR-10: 10 classes of 32x32 photographs, 50,000 for training and 10,000 for the test."""
 
-    Config: ClassVar[type[DatasetOptions]] = DatasetOptions
+    Config: ClassVar[type[DatasetOptions]] = CifarOptions
     published_fingerprint: ClassVar[str | None] = FACTS.fingerprint
     published_form: ClassVar[BalancedForm | None] = FACTS.form
 
@@ -60,7 +60,7 @@ class Cifar10(Dataset):
         Raises:
             KdctlError: the data are nowhere, or files are missing or damaged.
         """
-        return load_cifar(FACTS, root)
+        return load_at_size(FACTS, root, options)
 
     @staticmethod
     def load_test(options: Any, root: Path) -> ImageData:
@@ -69,4 +69,4 @@ class Cifar10(Dataset):
         Raises:
             KdctlError: as `load`.
         """
-        return load_cifar_test(FACTS, root)
+        return load_test_at_size(FACTS, root, options)

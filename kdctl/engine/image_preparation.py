@@ -11,20 +11,7 @@ from torch import Tensor
 from kdctl.engine.seeds import derive
 from kdctl.protocols.augmentation import Augmentation
 from kdctl.protocols.dataset import CentreCrop, ImageSource, Split, StreamedSplit
-
-
-class ArraySource:
-    """Images that are in memory, one at a time."""
-
-    def __init__(self, split: Split) -> None:
-        self._images = torch.from_numpy(split.images)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, row: int) -> Tensor:
-        """Return an image [3, H, W], uint8."""
-        return self._images[row].permute(2, 0, 1)
+from kdctl.readers.array_images import ArrayImages
 
 
 class AugmentedImages:
@@ -32,7 +19,7 @@ class AugmentedImages:
 
     def __init__(self, split: Split | StreamedSplit, augmentation: Augmentation, size: int) -> None:
         streamed = isinstance(split, StreamedSplit)
-        self._source: ImageSource = split.source if streamed else ArraySource(split)
+        self._source: ImageSource = split.source if streamed else ArrayImages(split)
         self._rows = torch.from_numpy(split.rows) if streamed else torch.arange(len(split))
         self._augmentation, self._size = augmentation, size
         interpolation = split.evaluation.interpolation if streamed else "bilinear"

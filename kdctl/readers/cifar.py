@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import (
     BalancedForm,
+    DatasetOptions,
     ImageData,
     Split,
     canonical_order,
@@ -19,10 +22,21 @@ from kdctl.protocols.dataset import (
     without_training_images,
 )
 from kdctl.readers.archive import Archive, DownloadError, download
+from kdctl.readers.array_images import enlarged
 from kdctl.readers.cifar_pickles import SIDE, PickleLayout, read_pickled_data
 from kdctl.readers.class_folders import decode_listing, list_class_folders, some_of
 from kdctl.readers.decoded_cache import user_cache
-from kdctl.readers.pixels import Triple
+from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD, Triple
+from kdctl.recipe.component import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarOptions(DatasetOptions):
+    """The options of both data sets."""
+
+    size: Annotated[int, Ge(SIDE), Le(1024)] = option(SIDE, since="0.2.0")
+    """Height and width of a model's input in pixels. For a larger one than 32, worker processes scale the
+    images, and normalise them as those of ImageNet are: so that models trained there can go on here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +67,29 @@ class CifarFacts:
             train_per_class=self.train_per_class,
             test_per_class=self.test_per_class,
         )
+
+
+def load_at_size(facts: CifarFacts, root: Path, options: CifarOptions) -> ImageData:
+    """Read CIFAR, and let its images be scaled if the options say so.
+
+    Raises:
+        KdctlError: as `load_cifar`.
+    """
+    data = load_cifar(facts, root)
+    if options.size == SIDE:
+        return data
+    return enlarged(data, options.size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def load_test_at_size(facts: CifarFacts, root: Path, options: CifarOptions) -> ImageData:
+    """Read what an evaluation needs, scaled if the options say so; see `load_cifar_test`.
+
+    Raises:
+        KdctlError: as `load_cifar`.
+    """
+    if options.size == SIDE:
+        return load_cifar_test(facts, root)
+    return without_training_images(load_at_size(facts, root, options))
 
 
 def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> ImageData:

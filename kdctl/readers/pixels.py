@@ -19,6 +19,12 @@ IMAGE_SUFFIXES = frozenset(
 Triple = tuple[float, float, float]
 """One number per channel: red, green, blue."""
 
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+"""Of pixels scaled to [0, 1]: the constants that public ImageNet code shares."""
+
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+"""Per channel."""
+
 _CHUNK = 4096
 """Images whose squares are held in memory at a time."""
 

@@ -68,7 +68,7 @@ def expected_counts(form: BalancedForm, options: DatasetOptions) -> Counts:
         num_val=num_classes * held_out,
         num_test=num_classes * form.test_per_class,
         num_classes=num_classes,
-        input_size=form.input_size,
+        input_size=getattr(options, "size", form.input_size),
     )
 
 

@@ -21,13 +21,9 @@ from kdctl.readers.image_listing import (
     list_labelled,
     streamed_split,
 )
-from kdctl.readers.pixels import Triple
+from kdctl.readers.imagenet_devkit import find_ground_truth, ground_truth_labels
+from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from kdctl.recipe.component import Spec, component
-
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-"""Of pixels scaled to [0, 1]: the constants that public ImageNet code shares."""
-
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
 """Where the classes of images may stand that do not lie in class folders; in this order."""
@@ -147,14 +143,18 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
 
 def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> ImageListing:
     """List a split beside the training set, by class folders or by a file of labels."""
-    images = [entry for entry in place.iterdir() if is_image_name(entry.name)]
+    names = [entry.name for entry in place.iterdir() if entry.name[0] != "."]
+    images = [name for name in names if is_image_name(name)]
     if images:
+        kit = find_ground_truth(place, folder)
+        if kit is not None:
+            labels = ground_truth_labels(kit, images, class_names)
+            return list_labelled(place, labels, kit)
         files = [root / name for root in (place, folder) for name in LABEL_FILES if (root / name).is_file()]
         if not files:
             raise KdctlError(
                 f"{place} has images side by side, and nothing says of which class each is.",
-                f"put them into class folders as in {folder / 'train'}, or add a file "
-                f"{place / LABEL_FILES[1]} "
+                f"put them into class folders as in {folder / 'train'}, or add {place / LABEL_FILES[1]} "
                 "with a line for each: name of the image, then its class.",
             )
         return list_labelled(place, read_labels(files[0], class_names), files[0])

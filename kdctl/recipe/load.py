@@ -23,6 +23,9 @@ OVERRIDES = "-o"
 SMOKE = "--smoke"
 """Source of the layer that scales a recipe down."""
 
+SMOKE_HEADING = "smoke"
+"""Table of a recipe with what is scaled down in it besides."""
+
 _LARGEST_FILE = 10_000_000
 """Bytes: what is larger is no recipe."""
 
@@ -108,7 +111,8 @@ def override_layer(overrides: Sequence[str]) -> Layer:
 def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
     """Return the layer that scales a recipe down until all its runs take seconds: see `smoke.toml`.
 
-    The recipe's name gets an ending, so that both can be kept and reported.
+    The recipe's name gets an ending, so that both can be kept and reported. What it says itself under
+    `[smoke]`, of any section of a run, is part of the layer, too.
 
     Args:
         layers: of the recipe.
@@ -117,6 +121,8 @@ def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
     small = _parse(files("kdctl.recipe").joinpath("smoke.toml").read_text(encoding="utf-8"), SMOKE)
     names = [layer.values["name"] for layer in layers if "name" in layer.values]
     fields = {"name": f"{names[-1] if names else Path(layers[-1].source).stem}-smoke", **flat(small)}
+    for layer in layers:
+        fields |= flat(layer.values.get(SMOKE_HEADING, {}))
     said = flat(overrides.values)
     values = {dotted: said.get(dotted, value) for dotted, value in fields.items() if dotted != "schema"}
     return Layer(source=SMOKE, values=nested(values), above_grid=True)
@@ -205,6 +211,13 @@ def _layer(tree: dict[str, Any], source: str) -> Layer:
         mistakes.append(Mistake(problem=problem, hint="write schema = 1."))
     whens = _whens(tree.get("when", []), source, mistakes)
     values = {key: value for key, value in tree.items() if key not in _OF_A_FILE}
+    small = values.get(SMOKE_HEADING, {})
+    if not isinstance(small, Mapping) or not all(
+        key in SECTIONS and isinstance(table, Mapping) for key, table in small.items()
+    ):
+        problem = f"{source}: [{SMOKE_HEADING}] holds tables of sections of a run, and nothing else."
+        mistakes.append(Mistake(problem=problem, hint="write [smoke.data] size = 64, for example."))
+        del values[SMOKE_HEADING]
     return Layer(source=source, values=values, whens=whens, mistakes=tuple(mistakes))
 
 

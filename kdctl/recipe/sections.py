@@ -26,7 +26,7 @@ SECTIONS = ("data", "student", "teacher", "method", "optimizer", "schedule", "en
 
 HEADINGS = (
     *("schema", "name", "description", "protocol", "extends", "plugins", "seeds", "baseline_seeds"),
-    *("grid", "search", "when", "budget", "racing", "pruning", "reported", "report"),
+    *("grid", "search", "when", "budget", "racing", "pruning", "reported", "report", "smoke"),
 )
 """Everything else a recipe may say."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kdctl.errors import RecipeError
 from kdctl.recipe.load import override_layer, read_layers, smoke_layer
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe, make_recipe
@@ -70,3 +71,25 @@ def test_the_command_line_scales_it_otherwise_teachers_too(bench, smoke: Smoke) 
     assert (run.epochs, run.teachers[0].plan.epochs, run.data.options.num_classes) == (1, 1, 7)
     assert (recipe.seeds, recipe.name) == ((0, 1), "other")
     assert run.data.options.samples_per_class == 16
+
+
+def test_a_recipe_says_itself_what_is_scaled_down_besides(bench, smoke: Smoke) -> None:
+    text = RECIPE + "\n[smoke]\ndata = { padding = 1, batch_size = 8 }\nschedule.warmup_epochs = 1\n"
+    (run, *_) = plans(bench, smoke(text))
+    assert (run.data.options.padding, run.data.options.batch_size) == (1, 8)
+    assert run.schedule.options.warmup_epochs == 1
+    assert run.data.options.samples_per_class == 16
+    (whole, *_) = plans(bench, bench.recipe(text))
+    assert (whole.data.options.padding, whole.data.options.batch_size) == (4, 64)
+
+
+def test_the_command_line_wins_over_what_a_recipe_scales_down(bench, smoke: Smoke) -> None:
+    (run, *_) = plans(bench, smoke(RECIPE + "\n[smoke]\ndata.padding = 1\n", "data.padding=2"))
+    assert run.data.options.padding == 2
+
+
+@pytest.mark.parametrize("table", ["smoke = 3", "[smoke]\nseeds = 2", "[smoke]\ndata = 3"])
+def test_what_is_no_section_of_a_run_is_refused(bench, table: str) -> None:
+    text = f"student = 'resnet8'\ndata = 'cifar100'\n{table}" if "=" in table else table
+    with pytest.raises(RecipeError, match="smoke"):
+        bench.recipe(text)

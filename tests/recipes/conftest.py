@@ -10,6 +10,8 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.data import DataLibrary
+from kdctl.protocols.dataset import BalancedForm
+from kdctl.readers.selection import Counts, expected_counts
 from kdctl.recipe.component import Spec
 from kdctl.workflows.sweep_plan import SweepPlan
 
@@ -17,8 +19,20 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("**/*.toml"))
 
 
+FORMS = {
+    "streamedfolder": BalancedForm(num_classes=1000, input_size=224, train_per_class=1281, test_per_class=50),
+    "tinyimagenet": BalancedForm(num_classes=200, input_size=64, train_per_class=500, test_per_class=50),
+}
+"""Of data sets that are read to count their images; recipes mean ImageNet by the first."""
+
+
 class UnreadLibrary(DataLibrary):
     """Plans need a fingerprint of their data; that of CIFAR-10 is not known without having them."""
+
+    def counts(self, spec: Spec) -> Counts:
+        """Return how many images there would be."""
+        form = FORMS.get(spec.name)
+        return expected_counts(form, spec.options) if form else super().counts(spec)
 
     def fingerprint(self, spec: Spec) -> str:
         """Return something that stands for it."""
