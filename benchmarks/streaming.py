@@ -31,8 +31,8 @@ from kdctl.engine.batches import Normalisation
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.streamed_batches import StreamedTrainingSet
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, StreamedSplit
-from kdctl.readers.image_listing import ImageFiles
-from kdctl.readers.image_manifest import ImageNames
+from kdctl.readers.image_listing import ListedImages
+from kdctl.readers.image_manifest import ImageListing, ImageNames
 from kdctl.readers.streamed_folders import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 224
@@ -106,7 +106,15 @@ def timm_loader(paths: list[Path], batch: int, workers: int) -> Take:
 def streamed_split(paths: list[Path]) -> StreamedSplit:
     count = len(paths)
     return StreamedSplit(
-        source=ImageFiles(Path("/"), ImageNames([str(path)[1:] for path in paths])),
+        source=ListedImages(
+            ImageListing(
+                folder=Path("/"),
+                names=ImageNames([str(path)[1:] for path in paths]),
+                labels=np.zeros(count, dtype=np.int64),
+                num_bytes=np.zeros(count, dtype=np.int64),
+                modified_ns=np.zeros(count, dtype=np.int64),
+            )
+        ),
         rows=np.arange(count),
         labels=np.zeros(count, dtype=np.int64),
         digests=np.zeros((count, 32), dtype=np.uint8),

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from kdctl.errors import KdctlError
-from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors, fault_behind
 from kdctl.readers.pixels import UnreadableImageError
 
 TASK_IMAGES = 8
@@ -155,7 +155,7 @@ class ImageWorkers:
         """
         task = ring.due.pop(slot, None)
         if task is not None:
-            with torch.random.fork_rng(devices=[]), _image_errors():
+            with torch.random.fork_rng(devices=[]), as_machine_errors(), image_errors():
                 ring.fill(task)
         while ring.missing[slot]:
             self._receive()
@@ -253,7 +253,7 @@ def _work(
                 return
         fault, bug = None, ""
         try:
-            with _image_errors():
+            with as_machine_errors(), image_errors():
                 rings[task.ring].fill(task)
         except MachineError as error:
             fault = error.fault
@@ -264,13 +264,15 @@ def _work(
 
 
 @contextlib.contextmanager
-def _image_errors() -> Generator[None]:
+def image_errors() -> Generator[None]:
     """Turn an image that cannot be read into a fault of the machine: it could be read when it was listed."""
     try:
         yield
     except UnreadableImageError as error:
         raise MachineError(_unreadable(str(error))) from error
     except OSError as error:
+        if fault_behind(error):  # of the disk, not of this file
+            raise
         raise MachineError(_unreadable(f"{error.filename}: {error.strerror}")) from error
 
 

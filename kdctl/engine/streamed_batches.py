@@ -27,11 +27,12 @@ from kdctl.engine.batches import (
 from kdctl.engine.batches_ahead import BatchesAhead, Position
 from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.image_preparation import AugmentedImages, CroppedImages
-from kdctl.engine.image_workers import ImageWorkers
+from kdctl.engine.image_workers import ImageWorkers, image_errors
 from kdctl.engine.mixing import Mixer
 from kdctl.engine.seeds import derive, generator
+from kdctl.machine_errors import as_machine_errors
 from kdctl.protocols.augmentation import build_augmentation
-from kdctl.protocols.dataset import DatasetOptions, Split, StreamedSplit
+from kdctl.protocols.dataset import DatasetOptions, PreparedSource, Split, StreamedSplit
 from kdctl.protocols.step import Batch
 
 NUM_SLOTS = 3
@@ -61,6 +62,7 @@ class StreamedTrainingSet:
             KdctlError: there are not even two images to make a batch of, or no memory for the buffers.
         """
         require_two_images(len(split))
+        prepare_images(split)
         self.batch_size = options.batch_size
         self._count, self._repeats = len(split), options.repeats
         self._normalise, self._device, self._workers = normalise, device, workers
@@ -172,6 +174,7 @@ class StreamedEvaluationSet:
         Raises:
             KdctlError: there is no memory for the buffers.
         """
+        prepare_images(split)
         size = split.input_size
         self.labels = torch.from_numpy(split.labels).to(device)
         self._batch = min(EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // size**2), max(1, len(split)))
@@ -240,6 +243,18 @@ def open_evaluation_set(
     if isinstance(split, Split):
         return EvaluationSet(split, normalise, device)
     return StreamedEvaluationSet(split, normalise, device, workers)
+
+
+def prepare_images(split: Split | StreamedSplit) -> None:
+    """Let a source store what it wants to have at hand, before worker processes ask for it.
+
+    Raises:
+        KdctlError: there is no room for it, or an image that was listed cannot be read any more.
+    """
+    source = split.source if isinstance(split, StreamedSplit) else None
+    if isinstance(source, PreparedSource):
+        with as_machine_errors(), image_errors():
+            source.prepare(split.rows.tolist())
 
 
 def pin(pixels: Tensor, device: torch.device) -> None:

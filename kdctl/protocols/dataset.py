@@ -8,6 +8,7 @@ data give the same runs however they lie on disk.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -62,6 +63,21 @@ class ImageSource(Protocol):
         Raises:
             OSError: its file cannot be read.
             ValueError: it is no image any more (`readers.pixels.UnreadableImageError`, with the file's name).
+        """
+        ...
+
+
+@runtime_checkable
+class PreparedSource(ImageSource, Protocol):
+    """A source that stores something before its images are read again and again."""
+
+    def prepare(self, rows: Iterable[int]) -> None:
+        """Make the images at `rows` ready; what is ready already stays.
+
+        Raises:
+            KdctlError: there is no room for it.
+            OSError: files cannot be read or written.
+            ValueError: a file is no image any more.
         """
         ...
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
-from kdctl.protocols.dataset import CentreCrop
+from kdctl.protocols.dataset import CentreCrop, Interpolation
 
 
 def centre_crop(image: Tensor, crop: CentreCrop) -> Tensor:
@@ -21,3 +21,14 @@ def centre_crop(image: Tensor, crop: CentreCrop) -> Tensor:
         mode = InterpolationMode(crop.interpolation)
         image = vision.resize_image(image, size, interpolation=mode, antialias=True)
     return vision.center_crop_image(image, [crop.size, crop.size])
+
+
+def scaled_down(image: Tensor, side: int, interpolation: Interpolation) -> Tensor:
+    """Scale an image [3, H, W] until its shorter side has `side` pixels; a smaller one stays as it is."""
+    height, width = image.shape[-2:]
+    if min(height, width) <= side:
+        return image
+    scale = side / min(height, width)
+    size = [max(side, round(length * scale)) for length in (height, width)]
+    mode = InterpolationMode(interpolation)
+    return vision.resize_image(image, size, interpolation=mode, antialias=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,19 @@ from kdctl.protocols.dataset import CentreCrop, Labels, StreamedSplit
 from kdctl.readers.class_folders import is_image_name, some_of
 from kdctl.readers.image_content import decode_image
 from kdctl.readers.image_manifest import ImageListing, ImageNames, file_digests
+from kdctl.readers.scaled_images import ScaledImages
 
 _log = logging.getLogger(__name__)
 
 
-class ImageFiles:
-    """Images in files of their own, decoded when they are asked for."""
+class ListedImages:
+    """The images of a listing, decoded when they are asked for."""
 
-    def __init__(self, folder: Path, names: ImageNames) -> None:
-        self._folder, self._names = folder, names
+    def __init__(self, listing: ImageListing) -> None:
+        self._listing = listing
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._listing)
 
     def read(self, row: int) -> Tensor:
         """Return an image [3, H, W], uint8.
@@ -36,8 +38,8 @@ class ImageFiles:
             OSError: the file cannot be read.
             UnreadableImageError: it is no image any more.
         """
-        path = self._folder / self._names[row]
-        return decode_image(path.read_bytes(), str(path))
+        listing = self._listing
+        return decode_image(listing.content(row), str(listing.folder / listing.names[row]))
 
 
 def list_images(folder: Path, class_names: Sequence[str], *, inner: str = "") -> ImageListing:
@@ -120,21 +122,34 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def streamed_split(listing: ImageListing, evaluation: CentreCrop, cache: Path) -> StreamedSplit:
+def streamed_split(
+    listing: ImageListing, evaluation: CentreCrop, cache: Path, *, stored_side: int = 0
+) -> StreamedSplit:
     """Return the images of a listing in canonical order: by label, then by the SHA-256 of their files.
+
+    Args:
+        listing: the files.
+        evaluation: how they are evaluated.
+        cache: folder of what is kept.
+        stored_side: their shorter side once they are scaled and kept; 0: they are not.
 
     Raises:
         KdctlError: files that cannot be read or are no images; all are counted.
     """
     digests = file_digests(listing, cache)
     rows = canonical_rows(listing.labels, digests)
-    return StreamedSplit(
-        source=ImageFiles(listing.folder, listing.names),
+    split = StreamedSplit(
+        source=ListedImages(listing),
         rows=rows,
         labels=listing.labels[rows],
         digests=digests[rows],
         evaluation=evaluation,
     )
+    if not stored_side:
+        return split
+    how = evaluation.interpolation
+    scaled = ScaledImages(split.source, rows, split.digests, side=stored_side, interpolation=how, cache=cache)
+    return replace(split, source=scaled, rows=np.arange(len(rows)))
 
 
 def canonical_rows(labels: Labels, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -51,6 +51,14 @@ class ImageListing:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def content(self, row: int) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            OSError: its file cannot be read.
+        """
+        return (self.folder / self.names[row]).read_bytes()
+
 
 class ImageNames:
     """Names of files in one piece of memory: objects would be copied into every worker process."""
@@ -150,7 +158,7 @@ def _check_files(listing: ImageListing, manifest: _Manifest, rows: npt.NDArray[n
         for row in rows[start : start + _CHUNK].tolist():
             path = listing.folder / listing.names[row]
             try:
-                content = path.read_bytes()
+                content = listing.content(row)
                 check_image(content, str(path))
                 digests.append((row, hashlib.sha256(content).digest()))
             except UnreadableImageError as error:
@@ -160,7 +168,7 @@ def _check_files(listing: ImageListing, manifest: _Manifest, rows: npt.NDArray[n
         return digests, problems
 
     problems: list[str] = []
-    report = _reporter(f"checking the images in {listing.folder}", len(rows))
+    report = progress_reporter(f"checking the images in {listing.folder}", len(rows))
     with ThreadPoolExecutor(os.cpu_count()) as pool, refusing_enormous_images():
         for done, (digests, found) in enumerate(pool.map(check, range(0, len(rows), _CHUNK)), 1):
             for row, digest in digests:
@@ -177,7 +185,7 @@ def _check_files(listing: ImageListing, manifest: _Manifest, rows: npt.NDArray[n
         )
 
 
-def _reporter(what: str, total: int) -> Callable[[int], bool]:
+def progress_reporter(what: str, total: int) -> Callable[[int], bool]:
     """Return what tells now and then how far something is, and whether it did."""
     began = last = time.monotonic()
 

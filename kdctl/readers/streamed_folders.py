@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
@@ -23,7 +23,7 @@ from kdctl.readers.image_listing import (
 )
 from kdctl.readers.imagenet_devkit import find_ground_truth, ground_truth_labels
 from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD
-from kdctl.recipe.component import Spec, component
+from kdctl.recipe.component import Spec, component, option
 
 LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
 """Where the classes of images may stand that do not lie in class folders; in this order."""
@@ -45,6 +45,10 @@ class StreamedOptions(DatasetOptions):
     """Per channel: what the input is divided by."""
     augmentation: Spec = component("augmentation", "random-resized-crop", was_a_name=True)
     """Of training images: `kdctl list augmentations` shows which there are."""
+
+    stored_side: Annotated[int, Ge(0)] = option(0, since="0.2.0")
+    """Scale images once, until their shorter side has so many pixels, and keep them in your cache folder as
+    bytes, which need no decoding; 0: files are decoded whenever they are needed."""
 
     @property
     def evaluation(self) -> CentreCrop:
@@ -98,7 +102,8 @@ def data_of(
     """
 
     def split(listing: ImageListing) -> StreamedSplit:
-        return streamed_split(listing, options.evaluation, cache or user_cache())
+        place = cache or user_cache()
+        return streamed_split(listing, options.evaluation, place, stored_side=options.stored_side)
 
     return ImageData(
         train=split(train),

@@ -112,7 +112,7 @@ def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
     """Return the layer that scales a recipe down until all its runs take seconds: see `smoke.toml`.
 
     The recipe's name gets an ending, so that both can be kept and reported. What it says itself under
-    `[smoke]`, of any section of a run, is part of the layer, too.
+    `[smoke]`, or else what it extends, is part of the layer, too.
 
     Args:
         layers: of the recipe.
@@ -121,8 +121,8 @@ def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
     small = _parse(files("kdctl.recipe").joinpath("smoke.toml").read_text(encoding="utf-8"), SMOKE)
     names = [layer.values["name"] for layer in layers if "name" in layer.values]
     fields = {"name": f"{names[-1] if names else Path(layers[-1].source).stem}-smoke", **flat(small)}
-    for layer in layers:
-        fields |= flat(layer.values.get(SMOKE_HEADING, {}))
+    own = [layer.values[SMOKE_HEADING] for layer in layers if SMOKE_HEADING in layer.values]
+    fields |= flat(own[-1]) if own else {}
     said = flat(overrides.values)
     values = {dotted: said.get(dotted, value) for dotted, value in fields.items() if dotted != "schema"}
     return Layer(source=SMOKE, values=nested(values), above_grid=True)

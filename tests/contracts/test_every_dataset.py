@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import socket
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three classes of noise in class folders, for data sets that read whatever they find."""
+    """Three classes of noise in class folders, and in tar shards, for data sets that read whatever they find."""
     rng = np.random.default_rng(0)
     for place, count in (("train", 12), ("test", 3)):
         for name in ("ant", "bee", "cat"):
@@ -59,7 +61,19 @@ def root(tmp_path: Path) -> Path:
             for number in range(count):
                 pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
+        pack(folder.parent, folder.parents[1] / f"{place}-0.tar")
     return tmp_path / "root"
+
+
+def pack(split: Path, shard: Path) -> None:
+    """Write the images of class folders into a tar shard, each beside its class."""
+    with tarfile.open(shard, "w") as archive:
+        for path in sorted(split.glob("*/*.png")):
+            key, name = f"{path.parent.name}{path.stem}", path.parent.name
+            archive.add(path, arcname=f"{key}.png")
+            member = tarfile.TarInfo(f"{key}.cls")
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
 
 
 def options_of(entry: Entry[type[Dataset]]) -> DatasetOptions:

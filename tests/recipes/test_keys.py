@@ -41,7 +41,7 @@ SECTIONS = {
     "schedule": "schedule",
 }
 """Fields that name a plug-in -> of which kind."""
-NEEDED = dict.fromkeys(("imagefolder", "streamedfolder"), " data.path=photos")
+NEEDED = dict.fromkeys(("imagefolder", "streamedfolder", "webdataset"), " data.path=photos")
 """What must be said beside the name of a data set."""
 TWO_TEACHERS = ' teacher=["resnet32x4","resnet56"]'
 """What must be said beside the name of a method that wants several."""

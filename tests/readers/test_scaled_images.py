@@ -1,0 +1,144 @@
+"""Images that are scaled once and kept."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kdctl.errors import KdctlError
+from kdctl.protocols.dataset import ImageData, StreamedSplit
+from kdctl.readers import scaled_images
+from kdctl.readers.framing import scaled_down
+from kdctl.readers.image_listing import ListedImages
+from kdctl.readers.scaled_images import ScaledImages
+from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
+
+SIDE = 10
+NUM_TRAIN = 10
+
+
+def write_image(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (random.integers(8, 30), random.integers(8, 30), 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="JPEG")
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaled_images, "_PART", 4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write five training and two validation images of each of two classes, of many sizes."""
+    root = tmp_path / "data"
+    for label, name in enumerate(("ant", "bee")):
+        for number in range(5):
+            write_image(root / "train" / name / f"{number}.jpg", 10 * label + number)
+        for number in range(2):
+            write_image(root / "val" / name / f"{number}.jpg", 50 + 10 * label + number)
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def loaded(folder: Path, cache: Path, **options: int) -> StreamedSplit:
+    chosen = StreamedOptions(size=8, resize=10, **options)
+    data: ImageData = load_streamed_folders(folder, chosen, cache=cache)
+    assert isinstance(data.train, StreamedSplit)
+    return data.train
+
+
+def images(split: StreamedSplit) -> list[Tensor]:
+    return [split.source.read(int(row)) for row in split.rows]
+
+
+def parts(cache: Path) -> dict[str, int]:
+    """Return the files of pixels, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in cache.glob("scaled-*/*.bin")}
+
+
+def prepared(folder: Path, cache: Path) -> StreamedSplit:
+    split = loaded(folder, cache, stored_side=SIDE)
+    assert isinstance(split.source, ScaledImages)
+    split.source.prepare(split.rows.tolist())
+    return split
+
+
+def test_what_is_stored_is_what_would_be_scaled_anew(folder: Path, cache: Path) -> None:
+    plain = loaded(folder, cache)
+    expected = [scaled_down(image, SIDE, "bilinear") for image in images(plain)]
+    unprepared = loaded(folder, cache, stored_side=SIDE)
+    assert parts(cache) == {}
+    stored = prepared(folder, cache)
+    assert len(parts(cache)) == 3  # of four images, the last of two
+    for split in (unprepared, stored):
+        assert split.labels.tolist() == plain.labels.tolist()
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+
+
+def test_no_file_is_decoded_once_all_is_stored(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = images(prepared(folder, cache))
+    again = loaded(folder, cache, stored_side=SIDE)
+
+    def refuse(self: ListedImages, row: int) -> Tensor:
+        raise AssertionError(f"image {row} was decoded")
+
+    monkeypatch.setattr(ListedImages, "read", refuse)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(again), expected, strict=True))
+
+
+def test_only_parts_that_are_gone_or_damaged_are_made_again(folder: Path, cache: Path) -> None:
+    expected = images(prepared(folder, cache))
+    before = parts(cache)
+    (place,) = cache.glob("scaled-*")
+    (place / "000000.npy").unlink()  # a build that was stopped between the two files
+    with (place / "000002.bin").open("ab") as file:
+        file.write(b"more")
+    damaged = loaded(folder, cache, stored_side=SIDE)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(damaged), expected, strict=True))
+    again = prepared(folder, cache)
+    after = parts(cache)
+    assert {name for name in after if after[name] != before[name]} == {"000000.bin", "000002.bin"}
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(again), expected, strict=True))
+
+
+def test_only_what_is_wanted_is_stored(folder: Path, cache: Path) -> None:
+    split = loaded(folder, cache, stored_side=SIDE)
+    assert isinstance(split.source, ScaledImages)
+    split.source.prepare([1, 2])
+    assert list(parts(cache)) == ["000000.bin"]
+
+
+def test_several_that_want_them_at_once_wait_for_each_other(folder: Path, cache: Path) -> None:
+    expected = [scaled_down(image, SIDE, "bilinear") for image in images(loaded(folder, cache))]
+    splits = [loaded(folder, cache, stored_side=SIDE) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(split.source.prepare, range(NUM_TRAIN)) for split in splits]:
+            future.result()
+    for split in splits:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+    assert not [path for path in cache.glob("scaled-*/.*") if path.name != ".lock"]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
+    with pytest.raises(KdctlError, match="scaled images take about"):
+        prepared(folder, cache)
+    assert parts(cache) == {}
