@@ -20,7 +20,10 @@ IMAGENET = "imagenet"
 
 def import_weights(
     file: Annotated[
-        Path, typer.Argument(help="State dict of a public repository: .pth, .pt, .th, .safetensors.")
+        Path,
+        typer.Argument(
+            help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched."
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")

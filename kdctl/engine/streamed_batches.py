@@ -251,10 +251,9 @@ def prepare_images(split: Split | StreamedSplit) -> None:
     Raises:
         KdctlError: there is no room for it, or an image that was listed cannot be read any more.
     """
-    source = split.source if isinstance(split, StreamedSplit) else None
-    if isinstance(source, PreparedSource):
+    if isinstance(split, StreamedSplit) and isinstance(split.source, PreparedSource):
         with as_machine_errors(), image_errors():
-            source.prepare(split.rows.tolist())
+            split.source.prepare(split.rows.tolist())
 
 
 def pin(pixels: Tensor, device: torch.device) -> None:

@@ -67,7 +67,8 @@ class ScaledImages:
             cache: folder that all this is kept in.
         """
         self._source, self._rows = source, rows
-        self._side, self._interpolation = side, interpolation
+        self._side = side
+        self._interpolation: Interpolation = interpolation
         what = hashlib.sha256(f"{_VERSION} {side} {interpolation}".encode() + digests.tobytes()).hexdigest()
         self._folder = cache / f"scaled-{what[:32]}"
         self._open: dict[int, _Part] = {}
@@ -139,7 +140,7 @@ class ScaledImages:
             for image in pool.map(self._scaled, range(first, min(first + _PART, len(self)))):
                 pixels = image.permute(1, 2, 0).contiguous()
                 sizes.append((pixels.shape[0], pixels.shape[1]))
-                file.write(memoryview(pixels.numpy()))
+                file.write(pixels.numpy().tobytes())
         with _written_whole(self._sizes_path(number)) as path, path.open("wb") as file:
             np.save(file, np.array(sizes, dtype=np.int64))
 

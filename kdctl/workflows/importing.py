@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +22,7 @@ from kdctl.engine.public_weights import (
 )
 from kdctl.errors import KdctlError, UsageError
 from kdctl.evaluation_records import Evaluation
+from kdctl.layers.timm_weights import cached_weights
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
 from kdctl.recipe.imported import ImportedPlan, InputNormalisation
@@ -35,6 +36,9 @@ from kdctl.workflows.subjects import Subject, open_subject
 
 COMMAND_LINE = "command line"
 LEASE_SECONDS = 600.0
+
+_OF_TIMM = "timm:"
+"""How weights begin that timm has in its cache."""
 
 _LIKE_CHANCE = 1.5
 """Times the accuracy of guessing; what is below it was hardly trained for these images."""
@@ -81,6 +85,7 @@ def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, 
     Raises:
         KdctlError: the file or the data cannot be read, or weights, model and data do not fit together.
     """
+    file = located(file)
     matched = _matched(file, workspace)
     plan = ImportedPlan(
         model=matched.model,
@@ -108,7 +113,26 @@ def require_importable(file: WeightsFile, workspace: Workspace) -> None:
     Raises:
         KdctlError: as `import_weights`.
     """
-    workspace.library.require([_matched(file, workspace).data])
+    workspace.library.require([_matched(located(file), workspace).data])
+
+
+def located(file: WeightsFile) -> WeightsFile:
+    """Return where weights lie that are called by timm's name for them, with what timm knows of them.
+
+    Raises:
+        KdctlError: timm is missing, knows no such weights, or has not fetched them.
+    """
+    word = str(file.path)
+    if not word.startswith(_OF_TIMM):
+        return file
+    found = cached_weights(word.removeprefix(_OF_TIMM))
+    return replace(
+        file,
+        path=found.path,
+        model=file.model or word,
+        normalisation=file.normalisation or InputNormalisation(mean=found.mean, std=found.std),
+        source=file.source or word,
+    )
 
 
 def _matched(file: WeightsFile, workspace: Workspace) -> _Matched:

@@ -52,7 +52,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three classes of noise in class folders, and in tar shards, for data sets that read whatever they find."""
+    """Three classes of noise in class folders and tar shards, for data sets that read whatever they find."""
     rng = np.random.default_rng(0)
     for place, count in (("train", 12), ("test", 3)):
         for name in ("ant", "bee", "cat"):
