@@ -59,7 +59,7 @@ def test_the_projector_is_part_of_what_simkd_ships(folder: Path, workspace: Work
     method = 'method = { name = "simkd", projector = "neighbourhood" }'
     run = trained(folder, workspace, f'plugins = ["neighbourhood.py"]\n{method}\n{TAUGHT}')
     assert run.result is not None
-    assert run.result.facts.projector_parameters == 9 * 64 * 64 + 2 * 64
+    assert run.result.facts.projector_parameters == 9 * 96 * 128 + 2 * 96
 
 
 def test_the_model_can_be_taught_under_any_of_its_names(folder: Path, workspace: Workspace):

@@ -160,7 +160,7 @@ def test_weights_of_another_architecture_are_refused(
     workspace: Workspace, taught: StoredRun, tmp_path: Path
 ) -> None:
     content = torch.load(workspace.folder(taught.key).path / "last.pt", weights_only=True)
-    content["plan"] = content["plan"].replace("resnet3", "resnet8")
+    content["plan"] = content["plan"].replace("resnet3", "resnet4")
     torch.save(content, tmp_path / "swapped.pt")
     with pytest.raises(KdctlError, match="another architecture"):
         workflows.evaluate(tmp_path / "swapped.pt", workspace)

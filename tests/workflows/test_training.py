@@ -71,7 +71,7 @@ def test_a_teacher_named_by_architecture_is_planned_and_trained_first(
     seen = Keys()
     (run,) = workflows.train(path, workspace, progress=seen)
     assert seen.started_keys == [teacher.key, run.key]
-    assert run.plan["teachers"] == [{"name": "resnet4", "run": teacher.key}]
+    assert run.plan["teachers"] == [{"name": "resnet4", "numerics": 2, "run": teacher.key}]
     assert workflows.plan_training(path, workspace).states == dict.fromkeys(
         [teacher.key, run.key], RunState.FINISHED
     )
@@ -89,14 +89,14 @@ def test_a_teacher_may_be_a_run_or_a_checkpoint_file(workspace: Workspace, recip
     (teacher,) = workflows.train(recipe("method = 'ce'", student="student = 'resnet4'"), workspace)
     by_run = recipe("method = 'kd'", teacher=f"teacher = {{run = '{teacher.key[:6]}'}}")
     (taught,) = workflows.train(by_run, workspace)
-    assert taught.plan["teachers"] == [{"name": "resnet4", "run": teacher.key}]
+    assert taught.plan["teachers"] == [{"name": "resnet4", "numerics": 2, "run": teacher.key}]
     assert taught.result is not None
     assert teacher.result is not None
     assert taught.result.teacher_test_top1 == teacher.result.selected["last"].test.top1
     file = workspace.folder(teacher.key).path / "last.pt"
     by_file = recipe("method = 'kd'", teacher=f"teacher = {{checkpoint = '{file}'}}")
     (other,) = workflows.train(by_file, workspace)
-    assert set(other.plan["teachers"][0]) == {"name", "checkpoint_sha256"}
+    assert set(other.plan["teachers"][0]) == {"name", "numerics", "checkpoint_sha256"}
     ours, theirs = weights(workspace, taught.key), weights(workspace, other.key)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
