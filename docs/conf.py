@@ -24,6 +24,7 @@ html_theme = "furo"
 html_title = f"kdctl {version}"
 html_show_sphinx = False
 html_show_copyright = False
+smartquotes = False  # they make one dash of the two before an option
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 

@@ -33,7 +33,7 @@ from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.text import printable
 
 EPILOG = (
-    "A first try: kdctl sweep recipes/quickstart.toml, then kdctl report.\n\n"
+    "A first try: kdctl sweep quickstart, then kdctl report.\n\n"
     "Exit codes: 0 done; 1 failed as explained; 2 wrong usage or recipe; 3 a sweep ended with failed runs; "
     "130 interrupted and 143 terminated, state saved: the same command goes on."
 )

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
         RecipeDescription,
     )
 
-SECTIONS = {"dataset": "data", "model": "student"}
+SECTIONS = {
+    "augmentation": "data.augmentation",
+    "dataset": "data",
+    "model": "student",
+    "projector": "method.projector",
+}
 """Kind of plug-in -> the table of a recipe that picks it, where that is not the kind's own name."""
+
+_TEACHERS = ("resnet32x4", "wrn_40_2")
+"""Of examples; most methods take one."""
 
 _FOLDED = 60
 """A line that is longer than this goes on in the next one."""
@@ -150,9 +158,12 @@ def _model(facts: ModelFacts) -> Iterator[tuple[str, str]]:
 
 def _example(plugin: PluginDescription) -> str:
     if plugin.kind == "method":
-        alone = plugin.method is not None and plugin.method.most_teachers == 0
-        teacher = "" if alone else " --teacher resnet32x4"
-        return f"kdctl train --student resnet8x4{teacher} --method {plugin.name}"
+        fewest, most = (
+            (plugin.method.fewest_teachers, plugin.method.most_teachers) if plugin.method else (1, 1)
+        )
+        number = 0 if most == 0 else max(fewest, 1)
+        teachers = "".join(f" --teacher {_TEACHERS[place % len(_TEACHERS)]}" for place in range(number))
+        return f"kdctl train --student resnet8x4{teachers} --method {plugin.name}"
     if plugin.kind == "model":
         return f"kdctl train --student {plugin.name} --teacher resnet32x4"
     if plugin.kind == "dataset":
@@ -162,7 +173,8 @@ def _example(plugin: PluginDescription) -> str:
         return f"kdctl train --student resnet8 --dataset {plugin.name}{''.join(required)}"
     if plugin.kind == "projector":
         return f"kdctl train --student resnet8x4 --teacher resnet32x4 -o method.projector={plugin.name}"
-    return f"kdctl train --student resnet8x4 -o {plugin.kind}.name={plugin.name}"
+    section = SECTIONS.get(plugin.kind, f"{plugin.kind}.name")
+    return f"kdctl train --student resnet8x4 -o {section}={plugin.name}"
 
 
 def _option(option: OptionHelp, section: str) -> Iterator[tuple[str, int]]:

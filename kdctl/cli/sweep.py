@@ -77,7 +77,7 @@ def sweep(
 ) -> None:
     """Run what a recipe asks for and the store does not have yet.
 
-    For example: kdctl sweep recipes/quickstart.toml, then kdctl report
+    For example: kdctl sweep quickstart, then kdctl report
 
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """

@@ -18,7 +18,7 @@ MODEL, SIZE, BATCH = "resnet8", 16, 32
 ROUNDS, STEPS = 3, 3
 
 ENOUGH_SECONDS = 2.0
-"""Of measured steps: where they take that long, threads wait for each other, and no more rounds are needed."""
+"""Of measured steps: where they take that long, threads wait for each other, and a round is enough."""
 
 
 def slowdown_of_threads(workspace: Workspace, clock: Callable[[], float] = time.perf_counter) -> float | None:

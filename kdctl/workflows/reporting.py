@@ -105,7 +105,7 @@ def chosen_runs(
         return list(found.values()), sweeps
     runs = store.runs()
     if not runs:
-        raise KdctlError("the store holds no runs yet.", "run: kdctl sweep recipes/quickstart.toml")
+        raise KdctlError("the store holds no runs yet.", "run: kdctl sweep quickstart")
     return runs, []
 
 

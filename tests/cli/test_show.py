@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from kdctl import workflows
+from kdctl.cli.app import app
+from kdctl.cli.recipe_options import layer, open_recipe
+from kdctl.protocols.augmentation import augmentations
+from kdctl.protocols.distiller import methods
+from kdctl.protocols.projector import projectors
 
 Kdctl = Callable[..., Any]
 
@@ -91,6 +99,17 @@ def test_a_method_of_a_plugin_is_explained_as_well(kdctl: Kdctl, tmp_path: Path)
 
 def test_the_example_of_a_data_set_gives_what_must_be_given(kdctl: Kdctl) -> None:
     assert "--dataset imagefolder -o data.path=PATH\n" in kdctl("show imagefolder").out
+
+
+@pytest.mark.parametrize("name", [*methods.names(), *projectors.names(), *augmentations.names()])
+def test_every_example_can_be_planned(kdctl: Kdctl, tmp_path: Path, name: str) -> None:
+    words = re.findall(r"^example +kdctl train (.+)$", kdctl(f"show {name}").out, re.MULTILINE)[-1].split()
+    verbs: Any = typer.main.get_command(app)
+    given = verbs.commands["train"].make_context("train", words).params
+    values = layer(given["student"], given["teacher"], method=given["method"], data=given["dataset"])
+    opened = open_recipe(None, None, values, given["override"] or [], [])
+    with workflows.open_for_planning(tmp_path / "runs", tmp_path / "data", may_fetch=False) as workspace:
+        assert workflows.plan_training(opened, workspace).runs
 
 
 def test_a_name_of_nothing_is_met_with_the_nearest(kdctl: Kdctl) -> None:
