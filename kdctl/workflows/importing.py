@@ -113,7 +113,7 @@ def require_importable(file: WeightsFile, workspace: Workspace) -> None:
     Raises:
         KdctlError: as `import_weights`.
     """
-    workspace.library.require([_matched(located(file), workspace).data])
+    workspace.library.select(_matched(located(file), workspace).data)
 
 
 def located(file: WeightsFile) -> WeightsFile:
