@@ -15,6 +15,8 @@ class MovingAverage(nn.Module):
     decay_t = min(1 - 1 / (t + 1), decay), so that the first updates count more. Running statistics of batch
     norms are copied from the model, or left alone where the average runs in training mode and so has
     statistics of its own, as the authors' has.
+
+    How many batches those have seen is not copied: the trainer writes it down when it saves, at any step.
     """
 
     num_updates: Tensor
@@ -37,5 +39,6 @@ class MovingAverage(nn.Module):
             own.lerp_(other, (1 - decay).to(own.dtype))
         if not self._copies_statistics:
             return
-        for own, other in zip(self.model.buffers(), model.buffers(), strict=True):
-            own.copy_(other)
+        for (name, own), other in zip(self.model.named_buffers(), model.buffers(), strict=True):
+            if not name.endswith("num_batches_tracked"):
+                own.copy_(other)

@@ -82,3 +82,15 @@ def test_a_method_of_several_phases_keeps_no_average(make_member: MakeMember) ->
     require_average(distiller, 0.0)
     with pytest.raises(KdctlError, match="several phases"):
         require_average(distiller, DECAY)
+
+
+def test_the_file_of_an_average_does_not_depend_on_when_states_are_saved(
+    make_member: MakeMember, make_gang: MakeGang, record: type
+) -> None:
+    seldom, often = (make_member("kd", folder=name, engine=KEPT) for name in ("seldom", "often"))
+    assert fit(make_gang(seldom), record())
+    gang = make_gang(often)
+    gang.save_state_seconds = 0.0
+    assert fit(gang, record())
+    files = [(member.folder / "last.ema.pt").read_bytes() for member in (seldom, often)]
+    assert files[0] == files[1]
