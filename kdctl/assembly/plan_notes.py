@@ -34,6 +34,7 @@ def plan_notes(
             [
                 *_lengths(teachers, students),
                 *_unsaid_length(recipe, students),
+                *_parts((*teachers, *students)),
                 *(f"warning: {line}" for line in _warnings((*teachers, *students), counts)),
             ]
         )
@@ -66,6 +67,17 @@ def _unsaid_length(recipe: Recipe, students: Sequence[RunPlan]) -> Iterator[str]
             f"note: {recipe.source} does not say how long to train: {students[0].epochs} epochs, the "
             f"default of {_LENGTH}"
         )
+
+
+def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
+    """Say how many images a batch norm or a loss sees at a time where batches are taken in parts."""
+    for plan in plans:
+        batch_size, parts = plan.data.options.batch_size, plan.engine.batch_parts
+        if parts > 1:
+            yield (
+                f"parts: each batch of {batch_size:,} in {parts} parts, on one device or several; batch norms "
+                f"and losses that compare images of a batch see {-(-batch_size // parts):,} at a time"
+            )
 
 
 def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:

@@ -35,6 +35,14 @@ def test_the_plan_tells_the_lengths_of_teacher_and_student(
     assert any(f"teacher resnet4 {teacher} epochs" in note for note in told["notes"])
 
 
+@pytest.mark.parametrize("words", ["-o engine.batch_parts=4", "--devices 4"])
+def test_the_plan_tells_how_many_images_of_a_batch_are_seen_at_a_time(kdctl: Kdctl, words: str) -> None:
+    train = f"train --student resnet3 {DATA} -o data.batch_size=32 --epochs 1 --dry-run"
+    assert "parts: each batch of 32 in 4 parts" in (out := kdctl(f"{train} {words}").out)
+    assert "see 8 at a time" in out
+    assert "parts:" not in kdctl(train).out
+
+
 def test_a_recipe_means_by_its_schedule_what_an_override_means(kdctl: Kdctl, tmp_path: Path) -> None:
     body = "student = 'resnet3'\nteacher = 'resnet4'\ndata = {name = 'digits', size = 8}\n"
     (tmp_path / "short.toml").write_text(f"{body}schedule.epochs = 3\n")
