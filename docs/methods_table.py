@@ -256,7 +256,8 @@ def table(costs: dict[str, str], conditions: str) -> str:
 
 def costs_in(page: str) -> dict[str, str]:
     """Return the costs that a page has now."""
-    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    between = page.partition(BEGIN)[2].partition(END)[0]
+    rows = [line.split(" | ") for line in between.splitlines() if line.startswith("| `")]
     return {cells[0].split("`")[1]: cells[HEADINGS.index("cost")] for cells in rows}
 
 
