@@ -124,6 +124,7 @@ def told_apart(plans: Iterable[RunPlan]) -> dict[str, str]:
                 configuration: " · ".join(
                     f"{name.replace('_', ' ')} {show_value(read_field(tree, field))}"
                     for field, name in names.items()
+                    if read_field(tree, field) is not None
                 )
                 for configuration, tree in zip(configurations, trees, strict=True)
             }

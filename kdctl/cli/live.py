@@ -152,6 +152,8 @@ class Bars(Display):
         )
         self._everything = self._bars.add_task("all runs", total=1.0, numbers="", left="", visible=False)
         self._tasks: dict[str, TaskID] = {}
+        self._shown: dict[str, RunPlan] = {}
+        """By run key: those that have a bar."""
         self._epochs: dict[str, tuple[int, str]] = {}
         """By run key: how many epochs there are, and what the last one gave."""
 
@@ -174,12 +176,14 @@ class Bars(Display):
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Draw a bar for each member of a gang."""
         super().started(plans)
-        for plan in plans:
-            if plan.key not in self._tasks:
-                self._tasks[plan.key] = self._bars.add_task(
-                    self._title(plan), total=plan.epochs, numbers=f"0/{plan.epochs}", left=""
-                )
-                self._epochs[plan.key] = (plan.epochs, "")
+        new = [plan for plan in plans if plan.key not in self._tasks]
+        self._shown |= {plan.key: plan for plan in new}
+        for plan in new:
+            self._tasks[plan.key] = self._bars.add_task(
+                self._title(plan), total=plan.epochs, numbers=f"0/{plan.epochs}", left=""
+            )
+            self._epochs[plan.key] = (plan.epochs, "")
+        self._name_anew()
 
     def stepped(self, key: str, position: float) -> None:
         """Move the bars."""
@@ -211,6 +215,7 @@ class Bars(Display):
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         """Replace the bar by a line."""
         super().ended(plan, state, result, reason)
+        self._shown.pop(plan.key, None)
         task = self._tasks.pop(plan.key, None)
         if task is not None:
             self._bars.remove_task(task)
@@ -218,9 +223,14 @@ class Bars(Display):
         title = describe(plan, told) if self._wide else f"{describe_member(plan, told)} · seed {plan.seed}"
         self.say(f"{plan.key[:8]}  {title}  {outcome(state, result, reason)}")
 
+    def _name_anew(self) -> None:
+        """Let each title begin with what tells its run from those that are seen with it now."""
+        for key, task in self._tasks.items():
+            self._bars.update(task, description=self._title(self._shown[key]))
+
     def _title(self, plan: RunPlan) -> str:
         """Return what tells a run from the others; with its key where that is too long to be seen whole."""
-        title = self._titles.brief(plan)
+        title = self._titles.brief(plan, list(self._shown.values()))
         if self._wide:
             return f"{plan.key[:8]}  {title}"
         return title if len(title) <= SEEN_LETTERS else f"{plan.key[:6]} {title}"

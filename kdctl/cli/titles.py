@@ -37,11 +37,21 @@ class Titles:
             self._fields = distinguishing_fields(list(self._trees.values()))
             self._names = short_names(self._fields)
 
-    def brief(self, run: RunPlan | StoredRun) -> str:
-        """Return only what differs: 'simkd · lr 0.05 · seed 1'; the method where nothing does."""
-        words = self._settings(run, self._fields)
-        if len(self._seeds) > 1:
-            words.append(f"seed {run.seed}")
+    def brief(self, run: RunPlan | StoredRun, beside: Sequence[RunPlan | StoredRun] = ()) -> str:
+        """Return only what differs: 'simkd · lr 0.05 · seed 1'; the method where nothing does.
+
+        Args:
+            run: one that was shown before.
+            beside: the runs that it is seen together with; what tells it from these comes first, since
+                the end of a long title is cut off.
+        """
+        near = {other.configuration: _tree(other) for other in beside}
+        first = distinguishing_fields(list(near.values())) if len(near) > 1 else []
+        words = self._settings(run, first)
+        seed = [f"seed {run.seed}"] if len(self._seeds) > 1 else []
+        if len({other.seed for other in beside}) > 1:
+            words, seed = [*words, *seed], []
+        words += [*self._settings(run, [field for field in self._fields if field not in first]), *seed]
         return " · ".join(words) or str(read_field(_tree(run), "method.name"))
 
     def _settings(self, run: RunPlan | StoredRun, fields: Sequence[str]) -> list[str]:

@@ -38,6 +38,14 @@ def test_a_brief_title_says_only_what_differs(plans: list[RunPlan]) -> None:
     assert Titles(plans[:1]).brief(plans[0]) == "kd"
 
 
+def test_what_tells_runs_apart_that_are_seen_together_comes_first(plans: list[RunPlan]) -> None:
+    titles = Titles(plans)
+    temperatures = [plan for plan in plans if plan.method.name == "kd" and plan.seed == 0]
+    assert titles.brief(temperatures[1], temperatures) == "temperature 2 · kd · seed 0"
+    seeds = [plan for plan in plans if plan.configuration == temperatures[0].configuration]
+    assert titles.brief(seeds[1], seeds) == "seed 1 · kd · temperature 1"
+
+
 def test_titles_tell_runs_apart_from_those_that_are_planned_later(plans: list[RunPlan]) -> None:
     titles = Titles(plans[:1])
     titles.learn(plans[1:2])
