@@ -144,6 +144,43 @@ def test_every_recipe_of_the_pages_can_be_planned(text: str, tmp_path: Path):
     assert plan.runs or plan.recipe.search
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        text
+        for path in PAGES
+        for text in blocks(path.read_text(encoding="utf-8"), "toml")
+        if "schema" in text and "plugins" not in text  # those that need files of their page: test_adding.py
+    ],
+)
+def test_every_recipe_of_any_page_is_a_recipe(text: str, tmp_path: Path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    assert workflows.open_recipe(path, [], []).name
+
+
+FENCE = re.compile(r"^(?P<indent> *)(```|~~~)(?P<language>\S*)", re.MULTILINE)
+WITH_TESTS = {
+    **dict.fromkeys(("sh", "console", "toml")),  # above
+    "python": {"adding.md", "evaluation.md", "modules.md", "python.md"},  # each has a test that runs it
+    **dict.fromkeys(("text", "", "{toctree}", "{eval-rst}")),  # nothing to type
+}
+"""Languages of blocks -> the pages that may have them; None: all."""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_block_of_a_page_escapes_its_test(path: Path):
+    page = path.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(page))
+    assert [fence[0] for fence in fences if fence["indent"]] == []  # `blocks` finds those at the margin
+    for fence in fences[::2]:
+        pages = WITH_TESTS[fence["language"]]
+        assert pages is None or path.name in pages
+    assert re.findall(r"^ {4}(?:kdctl|pip|python) .*", BLOCK.sub("", page), re.MULTILINE) == []
+    typed = [line for text in blocks(page, "sh") for line in text.splitlines() if "kdctl" in line]
+    assert [line for line in typed if line.endswith("\\")] == []  # `commands` reads line by line
+
+
 @pytest.fixture
 def tiny_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder in which the quickstart takes a moment: two seeds of two epochs."""
