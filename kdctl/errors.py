@@ -73,11 +73,20 @@ _LISTED = frozenset({"methods", "models", "recipes"})
 """Kinds of which there are many: what `kdctl list` shows."""
 
 
+_MOST_NAMES = 100
+"""More fill a screen: only those alike are listed."""
+
+_SIMILAR = 6
+
+
 def suggestion(name: str, known: Iterable[str], plural: str) -> str:
     """Word the hint for an unknown name: the nearest one, then all of them or where to see them."""
     names = sorted(known)
     near = nearest_name(name, names)
     if near and len(names) > _MOST_LISTED and plural.lower() in _LISTED:
         return f"did you mean '{near}'? All {len(names)}: kdctl list {plural.lower()}."
+    if len(names) > _MOST_NAMES:
+        alike = difflib.get_close_matches(name, names, n=_SIMILAR, cutoff=0.4)
+        return f"{plural}, of {len(names):,} those alike: {', '.join(alike) or 'none'}."
     listing = f"{plural}: {', '.join(names)}." if names else f"There are no {plural.lower()}."
     return f"did you mean '{near}'? {listing}" if near else listing

@@ -68,3 +68,11 @@ def test_a_suggestion_among_many_names_says_where_to_see_them() -> None:
     many = [f"resnet{depth}" for depth in range(8, 50)]
     assert suggestion("resnet9x", many, "Models") == "did you mean 'resnet9'? All 42: kdctl list models."
     assert suggestion("zzz", many, "Models").startswith("Models: resnet10, resnet11, ")
+
+
+def test_a_suggestion_among_thousands_lists_only_those_alike() -> None:
+    many = [f"net_{number}" for number in range(1000)] + ["resnet18"]
+    hint = suggestion("resnet1800", many, "Models of timm")
+    assert hint.startswith("Models of timm, of 1,001 those alike: resnet18")
+    assert len(hint) < 200
+    assert suggestion("@", many, "Models of timm") == "Models of timm, of 1,001 those alike: none."

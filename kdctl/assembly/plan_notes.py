@@ -75,8 +75,8 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
         batch_size, parts = plan.data.options.batch_size, plan.engine.batch_parts
         if parts > 1:
             yield (
-                f"parts: each batch of {batch_size:,} in {parts} parts, on one device or several; batch norms "
-                f"and losses that compare images of a batch see {-(-batch_size // parts):,} at a time"
+                f"parts: each batch of {batch_size:,} in {parts} parts, on one device or several; batch "
+                f"norms and losses that compare images of a batch see {-(-batch_size // parts):,} at a time"
             )
 
 
