@@ -12,9 +12,9 @@ from kdctl.protocols.dataset import datasets
 from kdctl.protocols.distiller import methods
 from kdctl.protocols.projector import projectors
 from kdctl.recipe.layers import Layer
-from kdctl.recipe.load import override_layer, read_layers, smoke_layer
+from kdctl.recipe.load import override_layer, plugin_paths, read_layers, smoke_layer
 from kdctl.recipe.optimization import optimizers, schedules
-from kdctl.recipe.recipe import Recipe, make_recipe, plugin_paths
+from kdctl.recipe.recipe import Recipe, make_recipe
 from kdctl.recipe.sections import Catalog
 
 

@@ -253,3 +253,19 @@ def _conditions(tree: Tree) -> dict[str, tuple[Any, ...]]:
         )
         for dotted, value in flat(tree).items()
     }
+
+
+def plugin_paths(layers: Sequence[Layer]) -> tuple[Path, ...]:
+    """Return the plug-in files the layers name, each relative to the recipe that names it."""
+    paths: list[Path] = []
+    for layer in layers:
+        folder = Path(layer.source).parent if layer.source.endswith(".toml") else Path()
+        names: Any = layer.values.get("plugins", [])
+        if are_texts(names):
+            paths.extend(folder / name for name in names)
+    return tuple(dict.fromkeys(paths))
+
+
+def are_texts(raw: Any) -> bool:
+    """Return whether a value of a recipe is a list of texts."""
+    return isinstance(raw, list) and all(isinstance(item, str) for item in raw)

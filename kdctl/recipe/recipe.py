@@ -14,7 +14,7 @@ from kdctl.recipe.context import PlanContext
 from kdctl.recipe.headings import misnamed_sections, unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
-from kdctl.recipe.load import OVERRIDES, SMOKE
+from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
 from kdctl.recipe.overruled import overruled
 from kdctl.recipe.plan import EngineOptions, RunPlan
 from kdctl.recipe.report_section import check_reporting
@@ -39,7 +39,6 @@ class Recipe:
     protocol: str
     layers: tuple[Layer, ...]
     """With all names in their canonical spelling."""
-    plugins: tuple[Path, ...]
     seeds: tuple[int, ...]
     baseline_seeds: tuple[int, ...]
     """Of students without a teacher: `seeds`, and perhaps more."""
@@ -161,7 +160,6 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
         description=_text(resolver, "description", ""),
         protocol=_text(resolver, "protocol", "custom"),
         layers=tuple(canonical),
-        plugins=plugin_paths(layers),
         seeds=seeds,
         baseline_seeds=_baseline_seeds(resolver, seeds),
         points=points,
@@ -180,22 +178,11 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
     return recipe
 
 
-def plugin_paths(layers: Sequence[Layer]) -> tuple[Path, ...]:
-    """Return the plug-in files the layers name, each relative to the recipe that names it."""
-    paths: list[Path] = []
-    for layer in layers:
-        folder = Path(layer.source).parent if layer.source.endswith(".toml") else Path()
-        names: Any = layer.values.get("plugins", [])
-        if _are_texts(names):
-            paths.extend(folder / name for name in names)
-    return tuple(dict.fromkeys(paths))
-
-
 def _mistakes_in_layer(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
     yield from unknown_headings(layer, catalog)
     yield from layer.mistakes
     plugins = layer.values.get("plugins", [])
-    if not _are_texts(plugins):
+    if not are_texts(plugins):
         problem = f"{layer.source}: plugins = {plugins!r} is not a list of files."
         yield Mistake(problem=problem, hint="write plugins = ['mine.py'].")
 
@@ -253,10 +240,6 @@ def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ..
         resolver.wrong("baseline_seeds", problem, "write smaller seeds.")
         return seeds
     return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + number - len(seeds)))
-
-
-def _are_texts(raw: Any) -> bool:
-    return isinstance(raw, list) and all(isinstance(item, str) for item in raw)
 
 
 def _name(resolver: Resolver, default: str) -> str:

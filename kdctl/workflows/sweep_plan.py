@@ -24,7 +24,8 @@ from kdctl.workflows.rungs import require_rungs
 class SweepPlan:
     """What a sweep will run, before it runs it."""
 
-    recipe: Recipe
+    planner: Planner
+    """What resolved the recipe, and resolves the configurations that a search will choose."""
     study: str
     """Name of the study in Optuna's tables."""
     teachers: tuple[RunPlan, ...]
@@ -43,6 +44,11 @@ class SweepPlan:
     """Keys of runs that belong to the sweep of this name now, and will not any more."""
     notes: tuple[str, ...] = ()
     """Lengths of teachers and students, and warnings of what looks wrong."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is planned."""
+        return self.planner.recipe
 
     @property
     def num_configurations(self) -> int:
@@ -109,31 +115,22 @@ def plan_sweep(
         UsageError: there is a sweep of this name with other content, and `replace` does not say to
             forget that.
     """
-    return settled_plan(planner_of(recipe, workspace), workspace, retry_failed=retry_failed, replace=replace)
-
-
-def planner_of(recipe: Recipe | Path | str, workspace: Workspace) -> Planner:
-    """Return what resolves the configurations of a recipe, or of the file of one."""
     opened = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
-    return Planner(opened, workspace)
-
-
-def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, replace: bool) -> SweepPlan:
-    """Return what a sweep will run; raises what `plan_sweep` raises."""
-    recipe, search = planner.recipe, planner.recipe.search
-    probes = planner.runs(search.probes() if search else recipe.points)
-    _require_split(recipe, probes)
+    planner = Planner(opened, workspace)
+    search = opened.search
+    probes = planner.runs(search.probes() if search else opened.points)
+    _require_split(opened, probes)
     require_rungs(planner, probes)
-    study = _study_name(recipe, probes)
-    chosen = _chosen_points(search, study, workspace) if search else recipe.points
+    study = _study_name(opened, probes)
+    chosen = _chosen_points(search, study, workspace) if search else opened.points
     runs = planner.runs(chosen)
-    num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds) if search else 0
+    num_later = max(search.trials - len(chosen), 0) * len(opened.seeds) if search else 0
     example = probes[0]
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
-    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
+    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), opened.limits.drops
     return SweepPlan(
-        recipe=recipe,
+        planner=planner,
         study=study,
         teachers=tuple(teachers),
         runs=runs,
@@ -141,7 +138,7 @@ def settled_plan(planner: Planner, workspace: Workspace, *, retry_failed: bool, 
         example=example,
         states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
         retry_failed=retry_failed,
-        leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
+        leaving=lost_members(workspace, opened, runs, example=example, replace=replace),
         notes=planner.notes(teachers, runs or (example,)),
     )
 

@@ -30,7 +30,7 @@ from kdctl.workflows.evidence import evidence
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
-from kdctl.workflows.sweep_plan import planner_of, settled_plan
+from kdctl.workflows.sweep_plan import plan_sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +84,18 @@ def sweep(
         UsageError: there is a sweep of this name with other content.
         KdctlError: device or data are missing; then nothing was started.
     """
-    planner = planner_of(recipe, workspace)
-    plan = settled_plan(planner, workspace, retry_failed=retry_failed, replace=replace)
+    plan = plan_sweep(recipe, workspace, retry_failed=retry_failed, replace=replace)
     require_ready(plan.ahead, workspace)
     meter = Meter(
         inner=progress or Silent(),
-        budget=planner.recipe.limits.budget,
+        budget=plan.recipe.limits.budget,
         spent_seconds=spent_seconds(plan, workspace),
     )
     running: _RunningSweep | None = None
     try:
         with (
             as_machine_errors(),
-            open_study(workspace.runs / DATABASE, plan.study, split=_split(planner)) as study,
+            open_study(workspace.runs / DATABASE, plan.study, split=_split(plan.recipe)) as study,
             open_scheduler(
                 workspace,
                 executor=executor,
@@ -106,8 +105,8 @@ def sweep(
                 retry_failed=retry_failed,
             ) as scheduler,
         ):
-            running = _RunningSweep(planner, study, scheduler, meter, plan.leaving)
-            complete = running.search(planner.recipe.search) if planner.recipe.search else running.grid()
+            running = _RunningSweep(plan.planner, study, scheduler, meter, plan.leaving)
+            complete = running.search(plan.recipe.search) if plan.recipe.search else running.grid()
             return running.outcome(complete=complete)
     except MachineError as error:
         if running is None:
@@ -227,9 +226,9 @@ class _RunningSweep:
             self.study.tell(proposal, fmean(values) if values else None, explained)
 
 
-def _split(planner: Planner) -> str:
+def _split(recipe: Recipe) -> str:
     """Return the split on which a sweep's configurations are measured."""
-    return planner.recipe.search.metric if planner.recipe.search else "test"
+    return recipe.search.metric if recipe.search else "test"
 
 
 def _has_started(run: RunBrief) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdctl.recipe.layers import Layer
-from kdctl.recipe.load import override_layer, preset_layers
+from kdctl.recipe.load import override_layer, plugin_paths, preset_layers
 from kdctl.recipe.recipe import make_recipe
 
 BASE = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
@@ -83,7 +83,8 @@ def test_plugin_files_lie_beside_the_recipe_that_names_them(bench) -> None:
     (bench.folder / "deep").mkdir()
     bench.write("plugins = ['a.py']", "deep/parent.toml")
     recipe = bench.recipe(f"extends = 'deep/parent.toml'\nplugins = ['b.py']\n{BASE}", "plugins=['c.py']")
-    assert recipe.plugins == (bench.folder / "deep/a.py", bench.folder / "b.py", Path("c.py"))
+    found = plugin_paths(recipe.layers)
+    assert found == (bench.folder / "deep/a.py", bench.folder / "b.py", Path("c.py"))
 
 
 @pytest.mark.parametrize("plugins", ["'mine.py'", "[3]", "3"])
