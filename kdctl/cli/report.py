@@ -11,7 +11,7 @@ from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
-    from kdctl.workflows.drawing import Which
+    from kdctl.workflows.plots import Which
 
 PAGE_FORMAT = "html"
 """Not a table alone: a page with tables, curves, figures, runs and recipes."""

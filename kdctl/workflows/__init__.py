@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
-    from kdctl.workflows.drawing import plot, plot_all
     from kdctl.workflows.estimate import estimate_sweep, estimate_training, planned_gangs
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import import_weights
     from kdctl.workflows.paging import html_page
+    from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
@@ -124,8 +124,8 @@ _MODULES = {
     "plan_sweep": "kdctl.workflows.sweep_plan",
     "plan_training": "kdctl.workflows.training",
     "planned_gangs": "kdctl.workflows.estimate",
-    "plot": "kdctl.workflows.drawing",
-    "plot_all": "kdctl.workflows.drawing",
+    "plot": "kdctl.workflows.plots",
+    "plot_all": "kdctl.workflows.plots",
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.assembly.readiness",

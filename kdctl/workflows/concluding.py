@@ -10,8 +10,8 @@ from kdctl.report.figure import NothingToDrawError
 from kdctl.report.table_format import Table
 from kdctl.store.atomic import write_atomically
 from kdctl.store.sweep_files import sweep_path
-from kdctl.workflows.drawing import plot
 from kdctl.workflows.paging import html_page
+from kdctl.workflows.plots import plot
 from kdctl.workflows.reporting import report
 
 FOLDER = "reports"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.table_format import Table
-from kdctl.workflows.drawing import Which, figure_data
+from kdctl.workflows.plots import Which, figure_data
 
 if TYPE_CHECKING:
     from kdctl.report.page.write import Picture

@@ -11,7 +11,7 @@ from kdctl.records import StoredRun
 from kdctl.report.fields import distinguishing_fields, short_names
 from kdctl.report.tracker import TrackedRun, trackers
 from kdctl.report.wording import settings_of
-from kdctl.workflows.drawing import Which, figure_data
+from kdctl.workflows.plots import Which, figure_data
 
 ALONE = "kdctl"
 """Group of runs that belong to no sweep."""

@@ -16,7 +16,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.report.drawing import draw
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import rendered
-from kdctl.workflows.drawing import figure_data
+from kdctl.workflows.plots import figure_data
 
 RECIPE = """
 schema = 1
