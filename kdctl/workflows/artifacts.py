@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.export import check_target, exported
+from kdctl.engine.exported_program import check_target, exported
 from kdctl.engine.features import pooled_features
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import SHIPPED, Selection

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdctl.engine.export import check_target, exported, require_same_predictions
+from kdctl.engine.exported_program import check_target, exported, require_same_predictions
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import models
 
