@@ -32,7 +32,7 @@ def _page(
     tables: Sequence[Table], data: FigureData, workspace: Workspace, sweep: str | Sequence[str] | None
 ) -> str:
     from kdctl.report.page.encode import encode_columns, encode_curves  # noqa: PLC0415 - they load numpy
-    from kdctl.report.page.runs import run_list  # noqa: PLC0415
+    from kdctl.report.page.run_list import run_list  # noqa: PLC0415
     from kdctl.report.page.write import Page, write_page  # noqa: PLC0415
     from kdctl.report.series import subject_words  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ import pytest
 
 from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
 from kdctl.report.page.encode import STEPS, encode_columns, encode_curves
-from kdctl.report.page.runs import run_list
+from kdctl.report.page.run_list import run_list
 from kdctl.report.page.write import Page, Picture, write_page
 from kdctl.report.table_format import Cell, Column, Table
 
