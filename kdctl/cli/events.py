@@ -23,9 +23,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import JSON_SCHEMA
-from kdctl.cli.formatting import describe, told_apart
+from kdctl.cli.formatting import describe
 from kdctl.cli.live import Display, display
 from kdctl.cli.options import Format
+from kdctl.cli.titles import told_apart
 from kdctl.errors import UsageError
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
 from kdctl.serialization import to_tree

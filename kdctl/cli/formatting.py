@@ -99,39 +99,6 @@ def describe_member(plan: RunPlan, told: str = "") -> str:
     return _joined(plan.student.name, plan.method.name, _rate(plan), told)
 
 
-def told_apart(plans: Iterable[RunPlan]) -> dict[str, str]:
-    """Return by run key what tells runs of the same title and learning rate apart: 'temperature 4'."""
-    from kdctl.report.fields import (
-        distinguishing_fields,
-        read_field,
-        short_names,
-        show_value,
-    )
-
-    alike: dict[str, list[RunPlan]] = {}
-    for plan in plans:
-        alike.setdefault(describe(plan), []).append(plan)
-    told: dict[str, str] = {}
-    known: dict[tuple[str, ...], dict[str, str]] = {}
-    for same in alike.values():
-        configurations = tuple(plan.configuration for plan in same)
-        if len(set(configurations)) < 2:
-            continue
-        if configurations not in known:  # one for each seed
-            trees = [plan.tree() for plan in same]
-            names = short_names(distinguishing_fields(trees))
-            known[configurations] = {
-                configuration: " · ".join(
-                    f"{name.replace('_', ' ')} {show_value(read_field(tree, field))}"
-                    for field, name in names.items()
-                    if read_field(tree, field) is not None
-                )
-                for configuration, tree in zip(configurations, trees, strict=True)
-            }
-        told |= {plan.key: known[configurations][plan.configuration] for plan in same}
-    return told
-
-
 def _rate(plan: RunPlan) -> str:
     return f"lr {plan.optimizer.options.learning_rate:g}"
 

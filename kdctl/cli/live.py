@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from kdctl.cli.console import messages
-from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome, told_apart
+from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome
 from kdctl.cli.remaining_time import RemainingTime
-from kdctl.cli.titles import Titles
+from kdctl.cli.titles import Titles, told_apart
 from kdctl.records import EpochResult, RunResult, RunState
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json, print_table
-from kdctl.cli.formatting import counted, describe, flop, percent, told_apart
+from kdctl.cli.formatting import counted, describe, flop, percent
 from kdctl.cli.options import Format
+from kdctl.cli.titles import told_apart
 from kdctl.records import SETTLED, RunState, Selection, StoredRun
 from kdctl.serialization import to_tree
 

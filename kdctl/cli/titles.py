@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdctl.cli.formatting import setting
+from kdctl.cli.formatting import describe, setting
 from kdctl.records import StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 
@@ -54,6 +54,10 @@ class Titles:
         words += [*self._settings(run, [field for field in self._fields if field not in first]), *seed]
         return " · ".join(words) or str(read_field(_tree(run), "method.name"))
 
+    def settings(self, run: RunPlan | StoredRun) -> str:
+        """Return which settings tell a run from the others, without its seed; empty where none does."""
+        return " · ".join(self._settings(run, self._fields))
+
     def _settings(self, run: RunPlan | StoredRun, fields: Sequence[str]) -> list[str]:
         tree = _tree(run)
         words: list[str] = []
@@ -65,6 +69,22 @@ class Titles:
             title = _BRIEF.get(name, name.replace("_", " "))
             words.append(setting(value) if speaks_for_itself else f"{title} {setting(value)}")
         return words
+
+
+def told_apart(plans: Iterable[RunPlan]) -> dict[str, str]:
+    """Return by run key what tells runs of the same title and learning rate apart: 'temperature 4'."""
+    alike: dict[str, list[RunPlan]] = {}
+    for plan in plans:
+        alike.setdefault(describe(plan), []).append(plan)
+    told: dict[str, str] = {}
+    known: dict[tuple[str, ...], Titles] = {}
+    for same in alike.values():
+        configurations = tuple(plan.configuration for plan in same)
+        if len(set(configurations)) > 1:
+            if configurations not in known:  # one for each seed
+                known[configurations] = Titles(same)
+            told |= {plan.key: known[configurations].settings(plan) for plan in same}
+    return told
 
 
 def _tree(run: RunPlan | StoredRun) -> Mapping[str, Any]:
