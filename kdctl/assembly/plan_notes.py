@@ -100,6 +100,9 @@ def _of_schedule(options: Any, epochs: int) -> Iterator[str]:
     late = [milestone for milestone in milestones if milestone >= epochs]
     if late:
         named = ", ".join(map(str, late))
-        yield f"schedule.milestones {named} are not reached in {epochs} epochs: the rate does not drop there"
+        yield (
+            f"schedule.milestones {named} are not reached in {epochs} epochs (-o schedule.name=cosine fits "
+            "any length): the rate does not drop there"
+        )
     if any(later <= earlier for earlier, later in pairwise(milestones)):
         yield f"schedule.milestones {', '.join(map(str, milestones))} do not rise"
