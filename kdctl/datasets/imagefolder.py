@@ -11,6 +11,7 @@ from annotated_types import Gt, Le
 from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders, require_layout
 from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.folder_entries import data_folder
 from kdctl.readers.pixels import channel_statistics
 from kdctl.recipe.component import location
 
@@ -24,7 +25,8 @@ class ImageFolder(Dataset):
         """Options of a folder of images."""
 
         path: str = location()
-        """The folder that holds `train` and `test`: absolute, or below the data root."""
+        """The folder that holds `train` and `test`: absolute, or below the data root (--data), not where one
+        stands."""
         size: Annotated[int, Gt(0), Le(4096)] = 32
         """Height and width in pixels: images of another size or shape are scaled to it, bilinear."""
 
@@ -38,7 +40,7 @@ class ImageFolder(Dataset):
             KdctlError: folders that are missing or empty, classes that differ between the splits,
                 images that cannot be read.
         """
-        folder = root / Path(options.path).expanduser()
+        folder = data_folder(options.path, root)
         require_layout(folder)
         train, test = list_class_folders(folder / "train"), list_class_folders(folder / "test")
         check_same_classes(train.folder, train.class_names, test.folder, test.class_names)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
 from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.folder_entries import data_folder
 from kdctl.readers.sample_images import SAMPLE, sample_folder
 from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
 from kdctl.recipe.component import location
@@ -22,8 +23,8 @@ class StreamedFolder(Dataset):
         """Options of a folder of images that are decoded when they are needed."""
 
         path: str = location()
-        """The folder that holds `train`, and `val` or `test`: absolute, or below the data root.
-        'kdctl:sample' is a hundred drawn images in four classes, for `--smoke`."""
+        """The folder that holds `train`, and `val` or `test`: absolute, or below the data root (--data), not
+        where one stands. 'kdctl:sample' is a hundred drawn images in four classes, for `--smoke`."""
 
     published_fingerprint: ClassVar[str | None] = None
 
@@ -36,4 +37,4 @@ class StreamedFolder(Dataset):
         """
         if options.path == SAMPLE:
             return load_streamed_folders(sample_folder(user_cache()), options)
-        return load_streamed_folders(root / Path(options.path).expanduser(), options)
+        return load_streamed_folders(data_folder(options.path, root), options)

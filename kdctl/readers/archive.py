@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kdctl.errors import KdctlError
+
 TIMEOUT_SECONDS = 10.0
 """Of connecting and of each read: a compute node without a network should say so soon."""
 
@@ -33,6 +35,11 @@ class Archive:
     url: str
     md5: str
     """Official checksum."""
+
+    @property
+    def name(self) -> str:
+        """Return how the file is called."""
+        return self.url.rpartition("/")[2]
 
 
 class DownloadError(Exception):
@@ -77,6 +84,60 @@ def download(archive: Archive, root: Path, *, folder: str, files: Sequence[str])
     except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, KeyError) as error:
         raise DownloadError(f"{archive.url}: {error}") from error
     return target
+
+
+def find_archive(archive: Archive, *folders: Path) -> Path | None:
+    """Return the archive if it lies in one of these folders as it was fetched by other means."""
+    return next((path for folder in folders if (path := folder / archive.name).is_file()), None)
+
+
+@contextlib.contextmanager
+def unpacked_archive(
+    packed: Path, archive: Archive, root: Path, *, folder: str, files: Sequence[str]
+) -> Generator[Path]:
+    """Unpack an archive that is here, like one from the network: to a folder of that name below `root`.
+
+    Where nothing may be made there, or nothing should be (`without_network`: just to look), a temporary
+    folder takes its place.
+
+    Args:
+        packed: the file.
+        archive: what it should be.
+        root: folder of data sets.
+        folder: in the archive.
+        files: of that folder; nothing else is unpacked.
+
+    Raises:
+        KdctlError: it is not the official archive, or cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            workplace = Path(stack.enter_context(_workplace(root)))
+            content = workplace / folder
+            with packed.open("rb") as stream:
+                digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                if digest != archive.md5:
+                    raise KdctlError(
+                        f"{packed} is not the official archive: its MD5 is {digest}, not {archive.md5}.",
+                        f"fetch {archive.url} anew (a download may have been cut short), or remove the file.",
+                    )
+                stream.seek(0)
+                _unpack(stream, folder, files=files, target=content)
+        except (OSError, tarfile.TarError, EOFError, KeyError) as error:
+            raise KdctlError(f"{packed} cannot be unpacked: {error}.", "restore the file.") from error
+        if workplace.parent == root:
+            with contextlib.suppress(OSError):  # then it is read where it is
+                _appear(content, root / folder)
+                content = root / folder
+        yield content
+
+
+def _workplace(root: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder: in `root` if something may stay there."""
+    if _may_fetch.get():
+        with contextlib.suppress(OSError):
+            return tempfile.TemporaryDirectory(dir=root, prefix=".download-")
+    return tempfile.TemporaryDirectory(prefix="kdctl-")
 
 
 def _appear(unpacked: Path, target: Path) -> None:

@@ -21,11 +21,12 @@ from kdctl.protocols.dataset import (
     fingerprint,
     without_training_images,
 )
-from kdctl.readers.archive import Archive, DownloadError, download
+from kdctl.readers.archive import Archive, DownloadError, download, find_archive, unpacked_archive
 from kdctl.readers.array_images import enlarged
 from kdctl.readers.cifar_pickles import SIDE, PickleLayout, read_pickled_data
-from kdctl.readers.class_folders import decode_listing, list_class_folders, some_of
+from kdctl.readers.class_folders import decode_listing, list_class_folders
 from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.folder_entries import some_of
 from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD, Triple
 from kdctl.recipe.component import option
 
@@ -96,8 +97,9 @@ def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> I
     """Read CIFAR from the first place below `root` that has it, else fetch it.
 
     The places: the official files (`<root>/cifar-100-python/`, `<root>/cifar-10-batches-py/`),
-    class folders (`<root>/<name>/{train,test}/<class>/`), class folders right in `<root>`, and
-    last the official archive from the network, which is unpacked below `root`.
+    class folders (`<root>/<name>/{train,test}/<class>/`), class folders right in `<root>`, the
+    official archive in `<root>` or `<root>/<name>`, and last that archive from the network. It is
+    unpacked below `root`.
 
     Args:
         facts: which of the two it is.
@@ -114,15 +116,21 @@ def load_cifar(facts: CifarFacts, root: Path, *, cache: Path | None = None) -> I
     for folder in folders:
         if (folder / "train").is_dir() and (folder / "test").is_dir():
             return _from_class_folders(facts, folder, cache or user_cache())
+    files = [file.name for file in facts.layout.files]
+    if packed := find_archive(facts.archive, *folders):
+        with unpacked_archive(
+            packed, facts.archive, root, folder=facts.layout.folder, files=files
+        ) as unpacked:
+            return _from_pickles(facts, unpacked)
     try:
-        files = [file.name for file in facts.layout.files]
         return _from_pickles(facts, download(facts.archive, root, folder=facts.layout.folder, files=files))
     except DownloadError as error:
         places = [str(pickles), *(str(folder / "{train,test}" / "<class>") for folder in folders)]
+        places.append(str(root / facts.archive.name))
         raise KdctlError(
             f"the data set '{facts.name}' is nowhere: looked for {', '.join(places)}; "
             f"then the download failed ({error}).",
-            f"unpack {facts.archive.url} below {root}, or name the folder where the data are.",
+            f"put {facts.archive.url} into {root}, packed or unpacked, or name another folder: --data.",
         ) from error
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,11 @@ from PIL import ImageOps
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Images, Labels, Split, canonical_order
 from kdctl.readers.decoded_cache import cached
-from kdctl.readers.pixels import IMAGE_SUFFIXES, UnreadableImageError, read_image, resized
+from kdctl.readers.folder_entries import UnusableEntries, some_of
+from kdctl.readers.pixels import UnreadableImageError, read_image, resized
 
 _DECODING = "2"
 """Part of every cache key; raise it when the same files would give other pixels or another order."""
-
-_SHOWN = 3
-"""How many offenders an error names before it counts the rest."""
 
 _CHUNK = 256
 """Files that a decoding thread takes at a time."""
@@ -70,19 +68,18 @@ def list_class_folders(folder: Path) -> FolderListing:
     """List the classes below `folder` and their image files.
 
     Raises:
-        KdctlError: no such folder, no class in it, a class without images; or images in folders within
-            classes, links that point nowhere, what is no file, and what may not be read: all are counted.
+        KdctlError: no such folder, no class in it, a class without images, or what `UnusableEntries` names;
+            all of a kind are counted.
     """
     hint = f"put images into {folder}{os.sep}<class>{os.sep}."
     if not folder.is_dir():
         raise KdctlError(f"there is no folder {folder}.", hint)
-    entries = sorted(_visible(folder), key=lambda entry: entry.name)
-    classes = [entry for entry in entries if _is_folder(entry)]
-    unusable = _Unusable()
-    for entry in entries:
-        if entry not in classes:
-            unusable.note(entry, is_class=True)
-    per_class = [_list_class(Path(entry.path), label, unusable) for label, entry in enumerate(classes)]
+    unusable = UnusableEntries()
+    classes = unusable.folders_of(folder)
+    per_class = [
+        [_image_file(file, label) for file in unusable.images_of(Path(entry.path))]
+        for label, entry in enumerate(classes)
+    ]
     unusable.refuse(folder)
     if not classes:
         raise KdctlError(f"{folder} has no class folders.", hint)
@@ -154,92 +151,6 @@ def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Seq
             f"training and test set have different classes: {'; '.join(problems)}.",
             "give both the same class folders, each with images.",
         )
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Word a list: the first few in full, the rest counted."""
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-@dataclass
-class _Unusable:
-    """What lies where images should, and is none: dropping it in silence would train on other data."""
-
-    nested: list[str] = field(default_factory=list[str])
-    dangling: list[str] = field(default_factory=list[str])
-    no_files: list[str] = field(default_factory=list[str])
-
-    def note(self, entry: os.DirEntry[str], *, is_class: bool = False) -> None:
-        """Note an entry that is not used, if it is not just another file.
-
-        Args:
-            entry: within a class, or beside the classes.
-            is_class: it lies where classes lie.
-        """
-        place = f"{Path(entry.path).parent.name}/{entry.name}"
-        try:
-            if not is_class and entry.is_dir():
-                if _has_images(Path(entry.path)):
-                    self.nested.append(place)
-            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - loops are no error
-                self.dangling.append(place)
-            elif not entry.is_file() and (is_class or is_image_name(entry.name)):
-                self.no_files.append(place)
-        except OSError:  # a link to itself
-            self.dangling.append(place)
-
-    def refuse(self, folder: Path) -> None:
-        """Raise if something was noted."""
-        kinds = (
-            (self.nested, "folders with images within classes", "move the images up, beside the others"),
-            (self.dangling, "links that point nowhere", "restore what they point to, or remove them"),
-            (self.no_files, "entries that are neither files nor folders", "remove them"),
-        )
-        found = [(names, what, how) for names, what, how in kinds if names]
-        if found:
-            listed = "; ".join(f"{len(names)} {what} ({some_of(names)})" for names, what, _ in found)
-            raise KdctlError(f"{folder} has {listed}.", f"{'; '.join(how for _, _, how in found)}.")
-
-
-def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise KdctlError(
-            f"the folder {folder} cannot be read: {error.strerror}.", "allow reading it, or restore it."
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file is an image by its suffix."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 3x faster
-
-
-def _has_images(folder: Path) -> bool:
-    return any(is_image_name(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def _list_class(folder: Path, label: int, unusable: _Unusable) -> list[ImageFile]:
-    images: list[os.DirEntry[str]] = []
-    for entry in _visible(folder):
-        try:
-            is_image = is_image_name(entry.name) and entry.is_file()
-        except OSError:  # a link to itself
-            is_image = False
-        if is_image:
-            images.append(entry)
-        else:
-            unusable.note(entry)
-    return [_image_file(entry, label) for entry in sorted(images, key=lambda entry: entry.name)]
 
 
 def _image_file(entry: os.DirEntry[str], label: int) -> ImageFile:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, Labels, StreamedSplit
-from kdctl.readers.class_folders import is_image_name, some_of
+from kdctl.readers.folder_entries import UnusableEntries, some_of
 from kdctl.readers.image_content import decode_image
 from kdctl.readers.image_manifest import ImageListing, ImageNames, file_digests
 from kdctl.readers.scaled_images import ScaledImages
@@ -51,17 +51,18 @@ def list_images(folder: Path, class_names: Sequence[str], *, inner: str = "") ->
         inner: the folder within each of them that holds the images; empty: the class folder itself.
 
     Raises:
-        KdctlError: classes without images, folders within class folders, links that point nowhere; all of
-        them.
+        KdctlError: classes without images, or what `UnusableEntries` names; all of a kind are counted.
     """
     found = _Found()
     empty: list[str] = []
     for label, name in enumerate(class_names):
         before = len(found.names)
+        if inner:
+            found.unusable.folders_of(folder / name, only=inner)
         found.scan(folder, f"{name}/{inner}" if inner else name, label)
         if len(found.names) == before:
             empty.append(name)
-    found.refuse(folder)
+    found.unusable.refuse(folder)
     if empty:
         raise KdctlError(
             f"{folder} has classes without images: {some_of(empty)}.", "fill these folders, or remove them."
@@ -79,11 +80,11 @@ def list_labelled(folder: Path, labels: dict[str, int], source: Path, *, inner: 
         inner: a folder below `folder`.
 
     Raises:
-        KdctlError: images without a label, labels without an image, links that point nowhere.
+        KdctlError: images without a label, labels without an image, or what `UnusableEntries` names.
     """
     found = _Found()
     found.scan(folder, inner, 0)
-    found.refuse(folder)
+    found.unusable.refuse(folder)
     base = [Path(name).name for name in found.names]
     ranks = [labels.get(name, labels.get(name.rpartition(".")[0], -1)) for name in base]
     unknown = [name for name, rank in zip(base, ranks, strict=True) if rank < 0]
@@ -109,14 +110,14 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     """Return the names of the class folders in `folder`, alphabetical.
 
     Raises:
-        KdctlError: there is no such folder, or no folder in it.
+        KdctlError: there is no such folder, no folder in it, or what `UnusableEntries` names beside them.
     """
     hint = f"put images into {folder}{os.sep}<class>{os.sep}."
     if not folder.is_dir():
         raise KdctlError(f"there is no folder {folder}.", hint)
-    names = sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    unusable = UnusableEntries()
+    names = [entry.name for entry in unusable.folders_of(folder)]
+    unusable.refuse(folder)
     if not names:
         raise KdctlError(f"{folder} has no class folders.", hint)
     return tuple(names)
@@ -166,42 +167,19 @@ class _Found:
         self.labels: list[int] = []
         self._num_bytes: list[int] = []
         self._modified_ns: list[int] = []
-        self._dangling: list[str] = []
-        self._nested: list[str] = []
+        self.unusable = UnusableEntries()
 
     def scan(self, root: Path, below: str, label: int) -> None:
         """Add the images of a folder."""
         folder = root / below
         if not folder.is_dir():
             return
-        with os.scandir(folder) as entries:
-            seen = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-        for entry in seen:
-            is_image = is_image_name(entry.name)
-            if entry.is_dir():
-                self._nested.append(entry.path)
-            elif is_image and not entry.is_file():
-                self._dangling.append(entry.path)
-            elif is_image:
-                status = entry.stat()
-                self.names.append(f"{below}/{entry.name}" if below else entry.name)
-                self.labels.append(label)
-                self._num_bytes.append(status.st_size)
-                self._modified_ns.append(status.st_mtime_ns)
-
-    def refuse(self, root: Path) -> None:
-        """Raise if there was anything that would be left out in silence."""
-        if self._nested:
-            raise KdctlError(
-                f"{root} has {len(self._nested)} folder(s) within folders of images: "
-                f"{some_of(self._nested)}.",
-                "move their images one level up, or each of them up to a class of its own.",
-            )
-        if self._dangling:
-            raise KdctlError(
-                f"{root} has {len(self._dangling)} link(s) that point nowhere: {some_of(self._dangling)}.",
-                "bring back what they point to, or remove them.",
-            )
+        for entry in self.unusable.images_of(folder):
+            status = entry.stat()
+            self.names.append(f"{below}/{entry.name}" if below else entry.name)
+            self.labels.append(label)
+            self._num_bytes.append(status.st_size)
+            self._modified_ns.append(status.st_mtime_ns)
 
     def listing(self, folder: Path) -> ImageListing:
         """Return what was found."""

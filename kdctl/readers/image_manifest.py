@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Labels
-from kdctl.readers.class_folders import some_of
+from kdctl.readers.folder_entries import some_of
 from kdctl.readers.image_content import check_image, refusing_enormous_images
 from kdctl.readers.pixels import UnreadableImageError
 

@@ -12,8 +12,9 @@ from annotated_types import Ge, Gt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
-from kdctl.readers.class_folders import check_same_classes, is_image_name, some_of
+from kdctl.readers.class_folders import check_same_classes
 from kdctl.readers.decoded_cache import user_cache
+from kdctl.readers.folder_entries import is_image_name, some_of, visible_entries
 from kdctl.readers.image_listing import (
     ImageListing,
     class_folders,
@@ -148,21 +149,22 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
 
 def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> ImageListing:
     """List a split beside the training set, by class folders or by a file of labels."""
-    names = [entry.name for entry in place.iterdir() if entry.name[0] != "."]
-    images = [name for name in names if is_image_name(name)]
+    entries = visible_entries(place)
+    images = [entry.name for entry in entries if is_image_name(entry.name)]
     if images:
         kit = find_ground_truth(place, folder)
         if kit is not None:
             labels = ground_truth_labels(kit, images, class_names)
             return list_labelled(place, labels, kit)
         files = [root / name for root in (place, folder) for name in LABEL_FILES if (root / name).is_file()]
-        if not files:
+        if not files and not any(entry.is_dir() for entry in entries):
             raise KdctlError(
                 f"{place} has images side by side, and nothing says of which class each is.",
                 f"put them into class folders as in {folder / 'train'}, or add {place / LABEL_FILES[1]} "
                 "with a line for each: name of the image, then its class.",
             )
-        return list_labelled(place, read_labels(files[0], class_names), files[0])
+        if files:
+            return list_labelled(place, read_labels(files[0], class_names), files[0])
     found = class_folders(place)
     check_same_classes(folder / "train", class_names, place, found)
     return list_images(place, class_names)

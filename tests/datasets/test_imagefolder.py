@@ -63,7 +63,8 @@ def test_the_path_may_be_absolute(pets: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(KdctlError, match="there is no folder") as caught:
         ImageFolder.load(CONFIG(path="nothing"), tmp_path)
-    assert str(tmp_path / "nothing" / "train") in caught.value.problem
+    assert str(tmp_path / "nothing") in caught.value.problem
+    assert f"is looked for below --data {tmp_path}" in caught.value.problem
 
 
 def test_classes_must_be_the_same_in_both_splits(pets: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import canonical_order, fingerprint
+from kdctl.readers.archive import without_network
 from kdctl.readers.cifar import load_cifar
 
 if TYPE_CHECKING:
@@ -87,3 +88,39 @@ def test_one_altered_pixel_is_found(tmp_path: Path, tiny_cifar: TinyCifar) -> No
     Image.fromarray(pixels).save(path)
     with pytest.raises(KdctlError, match="not those of 'tiny' as published"):
         load_cifar(facts, tmp_path, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("place", ["", "tiny"])
+def test_an_archive_that_lies_there_is_unpacked_and_the_network_left_alone(
+    tmp_path: Path, tiny_cifar: TinyCifar, place: str
+) -> None:
+    archive = dataclasses.replace(
+        tiny_cifar.pack(tmp_path / "server"), url="https://nowhere.invalid/tiny.tar.gz"
+    )
+    facts = dataclasses.replace(tiny_cifar.facts, archive=archive)
+    root = tmp_path / "data"
+    (root / place).mkdir(parents=True)
+    (tmp_path / "server" / "tiny.tar.gz").rename(root / place / "tiny.tar.gz")
+    with without_network():
+        looked = fingerprint(load_cifar(facts, root))
+    assert not (root / "tiny-python").exists()
+    assert fingerprint(load_cifar(facts, root)) == looked
+    assert sorted(path.name for path in (root / "tiny-python").iterdir()) == [
+        "batch_1",
+        "batch_2",
+        "meta",
+        "test",
+    ]
+    (root / place / "tiny.tar.gz").unlink()
+    assert fingerprint(load_cifar(facts, root)) == looked
+
+
+def test_an_archive_that_was_cut_short_is_named(tmp_path: Path, tiny_cifar: TinyCifar) -> None:
+    archive = tiny_cifar.pack(tmp_path / "server")
+    facts = dataclasses.replace(tiny_cifar.facts, archive=archive)
+    path = tmp_path / "tiny.tar.gz"
+    path.write_bytes((tmp_path / "server" / "tiny.tar.gz").read_bytes()[:-100])
+    with pytest.raises(KdctlError, match=r"tiny\.tar\.gz is not the official archive: its MD5 is") as error:
+        load_cifar(facts, tmp_path)
+    assert "anew" in error.value.hint
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["server", "tiny.tar.gz"]

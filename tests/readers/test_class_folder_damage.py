@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,26 @@ from PIL import Image
 
 from kdctl.errors import KdctlError
 from kdctl.readers.class_folders import decode_listing, list_class_folders, require_layout
+from kdctl.readers.image_listing import class_folders, list_images
+
+Counts = dict[str, int]
+
+
+def counted_when_streamed(folder: Path) -> Counts:
+    """Count the images of each class as the reader of streamed images finds them."""
+    names = class_folders(folder)
+    labels = list_images(folder, names).labels.tolist()
+    return {name: labels.count(label) for label, name in enumerate(names)}
+
+
+@pytest.fixture(params=["in memory", "streamed"])
+def count(request: pytest.FixtureRequest) -> Callable[[Path], Counts]:
+    """Both readers of class folders: what one refuses, the other refuses."""
+    return (
+        counted_when_streamed
+        if request.param == "streamed"
+        else lambda folder: list_class_folders(folder).counts()
+    )
 
 
 def put(path: Path) -> Path:
@@ -19,19 +40,32 @@ def put(path: Path) -> Path:
     return path
 
 
-def test_an_image_one_folder_deeper_is_named(tmp_path: Path) -> None:
+def test_an_image_one_folder_deeper_is_named(tmp_path: Path, count: Callable[[Path], Counts]) -> None:
     put(tmp_path / "apple" / "1.png")
     put(tmp_path / "apple" / "sub" / "deep" / "2.png")
-    with pytest.raises(KdctlError, match=r"1 folders with images within classes \(apple/sub\)") as error:
-        list_class_folders(tmp_path)
-    assert "move the images up" in error.value.hint
+    with pytest.raises(
+        KdctlError, match=r"folders with images within folders of images: 1 \(apple/sub\)"
+    ) as error:
+        count(tmp_path)
+    assert "move their images up" in error.value.hint
     (tmp_path / "apple" / "sub" / "deep" / "2.png").unlink()
     (tmp_path / "apple" / "sub" / "notes.txt").touch()
-    assert list_class_folders(tmp_path).counts() == {"apple": 1}
+    assert count(tmp_path) == {"apple": 1}
+
+
+def test_images_beside_the_classes_are_named(tmp_path: Path, count: Callable[[Path], Counts]) -> None:
+    put(tmp_path / "apple" / "1.png")
+    for number in range(5):
+        put(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(KdctlError, match=r"images outside of the folders of images: 5 \(.*and 2 more\)"):
+        count(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_links_that_point_nowhere_are_counted(tmp_path: Path, kept: int) -> None:
+def test_links_that_point_nowhere_are_counted(
+    tmp_path: Path, count: Callable[[Path], Counts], kept: int
+) -> None:
     put(tmp_path / "pear" / "1.png")
     (tmp_path / "apple").mkdir()
     for number in range(6):
@@ -39,8 +73,8 @@ def test_links_that_point_nowhere_are_counted(tmp_path: Path, kept: int) -> None
     for number in range(kept):
         (tmp_path / "apple" / f"{number}.png").unlink()
         put(tmp_path / "apple" / f"{number}.png")
-    with pytest.raises(KdctlError, match=rf"{6 - kept} links that point nowhere \(apple/"):
-        list_class_folders(tmp_path)
+    with pytest.raises(KdctlError, match=rf"links that point nowhere: {6 - kept} \(apple/"):
+        count(tmp_path)
 
 
 def test_links_to_themselves_pipes_and_links_of_classes_are_named(tmp_path: Path) -> None:
@@ -52,17 +86,29 @@ def test_links_to_themselves_pipes_and_links_of_classes_are_named(tmp_path: Path
     (tmp_path / "fig").symlink_to("fig")
     with pytest.raises(KdctlError) as error:
         list_class_folders(tmp_path)
-    assert "3 links that point nowhere" in error.value.problem
-    assert "2 entries that are neither files nor folders" in error.value.problem
+    assert "links that point nowhere: 3" in error.value.problem
+    assert "entries that are neither files nor folders: 2" in error.value.problem
     assert "apple/self.png" in error.value.problem
 
 
-def test_links_to_images_and_folders_are_as_good_as_these(tmp_path: Path) -> None:
+def test_links_to_images_and_folders_are_as_good_as_these(
+    tmp_path: Path, count: Callable[[Path], Counts]
+) -> None:
     image = put(tmp_path / "elsewhere" / "1.png")
     (tmp_path / "train" / "apple").mkdir(parents=True)
     (tmp_path / "train" / "apple" / "1.png").symlink_to(image)
     (tmp_path / "train" / "pear").symlink_to(image.parent)
-    assert list_class_folders(tmp_path / "train").counts() == {"apple": 1, "pear": 1}
+    assert count(tmp_path / "train") == {"apple": 1, "pear": 1}
+
+
+def test_images_beside_the_one_folder_that_is_read_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "n01" / "images" / "1.png")
+    (tmp_path / "n01" / "n01_boxes.txt").touch()
+    assert len(list_images(tmp_path, ["n01"], inner="images")) == 1
+    put(tmp_path / "n01" / "2.png")
+    put(tmp_path / "n01" / "more" / "3.png")
+    with pytest.raises(KdctlError, match=r"1 \(n01/more\); images outside .*: 1 \(n01/2\.png\)"):
+        list_images(tmp_path, ["n01"], inner="images")
 
 
 def test_images_are_turned_as_their_camera_says(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from kdctl.errors import KdctlError
-from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders, some_of
+from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders
+from kdctl.readers.folder_entries import some_of
 
 
 def put(path: Path, colour: tuple[int, int, int] = (1, 2, 3), *, size: int = 4) -> Path:

@@ -130,6 +130,14 @@ def dangling(folder: Path) -> None:
     (folder / "train" / "ant" / "9.jpg").symlink_to("nowhere.jpg")
 
 
+def outside(folder: Path) -> None:
+    write_image(folder / "train" / "1.jpg", 1)
+
+
+def outside_of_val(folder: Path) -> None:
+    write_image(folder / "val" / "1.jpg", 1)
+
+
 def no_class(folder: Path) -> None:
     lay_flat(folder)
 
@@ -172,8 +180,10 @@ def no_test_split(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (nested, r"1 folder\(s\) within folders of images: .*ant.more"),
-        (dangling, r"1 link\(s\) that point nowhere: .*9\.jpg"),
+        (nested, r"folders with images within folders of images: 1 \(ant.more\)"),
+        (dangling, r"links that point nowhere: 1 \(ant.9\.jpg\)"),
+        (outside, r"train has images outside of the folders of images: 1 \(train.1\.jpg\)"),
+        (outside_of_val, r"val has images outside of the folders of images: 1 \(val.1\.jpg\)"),
         (no_class, "side by side, and nothing says of which class"),
         (lacking_label, r"gives no class for 1 of 4 images .*v11\.JPEG"),
         (lacking_image, r"lacks 1 of 5 images .*v99\.JPEG"),
