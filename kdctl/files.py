@@ -42,6 +42,10 @@ def open_file(path: Path) -> BufferedReader:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL, or letters that the file system has no bytes for
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except FileNotFoundError as error:
+        if path.is_symlink():  # what it pointed to is lost, and was not never there
+            raise OSError(errno.EINVAL, "it is a link that points nowhere", str(path)) from error
+        raise
     try:
         _require_file(os.fstat(descriptor), path)  # it may have been replaced since
         return os.fdopen(descriptor, "rb")

@@ -293,4 +293,4 @@ def run_folders(root: Path) -> list[RunFolder]:
 
 def _may_be_run(folder: Path) -> bool:
     plan = folder / _PLAN
-    return not is_gone(plan) if _KEY.fullmatch(folder.name) else os.path.lexists(plan)
+    return os.path.lexists(plan) or (bool(_KEY.fullmatch(folder.name)) and not is_gone(plan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -24,6 +25,9 @@ LARGEST_FILE = 2**28
 LARGEST_NUMBER = 2**63 - 1
 """Of a whole number that SQLite holds; nothing that kdctl counts comes near."""
 
+_CHECKSUM = "checksum"
+"""Key of a record in a file, beside its own: of what it is when that is left out."""
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """An escape that alone is no letter, and cannot be written as UTF-8."""
 
@@ -36,10 +40,31 @@ def to_json(record: Any) -> str:
         return canonical_json(_spelled(to_tree(record)))
 
 
+class AlteredError(ValueError):
+    """A record is not what was written."""
+
+
+def to_checked_json(record: Any) -> str:
+    """Return a record as `to_json` does, with a checksum as its last value.
+
+    It finds what an editor, a script or a disk changed in a record that still reads well.
+    """
+    text = to_json(record)
+    return f'{text[:-1]},"{_CHECKSUM}":"{_checksum(text)}"}}'
+
+
+def why_damaged(error: ValueError) -> str:
+    """Say in a sentence what `from_json` found wrong with a record in a file."""
+    if isinstance(error, AlteredError):
+        return "was altered after it was written"
+    return "is not one of kdctl's records"
+
+
 def from_json(record: type[Record], text: str | bytes) -> Record:
-    """Read what `to_json` wrote.
+    """Read what `to_json` or `to_checked_json` wrote.
 
     Raises:
+        AlteredError: it has a checksum that does not fit.
         ValueError: the text is not JSON, does not describe such a record, or holds what `to_json` never
             writes and a database cannot keep: endless nesting, numbers without bounds, half letters.
     """
@@ -48,9 +73,27 @@ def from_json(record: type[Record], text: str | bytes) -> Record:
         tree = json.loads(content, parse_int=_whole_number)
         if _SURROGATE.search(content):
             canonical_json(_spelled(tree)).encode()
+        if isinstance(tree, dict) and _CHECKSUM in tree:
+            _verify(content, tree)
         return from_tree(record, tree)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _verify(content: bytes, tree: dict[str, Any]) -> None:
+    """Take the checksum out of a record's tree, and hold it against the rest."""
+    stated = tree.pop(_CHECKSUM)
+    end = f',"{_CHECKSUM}":"{stated}"}}'.encode()
+    as_written = content.rstrip()
+    if as_written.endswith(end) and _checksum(as_written[: -len(end)] + b"}") == stated:
+        return  # tens of thousands of epochs are read so
+    if _checksum(canonical_json(_spelled(tree))) != stated:  # else only its layout changed
+        raise AlteredError("its checksum does not fit")
+
+
+def _checksum(text: str | bytes) -> str:
+    content = text.encode() if isinstance(text, str) else text
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _whole_number(digits: str) -> int:
@@ -88,12 +131,12 @@ def read_record(path: Path, record: type[Record], *, if_damaged: str) -> Record:
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:
-        raise KdctlError(f"{path} is damaged: it is not one of kdctl's records.", if_damaged) from error
+        raise KdctlError(f"{path} is damaged: it {why_damaged(error)}.", if_damaged) from error
 
 
 def line_of(record: object) -> bytes:
-    """Return a record as a line of a file."""
-    return to_json(record).encode() + b"\n"
+    """Return a record as a line of a file, with its checksum."""
+    return to_checked_json(record).encode() + b"\n"
 
 
 class JsonLines(Generic[Record]):
@@ -159,7 +202,7 @@ class JsonLines(Generic[Record]):
             return from_json(self._record, line)
         except ValueError as error:
             raise KdctlError(
-                f"{self.path} is damaged: line {number} is not one of kdctl's records.",
+                f"{self.path} is damaged: line {number} {why_damaged(error)}.",
                 "delete that line, or restore the file from a copy.",
             ) from error
 

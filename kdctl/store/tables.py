@@ -7,9 +7,10 @@ them are in `migrations.py`; a test holds the two together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
-from sqlalchemy import Dialect, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import Dialect, ForeignKey, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -92,11 +93,74 @@ class StateName(TypeDecorator[Any]):
             raise DamagedRowError(f"a run is '{value}', which is no state") from error
 
 
+class PlainText(TypeDecorator[str]):
+    """A column of text: SQLite would keep anything in it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Return the text.
+
+        Raises:
+            DamagedRowError: it is none.
+        """
+        if value is None or isinstance(value, str):
+            return value
+        raise DamagedRowError(f"a row holds {_shown(value)} where a text should be")
+
+
+class WholeNumber(TypeDecorator[int]):
+    """A column of whole numbers: SQLite would keep anything in it."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """Return the number.
+
+        Raises:
+            DamagedRowError: it is none.
+        """
+        if value is None or isinstance(value, int):
+            return value
+        raise DamagedRowError(f"a row holds {_shown(value)} where a whole number should be")
+
+
+class MomentText(TypeDecorator[str]):
+    """A column of times, as `utc_now` writes them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Return the time as its text.
+
+        Raises:
+            DamagedRowError: it is none.
+        """
+        try:
+            if value is not None:
+                datetime.fromisoformat(value)
+        except (ValueError, TypeError) as error:
+            raise DamagedRowError(f"a row holds {_shown(value)} where a time should be") from error
+        return value
+
+
+Moment = Annotated[str, "UTC, ISO 8601"]
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
+
+
 class Table(DeclarativeBase):
     """What the tables have in common."""
 
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads a plain dict here
-        str: Text,
+        str: PlainText(),
+        int: WholeNumber(),
+        Moment: MomentText(),
         RunState: StateName(),
         Mapping[str, Any]: JsonRecord(dict[str, Any]),
         Environment: JsonRecord(Environment),
@@ -122,15 +186,15 @@ class RunRow(Table):
     epochs: Mapped[int]
     attempts: Mapped[int]
     reason: Mapped[str]
-    created: Mapped[str]
-    updated: Mapped[str]
+    created: Mapped[Moment]
+    updated: Mapped[Moment]
     environment: Mapped[Environment | None]
     result: Mapped[RunResult | None]
     lease_host: Mapped[str | None]
     """Host of the process that holds the run; this and the next three only while it runs."""
     lease_pid: Mapped[int | None]
     lease_token: Mapped[str | None]
-    lease_expires: Mapped[str | None]
+    lease_expires: Mapped[Moment | None]
     """From then on any process may take the run over."""
 
 
@@ -192,7 +256,7 @@ class SweepRow(Table):
     number: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     recipe: Mapped[Mapping[str, Any]]
-    created: Mapped[str]
+    created: Mapped[Moment]
 
 
 class SweepRunRow(Table):

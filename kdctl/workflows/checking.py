@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
@@ -103,7 +104,15 @@ def _contradictions(
             )
         return
     planned = folder.plan()
+    run = workspace.store.run(brief.key)
     altered = [*contradictions(folder), *(foreign_plan(planned, folder, catalog) if hashes else ())]
+    if (run.seed, run.configuration) != (planned.seed, planned.configuration) or (
+        hashes and _key_of(run.plan, catalog) not in (None, run.key)
+    ):
+        yield Mistake(
+            problem=f"the database has another plan of run {run.key} than its folder.",
+            hint=f"rebuild it from the run folders: move {workspace.store.path} away, then `kdctl sync`.",
+        )
     known = workspace.store.epochs(brief.key)
     yield from altered or changed_epochs(folder, known)
     for readable in (folder.environment, folder.evaluations, folder.failure, folder.dropped):
@@ -121,7 +130,7 @@ def _contradictions(
             problem=f"run {brief.key} is {brief.state.value}, but its folder holds no result.json.",
             hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
         )
-    elif result is not None and to_json(result) != to_json(workspace.store.run(brief.key).result):
+    elif result is not None and to_json(result) != to_json(run.result):
         yield Mistake(problem=f"run {brief.key} has another result in its folder.", hint=_READ)
     if brief.state in _ENDED and num_epochs != brief.epochs:
         problem = f"run {brief.key} has {brief.epochs} epochs, its folder {num_epochs}."
@@ -146,15 +155,20 @@ def foreign_plan(planned: PlannedRun, folder: RunFolder, catalog: Callable[[], C
 
     A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
     """
-    try:
-        key = key_of(planned.plan, catalog())
-    except ValueError:
-        key = ""
+    key = _key_of(planned.plan, catalog)
     if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:
         yield Mistake(
             problem=f"{folder.path} is not run {folder.key}: its plan.json was altered.",
             hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {folder.key}`.",
         )
+
+
+def _key_of(plan: Mapping[str, Any], catalog: Callable[[], Catalog]) -> str | None:
+    """Return the key that a plan has; None if that is not known here, empty if it is no plan."""
+    try:
+        return key_of(plan, catalog())
+    except ValueError:
+        return ""
 
 
 def _files(folder: RunFolder, *, hashes: bool) -> Iterator[Mistake]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kdctl import workflows
 from kdctl.cli import main
 
 RECIPE = """
@@ -35,6 +36,18 @@ GRID = """
 method = ["ce"]
 [[grid]]
 method = ["kd", "simkd"]
+"""
+
+
+TWO_RUNS = """
+schema = 1
+name = "tiny"
+student = "resnet3"
+method = "ce"
+data = {name = "digits", size = 8, samples_per_class = 2}
+schedule = {name = "constant", epochs = 1}
+[grid]
+optimizer.learning_rate = [0.1, 0.01]
 """
 
 
@@ -120,3 +133,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], subprocess.Popen
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two finished runs of a sweep, whose recipe lies beside it; tests work on copies."""
+    place = tmp_path_factory.mktemp("store")
+    (place / "tiny.toml").write_text(TWO_RUNS)
+    with workflows.open_workspace(place / "runs", place / "data", num_threads=1) as workspace:
+        workflows.sweep(place / "tiny.toml", workspace)
+    return place / "runs"

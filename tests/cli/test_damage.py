@@ -14,33 +14,10 @@ from typing import Any
 
 import pytest
 
-from kdctl import workflows
-
 Kdctl = Callable[..., Any]
 Damage = Callable[[Path], object]
 
-RECIPE = """
-schema = 1
-name = "tiny"
-student = "resnet3"
-method = "ce"
-data = {name = "digits", size = 8, samples_per_class = 2}
-schedule = {name = "constant", epochs = 1}
-[grid]
-optimizer.learning_rate = [0.1, 0.01]
-"""
-
 DEEP = "[" * 100_000
-
-
-@pytest.fixture(scope="module")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two finished runs of a sweep."""
-    place = tmp_path_factory.mktemp("store")
-    (place / "tiny.toml").write_text(RECIPE)
-    with workflows.open_workspace(place / "runs", place / "data", num_threads=1) as workspace:
-        workflows.sweep(place / "tiny.toml", workspace)
-    return place / "runs"
 
 
 @pytest.fixture
@@ -84,6 +61,11 @@ def replaced(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def dangling(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("nowhere")
+
+
 FILES = (
     *("plan.json", "result.json", "epochs.jsonl", "environment.json"),
     *("evaluations.jsonl", "failure.json", "dropped.json"),
@@ -91,7 +73,7 @@ FILES = (
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("damage", [folder, pipe, loop, nested, no_text])
+@pytest.mark.parametrize("damage", [folder, pipe, loop, dangling, nested, no_text])
 @pytest.mark.parametrize("name", FILES)
 def test_one_bad_file_is_named_and_the_other_run_is_read(
     kdctl: Kdctl, run: Path, name: str, damage: Damage
@@ -111,8 +93,8 @@ def test_one_bad_file_is_named_and_the_other_run_is_read(
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("plan.json", '"seed":0}', f'"seed":{2**63}}}'),
-        ("plan.json", '"seed":0}', f'"seed":{"9" * 5000}}}'),
+        ("plan.json", '"seed":0,"checksum"', f'"seed":{2**63},"checksum"'),
+        ("plan.json", '"seed":0,"checksum"', f'"seed":{"9" * 5000},"checksum"'),
         ("plan.json", '"protocol":"', '"protocol":"\\ud800'),
         ("plan.json", '"teachers":[]', '"teachers":7'),
         ("plan.json", '"method":{', '"method":{"kd_weight":'),
@@ -169,6 +151,10 @@ def test_evaluations_of_another_run_are_not_read(kdctl: Kdctl, run: Path) -> Non
         ("UPDATE kdctl_runs SET result = '{}'", "a row holds no RunResult"),
         ("UPDATE kdctl_runs SET plan = x'fffe'", "a row holds"),
         ("UPDATE kdctl_sweeps SET recipe = '['", "a row holds no"),
+        ("UPDATE kdctl_runs SET seed = 'x'", "a row holds 'x' where a whole number should be"),
+        ("UPDATE kdctl_runs SET epochs = 1e300", "a row holds 1e+300 where a whole number should be"),
+        ("UPDATE kdctl_runs SET configuration = x'ff'", "a row holds b'\\xff' where a text should be"),
+        ("UPDATE kdctl_runs SET created = 'yesterday'", "a row holds 'yesterday' where a time should be"),
     ],
 )
 def test_a_database_with_a_bad_row_is_damaged_and_can_be_rebuilt(
@@ -184,6 +170,24 @@ def test_a_database_with_a_bad_row_is_damaged_and_can_be_rebuilt(
     told.refused("kdctl.db is damaged", "kdctl sync", code=1)
     lose_the_database(run)
     assert kdctl("sync").code == kdctl("report").code == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE kdctl_runs SET seed = 7", "db check"),
+        ("UPDATE kdctl_runs SET configuration = 'abc'", "db check"),
+        ("UPDATE kdctl_runs SET plan = replace(plan, '0.01', '0.02')", "db check --hashes"),
+    ],
+)
+def test_a_row_that_was_altered_is_named(kdctl: Kdctl, run: Path, statement: str, words: str) -> None:
+    with closing(sqlite3.connect(run.parent / "kdctl.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    answer = kdctl(words)
+    assert answer.code == 1
+    assert "the database has another plan of run" in answer.err
+    assert "kdctl sync" in answer.err
 
 
 def test_a_database_with_a_torn_page_is_damaged(kdctl: Kdctl, run: Path) -> None:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kdctl.records import EpochResult, PlannedRun, RunResult, Selected
+from kdctl.errors import KdctlError
+from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult, Selected
 from kdctl.store.folder import RunFolder
 from kdctl.store.integrity import changed_epochs, contradictions
 
@@ -39,11 +41,23 @@ def folder(
 
 
 def as_earlier_versions_wrote(folder: RunFolder) -> None:
-    """Take out of result.json what they did not write."""
+    """Take out of the files what they did not write."""
+    without_checksums(folder)
     path = folder.path / "result.json"
     tree = json.loads(path.read_text())
     del tree["run"], tree["epochs_sha256"]
     path.write_text(json.dumps(tree, sort_keys=True, separators=(",", ":")))
+
+
+def without_checksums(folder: RunFolder) -> None:
+    """Take the checksums out of all records, and let the digest of the epochs fit."""
+    for path in folder.path.glob("*.json*"):
+        path.write_text(re.sub(r',"checksum":"[0-9a-f]{16}"', "", path.read_text()))
+    ending = folder.ending()
+    assert ending is not None
+    folder.write_result(ending.result, ending.artifacts)
+    path = folder.path / "result.json"
+    path.write_text(re.sub(r',"checksum":"[0-9a-f]{16}"', "", path.read_text()))
 
 
 def alter(folder: RunFolder, name: str, old: str, new: str, place: int = 1) -> None:
@@ -82,7 +96,12 @@ def test_an_altered_number_is_found(
     if old:
         as_earlier_versions_wrote(folder)
     alter(folder, name, before, after, place)
-    assert folder.key in contradictions(folder)[0].problem
+    if old:
+        assert folder.key in contradictions(folder)[0].problem
+    else:
+        with pytest.raises(KdctlError, match="altered after it was written") as error:
+            contradictions(folder)
+        assert f"{folder.key}/{name}" in error.value.problem
 
 
 def test_an_epoch_that_was_cut_off_is_found(folder: RunFolder) -> None:
@@ -93,6 +112,7 @@ def test_an_epoch_that_was_cut_off_is_found(folder: RunFolder) -> None:
 
 
 def test_a_number_that_nobody_chose_is_found_by_the_digest(folder: RunFolder) -> None:
+    without_checksums(folder)
     alter(folder, "epochs.jsonl", '"train_top1":41.5', '"train_top1":99.5')
     (found,) = contradictions(folder)
     assert "epochs.jsonl that is not what the run wrote" in found.problem
@@ -118,6 +138,7 @@ def test_not_a_number_is_equal_to_itself(folder: RunFolder, make_epoch: MakeEpoc
 
 
 def test_freeing_files_keeps_what_tells_altered_numbers(folder: RunFolder) -> None:
+    without_checksums(folder)
     before = folder.ending()
     folder.forget_artifacts(["last.pt"])
     assert folder.ending() == before
@@ -127,9 +148,51 @@ def test_freeing_files_keeps_what_tells_altered_numbers(folder: RunFolder) -> No
 
 
 def test_epochs_that_the_database_knows_otherwise_are_named(folder: RunFolder) -> None:
+    without_checksums(folder)
     known = folder.epochs()
     assert changed_epochs(folder, known) == []
     assert changed_epochs(folder, known[:1]) == []
     alter(folder, "epochs.jsonl", '"train_top1":41.5', '"train_top1":99.5', 2)
     (found,) = changed_epochs(folder, known)
     assert "something else of epoch 2 than the database" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("plan.json", '"seed":1', '"seed":2'),
+        ("environment.json", '"num_threads":', '"num_threads":1'),
+        ("epochs.jsonl", '"seconds":', '"seconds":1'),
+        ("evaluations.jsonl", '"parameters":', '"parameters":1'),
+        ("result.json", '"train_seconds":', '"train_seconds":1'),
+    ],
+)
+def test_no_value_of_any_file_changes_unseen(
+    folder: RunFolder,
+    environment: Environment,
+    make_evaluation: Callable[..., Evaluation],
+    name: str,
+    before: str,
+    after: str,
+) -> None:
+    folder.write_environment(environment)
+    folder.append_evaluation(make_evaluation(folder.key))
+    folder.evaluations()
+    alter(folder, name, before, after)
+    reading = {
+        "plan.json": folder.plan,
+        "environment.json": folder.environment,
+        "epochs.jsonl": folder.epochs,
+        "evaluations.jsonl": folder.evaluations,
+        "result.json": folder.result,
+    }[name]
+    with pytest.raises(KdctlError, match=f"{name} is damaged: .* was altered after it was written"):
+        reading()
+
+
+def test_another_layout_of_the_same_values_is_no_alteration(folder: RunFolder) -> None:
+    before = folder.result(), folder.plan()
+    for name in ("result.json", "plan.json"):
+        path = folder.path / name
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    assert (folder.result(), folder.plan()) == before

@@ -24,9 +24,11 @@ WRITTEN_BY_THE_FIRST = """
 INSERT INTO kdctl_runs
     (number, key, configuration, seed, plan, state, epochs, attempts, reason, created, updated)
 VALUES
-    (1, 'aaaaaaaaaaaaaaaa', 'bbbbbbbbbbbbbbbb', 3, '{"seed":3}', 'finished', 2, 1, '', '2026', '2026');
+    (1, 'aaaaaaaaaaaaaaaa', 'bbbbbbbbbbbbbbbb', 3, '{"seed":3}', 'finished', 2, 1, '',
+     '2026-01-31T12:00:00.000000+00:00',
+     '2026-01-31T12:00:00.000000+00:00');
 INSERT INTO kdctl_artifacts VALUES ('aaaaaaaaaaaaaaaa', 'last.pt', 'cc', 12);
-INSERT INTO kdctl_sweeps VALUES (1, 'lr', '{}', '2026');
+INSERT INTO kdctl_sweeps VALUES (1, 'lr', '{}', '2026-01-31T12:00:00.000000+00:00');
 INSERT INTO kdctl_sweep_runs VALUES (1, 'lr', 'aaaaaaaaaaaaaaaa', 'student');
 """
 """Rows with the columns of schema 1, which later steps only add to."""
