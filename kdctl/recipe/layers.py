@@ -134,10 +134,10 @@ def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Compare values as recipes mean them: names without case and dashes, 4 equal to 4.0."""
+    """Compare values as recipes mean them: names without case and dashes, 4 equal to 4.0, nan to itself."""
     if isinstance(left, str) and isinstance(right, str):
         return folded(left) == folded(right)
-    return left == right
+    return left == right or (left != left and right != right)  # noqa: PLR0124 - only nan is not itself
 
 
 def _overlay(layers: Iterable[Layer]) -> Merged:

@@ -178,7 +178,9 @@ class Resolver:
             self.wrong(f"{dotted}.{key}", f"[{dotted}] has no option '{key}'{what_for}.", hint)
 
     def _validated(self, record: type[Record], plain: Mapping[str, Any], dotted: str) -> Record | None:
-        fit = {key: value for key, value in plain.items() if self._is_fit(key, value, dotted)}
+        fit = {
+            key: _unsigned_zeros(value) for key, value in plain.items() if self._is_fit(key, value, dotted)
+        }
         try:
             made = _made(record, json.dumps(fit))
         except ValidationError as error:
@@ -222,6 +224,15 @@ class Resolver:
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
+
+
+def _unsigned_zeros(value: Any) -> Any:
+    """Write -0.0 as 0.0: a run does the same with both, and has one key."""
+    if isinstance(value, Mapping):
+        return {key: _unsigned_zeros(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unsigned_zeros(item) for item in value]
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _grid_hint(dotted: str, value: Any) -> str:

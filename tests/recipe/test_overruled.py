@@ -57,3 +57,8 @@ def test_what_a_search_chooses_cannot_be_overridden(bench) -> None:
 
 def test_headings_are_never_overruled(bench) -> None:
     assert len(bench.plans(BASE + RATES, "seeds=2", "name=other")) == 4
+
+
+def test_a_value_that_is_no_number_is_not_taken_for_one_that_was_lost(bench) -> None:
+    said = bench.mistake(f"{BASE}[grid]\nmethod = ['kd', 'ce']", "optimizer.learning_rate=nan")
+    assert said.startswith("-o: [optimizer] learning_rate = nan: should be a finite number.")

@@ -44,6 +44,11 @@ def test_a_whole_number_is_the_same_as_its_float(bench) -> None:
     assert key(bench, text % "4") == key(bench, text % "4.0") == key(bench, text % "4e0")
 
 
+def test_a_zero_has_no_sign(bench) -> None:
+    text = f"{BASE}optimizer = {{ name = 'sgd', learning_rate = 0.1, weight_decay = %s }}"
+    assert key(bench, text % "-0.0") == key(bench, text % "0.0") == key(bench, text % "0")
+
+
 @pytest.mark.parametrize(
     "override",
     [
