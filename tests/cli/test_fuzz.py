@@ -1,4 +1,6 @@
-"""Whatever a recipe, an override or a file of weights holds: problem and hint, no traceback, nothing made.
+"""Whatever a recipe, an override, a run folder or a checkpoint holds: problem and hint, no traceback.
+
+Nothing is made by what is refused, and no number that was altered is read.
 
 For an hour by hand: KDCTL_FUZZ_EXAMPLES=20000 pytest -n 0 tests/cli/test_fuzz.py
 """
@@ -6,7 +8,10 @@ For an hour by hand: KDCTL_FUZZ_EXAMPLES=20000 pytest -n 0 tests/cli/test_fuzz.p
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +21,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdctl import workflows
+from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import FORMAT, read_model
 from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError
+from kdctl.records import RunState, StoredRun
+from kdctl.serialization import to_tree
+from kdctl.workflows.subjects import Subject, open_subject
 
 Kdctl = Callable[..., Any]
 
@@ -110,3 +120,132 @@ def test_files_of_weights(tmp_path: Path, plan: Any, where: int, bit: int, flips
         with pytest.raises(KdctlError) as error:
             reading(path)
         assert error.value.hint
+
+
+BYTES = st.one_of(
+    st.tuples(st.just("flip"), st.floats(0, 1), st.integers(0, 7)),
+    st.tuples(st.just("cut"), st.floats(0, 1), st.just(0)),
+    st.tuples(st.just("drop"), st.floats(0, 1), st.integers(1, 40)),
+    st.tuples(st.just("insert"), st.floats(0, 1), st.binary(min_size=1, max_size=8)),
+    st.tuples(st.just("twice"), st.just(0.0), st.just(0)),
+)
+"""What happens to a file: which way, where (as a share of its length), with what."""
+
+
+def harmed(content: bytes, harm: tuple[str, float, Any]) -> bytes:
+    """Return the content of a file after something happened to it."""
+    way, share, what = harm
+    place = min(int(share * len(content)), max(len(content) - 1, 0))
+    if way == "flip":
+        changed = bytearray(content)
+        changed[place] ^= 1 << what
+        return bytes(changed)
+    if way == "insert":
+        return content[:place] + what + content[place:]
+    return {"cut": content[:place], "drop": content[:place] + content[place + int(what or 0) :]}.get(
+        way, content + content
+    )
+
+
+def replaced(content: bytes, share: float, value: Any) -> bytes:
+    """Return a file of JSON lines with one value, somewhere, replaced."""
+    lines = [json.loads(line) for line in content.splitlines()]
+    places = [(line, key) for line in lines for key in _places(line)]
+    holder, key = places[min(int(share * len(places)), len(places) - 1)][1]
+    holder[key] = value
+    return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """Return every place of a tree that holds a value."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [place for key, value in items for place in [(tree, key), *_places(value)]]
+
+
+RECORDS = ("plan.json", "result.json", "epochs.jsonl", "environment.json")
+
+
+def content_of(run: StoredRun) -> Any:
+    """Return what a store says of a run, but for when it was read."""
+    return to_tree((run.key, run.configuration, run.seed, run.plan, run.epochs, run.environment, run.result))
+
+
+@pytest.fixture(scope="module")
+def known(two_runs: Path) -> dict[str, Any]:
+    with workflows.open_workspace(two_runs, two_runs.parent / "data") as workspace:
+        return {run.key: content_of(run) for run in workspace.store.runs()}
+
+
+@some
+@given(
+    name=st.sampled_from([*RECORDS, "evaluations.jsonl", "failure.json", "dropped.json", "holder.json"]),
+    harm=BYTES | st.tuples(st.just("value"), st.floats(0, 1), values | st.none()),
+    junk=st.binary(max_size=30) | values.map(lambda value: repr(value).encode()),
+    lost=st.booleans(),
+)
+def test_run_folders(
+    two_runs: Path, known: dict[str, Any], name: str, harm: tuple[str, float, Any], junk: bytes, lost: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(shutil.copytree(two_runs, Path(place) / "runs"))
+        folder, other = sorted(root / key for key in known)
+        path = folder / name
+        before = path.read_bytes() if path.exists() else b""
+        if not before:
+            path.write_bytes(junk)
+        elif harm[0] == "value":
+            path.write_bytes(replaced(before, harm[1], harm[2]))
+        else:
+            path.write_bytes(harmed(before, harm))
+        if lost:
+            for file in root.glob("kdctl.db*"):
+                file.unlink()
+        with workflows.open_workspace(root, root.parent / "data") as workspace:
+            done = workflows.synchronise(workspace)
+            found = workflows.check(workspace, hashes=True)
+            runs = {run.key: run for run in workspace.store.runs()}
+            workflows.report(workspace, everything=True)
+        assert all(mistake.hint for mistake in (*done.damaged, *found.findings))
+        assert content_of(runs[other.name]) == known[other.name]
+        if (run := runs.get(folder.name)) and run.state is RunState.FINISHED:
+            assert content_of(run) == known[folder.name] or done.damaged or found.findings
+            assert content_of(run)[-1] == known[folder.name][-1]
+        elif not run:
+            assert done.damaged
+
+
+def opened_or_refused(path: Path, workspace: Workspace) -> Subject | None:
+    """Return the model of a checkpoint; None if it was refused as it should be."""
+    try:
+        return open_subject(path, workspace)
+    except KdctlError as error:
+        assert error.hint, error  # noqa: PT017 - it may be refused, and it may not
+        return None
+
+
+@some
+@given(harm=BYTES)
+def test_checkpoints(two_runs: Path, harm: tuple[str, float, Any]) -> None:
+    path = sorted(two_runs.glob("*/last.pt"))[0]
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "x.pt"
+        copy.write_bytes(harmed(path.read_bytes(), harm))
+        with workflows.open_for_planning(place, two_runs.parent / "data", num_threads=1) as workspace:
+            opened = opened_or_refused(copy, workspace)
+        if opened is not None:
+            sound = read_model(path).weights
+            weights = opened.model.state_dict()
+            assert all(torch.equal(value, sound[name]) for name, value in weights.items())
+
+
+@some
+@given(share=st.floats(0, 1), value=values | st.none() | st.just(torch.zeros(1)))
+def test_values_of_checkpoints(two_runs: Path, share: float, value: Any) -> None:
+    content = torch.load(sorted(two_runs.glob("*/last.pt"))[0], weights_only=True)
+    places = _places({"plan": content["plan"]}) if share < 0.8 else _places(content)
+    holder, key = places[min(int(share / 0.8 * len(places)), len(places) - 1)]
+    holder[key] = value
+    with tempfile.TemporaryDirectory() as place:
+        torch.save(content, Path(place) / "x.pt")
+        with workflows.open_for_planning(place, two_runs.parent / "data", num_threads=1) as workspace:
+            opened_or_refused(Path(place) / "x.pt", workspace)
