@@ -14,6 +14,8 @@ _COMMANDS = re.compile(
 """What a terminal obeys instead of showing it: control characters, and marks that turn the direction of text.
 Half letters stand for bytes of a file's name that are no text."""
 
+_HALF_LETTERS = re.compile("[\ud800-\udfff]")
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet computes."""
 
@@ -38,6 +40,11 @@ def printable(text: str, *, one_line: bool = False) -> str:
     """
     shown = _COMMANDS.sub(_spelled, text)
     return shown.translate({ord(mark): repr(mark)[1:-1] for mark in _LINE_BREAKS}) if one_line else shown
+
+
+def as_text(name: str) -> str:
+    r"""Return a file's name as text that can be stored: bytes that are no UTF-8 become \xf8 and the like."""
+    return _HALF_LETTERS.sub(_spelled, name)
 
 
 def spreadsheet_cell(value: object) -> object:

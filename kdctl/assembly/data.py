@@ -6,17 +6,18 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError, suggestion
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.protocols.dataset import (
     NO_ROWS,
     DatasetOptions,
     ImageData,
     Split,
+    StreamedSplit,
     TestApart,
     datasets,
     fingerprint,
@@ -24,7 +25,7 @@ from kdctl.protocols.dataset import (
 )
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
-from kdctl.recipe.component import Spec
+from kdctl.recipe.component import Spec, places_of
 from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
@@ -43,9 +44,19 @@ class Sizes(NamedTuple):
 class DataLibrary:
     """Reads data sets from below one folder and keeps them."""
 
-    def __init__(self, root: Path, *, may_fetch: bool = True) -> None:
-        """Look for data below `root`; fetch what is not there from the network, if that is allowed."""
+    def __init__(
+        self, root: Path, *, may_fetch: bool = True, places: Mapping[str, str] | None = None
+    ) -> None:
+        """Look for data below a folder.
+
+        Args:
+            root: that folder.
+            may_fetch: fetch what is not there from the network.
+            places: where data sets lie that were moved since their runs were planned, by the name of the
+                option that says so: {'path': '/disk2/pictures'}.
+        """
         self.root = root
+        self._places = dict(places or {})
         self._network = contextlib.nullcontext if may_fetch else without_network
         self._whole: dict[str, ImageData] = {}
         self._tests: dict[str, ImageData] = {}
@@ -110,12 +121,13 @@ class DataLibrary:
         return published or self._computed(spec)
 
     def _computed(self, spec: Spec) -> str:
-        source = _source(spec)
+        source = _source(_moved(spec, self._places))
         if source not in self._fingerprints:
             self._fingerprints[source] = fingerprint(self._load(spec))
         return self._fingerprints[source]
 
     def _load(self, spec: Spec) -> ImageData:
+        spec = _moved(spec, self._places)
         source = _source(spec)
         if source not in self._whole:
             with self._network():
@@ -127,6 +139,7 @@ class DataLibrary:
 
     def _load_test(self, spec: Spec) -> ImageData:
         """Return a data set without its training images."""
+        spec = _moved(spec, self._places)
         source, found = _source(spec), datasets.get(spec.name).item
         if source in self._whole or not isinstance(found, TestApart):
             return without_training_images(self._load(spec))
@@ -137,18 +150,29 @@ class DataLibrary:
 
 
 def _warn_of_shared_images(name: str, data: ImageData) -> None:
-    """Say how many test images stand in the training set, too: a model may know them by heart."""
-    if not isinstance(data.train, Split) or not isinstance(data.test, Split):
-        return  # streamed images are not all in memory
-    known = {hashlib.sha256(image.tobytes()).digest() for image in data.train.images}
-    shared = sum(hashlib.sha256(image.tobytes()).digest() in known for image in data.test.images)
-    if shared:
-        _log.warning(
-            "%d of the %d test images of '%s' also stand in its training set: accuracies tell less of others",
-            shared,
-            len(data.test),
-            name,
-        )
+    """Say how many images of a test or validation set stand in the training set, too.
+
+    A model may know them by heart.
+    """
+    known = set(_digests(data.train))
+    for what, split in (("test", data.test), ("validation", data.val)):
+        shared = sum(digest in known for digest in _digests(split)) if split is not None else 0
+        if split is not None and shared:
+            _log.warning(
+                "%d of the %d %s images of '%s' also stand in its training set: "
+                "accuracies tell less of others",
+                shared,
+                len(split),
+                what,
+                name,
+            )
+
+
+def _digests(split: Split | StreamedSplit) -> Iterator[bytes]:
+    """Yield a hash of each image: of its pixels, or of its file where images are not all in memory."""
+    if isinstance(split, Split):
+        return (hashlib.sha256(image.tobytes()).digest() for image in split.images)
+    return (digest.tobytes() for digest in split.digests)
 
 
 def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
@@ -182,6 +206,22 @@ def planned_data(plan: RunPlan, library: DataLibrary) -> SelectedData:
 def sizes_of(data: SelectedData) -> Sizes:
     """Return what a model of these data is built for."""
     return Sizes(num_classes=data.num_classes, input_size=data.train.input_size)
+
+
+def _moved(spec: Spec, places: Mapping[str, str]) -> Spec:
+    """Return a data set that lies elsewhere.
+
+    Raises:
+        UsageError: it has no such place.
+    """
+    known = places_of(spec.options)
+    for name in places:
+        if name not in known:
+            raise UsageError(
+                f"data.{name} of '{spec.name}' is no place: it says what runs are trained on.",
+                suggestion(name, known, "Places"),
+            )
+    return dataclasses.replace(spec, options=dataclasses.replace(spec.options, **places))
 
 
 def _source(spec: Spec) -> str:

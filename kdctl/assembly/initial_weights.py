@@ -16,7 +16,7 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.member import Member
 from kdctl.engine.meta_device import shapes_only
-from kdctl.engine.public_weights import adopt, read_public_weights
+from kdctl.engine.public_weights import adopt, read_public_weights, require_finite
 from kdctl.engine.resume import has_state
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
@@ -72,7 +72,8 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
 
 
 def _require_fit(what: str, content: ModelCheckpoint, student: Spec, sizes: Sizes) -> None:
-    """Refuse the model of a checkpoint that is not the student."""
+    """Refuse the model of a checkpoint that is not the student, or that is spoilt."""
+    require_finite(content.weights, what)
     shipped = shipped_by(content.plan)
     if shipped.model is not None:
         raise KdctlError(

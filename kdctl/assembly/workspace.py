@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ def open_workspace(
     *,
     create: bool = True,
     read_only: bool = False,
+    places: Mapping[str, str] | None = None,
     **execution: Unpack[Execution],
 ) -> Generator[Workspace]:
     """Open the database in `runs`, creating both unless told not to.
@@ -50,6 +51,7 @@ def open_workspace(
         data: folder below which data sets are looked for, or a library that has read some already.
         create: False: the database must be there.
         read_only: nothing will be written, so that an archive or a colleague's runs will do.
+        places: where data lie that were moved since, as `DataLibrary` takes it.
         **execution: how runs are computed here; see `Execution`.
 
     Raises:
@@ -58,7 +60,11 @@ def open_workspace(
     """
     folder = _require_no_file(runs, "--runs")
     with Store.open(folder / DATABASE, create=create, read_only=read_only) as store:
-        library = data if isinstance(data, DataLibrary) else DataLibrary(_require_no_file(data, "--data"))
+        library = (
+            data
+            if isinstance(data, DataLibrary)
+            else DataLibrary(_require_no_file(data, "--data"), places=places)
+        )
         yield Workspace(runs=folder, store=store, library=library, **execution)
 
 
@@ -68,19 +74,20 @@ def open_for_planning(
     data: Path | str = "data",
     *,
     may_fetch: bool = True,
+    places: Mapping[str, str] | None = None,
     **execution: Unpack[Execution],
 ) -> Generator[Workspace]:
     """Open a workspace to plan or to look at checkpoint files: nothing is made that is not there.
 
     Where there is no database yet, an empty one in a temporary folder stands in. Data that are not
-    here are only downloaded if `may_fetch`.
+    here are only downloaded if `may_fetch`; `places` is as `DataLibrary` takes it.
 
     Raises:
         KdctlError: there is a file where a folder should be; or the database is not ours, or cannot
             be written.
     """
     folder = _require_no_file(runs, "--runs")
-    library = DataLibrary(_require_no_file(data, "--data"), may_fetch=may_fetch)
+    library = DataLibrary(_require_no_file(data, "--data"), may_fetch=may_fetch, places=places)
     with ExitStack() as stack:
         path = folder / DATABASE
         if not path.exists():

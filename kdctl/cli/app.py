@@ -30,7 +30,7 @@ from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
 from kdctl.errors import KdctlError, Mistake, UsageError
-from kdctl.text import printable
+from kdctl.text import as_text, printable
 
 EPILOG = (
     "A first try: kdctl sweep quickstart, then kdctl report.\n\n"
@@ -142,7 +142,7 @@ def _refuse_empty(words: Sequence[str]) -> None:
     """Refuse words without a letter, as unset variables of a shell leave them: `--runs ""` is no folder.
 
     Raises:
-        UsageError: a word is empty, or an option has an empty value.
+        UsageError: a word is empty, or an option has an empty value; or it is no text that could be stored.
     """
     before = "kdctl"
     for word in words:
@@ -152,6 +152,10 @@ def _refuse_empty(words: Sequence[str]) -> None:
             raise UsageError(f"there is an empty word: {where}.", "give it a value, or leave the option out.")
         if "\0" in word:
             raise UsageError(f"{printable(word)} has a NUL in it.", "no file or name has one: take it out.")
+        if as_text(word) != word:
+            raise UsageError(
+                f"{printable(word)} is not in UTF-8.", "rename what it names, or make a link to it: ln -s."
+            )
         before = word
 
 

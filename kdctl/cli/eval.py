@@ -35,6 +35,15 @@ def evaluate(
     features: Annotated[
         Path | None, typer.Option(help="Also write pooled features of model and teacher to FILE.npz.")
     ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--override",
+            metavar="KEY=VALUE",
+            help="Where the images lie if they were moved: -o data.path=FOLDER.",
+        ),
+    ] = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,
@@ -54,11 +63,12 @@ def evaluate(
     load_plugins(plugin)
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = Path(subject).is_file()
+    places = workflows.data_places(override or [])
     execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     opened = (
-        workflows.open_for_planning(runs, data, **execution)
+        workflows.open_for_planning(runs, data, places=places, **execution)
         if is_file
-        else workflows.open_workspace(runs, data, create=False, **execution)
+        else workflows.open_workspace(runs, data, create=False, places=places, **execution)
     )
     with opened as workspace:
         if export is not None:

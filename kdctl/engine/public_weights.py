@@ -91,7 +91,7 @@ def read_public_weights(
     return PublicWeights(path=path, tensors=named, sha256=hashlib.sha256(data).hexdigest())
 
 
-def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+def require_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Refuse weights that were not saved by a training that went well.
 
     Raises:
@@ -104,7 +104,7 @@ def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     ]
     if spoilt:
         raise KdctlError(
-            f"{path} has numbers that are not finite (NaN or infinity) in {len(spoilt)} of {len(tensors)} "
+            f"{source} has numbers that are not finite (NaN or infinity) in {len(spoilt)} of {len(tensors)} "
             f"tensors, the first is {spoilt[0]}.",
             "its training diverged, or the file was made wrong: use another one.",
         )

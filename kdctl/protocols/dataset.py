@@ -19,6 +19,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from kdctl.recipe.component import Spec, component, option
 from kdctl.registry import Registry
+from kdctl.text import as_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,10 +130,15 @@ class ImageData:
     val: Split | StreamedSplit | None = None
     """A validation split of its own; None: `data.val_fraction` may hold one out from the training set."""
     class_names: tuple[str, ...]
+    """By label; bytes of a folder's name that are no text are spelled: `d\\xf8g`."""
     mean: tuple[float, float, float]
     """Per channel, of pixels scaled to [0, 1]: subtracted from the input."""
     std: tuple[float, float, float]
     """Per channel: what the input is divided by."""
+
+    def __post_init__(self) -> None:
+        """Spell names of classes so that files and databases can hold them."""
+        object.__setattr__(self, "class_names", tuple(map(as_text, self.class_names)))
 
     @property
     def input_size(self) -> int:

@@ -128,6 +128,11 @@ def location(**settings: Any) -> Any:
     return field(metadata={LOCATION: True}, **settings)
 
 
+def places_of(options: Any) -> tuple[str, ...]:
+    """Return the names of the fields that say where something lies."""
+    return tuple(item.name for item in dataclasses.fields(options) if LOCATION in item.metadata)
+
+
 def content_of(options: Any) -> dict[str, Any]:
     """Return the part of a record of options that says what it is.
 

@@ -23,7 +23,7 @@ def read_only_uris(path: Path) -> tuple[str, str]:
     In WAL mode SQLite needs a file beside the database. Where that is missing and cannot be made, nobody
     writes either, and the database can be read as it lies there (`immutable`).
     """
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     return uri, f"{uri}&immutable=1"
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.paging import html_page
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
+    from kdctl.workflows.subjects import data_places
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
@@ -57,6 +58,7 @@ __all__ = [
     "compare_runs",
     "conclude",
     "confirm",
+    "data_places",
     "describe_run",
     "epochs_frame",
     "estimate_disk",
@@ -102,6 +104,7 @@ _MODULES = {
     "conclude": "kdctl.workflows.concluding",
     "confirm": "kdctl.workflows.confirming",
     "compare_runs": "kdctl.workflows.differences",
+    "data_places": "kdctl.workflows.subjects",
     "describe_run": "kdctl.workflows.browsing",
     "epochs_frame": "kdctl.workflows.reporting",
     "estimate_disk": "kdctl.workflows.disk",

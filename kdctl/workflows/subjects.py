@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from kdctl.engine.streamed_batches import EvaluationImages, open_evaluation_set
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
-from kdctl.recipe.component import PLUGIN_SHA256
+from kdctl.recipe.component import PLUGIN_SHA256, places_of
 from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
+from kdctl.recipe.layers import flat
+from kdctl.recipe.load import override_layer
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import SHIPPED, RunState, Selection, checkpoint_name, model_in
@@ -124,8 +126,7 @@ def open_subject(
     plan = _plan(content.plan, path)
     if part:
         require_same_input(content.plan, part, workspace)
-    data = workspace.library.select(plan.data)
-    _require_same_data(plan, workspace.library)
+    data = _require_same_data(plan, workspace.library)
     compute = Compute(device=choose_device(workspace.device), options=plan.engine)
     prepare(compute, workspace.num_threads)
     return Subject(
@@ -154,12 +155,41 @@ def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan | ImportedPlan:
         ) from error
 
 
-def _require_same_data(plan: RunPlan | ImportedPlan, library: DataLibrary) -> None:
+def data_places(overrides: Sequence[str]) -> dict[str, str]:
+    """Read where data lie that were moved: `data.path=FOLDER`.
+
+    Raises:
+        UsageError: a word says something else.
+    """
+    layer = override_layer(overrides)
+    if layer.mistakes:
+        raise RecipeError(layer.mistakes)
+    places = layer.values.get("data", {})
+    foreign = next((name for name in flat(layer.values) if name.partition(".")[0] != "data"), None)
+    wrong = foreign or next((f"data.{name}" for name in places if not isinstance(places[name], str)), None)
+    if wrong:
+        raise UsageError(
+            f"-o {wrong}: what a run was trained with stays as it was.",
+            "say only where its images lie now: -o data.path=FOLDER.",
+        )
+    return places
+
+
+def _require_same_data(plan: RunPlan | ImportedPlan, library: DataLibrary) -> SelectedData:
+    """Return the data that the run was trained on."""
+    moved = " If they were moved: -o data.path=FOLDER." if places_of(plan.data.options) else ""
+    try:
+        data = library.select(plan.data)
+    except UsageError:
+        raise
+    except KdctlError as error:
+        raise KdctlError(error.problem, f"{error.hint}{moved}") from error
     if library.fingerprint(plan.data) != plan.data_fingerprint:
         raise KdctlError(
             f"the data '{plan.data.name}' below {library.root} are not those that the run was trained on.",
-            "bring the files back as they were; fingerprints are in plan.json of the run.",
+            f"bring the files back as they were; fingerprints are in plan.json of the run.{moved}",
         )
+    return data
 
 
 def _rule(key: str, path: Path, sha256: str, workspace: Workspace, part: str) -> Selection | None:

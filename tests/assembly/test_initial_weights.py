@@ -153,3 +153,18 @@ def test_what_does_not_fit_is_told_when_it_is_planned(
         assert caught.value.hint
     with pytest.raises(KdctlError):
         workflows.plan_training(recipe("method = 'ce'", student=student(tmp_path / "page.pt")), workspace)
+
+
+def test_no_student_starts_from_numbers_that_are_not_finite(
+    workspace: Workspace, recipe: RecipeWriter, trained: str, tmp_path: Path
+) -> None:
+    path = workspace.folder(trained).path / "last.pt"
+    content = torch.load(path, weights_only=True)
+    name = next(name for name, tensor in content["weights"].items() if tensor.dim() == 4)
+    content["weights"][name][0] = float("nan")
+    torch.save(content, path)
+    torch.save(content["weights"], tmp_path / "public.pth")
+    for source in (trained, path, tmp_path / "public.pth"):
+        with pytest.raises(RecipeError, match=f"not finite .* the first is {name}") as caught:
+            workflows.plan_training(recipe("method = 'ce'", teacher="", student=student(source)), workspace)
+        assert "use another one" in caught.value.hint

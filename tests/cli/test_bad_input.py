@@ -70,9 +70,16 @@ def test_all_mistakes_of_a_recipe_come_at_once(kdctl: Kdctl, recipe: Callable[..
 
 
 def test_data_that_are_nowhere_say_where_they_were_looked_for(kdctl: Kdctl, tmp_path: Path) -> None:
-    words = "train --student resnet3 --dataset imagefolder -o data.path=pictures --data here"
-    kdctl(words).refused("here/pictures/train", code=1)
-    assert list(tmp_path.iterdir()) == []
+    for name in ("imagefolder", "streamedfolder"):
+        words = f"train --student resnet3 --dataset {name} -o data.path=pictures --data here"
+        kdctl(words).refused(
+            "there is no folder here/pictures (data.path = 'pictures' is looked for below --data here)",
+            code=1,
+        )
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "pictures").mkdir()
+    answer = kdctl(words)
+    answer.refused(f"it lies where you stand: -o data.path={tmp_path / 'pictures'}", code=1)
 
 
 def test_data_that_are_corrupt_are_refused(kdctl: Kdctl, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
 
@@ -46,6 +50,61 @@ def test_a_checkpoint_is_evaluated_where_there_is_no_store(kdctl: Kdctl, tmp_pat
     assert answer.code == 0
     assert "model, on test" in answer.out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(params=["imagefolder", "streamedfolder"])
+def pictures(request: pytest.FixtureRequest, kdctl: Kdctl, tmp_path: Path) -> str:
+    """Train on images in data/pictures, and return the run."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in (b"cat", b"d\xf8g"):  # the second is no UTF-8
+            folder = tmp_path / "data" / "pictures" / split / os.fsdecode(label)
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    streamed = "-o data.resize=8 --workers 0" if request.param == "streamedfolder" else ""
+    answer = kdctl(
+        f"train --student resnet3 --dataset {request.param} -o data.path=pictures -o data.size=8 {streamed} "
+        "-o data.batch_size=4 -o schedule.epochs=1 --threads 1 --quiet"
+    )
+    assert answer.code == 0, answer
+    return json.loads(kdctl("list runs --format json").out)["rows"][0]["run"]
+
+
+def test_classes_whose_names_are_no_text_are_evaluated_and_reported(kdctl: Kdctl, pictures: str) -> None:
+    answer = kdctl(f"eval {pictures} --threads 1 --per-class")
+    assert (answer.code, answer.err) == (0, "")
+    assert "d\\xf8g" in answer.out
+    assert (
+        next(iter(json.loads(kdctl(f"eval {pictures} --threads 1 --format json").out)["per_class_top1"]))
+        == "cat"
+    )
+    for words in ("report --all", "report --all --format json", f"runs show {pictures}", "db check --hashes"):
+        assert kdctl(words).code == 0
+    Path("runs/kdctl.db").unlink()
+    assert kdctl("sync").code == 0
+
+
+def test_images_that_were_moved_are_evaluated_where_they_are_now(
+    kdctl: Kdctl, pictures: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "pictures").rename(tmp_path / "data" / "photos")
+    kdctl(f"eval {pictures} --threads 1").refused("data/pictures", "-o data.path=FOLDER", code=1)
+    for subject in (pictures, f"runs/{pictures}/last.pt"):
+        for place in ("photos", tmp_path / "data" / "photos"):
+            assert kdctl(f"eval {subject} -o data.path={place} --threads 1").code == 0
+    for word in ("data.size=16", "data.path=3", "method=ce"):
+        kdctl(f"eval {pictures} -o {word}").refused("stays as it was", "-o data.path=FOLDER", code=2)
+    kdctl(f"eval {pictures} -o data.split=x").refused("data.split", "is no place", "path", code=2)
+    next((tmp_path / "data" / "photos" / "test" / "cat").iterdir()).unlink()
+    answer = kdctl(f"eval {pictures} -o data.path=photos --threads 1")
+    answer.refused("are not those that the run was trained on", code=1)
+
+
+def test_data_that_have_no_place_cannot_be_moved(kdctl: Kdctl) -> None:
+    key = only_run(kdctl)
+    kdctl(f"eval {key} -o data.path=x").refused("data.path of 'digits' is no place", code=2)
 
 
 def test_what_cannot_be_evaluated_is_refused(kdctl: Kdctl, tmp_path: Path) -> None:

@@ -89,3 +89,37 @@ def test_accuracy_of_chance_is_pointed_out(kdctl: Kdctl, file: str) -> None:
     assert answer.code == 0
     assert "is about what chance gives (10.00 %)" in answer.err
     kdctl(f"import-weights {file} --rename =x {DIGITS}").refused("is no OLD=NEW", code=2)
+
+
+def test_weights_that_are_not_finite_are_no_run(kdctl: Kdctl, file: str, tmp_path: Path) -> None:
+    content = torch.load(tmp_path / file)
+    content["state_dict"]["module.conv1.weight"][0] = float("inf")
+    torch.save(content, tmp_path / file)
+    answer = kdctl(f"import-weights {file} --model resnet8 {DIGITS}")
+    answer.refused("not finite (NaN or infinity) in 1 of", "conv1.weight", "diverged", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
+def test_one_of_two_models_in_a_file_is_named_by_its_prefix(
+    kdctl: Kdctl, tmp_path: Path, publish: Callable[..., dict[str, Tensor]]
+) -> None:
+    models_in_it = {
+        "student": models.get("resnet8").item(10, 8),
+        "teacher": models.get("resnet14").item(10, 8),
+    }
+    weights = {
+        f"module.{who}.{name}": value
+        for who, model in models_in_it.items()
+        for name, value in publish("resnet8" if who == "student" else "resnet14", model).items()
+    }
+    torch.save(weights, tmp_path / "both.pth")
+    answer = kdctl(f"import-weights both.pth --model resnet8 {DIGITS}")
+    answer.refused("--prefix", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["both.pth"]
+    for prefix in ("module.student.", "module.student"):
+        answer = kdctl(f"import-weights both.pth --model resnet8 --prefix {prefix} {DIGITS}")
+        assert answer.code == 0
+    assert len(json.loads(kdctl("list runs --format json").out)["rows"]) == 1
+    kdctl(f"import-weights both.pth --prefix student {DIGITS}").refused(
+        "has a name that begins with 'student'", "module.student.", code=2
+    )
