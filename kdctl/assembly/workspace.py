@@ -92,7 +92,7 @@ def open_for_planning(
         path = folder / DATABASE
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
-        store = stack.enter_context(Store.open(path))
+        store = stack.enter_context(Store.open(path, read_only=True))
         yield Workspace(runs=folder, store=store, library=library, **execution)
 
 

@@ -61,7 +61,9 @@ def confirm(
     given = options.slurm_options(slurm_option)
     chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
     with (
-        workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace,
+        workflows.open_workspace(
+            runs, data, device=device, num_threads=threads, create=False, read_only=dry_run
+        ) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,
     ):

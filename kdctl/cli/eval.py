@@ -68,7 +68,7 @@ def evaluate(
     opened = (
         workflows.open_for_planning(runs, data, places=places, **execution)
         if is_file
-        else workflows.open_workspace(runs, data, create=False, places=places, **execution)
+        else workflows.open_workspace(runs, data, create=False, read_only=True, places=places, **execution)
     )
     with opened as workspace:
         if export is not None:

@@ -31,7 +31,7 @@ def export(
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         number = workflows.export_runs(
             to, folder, workspace, sweep=sweep, everything=everything, where=where or ()
         )

@@ -43,7 +43,9 @@ def plot(
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
-    with workflows.open_workspace(runs, data, device=device, num_threads=threads, create=False) as workspace:
+    with workflows.open_workspace(
+        runs, data, device=device, num_threads=threads, create=False, read_only=True
+    ) as workspace:
         workflows.plot(
             kind,
             output,

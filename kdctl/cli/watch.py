@@ -39,7 +39,7 @@ def watch(
     from kdctl.cli.titles import Titles
 
     titles = Titles()
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         if once or not sys.stdout.isatty():
             output().print(_shown(workflows.activity(workspace, sweep=sweep), titles))
             return

@@ -72,7 +72,7 @@ def connect(
         KdctlError: the place cannot be written, or the file is not a database, not ours, damaged,
             locked, or from a newer kdctl.
     """
-    if read_only and not is_writable(path):
+    if read_only and path.exists() and not is_writable(path):
         return _connect_to_read(path, steps, timeout_seconds)
     _require_writable(path)
     _require_sqlite(path)

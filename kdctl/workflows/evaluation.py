@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,12 @@ from kdctl.engine.evaluate import (
 )
 from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.evaluation_records import Evaluation, Fidelity
+from kdctl.machine_errors import MachineError
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import SHIPPED, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -53,9 +57,19 @@ def evaluate(
     opened = open_subject(subject, workspace, selection, part=model)
     evaluation = evaluate_subject(opened, split)
     if opened.rule is not None:
-        workspace.folder(opened.plan.key).append_evaluation(evaluation)
-        workspace.store.record_evaluation(evaluation)
+        _keep(evaluation, workspace)
     return evaluation
+
+
+def _keep(evaluation: Evaluation, workspace: Workspace) -> None:
+    """Store an evaluation with its run; what cannot be kept in an archive can be told all the same."""
+    try:
+        workspace.folder(evaluation.run_key).append_evaluation(evaluation)
+        workspace.store.record_evaluation(evaluation)
+    except MachineError as error:
+        if error.fault.needs_room:
+            raise
+        _log.warning("these numbers are not stored with the run: %s", error.problem)
 
 
 def evaluate_subject(subject: Subject, split: str) -> Evaluation:

@@ -255,7 +255,7 @@ def test_what_may_not_be_read_is_not_gone(obedient: Kdctl, run: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_a_store_that_may_not_be_written_is_read_and_stays_as_it_is(
-    obedient: Kdctl, run: Path, journal: str
+    obedient: Kdctl, two_runs: Path, run: Path, journal: str
 ) -> None:
     root = run.parent
     with closing(sqlite3.connect(root / "kdctl.db")) as connection:
@@ -264,10 +264,21 @@ def test_a_store_that_may_not_be_written_is_read_and_stays_as_it_is(
         path.chmod(0o500 if path.is_dir() else 0o400)
     root.chmod(0o500)
     before = sorted(root.iterdir())
+    shutil.copy(two_runs.parent / "tiny.toml", root.parent)
     shown = ("report", "list runs", "runs list", f"runs show {run.name}", "db check", "db export tables")
-    for words in shown:
+    planned = (
+        "sweep tiny.toml --dry-run",
+        "confirm tiny --seeds 2 --dry-run",
+        "export logs --to tensorboard",
+    )
+    for words in (*shown, *planned):
         answer = obedient(words)
-        assert (answer.returncode, answer.stderr) == (0, ""), words
+        assert answer.returncode == 0, answer
+        assert "error" not in answer.stderr
+    evaluated = obedient(f"eval {run.name} --threads 1")
+    assert evaluated.returncode == 0
+    assert evaluated.stderr.startswith("these numbers are not stored with the run: ")
+    assert "top-1" in evaluated.stdout
     assert sorted(root.iterdir()) == before
     refused = obedient(f"runs rm {run.name} --yes")
     assert refused.returncode == 1

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.records import Environment, EpochResult, Evaluation, PlannedRun, RunResult, Selected
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import Environment, EpochResult, PlannedRun, RunResult, Selected
 from kdctl.store.folder import RunFolder
 from kdctl.store.integrity import changed_epochs, contradictions
 
