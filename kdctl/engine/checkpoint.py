@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -191,7 +192,7 @@ def unpickled(path: Path, data: bytes) -> Any:
         DamagedCheckpointError: it is no such file, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return load_quietly(data)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
             f"{path} was refused: it holds something other than tensors and plain values.",
@@ -199,6 +200,13 @@ def unpickled(path: Path, data: bytes) -> Any:
         ) from error
     except LOADING_FAILS as error:
         raise damaged(path) from error
+
+
+def load_quietly(data: bytes) -> Any:
+    """Return what torch saved; what it warns of (an old protocol or format) matters to nobody here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def verify_checksums(path: Path, data: bytes) -> None:

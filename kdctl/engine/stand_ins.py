@@ -6,12 +6,13 @@ name that keeps and does nothing stands in for it, while torch's reader of plain
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 from typing import Any
 
 import torch
+
+from kdctl.engine.checkpoint import load_quietly
 
 _REFUSED = frozenset(
     {
@@ -77,7 +78,7 @@ def read_with_stand_ins(data: bytes) -> Any:
     for _ in range(_MOST_NAMES):
         try:
             with torch.serialization.safe_globals(stand_ins):
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                return load_quietly(data)
         except pickle.UnpicklingError as error:
             unknown = _UNKNOWN.search(str(error))
             if unknown is None or not _is_data(name := unknown[1]):

@@ -59,6 +59,7 @@ def saved(content: Any, **options: Any) -> bytes:
         ("a.npy", b"\x93NUMPY\x01", "array of NumPy"),
         ("a.pth", b"", "is empty"),
         ("a.pth", b"hello", "damaged|refused"),
+        ("a.pth", pickle.dumps([1, 2], protocol=4), "damaged|refused"),  # torch warns of the protocol
     ],
 )
 def test_what_is_no_file_of_weights_is_called_by_its_name(
