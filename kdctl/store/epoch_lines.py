@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdctl.records import EpochResult
-from kdctl.store.json_files import LARGEST_NUMBER
+from kdctl.store.json_files import LARGEST_NUMBER, is_as_written
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -33,6 +33,8 @@ def parse_epochs(lines: bytes) -> list[EpochResult]:
     """
     single = lines.splitlines() if b"\r" not in lines else lines.split(b"\n")[:-1]
     found = _adapter().validate_json(b"[" + b",".join(single) + b"]")
+    if not all(map(is_as_written, single)):
+        raise ValueError("a line was altered, or has another layout")
     if len(found) != len(single) or any(abs(epoch.epoch) > LARGEST_NUMBER for epoch in found):
         raise ValueError("a line is not one record, or counts beyond what a database holds")
     return in_order(found)
