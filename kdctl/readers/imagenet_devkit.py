@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import KdctlError
-from kdctl.readers.class_folders import some_of
+from kdctl.readers.folder_entries import some_of
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdctl.errors import KdctlError
-from kdctl.readers.class_folders import is_image_name, some_of
+from kdctl.readers.folder_entries import is_image_name, some_of
 from kdctl.readers.image_manifest import ImageListing, ImageNames
 
 LABEL_SUFFIX = ".cls"
