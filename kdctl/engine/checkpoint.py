@@ -209,6 +209,25 @@ def load_quietly(data: bytes) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
+def require_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Refuse weights that were not saved by a training that went well.
+
+    Raises:
+        KdctlError: a tensor has a NaN or an infinity.
+    """
+    spoilt = [
+        name
+        for name, tensor in tensors.items()
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
+    ]
+    if spoilt:
+        raise KdctlError(
+            f"{source} has numbers that are not finite (NaN or infinity) in {len(spoilt)} of {len(tensors)} "
+            f"tensors, the first is {spoilt[0]}.",
+            "its training diverged, or the file was made wrong: use another one.",
+        )
+
+
 def verify_checksums(path: Path, data: bytes) -> None:
     """Hold every part of the archive against its CRC: torch does not, and would load flipped bits.
 

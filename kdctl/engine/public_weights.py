@@ -11,9 +11,10 @@ import hashlib
 import io
 import pickle
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kdctl.engine.checkpoint import (
     MisfitCheckpointError,
     damaged,
     read_bytes,
+    require_finite,
     verify_checksums,
 )
 from kdctl.engine.file_kinds import is_safetensors, require_weights
@@ -78,36 +80,19 @@ def read_public_weights(
             are not finite.
     """
     data = read_bytes(path)
-    tensors = _tensors(path, data)
+    tensors = in_full = _tensors(path, data)
+    if not any(name.startswith(prefix) for name in tensors):
+        tensors = _without_prefix(in_full)  # 'student' will do for 'module.student.'
     if any(name.startswith(f"{prefix}.") for name in tensors):
         prefix += "."
     chosen = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if not chosen:
-        raise UsageError(f"no tensor of {path} has a name that begins with '{prefix}'.", _prefixes(tensors))
+        raise UsageError(f"no tensor of {path} has a name that begins with '{prefix}'.", _prefixes(in_full))
     named = {_renamed(name, renames): value for name, value in _without_prefix(chosen).items()}
     if len(named) < len(chosen):
         raise UsageError(f"{path}: after renaming, several tensors have one name.", "rename fewer parts.")
     require_finite(named, path)
     return PublicWeights(path=path, tensors=named, sha256=hashlib.sha256(data).hexdigest())
-
-
-def require_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Refuse weights that were not saved by a training that went well.
-
-    Raises:
-        KdctlError: a tensor has a NaN or an infinity.
-    """
-    spoilt = [
-        name
-        for name, tensor in tensors.items()
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
-    ]
-    if spoilt:
-        raise KdctlError(
-            f"{source} has numbers that are not finite (NaN or infinity) in {len(spoilt)} of {len(tensors)} "
-            f"tensors, the first is {spoilt[0]}.",
-            "its training diverged, or the file was made wrong: use another one.",
-        )
 
 
 def _renamed(name: str, renames: Mapping[str, str]) -> str:
@@ -156,7 +141,7 @@ def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
         shown = [*match.differences[:_NUM_SHOWN], *([f"and {num_more} more"] if num_more > 0 else [])]
         raise MisfitCheckpointError(
             f"{weights.path} holds the weights of another architecture: {'; '.join(shown)}.",
-            "choose the model that they were trained with.",
+            _one_of_several(builder, weights, input_size) or "choose the model that they were trained with.",
         )
     backbone = builder(match.num_classes, input_size)
     held = {
@@ -164,6 +149,19 @@ def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
     }
     backbone.load_state_dict({**backbone.state_dict(), **held})
     return backbone
+
+
+def _one_of_several(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> str:
+    """Say by which prefix a model stands in a file beside others; empty if it does not."""
+    for beginning in _beginnings(weights.tensors):
+        below = {
+            name.removeprefix(beginning): value
+            for name, value in weights.tensors.items()
+            if name.startswith(beginning)
+        }
+        if below and _fits(builder, replace(weights, tensors=below), input_size):
+            return f"the file has that model beside others: --prefix {shlex.quote(beginning)}."
+    return ""
 
 
 def fitting_models(weights: PublicWeights, input_size: int) -> list[str]:

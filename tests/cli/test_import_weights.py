@@ -114,12 +114,12 @@ def test_one_of_two_models_in_a_file_is_named_by_its_prefix(
     }
     torch.save(weights, tmp_path / "both.pth")
     answer = kdctl(f"import-weights both.pth --model resnet8 {DIGITS}")
-    answer.refused("--prefix", code=1)
+    answer.refused("has that model beside others: --prefix student.", code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["both.pth"]
-    for prefix in ("module.student.", "module.student"):
+    for prefix in ("module.student.", "module.student", "student."):
         answer = kdctl(f"import-weights both.pth --model resnet8 --prefix {prefix} {DIGITS}")
         assert answer.code == 0
     assert len(json.loads(kdctl("list runs --format json").out)["rows"]) == 1
-    kdctl(f"import-weights both.pth --prefix student {DIGITS}").refused(
-        "has a name that begins with 'student'", "module.student.", code=2
+    kdctl(f"import-weights both.pth --prefix pupil {DIGITS}").refused(
+        "has a name that begins with 'pupil'", "module.student., module.teacher.", code=2
     )
