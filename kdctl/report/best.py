@@ -58,9 +58,9 @@ def choose_settings(
 def best_marks(groups: Sequence[Replicates]) -> list[Mark]:
     """Mark the best of groups that may be compared, and the second.
 
-    The group with the highest mean is the best, and so is each that a test (as against a baseline) cannot
-    tell from it; of the others the same is asked again for the second. Where the test tells nothing from the
-    best, or cannot be made because groups are single runs, nothing is marked.
+    The group with the highest mean is the best, and so are the next ones that a test (as against a baseline)
+    cannot tell from it; of the others the same is asked again for the second. Where the test tells nothing
+    from the best, or cannot be made because groups are single runs, nothing is marked.
     """
     marks = [Mark.NONE] * len(groups)
     rest = [place for place, group in enumerate(groups) if group.summary and not group.is_pooled]
@@ -95,7 +95,10 @@ def with_marks(groups: Sequence[Replicates]) -> list[Replicates]:
 
 
 def _ties(groups: Sequence[Replicates], places: Sequence[int]) -> list[int]:
-    """Return the place with the highest mean, and those that the test does not tell from it."""
+    """Return the place with the highest mean, and the next ones up to the first that the test finds worse.
+
+    What has a lower mean than that one is no tie either, however widely its runs scatter.
+    """
     means = {place: summary.mean for place in places if (summary := groups[place].summary)}
     if not means:
         return []
@@ -111,7 +114,8 @@ def _ties(groups: Sequence[Replicates], places: Sequence[int]) -> list[int]:
         for place, comparison in zip(others, compared, strict=True)
         if comparison and comparison.verdict is Verdict.WORSE
     }
-    return [place for place in places if place not in worse]
+    highest_worse = max((means[place] for place in worse), default=float("-inf"))
+    return [place for place in means if place not in worse and means[place] > highest_worse]
 
 
 def _accuracies(group: Replicates, by: BestBy, select: Selection) -> list[float]:

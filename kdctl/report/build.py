@@ -16,7 +16,7 @@ from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
 from kdctl.report.measures import find_measures
-from kdctl.report.notes import choice_notes, teacher_notes
+from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.roles import by_role, require_numbers
@@ -123,7 +123,7 @@ def _mean_table(
         table = pivot_table(groups, layout)
     else:
         table = configuration_table(groups, layout, reported)
-    return dataclasses.replace(table, notes=(*table.notes, *notes))
+    return dataclasses.replace(table, notes=(*table.notes, *notes, *mark_notes(groups)))
 
 
 def _with_defaults(wishes: Wishes, sweeps: Sequence[StoredSweep]) -> Wishes:

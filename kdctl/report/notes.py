@@ -21,6 +21,7 @@ from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import MeanTestKind, Verdict
 from kdctl.report.subject import unlike_subjects, unlike_words
+from kdctl.report.table_format import Mark
 from kdctl.report.wording import (
     MORE_SEEDS_WORDS,
     SELECTION_WORDS,
@@ -60,6 +61,15 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     yield from _unlike_subjects(plans)
     yield from _pooled(groups, layout)
     yield from _outliers(groups, layout)
+
+
+def mark_notes(groups: Sequence[Replicates]) -> Iterator[str]:
+    """Say what bold and underlined numbers are, where there are any."""
+    if any(group.mark is not Mark.NONE for group in groups):
+        yield (
+            "Bold: the best of those with the same student, and what a test at 5 % does not tell from it; "
+            "underlined: the same of the rest."
+        )
 
 
 def comparison_notes(rows: Sequence[Row], layout: Layout) -> Iterator[str]:

@@ -201,6 +201,19 @@ def test_the_best_is_marked_where_the_test_tells_it_from_the_others(make_run):
     assert [row[1].mark for row in build_report(runs).rows] == [Mark.NONE] * 4
 
 
+def test_what_scatters_widely_is_not_among_the_best_below_one_that_is_worse(make_run):
+    tops = {"kd": (74.0, 74.1, 74.2), "at": (78.0, 78.1, 78.2), "simkd": (50.0, 70.0, 90.0)}
+    runs = [
+        make_run(top1, seed=seed, settings={"method.name": method})
+        for method, values in tops.items()
+        for seed, top1 in enumerate(values)
+    ]
+    table = build_report(runs, mark_best=True)
+    marks = {record["method"]: record["top1_mark"] for record in table.records()}
+    assert marks == {"at": "best", "kd": "second", "simkd": "second"}
+    assert any(note.startswith("Bold: the best") for note in table.notes)
+
+
 def test_nothing_is_marked_where_nothing_is_told_apart(make_run):
     runs = [make_run(75.0), make_run(70.0, settings={"method.name": "kd"})]
     assert all("top1_mark" not in record for record in build_report(runs, mark_best=True).records())

@@ -105,10 +105,16 @@ def _head(columns: Sequence[Column]) -> Iterator[str]:
     titles = [
         _escaped(column.title)
         if column.align == "left"
-        else rf"\multicolumn{{1}}{{r}}{{{_escaped(column.title)}}}"
-        for column in columns
+        else rf"\multicolumn{{1}}{{{_at_edge(place, columns)}}}{{{_escaped(column.title)}}}"
+        for place, column in enumerate(columns)
     ]
     yield f"{' & '.join(titles)} \\\\"
+
+
+def _at_edge(place: int, columns: Sequence[Column]) -> str:
+    """Return how a title is set to the right; the outer ones stand flush with the rules, as the cells do."""
+    left, right = "@{}" if place == 0 else "", "@{}" if place == len(columns) - 1 else ""
+    return f"{left}r{right}"
 
 
 def _rows(table: Table) -> Iterator[str]:
