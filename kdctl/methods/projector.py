@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
@@ -18,7 +19,14 @@ from kdctl.losses.supervision import Supervision, prediction_terms
 from kdctl.losses.vectors import unit_vectors
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
-from kdctl.recipe.component import Spec, component, tunable
+from kdctl.recipe.component import Spec, component, option, tunable
+
+CORRELATION = "input_output_correlation"
+SINGULAR_VALUE = "singular_value_"
+"""Names of what is told of the projector; the second is followed by the rank of the value, from 1."""
+
+_MOST_VALUES = 16
+"""Singular values that are told of an epoch, at even ranks from the first to the last."""
 
 _LEAST_VARIANCE = 1e-4
 """Added to the variance of a feature over the batch. From the authors' code."""
@@ -49,6 +57,10 @@ class ProjectorConfig(Supervision):
     dkd_warmup_share: Annotated[float, Ge(0), Le(1)] = 20 / 240
     """Share of training over which DKD's terms grow to full weight. DKD's own."""
 
+    watch_projector: bool = option(False, since="0.2.0")
+    """Tell the linear projector's singular values after each epoch, and how much its outputs correlate with
+    its inputs: for the figures `singular_values` and `projector_correlation`. Changes no other number."""
+
     @property
     def trains_classifier(self) -> bool:
         """Whether a term reaches the student's predictions; DKD's do."""
@@ -58,6 +70,16 @@ class ProjectorConfig(Supervision):
 def standardise(features: Tensor) -> Tensor:
     """Return features [B, D] with mean 0 and variance 1 over the batch, in fp32; B is at least 2."""
     return functional.batch_norm(features.float(), None, None, training=True, eps=_LEAST_VARIANCE)
+
+
+@torch.no_grad()
+def mean_correlation(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return Pearson's correlation over the batch of each input feature [B, D] with each output [B, E].
+
+    The mean of its absolute values over all pairs, 0-dim: 1 where each output repeats each input.
+    """
+    own, other = standardise(inputs), standardise(outputs)
+    return (own.T @ other / len(inputs)).abs().mean()
 
 
 _NORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -106,7 +128,22 @@ class ProjectorDistillation(Distiller):
         transfer = {**prediction_terms(config, step), "projector": config.projector_weight * distance}
         if config.dkd_weight > 0:
             transfer["dkd"] = self._decoupled(step)
-        return Losses(task=task_term(config, step), transfer=transfer, logits=step.student.require_logits())
+        metrics = {CORRELATION: mean_correlation(student, projected)} if config.watch_projector else {}
+        return Losses(
+            task=task_term(config, step),
+            transfer=transfer,
+            logits=step.student.require_logits(),
+            metrics=metrics,
+        )
+
+    def epoch_metrics(self) -> Mapping[str, float]:
+        """Return the singular values of the linear layer, where they are asked for and there is one."""
+        layers = [layer for layer in self.projector.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        if not self.config.watch_projector or len(layers) != 1:
+            return {}
+        values = torch.linalg.svdvals(layers[0].weight.detach().flatten(1).double().cpu())
+        places = sorted({round(place) for place in torch.linspace(0, len(values) - 1, _MOST_VALUES).tolist()})
+        return {f"{SINGULAR_VALUE}{place + 1}": float(f"{float(values[place]):.6g}") for place in places}
 
     def _decoupled(self, step: Step) -> Tensor:
         """Return DKD's terms, weighted and warmed up."""

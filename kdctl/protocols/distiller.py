@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -229,6 +229,13 @@ class Distiller(nn.Module):
         Raises:
             DivergedError: they are no numbers any more; the run ends as diverged.
         """
+
+    def epoch_metrics(self) -> Mapping[str, float]:
+        """Return what is worth seeing of the method's modules at the end of an epoch, by name; logged only.
+
+        May read the device. Not called in the middle of an epoch, so that it costs next to nothing.
+        """
+        return {}
 
     def invented_images(self) -> Tensor | None:
         """Return images [N, 3, H, W] that the method makes now, normalised, for a picture; None: none.

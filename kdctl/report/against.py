@@ -21,7 +21,7 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
-from kdctl.report.wording import settings_of
+from kdctl.report.wording import plural, settings_of
 
 _WIDE = 10.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic unless told otherwise."""
@@ -38,12 +38,14 @@ def draw_against(data: FigureData, field: str, *, title: str, top5: bool, log: b
     groups = [
         group for group in counted_groups(data, [field, *fields]) if _is_number(read_field(group.plan, field))
     ]
-    values = sorted({float(read_field(group.plan, field)) for group in groups})
-    if len(values) < 2:
+    every = _lines(groups, fields)
+    lines = {name: members for name, members in every.items() if len(_values(members, field)) > 1}
+    values = _values([group for members in lines.values() for group in members], field)
+    if not lines:
         raise NothingToDrawError(
-            f"finished runs have fewer than two values of '{field}'.", f"sweep it: [grid] {field} = [...]."
+            f"finished runs that are otherwise alike have fewer than two values of '{field}'.",
+            f"sweep it: [grid] {field} = [...].",
         )
-    lines = _lines(groups, fields)
     figure, ((*panels,),) = new_figure(1, 2 if top5 else 1, panel=(3.3, 2.7))
     style = dict(zip(lines, looks(len(lines)), strict=True))
     is_log = log if log is not None else values[0] > 0 and values[-1] / values[0] >= _WIDE
@@ -56,10 +58,17 @@ def draw_against(data: FigureData, field: str, *, title: str, top5: bool, log: b
         if is_log and values[0] > 0:
             log_axis(axes, values)
     about = subject_words(data, having, but=("method.name",) if len(lines) > 1 else ())
-    add_title(figure, title, about, f"{replicate_words(groups)}; {selection_words(data)}")
+    shown = [group for members in lines.values() for group in members]
+    left_out = len(every) - len(lines)
+    note = f"{plural(left_out, 'configuration')} with a single value left out" if left_out else ""
+    add_title(figure, title, about, f"{replicate_words(shown)}; {selection_words(data)}", note)
     if len(lines) > 1:
         add_legend(figure, list(handles.values()), list(handles))
     return figure
+
+
+def _values(groups: Sequence[Replicates], field: str) -> list[float]:
+    return sorted({float(read_field(group.plan, field)) for group in groups})
 
 
 def _lines(groups: Sequence[Replicates], fields: Sequence[str]) -> dict[str, list[Replicates]]:

@@ -95,8 +95,9 @@ def _finish(
     single_seeds: bool,
 ) -> None:
     groups = [item.group for item in chosen.series]
-    what = "mean, and single seeds" if single_seeds else "mean, band: ± sample std"
-    add_title(figure, title, subject_words(data), f"{replicate_words(groups, what=what)}", chosen.note)
+    seeds = replicate_words(groups, what="mean" if single_seeds else "mean, band: ± sample std")
+    thin = "; thin lines: single seeds" if single_seeds else ""
+    add_title(figure, title, subject_words(data), f"{seeds}{thin}", chosen.note)
     names = [name for name in chosen.names if name in handles]
     if len(names) > 1:
         add_legend(figure, [handles[name] for name in names], names)

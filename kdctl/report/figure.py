@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdctl.errors import KdctlError
@@ -51,6 +52,8 @@ class FigureData:
     """Reads the epochs of a run, by its key."""
     evaluations: Callable[[str], Sequence[Evaluation]]
     """Reads what `kdctl eval` found of a run, by its key."""
+    pictures: Callable[[str], Mapping[int, Path]] = field(default=lambda key: {})
+    """Finds the pictures of images that a run's method made, by its key: files by epoch."""
     features: Callable[[str], Features] | None = None
     """Computes the features of a run's models, by its key; None where nothing may be computed."""
 

@@ -97,8 +97,16 @@ def new_figure(
 def add_title(figure: Figure, title: str, *lines: str) -> None:
     """Put a title above a figure, and below it in plain letters what it is about; folded to its width."""
     letters = int(figure.get_figwidth() * 72 / _POINTS_PER_LETTER)
-    folded = [part for line in lines if line for part in textwrap.wrap(line, letters)]
-    figure.suptitle("\n".join([*textwrap.wrap(title, letters), *folded]), fontsize=8.5)
+    folded = [part for line in (title, *lines) if line for part in _folded(line, letters)]
+    figure.suptitle("\n".join(folded), fontsize=8.5)
+
+
+def _folded(line: str, letters: int) -> list[str]:
+    """Fold a line into as few lines as there must be, of about the same length: no single word is left."""
+    fewest = len(textwrap.wrap(line, letters))
+    while letters > 1 and len(textwrap.wrap(line, letters - 1)) == fewest:
+        letters -= 1
+    return textwrap.wrap(line, letters)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:

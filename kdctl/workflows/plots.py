@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from kdctl.report.roles import by_role
 from kdctl.report.where import only_where
 from kdctl.store.atomic import write_atomically
 from kdctl.workflows.reporting import chosen_runs, class_totals
+
+_PICTURE = re.compile(r"invented\.epoch-(\d+)\.png")
+"""Name of a picture that the engine writes of images that a method made."""
 
 
 class Which(TypedDict, total=False):
@@ -135,6 +139,7 @@ def figure_data(
         select=select,
         epochs=store.epochs,
         evaluations=store.evaluations,
+        pictures=lambda key: _pictures(workspace.folder(key).path),
         features=_features(workspace, select) if compute else None,
     )
 
@@ -144,6 +149,12 @@ def require_free(files: Sequence[Path], *, force: bool) -> None:
     taken = [path for path in files if path.exists()]
     if taken and not force:
         raise KdctlError(f"{taken[0]} is there already.", "name another, or say --force to overwrite.")
+
+
+def _pictures(folder: Path) -> dict[int, Path]:
+    """Return the pictures in a run's folder by epoch; none where there is no folder any more."""
+    found = {path: _PICTURE.fullmatch(path.name) for path in folder.glob("*.png")}
+    return {int(match[1]): path for path, match in found.items() if match}
 
 
 def _features(workspace: Workspace, select: Selection) -> Callable[[str], Features]:

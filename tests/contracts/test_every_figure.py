@@ -36,6 +36,15 @@ optimizer.learning_rate = [0.05, 0.1]
 [[grid]]
 method.name = ["simkd"]
 method.projector = ["bottleneck", "pointwise"]
+[[grid]]
+method.name = ["projector"]
+method.watch_projector = [true]
+[[grid]]
+method.name = ["atsc"]
+[[grid]]
+method.name = ["dafl"]
+method.batch_size = [16]
+method.steps_per_epoch = [2]
 """
 
 

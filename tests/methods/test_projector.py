@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
-from kdctl.methods.projector import ProjectorConfig, ProjectorDistillation, standardise
+from kdctl.methods.projector import ProjectorConfig, ProjectorDistillation, mean_correlation, standardise
 from kdctl.projectors.linear import LinearProjector
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Setup, Step
@@ -128,3 +128,29 @@ def test_teacher_logits_are_run_where_a_term_reads_them(make_method: MakeMethod)
     assert not make_method().reads_teacher_logits
     assert make_method(kd_weight=1.0).reads_teacher_logits
     assert make_method(dkd_weight=1.0).reads_teacher_logits
+
+
+def test_outputs_that_repeat_an_input_correlate_with_it_alone() -> None:
+    inputs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert float(mean_correlation(inputs, -3 * inputs)) == pytest.approx(0.5, abs=1e-3)
+    assert float(mean_correlation(inputs, inputs[:, :1] + 2)) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_watched_projector_tells_its_singular_values_and_changes_nothing_else(
+    make_method: MakeMethod, step: Step
+) -> None:
+    torch.manual_seed(0)
+    plain = make_method()
+    torch.manual_seed(0)
+    watched = make_method(watch_projector=True)
+    watched.load_state_dict(plain.state_dict())
+    told = watched.epoch_metrics()
+    weight = next(watched.projector.parameters()).detach().flatten(1)
+    values = torch.linalg.svdvals(weight)
+    assert len(told) == 16
+    assert told["singular_value_1"] == pytest.approx(float(values[0]), rel=1e-4)
+    assert told["singular_value_64"] == pytest.approx(float(values[-1]), rel=1e-3)
+    assert plain.epoch_metrics() == {}
+    losses = watched.losses(step)
+    assert list(losses.metrics) == ["input_output_correlation"]
+    assert torch.equal(losses.total(), plain.losses(step).total())

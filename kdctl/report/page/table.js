@@ -115,7 +115,7 @@ function makeTable(place, content, { caption = "", copies = {}, open = null } = 
   for (const [name, text] of Object.entries(copies)) {
     bar.append(element("button", { type: "button", onclick: (event) => copy(text, event.target) }, `copy as ${name}`));
   }
-  if (caption) table.prepend(element("caption", {}, caption));
+  if (caption) table.prepend(element("caption", {}, element("span", {}, caption)));
   place.append(bar, element("div", { class: "scroll", tabindex: 0 }, table), more);
   draw();
 }
