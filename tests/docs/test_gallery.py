@@ -1,0 +1,46 @@
+"""The gallery shows every layout and figure, and what its commands print."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kdctl.report.build import LAYOUTS
+from kdctl.report.figure import figures
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "gallery" / "README.md").read_text(encoding="utf-8")
+TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+"""When a run was read into the database, which is anew each time."""
+
+
+@pytest.fixture(scope="module")
+def gallery() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gallery", DOCS / "gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_what_its_commands_print(gallery: ModuleType, tmp_path: Path) -> None:
+    gallery.unpack(tmp_path)
+    assert TIME.sub("", gallery.page(tmp_path)) == TIME.sub("", PAGE)
+
+
+def test_every_layout_and_every_figure_is_there() -> None:
+    shown = set(re.findall(r"kdctl plot (\w+)", PAGE))
+    assert shown == set(figures.names())
+    assert set(re.findall(r"--layout (\w+)", PAGE)) | {"list"} == set(LAYOUTS)
+    pictures = set(re.findall(r"\]\((figures/\w+\.svg)\)", PAGE))
+    assert {f"figures/{path.name}" for path in (DOCS / "gallery" / "figures").iterdir()} == pictures
+
+
+def test_the_gallery_is_small() -> None:
+    sizes = [path.stat().st_size for path in (DOCS / "gallery").rglob("*") if path.is_file()]
+    assert sum(sizes) < 3_000_000
