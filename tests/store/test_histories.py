@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -109,7 +110,37 @@ def test_lines_that_are_no_epochs_are_refused(lines: bytes) -> None:
         parse_epochs(lines)
 
 
-def test_packed_lines_come_back_as_they_were() -> None:
-    assert unpack(pack(b'{"a":1}\n')) == b'{"a":1}\n'
-    with pytest.raises(ValueError, match="damaged"):
-        unpack(b"junk")
+LINES = b"".join(b'{"a":%d.5,"b":[-1e-05,%d],"c":"2026-01-0%dT"}\n' % (n, n * n, n) for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b'{"a":1}\n',
+        LINES,
+        LINES + b'{"other":2}\n',  # not alike
+        LINES + b"half a line",
+        b"",
+        b"\n",
+        b'{"a":1}\0\n{"a":2}\0\n',
+        b"no number\nno number\n",
+        b'{"a b":1}\n{"a b":2}\n',
+    ],
+)
+def test_packed_lines_come_back_as_they_were(lines: bytes) -> None:
+    assert unpack(pack(lines)) == lines
+
+
+def test_lines_that_differ_in_numbers_only_are_packed_closely() -> None:
+    real = b"".join(b'{"a":%r,"b":{"loss":%r}}\n' % (n**0.5, n**-0.7) for n in range(2, 99)).replace(
+        b"'", b""
+    )
+    assert len(pack(real)) < 0.95 * len(zlib.compress(real, 9))
+    assert unpack(pack(real)) == real
+    assert unpack(zlib.compress(LINES)) == LINES, "what the first version of the table holds"
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"C", b"Cjunk", b"C" + zlib.compress(b"a\n1 2\n3")])
+def test_damaged_bytes_are_refused(junk: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        unpack(junk)
