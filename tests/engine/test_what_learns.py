@@ -46,6 +46,7 @@ PEERS = {
     "dml": {"peers": ["student", "resnet8"]},
     "kdcl": {"order": "in_turn"},
     "mean_teacher": {"decay": 0.9},
+    "one": {"num_branches": 2},
 }
 """Methods without a teacher, with options."""
 ALL = [*METHODS.values(), "proof_two_teachers", "atsc", *GENERATED, *PEERS]
@@ -171,6 +172,7 @@ def test_recorded_steps_give_the_bits_of_eager_ones(
         ("dml", {"peer_1", "peer_2"}, set()),
         ("kdcl", {"peer_1"}, set()),
         ("mean_teacher", {"student"}, set()),
+        ("one", {"ensemble"}, set()),
         ("zskt", set(), {"generator"}),
         ("dafl", set(), {"generator"}),
     ],
