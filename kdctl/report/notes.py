@@ -38,6 +38,7 @@ _TEST_WORDS = {
     MeanTestKind.PARTLY_MODERATED: "with one side's own variance, for it is unlike the rows'",
     MeanTestKind.WELCH: "Welch's",
 }
+_WEIGHTS = "student.weights"
 _MAX_NAMED = 5
 _MAX_REASONS = 2
 
@@ -59,6 +60,7 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
         )
     plans = [run.plan for group in groups for run in group.runs]
     yield from _unlike_subjects(plans)
+    yield from _started_from_weights(groups, layout)
     yield from _pooled(groups, layout)
     yield from _outliers(groups, layout)
 
@@ -157,6 +159,17 @@ def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -
     sweep = f" --sweep {shlex.quote(layout.sweep)}" if layout.sweep else ""
     asked = "".join(f" --state {state.value}" for state in states)
     return f"{named}; and {rest} more: `kdctl runs list{sweep}{asked} --format csv`"
+
+
+def _started_from_weights(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
+    """Say which students did not start from random weights, where no row or column does."""
+    if _WEIGHTS in layout.fields:
+        return
+    known = [(layout.label(group), read_field(run.plan, _WEIGHTS)) for group in groups for run in group.runs]
+    sources = [(label, f"from {show_value(weights)}") for label, weights in known if weights is not None]
+    started = [f"{label} ({source})" if label else source for label, source in dict.fromkeys(sources)]
+    if started:
+        yield f"Not from random weights: {_and_more(started)}."
 
 
 def _unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:

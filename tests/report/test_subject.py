@@ -132,3 +132,15 @@ def test_csv_says_what_each_row_lacks(make_run):
         counts = {name.removeprefix("simkd_"): value for name, value in row.items() if "num_" in name}
         assert counts["num_diverged"] == "1"
         assert counts["num_missing"] == "1"
+
+
+def test_a_student_that_started_from_weights_is_named_where_no_column_tells(make_run):
+    started = {"student.name": "resnet14", "student.weights": "413e2f0f23248b6b"}
+    runs = [make_run(70.0), make_run(71.0, settings=started)]
+    notes = build_report(runs).notes
+    assert "Not from random weights: resnet14 (from 413e2f0f)." in notes
+    told = build_report([make_run(70.0), make_run(71.0, settings={"student.weights": "413e2f0f23248b6b"})])
+    assert "weights" in [column.title for column in told.columns]
+    assert not any("random weights" in note for note in told.notes)
+    alone = build_report([make_run(71.0, settings=started)]).notes
+    assert "Not from random weights: from 413e2f0f." in alone
