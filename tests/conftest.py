@@ -21,7 +21,6 @@ from kdctl import plugins, workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.workspace import Workspace
 from kdctl.protocols.backbone import Backbone, models
-from kdctl.protocols.distiller import methods
 from kdctl.report.table_format import report_formats
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
@@ -304,7 +303,7 @@ def proof_plugins() -> Iterator[None]:
     for file in files:
         plugins.load_plugin_file(file)
     yield
-    for registry in (methods, models):
+    for registry in full_catalog().values():
         for entry in registry.entries():
             if entry.origin and Path(entry.origin.source) in files:
                 registry._remove(entry)
