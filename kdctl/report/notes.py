@@ -167,7 +167,7 @@ def _started_from_weights(groups: Sequence[Replicates], layout: Layout) -> Itera
         return
     known = [(layout.label(group), read_field(run.plan, _WEIGHTS)) for group in groups for run in group.runs]
     sources = [(label, f"from {show_value(weights)}") for label, weights in known if weights is not None]
-    started = [f"{label} ({source})" if label else source for label, source in dict.fromkeys(sources)]
+    started = [f"{label} ({source})" for label, source in dict.fromkeys(sources)]
     if started:
         yield f"Not from random weights: {_and_more(started)}."
 

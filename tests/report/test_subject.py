@@ -143,4 +143,4 @@ def test_a_student_that_started_from_weights_is_named_where_no_column_tells(make
     assert "weights" in [column.title for column in told.columns]
     assert not any("random weights" in note for note in told.notes)
     alone = build_report([make_run(71.0, settings=started)]).notes
-    assert "Not from random weights: from 413e2f0f." in alone
+    assert "Not from random weights: simkd (from 413e2f0f)." in alone
