@@ -19,7 +19,8 @@ Kdctl = Callable[..., Any]
 @pytest.mark.parametrize(
     ("words", "complaints", "code"),
     [
-        ("train", ("no student is named", "kdctl train --student"), 2),
+        ("train", ("no student is named", "--student resnet8x4"), 2),
+        ("bench", ("no student is named", "say --student resnet8x4"), 2),
         ("train --student resnet9", ("no model 'resnet9'", "did you mean 'resnet"), 2),
         (f"train --student resnet3 --teacher resnet44x {TINY}", ("no model 'resnet44x'", "resnet44"), 2),
         (
