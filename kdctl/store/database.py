@@ -49,6 +49,19 @@ NETWORK_FILESYSTEMS = frozenset(
 _log = logging.getLogger(__name__)
 
 
+def require_database(path: Path) -> None:
+    """Make sure that there is a database at `path`.
+
+    Raises:
+        KdctlError: there is none.
+    """
+    if not path.exists():
+        raise KdctlError(
+            f"there is no database {path}.",
+            "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart",
+        )
+
+
 def connect(
     path: Path,
     *,

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine
 
-from kdctl.errors import KdctlError
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import (
     SETTLED,
@@ -26,7 +25,7 @@ from kdctl.records import (
 )
 from kdctl.store import briefs, histories, measurements, run_table, sweeps, transitions
 from kdctl.store.briefs import RunBrief
-from kdctl.store.database import connect, database_path, reading, writing
+from kdctl.store.database import connect, database_path, reading, require_database, writing
 from kdctl.store.leases import Lease, Owner
 
 
@@ -54,11 +53,8 @@ class Store:
         Raises:
             KdctlError: it is missing and may not be created, cannot be written, or is not ours.
         """
-        if not create and not path.exists():
-            raise KdctlError(
-                f"there is no database {path}.",
-                "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart",
-            )
+        if not create:
+            require_database(path)
         return cls(connect(path, read_only=read_only))
 
     @property
