@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdctl.protocols.backbone import Backbone, Shape, models
 from kdctl.protocols.maps import tap_and_size
-from kdctl.protocols.step import WHOLE_STEP, Batch, DivergedError, Losses, Step, Update
+from kdctl.protocols.step import WHOLE_STEP, Batch, DivergedError, Losses, ParameterGroup, Phase, Step, Update
 from kdctl.recipe.component import Spec
 from kdctl.registry import NoOptions, Registry
 
@@ -55,31 +55,6 @@ class Setup:
             KdctlError: there is no such model, or it does not take such images.
         """
         return models.get(name).item(self.num_classes, self.student.input_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A part of the training with losses, optimizer, rate schedule and `step.progress` of its own."""
-
-    name: str = ""
-    """For plans and results; empty where there is only one."""
-    share: float = 1.0
-    """Of the run's epochs; those of all phases sum to 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterGroup:
-    """Parameters that one optimizer trains."""
-
-    name: str
-    parameters: tuple[nn.Parameter, ...]
-    """Those that are frozen or averaged are left out."""
-    optimizer: Spec | None = None
-    """With a learning rate of its own, which the recipe's schedule scales; None: the recipe's optimizer."""
-    learning_rate_scale: float = 1.0
-    """What the learning rate is multiplied by, whichever optimizer it is."""
-    weight_decay: float | None = None
-    """In place of the optimizer's; None: the optimizer's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""One training step as a method sees it: what it is given, and what it answers."""
+"""One training step as a method sees it: its phase, what it trains, is given, and answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdctl.protocols.backbone import Outputs
+from kdctl.recipe.component import Spec
 
 
 class DivergedError(Exception):
     """What a method makes for an epoch is no number any more; says what, without a full stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of the training with losses, optimizer, rate schedule and `step.progress` of its own."""
+
+    name: str = ""
+    """For plans and results; empty where there is only one."""
+    share: float = 1.0
+    """Of the run's epochs; those of all phases sum to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that one optimizer trains."""
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    """Those that are frozen or averaged are left out."""
+    optimizer: Spec | None = None
+    """With a learning rate of its own, which the recipe's schedule scales; None: the recipe's optimizer."""
+    learning_rate_scale: float = 1.0
+    """What the learning rate is multiplied by, whichever optimizer it is."""
+    weight_decay: float | None = None
+    """In place of the optimizer's; None: the optimizer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
