@@ -13,6 +13,7 @@ from kdctl.records import EpochResult
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, seconds_of_trees, sha256_of
 from kdctl.store.faults import DamagedRowError
+from kdctl.store.json_files import with_checksum
 from kdctl.store.run_table import listed, unknown_run
 from kdctl.store.tables import EpochRow, HistoryRow, RunRow
 
@@ -77,7 +78,7 @@ def pack_epochs(connection: Connection, key: str) -> None:
     rows = select(EpochRow.epoch, _TEXT).where(EpochRow.run_key == key)
     packed = _lines_of(connection, key).splitlines()
     texts = {int(json.loads(line)["epoch"]): line for line in packed}
-    texts |= {number: text.encode() for number, text in connection.execute(rows)}
+    texts |= {number: with_checksum(text).encode() for number, text in connection.execute(rows)}
     ordered = [texts[number] for number in sorted(texts)]
     add_history(connection, key, b"".join(line + b"\n" for line in ordered), list(map(json.loads, ordered)))
 

@@ -51,7 +51,11 @@ def to_checked_json(record: Any) -> str:
 
     It finds what an editor, a script or a disk changed in a record that still reads well.
     """
-    text = to_json(record)
+    return with_checksum(to_json(record))
+
+
+def with_checksum(text: str) -> str:
+    """Return a record's text with its checksum."""
     return f'{text[:-1]},"{_CHECKSUM}":"{_checksum(text)}"}}'
 
 
