@@ -32,7 +32,7 @@ from kdctl.workflows.subjects import Subject, open_subject
 
 Kdctl = Callable[..., Any]
 
-EXAMPLES = int(os.environ.get("KDCTL_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("KDCTL_FUZZ_EXAMPLES", "40"))
 """Of each test: the number, not the time, so that two machines try the same."""
 
 some = settings(
