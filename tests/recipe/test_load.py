@@ -24,7 +24,7 @@ def test_what_a_recipe_extends_lies_below_it(bench) -> None:
 
 def test_a_preset_may_extend_another() -> None:
     assert [layer.source for layer in preset_layers("crd")] == ["preset simkd", "preset crd"]
-    assert preset_names() == ["crd", "simkd"]
+    assert preset_names() == ["crd", "deit", "imagenet", "simkd"]
 
 
 def test_of_a_list_the_last_wins(bench) -> None:
@@ -56,7 +56,7 @@ def test_a_missing_parent_is_named(bench) -> None:
 def test_an_unknown_preset_gets_a_suggestion(bench) -> None:
     said = bench.mistake('extends = "simkdd"')
     assert "no protocol preset 'simkdd'" in said
-    assert "did you mean 'simkd'? Presets: crd, simkd." in said
+    assert "did you mean 'simkd'? Presets: crd, deit, imagenet, simkd." in said
 
 
 @pytest.mark.parametrize("extends", ["3", '["simkd", 3]', '{ name = "simkd" }'])
