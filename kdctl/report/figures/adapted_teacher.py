@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdctl.records import RunState, StoredRun
+from kdctl.records import RunState, Selection, StoredRun
 from kdctl.registry import NoOptions
 from kdctl.report.fields import distinguishing_fields
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
@@ -42,7 +42,7 @@ def draw_adapted_teacher(data: FigureData, options: NoOptions) -> Figure:
     For methods that train the teacher, as atsc does. Means over seeds with error bars.
     """
     del options
-    told = [run for run in data.runs if run.result and _teachers(run) and selected_epoch(run, data.select)]
+    told = [run for run in data.runs if _teachers(run, data.select)]
     if not told:
         raise NothingToDrawError(
             "no finished run has a teacher that adapts.", "train with a method that has one: --method atsc."
@@ -52,7 +52,7 @@ def draw_adapted_teacher(data: FigureData, options: NoOptions) -> Figure:
     rows = [
         _row(data, item.name, name, item.group.runs)
         for item in divide(groups, fields, None)
-        for name in _teachers(item.group.runs[0])
+        for name in _teachers(item.group.runs[0], data.select)
     ]
     figure, ((axes,),) = new_figure(panel=(4.6, 0.8 + 0.42 * len(rows)))
     handles = _draw(axes, rows)
@@ -110,7 +110,12 @@ def _row(data: FigureData, name: str, teacher: str, runs: Sequence[StoredRun]) -
     )
 
 
-def _teachers(run: StoredRun) -> list[str]:
-    """Return the names of a run's adapted teachers."""
-    before = run.result.models_before if run.result else {}
-    return [name for name in before if name.startswith(_TEACHER)]
+def _teachers(run: StoredRun, select: Selection) -> list[str]:
+    """Return the names of a run's adapted teachers whose accuracy is known before and in the selected epoch.
+
+    Versions before 0.2.0 kept none of the selected epoch.
+    """
+    epoch = selected_epoch(run, select)
+    if run.result is None or epoch is None:
+        return []
+    return [name for name in run.result.models_before if name.startswith(_TEACHER) and name in epoch.models]
