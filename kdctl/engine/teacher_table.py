@@ -152,4 +152,4 @@ class _Column:
 def _same_layout(left: Tensor, right: Tensor) -> bool:
     """Compare strides; where a dimension has one entry, its stride means nothing."""
     pairs = zip(left.stride(), right.stride(), right.shape, strict=True)
-    return all(one == other for one, other, size in pairs if size > 1)
+    return all(mine == theirs for mine, theirs, size in pairs if size > 1)

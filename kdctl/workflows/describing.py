@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdctl.errors import KdctlError, UsageError, suggestion
+from kdctl.errors import KdctlError, UsageError, nearest_name
 from kdctl.recipe.documentation import OptionHelp, options_of, paragraphs
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.sections import Catalog, default_name
@@ -232,9 +232,10 @@ def _leading_comment(text: str) -> str:
 def _names_like(name: str, catalog: Catalog) -> str:
     names = [known for registry in catalog.values() for known in registry.names()]
     names += [recipe.name for recipe in shipped_recipes()]
-    near = suggestion(name, names, "Names").partition("Names: ")[0]
+    near = nearest_name(name, names)
     kinds = "methods, models, projectors, datasets, augmentations or recipes"
-    return f"{near}kdctl list {kinds} shows what there is."
+    asked = f"did you mean '{near}'? " if near else ""
+    return f"{asked}kdctl list {kinds} shows what there is."
 
 
 def described_recipes() -> Iterator[tuple[str, str]]:

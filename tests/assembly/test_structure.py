@@ -163,8 +163,8 @@ def test_all_configurations_that_do_not_fit_are_told_at_once(
 @pytest.mark.parametrize(
     ("projector", "problem"),
     [
-        ("halved", "the student has features [64, 8, 8], and it makes [32, 8, 8] of them, the teacher has"),
-        ("greedy", "the student has features [64, 8, 8], and it fails on them"),
+        ("halved", "the student has features [128, 2, 2], and it makes [48, 2, 2] of them, the teacher has"),
+        ("greedy", "the student has features [128, 2, 2], and it fails on them"),
     ],
 )
 def test_a_projector_that_does_not_reach_the_teacher_is_refused(

@@ -164,6 +164,7 @@ WITH_TESTS = {
     **dict.fromkeys(("sh", "console", "toml")),  # above
     "python": {"adding.md", "evaluation.md", "modules.md", "python.md"},  # each has a test that runs it
     **dict.fromkeys(("text", "", "{toctree}", "{eval-rst}")),  # nothing to type
+    **{name: {"README.md"} for name in ("latex", "csv", "json", "html")},  # of the gallery: test_gallery.py
 }
 """Languages of blocks -> the pages that may have them; None: all."""
 
