@@ -237,9 +237,10 @@ def print_wrapped(text: str, *, indent: int = 0) -> None:
 
 
 def print_mistakes(mistakes: Iterable[Mistake]) -> None:
-    """Print problems with what to do about each; what several hints share comes once, with the last."""
+    """Print problems with what to do about each, the first of very many; what hints share comes once."""
     console = messages()
-    rest = [(mistake.problem, *_parted(mistake.hint)) for mistake in mistakes]
+    told = list(mistakes)
+    rest = [(mistake.problem, *_parted(mistake.hint)) for mistake in told[:_MOST_MISTAKES]]
     while rest:
         problem, own, names = rest.pop(0)
         console.print("[bold red]error:[/] ", end="")
@@ -251,7 +252,12 @@ def print_mistakes(mistakes: Iterable[Mistake]) -> None:
         if hint:
             console.print("[bold cyan]hint:[/] ", end="")
             console.print(hint, markup=False)
+    if len(told) > _MOST_MISTAKES:
+        say(f"and {len(told) - _MOST_MISTAKES:,} more.")
 
+
+_MOST_MISTAKES = 50
+"""More fill screens, and take longer to word than to find."""
 
 _NAMES = re.compile(r"[A-Z]\w*s: [^?]+\.$")
 """What a hint ends with that lists all names: 'Sections: data, engine, ....'"""
