@@ -175,7 +175,7 @@ def test_a_model_that_cannot_take_the_images_is_refused_before_anything_is_store
 
 
 def test_of_very_many_mistakes_the_first_are_told_and_the_others_counted(
-    kdctl: Kdctl, recipe: WriteRecipe
+    kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:
     answer = kdctl(
         f"sweep {recipe(''.join(f'[quux{number}]' + chr(10) for number in range(5000)))} --dry-run"
