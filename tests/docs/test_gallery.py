@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,13 +19,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 
 
 @pytest.fixture(scope="module")
-def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", DOCS / "gallery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gallery(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("gallery")
 
 
 def test_the_page_shows_what_its_commands_print(gallery: ModuleType, tmp_path: Path) -> None:
