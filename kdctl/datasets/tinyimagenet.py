@@ -14,6 +14,7 @@ from annotated_types import Gt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
+from kdctl.readers.folder_entries import below_home
 from kdctl.readers.image_listing import class_folders, list_images, list_labelled
 from kdctl.readers.streamed_folders import StreamedOptions, data_of, read_labels
 from kdctl.recipe.component import Spec, component, location
@@ -31,7 +32,8 @@ class TinyImageNet(Dataset):
         """Options of Tiny-ImageNet."""
 
         path: str = location(default="")
-        """The unpacked archive: absolute, or below the data root; empty: `tiny-imagenet-200` and the like."""
+        """The unpacked archive: absolute, or below the data root (--data), not where one stands; empty:
+        `tiny-imagenet-200` and the like."""
         size: Annotated[int, Gt(0)] = 64
         """Height and width of a model's input in pixels."""
         resize: Annotated[int, Gt(0)] = 64
@@ -57,7 +59,7 @@ class TinyImageNet(Dataset):
             KdctlError: the folder is missing or has another layout, or files cannot be used.
         """
         chosen = (options.path,) if options.path else FOLDERS
-        places = [root / Path(name).expanduser() for name in chosen]
+        places = [root / below_home(name) for name in chosen]
         folder = next((place for place in places if (place / "train").is_dir()), None)
         if folder is None:
             raise KdctlError(

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
+from kdctl.readers.folder_entries import data_folder
+from kdctl.readers.shard_classes import class_names_of
 from kdctl.readers.streamed_folders import StreamedOptions, data_of
-from kdctl.readers.tar_shards import Shards, class_names_of, find_shards
+from kdctl.readers.tar_shards import Shards, find_shards
 from kdctl.recipe.component import location
 
 
@@ -22,7 +24,8 @@ class WebDataset(Dataset):
         """Options of tar shards."""
 
         path: str = location()
-        """The folder with the shards of `train`, and `val` or `test`: absolute, or below the data root."""
+        """The folder with the shards of `train`, and `val` or `test`: absolute, or below the data root
+        (--data), not where one stands."""
 
     published_fingerprint: ClassVar[str | None] = None
 
@@ -35,7 +38,7 @@ class WebDataset(Dataset):
         Raises:
             KdctlError: no shards, shards that are damaged, samples without a class, or of unknown ones.
         """
-        folder = root / Path(options.path).expanduser()
+        folder = data_folder(options.path, root, layout="train-000000.tar and test-000000.tar")
         found = {split: find_shards(folder, split) for split in ("train", "val", "test")}
         splits = [split for split, paths in found.items() if paths]
         if not found["train"] or len(splits) < 2:

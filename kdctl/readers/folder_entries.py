@@ -20,25 +20,44 @@ _SHOWN = 3
 """How many offenders an error names before it counts the rest."""
 
 
-def data_folder(path: str, root: Path) -> Path:
+def data_folder(
+    path: str, root: Path, *, layout: str = f"train{os.sep}<class>{os.sep} and test{os.sep}<class>{os.sep}"
+) -> Path:
     """Return the folder that an option `data.path` means: absolute, or below the data root.
+
+    Args:
+        path: the option.
+        root: folder of data sets.
+        layout: what belongs into it, in words.
 
     Raises:
         KdctlError: there is none; says where it was looked for, and whether it lies where one stands.
     """
-    folder = root / Path(path).expanduser()
+    folder = root / below_home(path)
     if folder.is_dir():
         return folder
     here = Path(path).absolute()
     meant = (
         f" (data.path = '{path}' is looked for below --data {root})" if not Path(path).is_absolute() else ""
     )
-    hint = (
-        f"put train{os.sep}<class>{os.sep} and test{os.sep}<class>{os.sep} into it, or name another folder."
-    )
+    hint = f"put {layout} into it, or name another folder."
     if meant and here.is_dir():
         hint = f"it lies where you stand: -o data.path={shlex.quote(str(here))}, or another --data."
     raise KdctlError(f"there is no folder {folder}{meant}.", hint)
+
+
+def below_home(path: str) -> Path:
+    """Return a path with `~` replaced by the folder it stands for.
+
+    Raises:
+        KdctlError: nobody knows which folder that is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise KdctlError(
+            f"data.path = '{path}' begins with a home folder that is not known.", "write the path in full."
+        ) from error
 
 
 @dataclass

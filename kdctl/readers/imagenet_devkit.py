@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import KdctlError
+from kdctl.files import read_file, unreadable
 from kdctl.readers.folder_entries import some_of
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -20,6 +21,9 @@ _FOLDERS = ("", "ILSVRC2012_devkit_t12/data", "data")
 """Where it lies beside or within a folder of images, in this order."""
 
 _META = "meta.mat"
+
+_LARGEST_FILE = 2**27
+"""Bytes of a ground truth: of more images than there are."""
 
 
 def find_ground_truth(*roots: Path) -> Path | None:
@@ -40,7 +44,10 @@ def ground_truth_labels(path: Path, images: Sequence[str], class_names: Sequence
         KdctlError: there are more or fewer lines than images, a line is no number, `meta.mat` is missing or
             has another form, or a class is none of the training set's.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").split()
+    try:
+        lines = read_file(path, at_most=_LARGEST_FILE).decode("utf-8", "replace").split()
+    except OSError as error:
+        raise unreadable(path, error) from error
     names = sorted(images)
     if len(lines) != len(names):
         raise KdctlError(

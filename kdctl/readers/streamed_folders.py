@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 
 from kdctl.errors import KdctlError
+from kdctl.files import read_file, unreadable
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
 from kdctl.readers.class_folders import check_same_classes
 from kdctl.readers.decoded_cache import user_cache
@@ -28,6 +30,9 @@ from kdctl.recipe.component import Spec, component, option
 
 LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
 """Where the classes of images may stand that do not lie in class folders; in this order."""
+
+_LARGEST_LABELS = 2**30
+"""Bytes of such a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,28 +128,45 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
     ignored: boxes), or its alphabetical rank.
 
     Raises:
-        KdctlError: lines that name no class.
+        KdctlError: it cannot be read, or has lines that name no class or contradict each other.
     """
     ranks = {name: rank for rank, name in enumerate(class_names)} | {
         str(rank): rank for rank in range(len(class_names))
     }
     labels: dict[str, int] = {}
     wrong: list[str] = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            words = " ".join(row).split()
-            if not words or words[0] == "ImageId":  # the heading of Kaggle's table
-                continue
-            rank = ranks.get(words[1], -1) if len(words) > 1 else -1
-            labels[words[0]] = rank
-            if rank < 0:
-                wrong.append(f"line {number}")
-    if wrong:
-        raise KdctlError(
-            f"{path} names no class of the training set in {len(wrong)} lines: {some_of(wrong)}.",
-            "each line is: name of an image, then its class (a folder of train, or its rank).",
-        )
+    contrary: list[str] = []
+    for number, row in enumerate(_rows(path), 1):
+        words = " ".join(row).split()
+        if not words or words[0] == "ImageId":  # the heading of Kaggle's table
+            continue
+        rank = ranks.get(words[1], -1) if len(words) > 1 else -1
+        if rank < 0:
+            wrong.append(f"line {number}")
+        elif labels.setdefault(words[0], rank) != rank:
+            contrary.append(f"line {number}")
+    for lines, what in (
+        (wrong, "names no class of the training set"),
+        (contrary, "gives an image another class than before"),
+    ):
+        if lines:
+            raise KdctlError(
+                f"{path} {what} in {len(lines)} lines: {some_of(lines)}.",
+                "each line is: name of an image, then its class (a folder of train, or its rank).",
+            )
     return labels
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = read_file(path, at_most=_LARGEST_LABELS).decode("utf-8", "replace")
+        return list(csv.reader(io.StringIO(text, newline="")))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except csv.Error as error:
+        raise KdctlError(
+            f"{path} is no table ({error}).", "restore the file that came with the images."
+        ) from error
 
 
 def _list_other(place: Path, class_names: tuple[str, ...], folder: Path) -> ImageListing:

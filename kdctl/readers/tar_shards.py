@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from kdctl.errors import KdctlError
-from kdctl.readers.folder_entries import is_image_name, some_of
+from kdctl.files import is_file
+from kdctl.readers.folder_entries import is_image_name, some_of, visible_entries
 from kdctl.readers.image_manifest import ImageListing, ImageNames
+from kdctl.readers.shard_classes import CLASS_NAMES, rank_among
 
 LABEL_SUFFIX = ".cls"
 """Of a sample's class: its name, or its rank from 0."""
 
-CLASS_NAMES = "classes.txt"
-"""Beside the shards, one name per line: what ranks are called."""
+SUFFIX = ".tar"
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 
 _LONGEST_LABEL = 1000
 """Bytes: what is larger is no class."""
+
+_BLOCK = 512
+"""Bytes: what a tar is made of, and its zeros at the end at least."""
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +75,35 @@ class _Sample:
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """Return the shards of a split, by name: all in a folder `<split>`, or else `<split>*.tar`."""
-    places = ((folder / split).glob("*.tar"), folder.glob(f"{split}*.tar"))
-    found = (sorted(path for path in place if path.is_file() and path.name[0] != ".") for place in places)
-    return next((paths for paths in found if paths), [])
+    """Return the shards of a split, by name: all in a folder `<split>`, or else `<split>*.tar`.
+
+    Raises:
+        KdctlError: a folder cannot be read, both places have shards, or one is no file or compressed.
+    """
+    beside = _shards_in(folder, beginning=split)
+    inner = _shards_in(folder / split) if os.path.lexists(folder / split) else []
+    if inner and beside:
+        raise KdctlError(
+            f"{folder} has shards of {split} in the folder {split}, and others beside it.",
+            "move them to one place: which of them are meant is not said.",
+        )
+    return inner or beside
+
+
+def _shards_in(folder: Path, *, beginning: str = "") -> list[Path]:
+    entries = [Path(entry.path) for entry in visible_entries(folder) if entry.name.startswith(beginning)]
+    paths = [path for path in entries if path.name.lower().endswith(SUFFIX)]
+    if broken := [path.name for path in paths if not is_file(path)]:
+        raise KdctlError(
+            f"{folder} has shards that are no files, or links that point nowhere: {some_of(broken)}.",
+            "restore them, or move them away.",
+        )
+    if packed := [path.name for path in entries if path.name.lower().endswith(_PACKED)]:
+        raise KdctlError(
+            f"{folder} has shards that are compressed, so that images cannot be read: {some_of(packed)}.",
+            "unpack each to a .tar (gunzip, unxz, unzstd).",
+        )
+    return paths
 
 
 class Shards:
@@ -105,7 +137,7 @@ class Shards:
             KdctlError: samples of classes that have no name.
         """
         ranks = {name: rank for rank, name in enumerate(class_names)}
-        found = [ranks.get(sample.label, _rank(sample.label, len(ranks))) for sample in self._samples]
+        found = [ranks.get(sample.label, rank_among(sample.label, len(ranks))) for sample in self._samples]
         unknown = {sample.label for sample, rank in zip(self._samples, found, strict=True) if rank < 0}
         if unknown:
             raise KdctlError(
@@ -129,17 +161,13 @@ class Shards:
         images: dict[str, tarfile.TarInfo] = {}
         labels: dict[str, str] = {}
         try:
+            num_bytes = path.stat().st_size
             with tarfile.open(path, "r:") as archive:
                 for member in archive:
-                    key, suffix = _split_name(member.name)
-                    if not member.isfile():
-                        continue
-                    if suffix == LABEL_SUFFIX and member.size <= _LONGEST_LABEL:
-                        file = archive.extractfile(member)
-                        labels[key] = file.read().decode("utf-8", "replace").strip() if file else ""
-                    elif is_image_name(member.name):
-                        images[key] = member
-                        self._require_whole(path, member)
+                    self._problems += [f"{path}: {why}" for why in _take(archive, member, images, labels)]
+                    if member.isreg() and member.offset_data + member.size > num_bytes:
+                        raise tarfile.ReadError(f"cut short within {member.name}")
+                _require_end(path, archive.offset)
         except (tarfile.TarError, OSError) as error:
             self._problems.append(f"{path} ({error})")
             return []
@@ -157,29 +185,55 @@ class Shards:
             if key in labels
         ]
 
-    def _require_whole(self, path: Path, member: tarfile.TarInfo) -> None:
-        if member.offset_data + member.size > path.stat().st_size:
-            raise tarfile.ReadError(f"cut short within {member.name}")
+
+def _take(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    images: dict[str, tarfile.TarInfo],
+    labels: dict[str, str],
+) -> Iterator[str]:
+    """Put a file of a shard among its images or labels; yield why not, where it should be one."""
+    key, suffix = _split_name(member.name)
+    is_image = is_image_name(member.name)
+    if member.isdir() or not (is_image or suffix == LABEL_SUFFIX):
+        return
+    if not member.isfile() or member.issparse():
+        yield f"{member.name} is a link, or no plain file"
+    elif key in (images if is_image else labels):
+        yield f"{key} has two {'images' if is_image else 'classes'}"
+    elif is_image:
+        images[key] = member
+    elif 0 < member.size <= _LONGEST_LABEL:
+        file = archive.extractfile(member)
+        try:
+            labels[key] = file.read().decode("utf-8").strip() if file else ""
+        except UnicodeDecodeError:
+            yield f"the class of {key} is not in UTF-8"
+            return
+        if not labels[key]:
+            yield f"the class of {key} is empty"
 
 
-def class_names_of(folder: Path, labels: set[str]) -> tuple[str, ...]:
-    """Return the names of the classes, by rank.
+def _require_end(path: Path, offset: int) -> None:
+    """Refuse a shard whose list of files ends for another reason than its end: they would be left out.
 
     Args:
-        folder: with the shards, and perhaps `classes.txt`.
-        labels: of the training samples, as they are written.
+        path: the shard.
+        offset: where the first block lies that tells of no file.
+
+    Raises:
+        tarfile.ReadError: it is cut short, damaged, or something follows its end.
     """
-    path = folder / CLASS_NAMES
-    if path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    if all(label.isdigit() for label in labels):
-        highest = max(int(label) for label in labels)
-        return tuple(str(rank).zfill(len(str(highest))) for rank in range(highest + 1))
-    return tuple(sorted(labels))
-
-
-def _rank(label: str, num_classes: int) -> int:
-    return int(label) if label.isdigit() and int(label) < num_classes else -1
+    with path.open("rb") as file:
+        file.seek(offset)
+        first = file.read(_BLOCK)
+        if len(first) < _BLOCK:
+            raise tarfile.ReadError("cut short: it lacks the zeros that end a tar")
+        if any(first):
+            raise tarfile.ReadError(f"damaged at byte {offset}")
+        while rest := file.read(_CHUNK):
+            if rest.count(0) < len(rest):
+                raise tarfile.ReadError("something follows its end, as if several had been joined")
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -158,6 +158,16 @@ def foreign_label(folder: Path) -> None:
     (folder / "val" / "val.txt").write_text("v00.JPEG wasp\n")
 
 
+def contrary_label(folder: Path) -> None:
+    lay_flat(folder)
+    (folder / "val" / "val.txt").write_text("v00.JPEG 0\nv01.JPEG 0\nv00.JPEG 1\n")
+
+
+def no_table(folder: Path) -> None:
+    lay_flat(folder)
+    (folder / "val" / "val.txt").write_text(f"v00.JPEG {'0' * 200_000}\n")
+
+
 def other_classes(folder: Path) -> None:
     (folder / "val" / "bee").rename(folder / "val" / "wasp")
 
@@ -188,6 +198,8 @@ def no_test_split(folder: Path) -> None:
         (lacking_label, r"gives no class for 1 of 4 images .*v11\.JPEG"),
         (lacking_image, r"lacks 1 of 5 images .*v99\.JPEG"),
         (foreign_label, "names no class of the training set in 1 lines: line 1"),
+        (contrary_label, "gives an image another class than before in 1 lines: line 3"),
+        (no_table, r"val\.txt is no table"),
         (other_classes, "different classes: bee only in .*; wasp only in"),
         (empty_class, "classes without images: cat"),
         (bad_images, r"2 of 6 images .*0\.JPEG .*2\.JPEG"),

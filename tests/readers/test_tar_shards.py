@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,115 @@ def test_without_shards_it_says_what_is_missing(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-0.tar", samples(0, 2, ("ant", "bee")))
     with pytest.raises(KdctlError, match="no shards of val or test"):
         load(tmp_path)
+
+
+def link(name: str, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "s4.jpg"
+    return member
+
+
+def damaged_header(content: bytes) -> bytes:
+    """Spoil the block that tells of the second sample's image."""
+    at = content.index(b"s5.jpg")
+    return content[:at] + b"\xff" * 512 + content[at + 512 :]
+
+
+def without_end(content: bytes) -> bytes:
+    used = len(content.rstrip(b"\0"))
+    return content[: used + -used % 512]
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (lambda content: content[: content.index(b"s5.jpg")], "cut short: it lacks the zeros"),
+        (without_end, "cut short: it lacks the zeros"),
+        (lambda content: content[: content.index(b"s5.jpg") + 100], "cut short: it lacks the zeros"),
+        (damaged_header, "damaged at byte"),
+        (lambda content: content * 2, "something follows its end"),
+        (lambda content: b"", "empty file"),
+    ],
+)
+def test_no_sample_of_a_damaged_shard_is_left_out_in_silence(
+    tmp_path: Path, harm: Callable[[bytes], bytes], complaint: str
+) -> None:
+    write_both(tmp_path, ("ant", "bee"))
+    path = tmp_path / "train-000001.tar"
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(KdctlError, match=complaint) as caught:
+        load(tmp_path)
+    assert str(path) in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ([("s4.png", picture(9))], "s4 has two images"),
+        ([("s4.cls", b"bee")], "s4 has two classes"),
+        ([link("z.jpg", tarfile.LNKTYPE), ("z.cls", b"ant")], "z.jpg is a link"),
+        ([link("z.jpg", tarfile.SYMTYPE), link("z.cls", tarfile.SYMTYPE)], "z.cls is a link"),
+        ([("z.jpg", picture(9)), ("z.cls", b"\xe4")], "the class of z is not in UTF-8"),
+        ([("z.jpg", picture(9)), ("z.cls", b" \n")], "the class of z is empty"),
+    ],
+)
+def test_a_sample_that_would_be_lost_is_named(
+    tmp_path: Path, members: list[tuple[str, bytes] | tarfile.TarInfo], complaint: str
+) -> None:
+    write_both(tmp_path, ("ant", "bee"))
+    with tarfile.open(tmp_path / "train-000001.tar", "a") as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                add(archive, *member)
+    with pytest.raises(KdctlError, match=complaint):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (
+            lambda place: (place / "train-000002.tar").symlink_to("nowhere"),
+            "links that point nowhere: train-000002",
+        ),
+        (lambda place: os.mkfifo(place / "train-000002.tar"), "no files"),
+        (
+            lambda place: (place / "train-000002.tar.gz").write_bytes(b""),
+            "compressed, .* train-000002.tar.gz",
+        ),
+        (lambda place: write_shard(place / "train" / "a.tar", ()), "in the folder train, and others beside"),
+        (lambda place: (place / "classes.txt").write_bytes(b"\xe4\n"), "not a text file in UTF-8"),
+        (lambda place: (place / "classes.txt").write_text("ant\n\nbee\n"), "empty lines"),
+        (lambda place: (place / "classes.txt").write_text("ant\nbee\nant\n"), "names that come twice"),
+        (lambda place: os.mkfifo(place / "classes.txt"), "classes.txt cannot be read: it is a named pipe"),
+    ],
+)
+def test_what_lies_beside_good_shards_and_cannot_be_used_is_named(
+    tmp_path: Path, harm: Callable[[Path], object], complaint: str
+) -> None:
+    write_both(tmp_path, ("ant", "bee"))
+    harm(tmp_path)
+    with pytest.raises(KdctlError, match=complaint):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("rank", ["20231105", "9" * 900])
+def test_numbers_too_large_for_ranks_are_refused(tmp_path: Path, rank: str) -> None:
+    write_both(tmp_path, ("0", rank))
+    with pytest.raises(KdctlError, match="too large for ranks from 0"):
+        load(tmp_path)
+
+
+def test_digits_of_other_scripts_are_names(tmp_path: Path) -> None:
+    write_both(tmp_path, ("²", "٣"))
+    assert load(tmp_path).class_names == ("²", "٣")
+
+
+def test_shards_that_lie_where_one_stands_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_both(tmp_path / "shards", ("ant", "bee"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KdctlError, match=r"data\.path = 'shards' is looked for below --data") as caught:
+        WebDataset.load(WebDataset.Config(path="shards", size=8, resize=10), Path("data"))
+    assert f"-o data.path={tmp_path / 'shards'}" in caught.value.hint
