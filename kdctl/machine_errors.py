@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, Mistake
 
 GOES_ON = "the same command goes on."
 
@@ -53,6 +53,25 @@ class MachineError(KdctlError):
 def unwritable(path: Path, error: OSError) -> MachineError:
     """Say why a file of kdctl's could not be written; there was a time when it could."""
     return MachineError(_refused(str(path), error, "written"))
+
+
+def refusal(error: OSError) -> Mistake:
+    """Word what the system refused, where nothing more is known than its error."""
+    if not error.filename and _stands_nowhere():
+        return Mistake(problem="the folder you stand in is gone.", hint="change to another one: cd.")
+    place = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = f"{place} cannot be used" if place else "a file or the output cannot be used"
+    allowed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    action = "allow it" if allowed else "free disk space" if error.errno in _NO_ROOM else "mend it"
+    return Mistake(problem=f"{what}: {error.strerror}.", hint=f"{action}, or name another place.")
+
+
+def _stands_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def fault_behind(error: BaseException) -> MachineFault | None:

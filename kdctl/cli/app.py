@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -30,6 +32,7 @@ from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
 from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.machine_errors import refusal
 from kdctl.text import as_text, printable
 
 EPILOG = (
@@ -105,7 +108,12 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     except typer.Abort:
         say("Aborted.")
         sys.exit(1)
+    except BrokenPipeError:
+        _leave_quietly()
     except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
+        if isinstance(error, OSError) and error.errno is not None:  # what the machine refuses is no bug
+            print_mistakes([refusal(error)])
+            sys.exit(1)
         traceback.print_exc()
         problem = f"kdctl stumbled: {type(error).__name__}: {error}."
         print_mistakes(
@@ -120,6 +128,13 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     finally:
         log.removeHandler(shown)
     sys.exit(code or 0)
+
+
+def _leave_quietly() -> NoReturn:
+    """End where nobody reads the output any more, as `| head` leaves it: what is still kept goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def command_line() -> Any:

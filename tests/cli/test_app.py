@@ -134,6 +134,62 @@ def test_a_bug_ends_with_two_and_asks_for_a_report(kdctl: Kdctl, monkeypatch: py
     assert "error: kdctl stumbled: LookupError: nobody thought of this." in answer.err
 
 
+@pytest.mark.parametrize(
+    ("error", "problem", "hint"),
+    [
+        (PermissionError(13, "Permission denied", "x"), "x cannot be used: Permission denied", "allow it"),
+        (
+            OSError(28, "No space left on device"),
+            "the output cannot be used: No space left",
+            "free disk space",
+        ),
+        (
+            OSError(40, "Too many levels", "a", None, "b"),
+            "a and b cannot be used: Too many levels",
+            "mend it",
+        ),
+    ],
+)
+def test_what_the_machine_refuses_is_told_without_a_traceback(
+    kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch, error: OSError, problem: str, hint: str
+) -> None:
+    def refuse(*words: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(workspace, "open_workspace", refuse)
+    kdctl("report").refused(problem, f"hint: {hint}, or name another place.", code=1)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    for words in ("list models", "sweep quickstart --dry-run"):
+        code = f"import os, sys; os.rmdir(os.getcwd()); from kdctl.cli import main; main({words.split()!r})"
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        process = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            cwd=tmp_path / "gone",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 1
+        assert process.stderr == (
+            "error: the folder you stand in is gone.\nhint: change to another one: cd.\n"
+        )
+
+
+def test_nothing_is_said_where_nobody_reads_the_output(tmp_path: Path) -> None:
+    process = subprocess.run(
+        f"{sys.executable} -m kdctl list models --format json | true",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stderr == ""
+
+
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     process = subprocess.run(
         f"{sys.executable} -m kdctl --help | head -n 1",
