@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors, fault_behind, unwritable
+from kdctl.errors import Mistake
+from kdctl.machine_errors import (
+    MachineError,
+    MachineFault,
+    as_machine_errors,
+    fault_behind,
+    refusal,
+    unwritable,
+)
 
 
 def test_a_full_disk_is_a_fault_that_room_would_mend() -> None:
@@ -40,3 +48,15 @@ def test_mistakes_pass_as_they_are(error: Exception) -> None:
 def test_a_fault_survives_a_trip_to_another_process() -> None:
     fault = MachineFault(problem="p", hint="h", path="x", needs_room=True)
     assert pickle.loads(pickle.dumps(MachineError(fault))).fault == fault
+
+
+def test_that_the_current_folder_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    place.rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("x").absolute()
+    assert refusal(caught.value) == Mistake(
+        problem="the folder you stand in is gone.", hint="change to another one: cd."
+    )

@@ -160,24 +160,6 @@ def test_what_the_machine_refuses_is_told_without_a_traceback(
     kdctl("report").refused(problem, f"hint: {hint}, or name another place.", code=1)
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    for words in ("list models", "sweep quickstart --dry-run"):
-        code = f"import os, sys; os.rmdir(os.getcwd()); from kdctl.cli import main; main({words.split()!r})"
-        (tmp_path / "gone").mkdir(exist_ok=True)
-        process = subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            cwd=tmp_path / "gone",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert process.returncode == 1
-        assert process.stderr == (
-            "error: the folder you stand in is gone.\nhint: change to another one: cd.\n"
-        )
-
-
 def test_nothing_is_said_where_nobody_reads_the_output(tmp_path: Path) -> None:
     process = subprocess.run(
         f"{sys.executable} -m kdctl list models --format json | true",
