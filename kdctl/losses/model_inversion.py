@@ -14,8 +14,7 @@ from torch.nn import functional
 from kdctl.losses.batch_statistics import BatchStatistics
 from kdctl.losses.image_generator import ImageGenerator, multiply_adds
 from kdctl.losses.inversion_terms import agreed_divergence, instance_contrast
-from kdctl.losses.pooled import POOLED
-from kdctl.losses.vectors import unit_vectors
+from kdctl.losses.vectors import POOLED, unit_vectors
 from kdctl.losses.views import Augmentation, magnified_views, shifted_views
 from kdctl.protocols.distiller import Batch, Distiller, DivergedError, Setup, Update
 from kdctl.recipe.component import tunable

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdctl.losses.precision import full_precision
+from kdctl.protocols.distiller import Step
 
 _SHORTEST = 1e-6
 """Vectors of features that are shorter are rounding errors: they have no direction."""
@@ -36,3 +37,12 @@ def dot_products(left: Tensor, right: Tensor) -> Tensor:
     """Return the products [..., N, M] of all pairs of vectors [..., N, D] and [..., M, D], in fp32."""
     with full_precision(left):
         return left.float() @ right.float().mT
+
+
+POOLED = "pooled"
+"""The tap that every backbone ends with, before its classifier."""
+
+
+def pooled_vectors(step: Step) -> tuple[Tensor, Tensor]:
+    """Return the pooled features of student [B, D_s] and first teacher [B, D_t]."""
+    return step.student.taps[POOLED], step.teachers[0].taps[POOLED]

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.labels import task_term
-from kdctl.losses.pooled import POOLED, pooled_vectors
 from kdctl.losses.supervision import Supervision, prediction_terms
-from kdctl.losses.vectors import dot_products, unit_vectors
+from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 

@@ -16,9 +16,8 @@ from kdctl.losses.noise_contrast import (
     noise_contrast,
     weights_of_counted,
 )
-from kdctl.losses.pooled import POOLED, pooled_vectors
 from kdctl.losses.supervision import Supervision, prediction_terms
-from kdctl.losses.vectors import dot_products, unit_vectors
+from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable

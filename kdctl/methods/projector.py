@@ -14,9 +14,8 @@ from torch.nn import functional
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
 from kdctl.losses.feature_distances import log_sum_distance
 from kdctl.losses.labels import task_term
-from kdctl.losses.pooled import POOLED, pooled_vectors
 from kdctl.losses.supervision import Supervision, prediction_terms
-from kdctl.losses.vectors import unit_vectors
+from kdctl.losses.vectors import POOLED, pooled_vectors, unit_vectors
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, option, tunable

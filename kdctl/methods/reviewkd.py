@@ -14,9 +14,9 @@ from torch.nn import functional
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn
 from kdctl.losses.hierarchical_context import hierarchical_context_loss
 from kdctl.losses.labels import task_term
-from kdctl.losses.pooled import POOLED
 from kdctl.losses.stages import Reading, map_of, pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.vectors import POOLED
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods

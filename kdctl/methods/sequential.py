@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kdctl.losses.feature_loss import FeatureLoss
 from kdctl.losses.labels import label_loss
-from kdctl.losses.pooled import POOLED
 from kdctl.losses.projected_classifier import ProjectedClassifier
+from kdctl.losses.vectors import POOLED
 from kdctl.protocols.backbone import GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
 from kdctl.protocols.maps import pool_to, shared_size
