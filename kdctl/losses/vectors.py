@@ -1,12 +1,21 @@
-"""Lengths, directions and products of vectors, with gradients that stay finite where vectors vanish."""
+"""Vectors of features: lengths, directions, products; gradients stay finite where vectors vanish."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from kdctl.losses.precision import full_precision
 from kdctl.protocols.distiller import Step
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Return a context in which matrix products on the tensor's device keep their operands' precision.
+
+    Under autocast `float()` is not enough: a product of two fp32 tensors would be taken in bf16, whose
+    three digits are too few for differences of similarities.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
 
 _SHORTEST = 1e-6
 """Vectors of features that are shorter are rounding errors: they have no direction."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdctl.losses.precision import full_precision
+from kdctl.losses.vectors import full_precision
 
 Augmentation = Literal["crop-flip", "crop", "none"]
 """Random crop after zero padding, and horizontal flip: as of training images."""

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdctl.losses.labels import task_term
-from kdctl.losses.precision import full_precision
 from kdctl.losses.supervision import Supervision, prediction_terms
-from kdctl.losses.vectors import unit_vectors
+from kdctl.losses.vectors import full_precision, unit_vectors
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.protocols.maps import pool_to, shared_size

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdctl.losses.vectors import dot_products, lengths, unit_vectors
+from kdctl.losses.vectors import dot_products, full_precision, lengths, unit_vectors
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def test_products_are_of_all_pairs_of_each_set() -> None:
     left, right = torch.ones(2, 3, 5), torch.full((2, 4, 5), 2.0)
     assert dot_products(left, right).shape == (2, 3, 4)
     assert math.isclose(dot_products(left, right).mean().item(), 10.0)
+
+
+def test_products_inside_are_taken_in_fp32_also_under_autocast() -> None:
+    left, right = torch.randn(4, 8), torch.randn(8, 3)
+    exact = left @ right
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (left @ right).dtype == torch.bfloat16
+        with full_precision(left):
+            assert torch.equal(left @ right, exact)
+        assert (left @ right).dtype == torch.bfloat16
+
+
+def test_without_autocast_nothing_changes() -> None:
+    with full_precision(torch.zeros(1)):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
