@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 
 from kdctl.losses.decoupled import other_classes_kl, target_class_kl
 from kdctl.losses.labels import task_term
-from kdctl.losses.standardised import standardised
+from kdctl.losses.soft_targets import standardised
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import option, tunable

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdctl.losses.labels import task_term
-from kdctl.losses.standardised import standardised
+from kdctl.losses.soft_targets import standardised
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
