@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.losses.decoupled import other_classes_kl, target_class_kl
 from kdctl.losses.labels import task_term
-from kdctl.losses.soft_targets import standardised
+from kdctl.losses.soft_targets import other_classes_kl, standardised, target_class_kl
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import option, tunable
@@ -55,7 +54,7 @@ class DecoupledKnowledgeDistillation(Distiller):
 
     The authors' w = min(epoch / 20, 1) rises once an epoch, ours with every step: within an epoch the two
     differ by less than 1/20. Their code masks the label's logit by subtracting 1000, we by leaving it
-    out; they take log(p) of probabilities, we log-probabilities (see `losses/decoupled.py`).
+    out; they take log(p) of probabilities, we log-probabilities (see `losses/soft_targets.py`).
     """
 
     Config: ClassVar[type] = DecoupledConfig

@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.decoupled import other_classes_kl, target_class_kl
 from kdctl.losses.feature_distances import log_sum_distance
 from kdctl.losses.labels import task_term
+from kdctl.losses.soft_targets import other_classes_kl, target_class_kl
 from kdctl.losses.supervision import Supervision, prediction_terms
 from kdctl.losses.vectors import POOLED, pooled_vectors, unit_vectors
 from kdctl.losses.warmup import linear_warmup

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdctl.losses.decoupled import other_classes_kl, target_class_kl
+from kdctl.losses.soft_targets import other_classes_kl, target_class_kl
 from kdctl.methods.projector import ProjectorConfig, ProjectorDistillation, mean_correlation, standardise
 from kdctl.projectors.linear import LinearProjector
 from kdctl.protocols.backbone import Outputs
