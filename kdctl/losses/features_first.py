@@ -9,8 +9,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from kdctl.losses.labels import task_term
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step
 
 

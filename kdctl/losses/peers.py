@@ -11,7 +11,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
-from kdctl.losses.labels import label_loss
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Distiller, Losses, NamedModel, ParameterGroup, Setup, Step, Update
 from kdctl.protocols.step import WHOLE_STEP

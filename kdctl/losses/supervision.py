@@ -1,19 +1,48 @@
-"""What feature methods are added to: cross-entropy with the labels, divergence from the teacher.
+"""The loss against labels, for all methods, and what feature methods are added to.
 
-The code base of protocol `simkd` adds both, with weight 1, to every feature method; that of protocol
+Labels are hard ones, or soft ones as mixup and label smoothing make them. The code base of protocol `simkd`
+adds cross-entropy and divergence from the teacher, with weight 1, to every feature method; that of protocol
 `crd` adds the cross-entropy alone (kd_weight = 0).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.nn import functional
 
 from kdctl.losses.soft_targets import soft_target_kl
-from kdctl.protocols.distiller import Step
+from kdctl.protocols.step import Batch, Step
+
+
+class LabelWeight(Protocol):
+    """Options of a method that learns from labels."""
+
+    @property
+    def ce_weight(self) -> float:
+        """Of the loss against labels; 0 leaves it out."""
+        ...
+
+
+def label_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of logits [B, K] with the labels of a batch, in fp32, 0-dim.
+
+    Labels are classes [B], or probabilities [B, K]:  L = -1/B sum_b sum_k y_bk log softmax(z_b)_k.
+
+    Raises:
+        ValueError: the images have no labels, since the method made them up.
+    """
+    return functional.cross_entropy(logits.float(), batch.require_labels())
+
+
+def task_term(weights: LabelWeight, step: Step) -> Tensor | None:
+    """Return the weighted loss of the student's predictions against labels, 0-dim; None with weight 0."""
+    if weights.ce_weight == 0:
+        return None
+    return weights.ce_weight * label_loss(step.student.require_logits(), step.batch)
 
 
 @dataclass(frozen=True, kw_only=True)

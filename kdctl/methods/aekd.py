@@ -14,8 +14,8 @@ from kdctl.losses.gradient_agreement import (
     logit_gradients,
     weights_of_directions,
 )
-from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import divergences, each_weight
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 
 

@@ -17,8 +17,8 @@ from kdctl.losses.gradient_agreement import (
     weights_of_directions,
 )
 from kdctl.losses.hinted_stage import HintedByTeachers
-from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import divergences, each_weight
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 

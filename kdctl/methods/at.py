@@ -12,9 +12,8 @@ from torch.nn import functional
 
 from kdctl.losses.attention import attention_map
 from kdctl.losses.compared_stages import ComparesStages
-from kdctl.losses.labels import task_term
 from kdctl.losses.stages import Reading
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Losses, Step, methods
 from kdctl.recipe.component import option, tunable

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
 from kdctl.losses.feature_distances import l2_distance
-from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
 from kdctl.losses.reused_classifiers import Mean, ProjectedHeads, ReusedClassifiers, mean_prediction
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import (
     Distiller,

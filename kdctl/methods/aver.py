@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences, log_probabilities
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 
 

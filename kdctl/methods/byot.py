@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from kdctl.layers.conv import conv1x1, conv_bn_relu, depthwise3x3
 from kdctl.layers.initialise import draw_convolutions
-from kdctl.losses.labels import label_loss
+from kdctl.losses.supervision import label_loss
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.backbone import GlobalAveragePool, Shape
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 
 

@@ -9,14 +9,13 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.noise_contrast import (
     draw_others,
     log_mean_exponential,
     noise_contrast,
     weights_of_counted,
 )
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods

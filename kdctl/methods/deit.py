@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 

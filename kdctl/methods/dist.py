@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from kdctl.losses.labels import task_term
+from kdctl.losses.supervision import task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.soft_targets import other_classes_kl, standardised, target_class_kl
+from kdctl.losses.supervision import task_term
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import option, tunable

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import (
     SEVERAL,
     SeveralTeachers,
@@ -14,6 +13,7 @@ from kdctl.losses.several_teachers import (
     each_weight,
     log_probabilities,
 )
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 
 

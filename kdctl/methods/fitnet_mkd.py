@@ -9,8 +9,8 @@ import torch
 from annotated_types import Ge, Gt
 
 from kdctl.losses.hinted_stage import HintedByTeachers
-from kdctl.losses.labels import task_term
 from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Losses, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 

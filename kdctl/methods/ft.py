@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from kdctl.losses.alignment import at_one_size
 from kdctl.losses.attention import attention_map
-from kdctl.losses.labels import task_term
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
 from kdctl.recipe.component import tunable

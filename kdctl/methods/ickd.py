@@ -10,8 +10,7 @@ from torch import Tensor
 
 from kdctl.layers.conv import conv1x1, conv_bn
 from kdctl.layers.initialise import draw_convolutions
-from kdctl.losses.labels import task_term
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable

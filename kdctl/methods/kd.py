@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.soft_targets import soft_target_kl, standardised
+from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import option, tunable
 

@@ -11,8 +11,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from kdctl.layers.moving_average import MovingAverage
-from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.supervision import label_loss
 from kdctl.losses.warmup import sigmoid_rampup
 from kdctl.protocols.distiller import Distiller, Losses, NamedModel, Setup, Step, methods
 from kdctl.recipe.component import option, tunable

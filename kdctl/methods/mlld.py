@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.labels import task_term
 from kdctl.losses.soft_targets import standardised
+from kdctl.losses.supervision import task_term
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable

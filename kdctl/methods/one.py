@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
-from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.supervision import label_loss
 from kdctl.losses.warmup import sigmoid_rampup
 from kdctl.protocols.distiller import Distiller, Losses, NamedModel, Setup, Step, methods
 from kdctl.recipe.component import tunable

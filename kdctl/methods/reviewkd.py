@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn
 from kdctl.losses.hierarchical_context import hierarchical_context_loss
-from kdctl.losses.labels import task_term
 from kdctl.losses.stages import Reading, map_of, pair_stages, preactivation
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import POOLED
 from kdctl.losses.warmup import linear_warmup
 from kdctl.protocols.backbone import Backbone

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.alignment import at_one_size
-from kdctl.losses.labels import task_term
 from kdctl.losses.similarity import similarity_rows
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import shared_size

@@ -10,8 +10,8 @@ from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from kdctl.losses.feature_loss import FeatureLoss
-from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier
+from kdctl.losses.supervision import label_loss
 from kdctl.losses.vectors import POOLED
 from kdctl.protocols.backbone import GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
 from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
-from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
 from kdctl.recipe.component import Spec, component, tunable

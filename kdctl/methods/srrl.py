@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 from torch.nn import functional
 
-from kdctl.losses.labels import task_term
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import POOLED
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable

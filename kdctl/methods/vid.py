@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.compared_stages import ComparesStages
-from kdctl.losses.labels import task_term
 from kdctl.losses.stages import Reading
-from kdctl.losses.supervision import Supervision, prediction_terms
+from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.protocols.maps import shared_size, tap_and_size

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
 from kdctl.losses.projected_classifier import ProjectedClassifier
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import (
     Distiller,
     Losses,

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import nn
 
 from kdctl.layers.moving_average import MovingAverage
-from kdctl.losses.labels import label_loss
 from kdctl.losses.soft_targets import soft_target_kl
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import (
     Distiller,
     Losses,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdctl.losses.labels import label_loss
+from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.protocols.maps import pool_to, shared_size
 from kdctl.registry import NoOptions
