@@ -10,8 +10,8 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.attention import attention_map
 from kdctl.losses.compared_stages import ComparesStages
+from kdctl.losses.feature_distances import attention_map
 from kdctl.losses.stages import Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths

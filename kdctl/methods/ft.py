@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.alignment import at_one_size
-from kdctl.losses.attention import attention_map
+from kdctl.losses.feature_distances import attention_map
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods

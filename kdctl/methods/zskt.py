@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdctl.losses.alignment import paired_maps
-from kdctl.losses.attention import attention_map
+from kdctl.losses.feature_distances import attention_map
 from kdctl.losses.learned_generator import GENERATOR, GeneratorOptions, LearnsFromGenerator
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.stages import pair_maps
