@@ -1,6 +1,7 @@
-"""How far a student's features are from a teacher's: maps or vectors of the same shape.
+"""How far a student's features are from a teacher's, and what of them is compared.
 
-Each distance is a mean over samples; `kept` names the samples that count. All are computed in fp32.
+Each distance is a mean over samples of maps or vectors of the same shape; `kept` names the samples that
+count. Attention maps and rows of similarities stand for features whose shapes differ. All in fp32.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.vectors import unit_vectors
+from kdctl.losses.vectors import dot_products, unit_vectors
 
 _LOG_FLOOR = 1e-5
 """Keeps the gradient of a logarithm finite where student and teacher agree."""
@@ -87,3 +88,20 @@ def attention_map(features: Tensor) -> Tensor:
     A sample without any activation gets the zero vector. Computed in fp32.
     """
     return unit_vectors(features.float().square().mean(dim=1).flatten(1))
+
+
+def similarity_rows(features: Tensor, *, num_anchors: int | None = None) -> Tensor:
+    """Return the similarities of each sample to the first samples of the batch, as rows of length 1.
+
+    Tung and Mori, ICCV 2019, arXiv:1907.09682, eq. 1 and 2: the inner products of the flattened
+    features, each row divided by its L2 norm. Computed in fp32.
+
+    Args:
+        features: [B, ...], maps or vectors.
+        num_anchors: how many samples of the batch to compare with; None: all.
+
+    Returns:
+        [B, min(B, num_anchors)].
+    """
+    flat = features.flatten(1)
+    return unit_vectors(dot_products(flat, flat[:num_anchors]))

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 from torch.nn import functional
 
-from kdctl.losses.similarity import similarity_rows
+from kdctl.losses.feature_distances import similarity_rows
 from kdctl.losses.stages import Reading, map_of
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods

@@ -13,6 +13,7 @@ from kdctl.losses.feature_distances import (
     cosine_distance,
     l2_distance,
     log_sum_distance,
+    similarity_rows,
     smooth_l1_distance,
 )
 
@@ -171,3 +172,32 @@ def test_where_nothing_is_active_there_is_no_attention() -> None:
 def test_attention_is_computed_in_fp32() -> None:
     features = torch.randn(2, 3, 4, 4, dtype=torch.bfloat16)
     assert attention_map(features).dtype == torch.float32
+
+
+@pytest.fixture
+def maps() -> Tensor:
+    return torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_similarities_are_inner_products_in_rows_of_length_1() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+    rows = similarity_rows(vectors)
+    assert rows[0].tolist() == pytest.approx([1 / 10**0.5, 3 / 10**0.5])
+    assert rows[1].tolist() == pytest.approx([3 / 634**0.5, 25 / 634**0.5])
+
+
+def test_anchors_are_the_first_samples(maps: Tensor) -> None:
+    products = maps.flatten(1) @ maps[:2].flatten(1).T
+    expected = products / products.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(similarity_rows(maps, num_anchors=2), expected)
+    assert similarity_rows(maps, num_anchors=9).shape == (5, 5)
+
+
+def test_a_sample_without_activation_is_like_no_other(maps: Tensor) -> None:
+    maps[3] = 0
+    maps.requires_grad_()
+    rows = similarity_rows(maps)
+    rows.sum().backward()
+    assert not rows[3].any()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
