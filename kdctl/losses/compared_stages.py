@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdctl.losses.alignment import paired_maps
-from kdctl.losses.stages import pair_maps
+from kdctl.losses.stages import pair_maps, paired_maps
 from kdctl.protocols.distiller import Distiller, Match, Setup, Step
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
-from kdctl.losses.alignment import at_one_size
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import at_one_size, pair_stages
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.protocols.maps import shared_size

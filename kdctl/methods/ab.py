@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from kdctl.layers.conv import conv1x1, conv_bn
 from kdctl.layers.initialise import draw_convolutions
-from kdctl.losses.alignment import paired_maps
 from kdctl.losses.features_first import FeaturesFirst, InitialisedByFeatures
-from kdctl.losses.stages import pair_stages, preactivation
+from kdctl.losses.stages import pair_stages, paired_maps, preactivation
 from kdctl.protocols.distiller import Match, Setup, Step, methods
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import tunable

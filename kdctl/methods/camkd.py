@@ -11,8 +11,8 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences, each_weight
+from kdctl.losses.stages import at_one_size
 from kdctl.losses.supervision import task_term
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods

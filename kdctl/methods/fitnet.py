@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.features_first import FeaturesFirst
-from kdctl.losses.stages import Reading, map_of, pair_stages
+from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size

@@ -10,9 +10,8 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.features_first import FeaturesFirst, InitialisedByFeatures
-from kdctl.losses.stages import pair_stages
+from kdctl.losses.stages import at_one_size, pair_stages
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Match, Setup, Step, methods

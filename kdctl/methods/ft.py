@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.feature_distances import attention_map
+from kdctl.losses.stages import at_one_size
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from kdctl.layers.branches import Residual
 from kdctl.layers.conv import conv1x1, conv_bn
 from kdctl.layers.initialise import draw_convolutions
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.margin_relu import expected_negative, measured_negative, partial_l2
-from kdctl.losses.stages import pair_stages, preactivation
+from kdctl.losses.stages import at_one_size, pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods

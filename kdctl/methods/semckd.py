@@ -12,8 +12,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.alignment import at_one_size
 from kdctl.losses.feature_distances import similarity_rows
+from kdctl.losses.stages import at_one_size
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods

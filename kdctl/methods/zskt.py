@@ -10,11 +10,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.alignment import paired_maps
 from kdctl.losses.feature_distances import attention_map
 from kdctl.losses.learned_generator import GENERATOR, GeneratorOptions, LearnsFromGenerator
 from kdctl.losses.soft_targets import soft_target_kl
-from kdctl.losses.stages import pair_maps
+from kdctl.losses.stages import pair_maps, paired_maps
 from kdctl.protocols.distiller import Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
 from kdctl.recipe.generated_images import EpochWork

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from kdctl.losses.stages import Reading, map_of, pair_maps
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.losses.stages import Reading, at_one_size, map_of, pair_maps, paired_maps
+from kdctl.protocols.backbone import Backbone, Outputs, models
+from kdctl.protocols.distiller import Batch, Step
 
 
 def model(name: str) -> Backbone:
@@ -39,3 +41,33 @@ def test_pairs_are_the_same_stages_in_both_readings() -> None:
     assert [other for _, other in reverse] == [
         *("stage1_raw@8x8", "stage2_raw@4x4", "stage2_raw@2x2", "stage3_raw@2x2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [((8, 8), (4, 4), (4, 4)), ((4, 4), (8, 8), (4, 4)), ((8, 2), (4, 6), (4, 2)), ((5, 5), (5, 5), (5, 5))],
+)
+def test_each_map_is_pooled_to_the_smaller_height_and_width(
+    first: tuple[int, int], second: tuple[int, int], shared: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    own, other = torch.randn(2, 3, *first), torch.randn(2, 7, *second)
+    pool = nn.AdaptiveAvgPool2d(shared)
+    for aligned, features in zip(at_one_size(own, other), (own, other), strict=True):
+        torch.testing.assert_close(aligned, pool(features))
+
+
+def test_maps_come_in_the_order_of_the_pairs() -> None:
+    student = {"a": torch.ones(1, 2, 4, 4), "b": torch.full((1, 2, 2, 2), 2.0)}
+    teacher = {"c": torch.full((1, 5, 2, 2), 3.0)}
+    labels = torch.zeros(1, dtype=torch.int64)
+    step = Step(
+        batch=Batch(images=torch.zeros(1, 3, 8, 8), labels=labels, index=labels),
+        student=Outputs(logits=None, taps=student),
+        teachers=(Outputs(logits=None, taps=teacher),),
+        progress=torch.tensor(0.0),
+        learning_rate=torch.tensor(0.1),
+    )
+    maps = paired_maps(step, [("b", "c"), ("a", "c")])
+    assert [(own.mean().item(), other.mean().item()) for own, other in maps] == [(2.0, 3.0), (1.0, 3.0)]
+    assert all(own.shape[2:] == other.shape[2:] == (2, 2) for own, other in maps)
