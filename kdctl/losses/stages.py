@@ -1,14 +1,14 @@
-"""Which stage of the student is held against which stage of the teacher."""
+"""Which stage of the student is held against which stage of the teacher, at which size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from kdctl.protocols.backbone import PREACTIVATION, Backbone
-from kdctl.protocols.distiller import Step
+from kdctl.protocols.distiller import Distiller, Match, Setup, Step
 from kdctl.protocols.maps import pool_to, shared_size
 
 Reading = Literal["activated", "raw"]
@@ -85,3 +85,23 @@ def paired_maps(step: Step, pairs: Sequence[tuple[str, str]]) -> list[tuple[Tens
     """Return the maps of each pair of taps (student's, first teacher's), at one size within a pair."""
     student, teacher = step.student.taps, step.teachers[0].taps
     return [at_one_size(student[own], teacher[other]) for own, other in pairs]
+
+
+class ComparesStages(Distiller):
+    """Pairs all stages by relative depth and reads their maps; a subclass says how they are compared."""
+
+    def __init__(self, config: Any, setup: Setup) -> None:
+        """Read the maps of both models, and the teacher's predictions if they have a weight."""
+        super().__init__(config, setup)
+        self.pairs = pair_maps(setup.student, setup.teacher, config.maps)
+        self.student_taps = tuple(own for own, _ in self.pairs)
+        self.teacher_taps = (tuple(other for _, other in self.pairs),)
+        self.reads_teacher_logits = config.kd_weight > 0
+
+    def matches(self) -> tuple[Match, ...]:
+        """Return the pairs of stages; all count alike."""
+        return tuple(Match(student=own, teacher=other, weight=1.0) for own, other in self.pairs)
+
+    def compared(self, step: Step) -> list[tuple[Tensor, Tensor]]:
+        """Return the maps of each pair (student's, teacher's), at one size within a pair."""
+        return paired_maps(step, self.pairs)

@@ -10,9 +10,8 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn import functional
 
-from kdctl.losses.compared_stages import ComparesStages
 from kdctl.losses.feature_distances import attention_map
-from kdctl.losses.stages import Reading
+from kdctl.losses.stages import ComparesStages, Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import lengths
 from kdctl.protocols.distiller import Losses, Step, methods

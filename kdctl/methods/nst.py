@@ -9,8 +9,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from kdctl.losses.compared_stages import ComparesStages
-from kdctl.losses.stages import Reading
+from kdctl.losses.stages import ComparesStages, Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Losses, Match, Step, methods

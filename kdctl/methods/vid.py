@@ -11,8 +11,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.compared_stages import ComparesStages
-from kdctl.losses.stages import Reading
+from kdctl.losses.stages import ComparesStages, Reading
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
