@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdctl.losses.gradient_agreement import (
+from kdctl.losses.several_teachers import (
     FEW,
     GradientAgreement,
     agreeing_weights,
+    divergences,
+    each_weight,
     logit_gradients,
     weights_of_directions,
 )
-from kdctl.losses.several_teachers import divergences, each_weight
 from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 

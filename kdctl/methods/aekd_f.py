@@ -9,15 +9,16 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from kdctl.losses.gradient_agreement import (
+from kdctl.losses.hinted_stage import HintedByTeachers
+from kdctl.losses.several_teachers import (
     FEW,
     GradientAgreement,
     agreeing_weights,
+    divergences,
+    each_weight,
     logit_gradients,
     weights_of_directions,
 )
-from kdctl.losses.hinted_stage import HintedByTeachers
-from kdctl.losses.several_teachers import divergences, each_weight
 from kdctl.losses.supervision import task_term
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
