@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.batch_statistics import BatchStatistics
-from kdctl.losses.image_generator import ImageGenerator, multiply_adds
 from kdctl.losses.inversion_terms import agreed_divergence, instance_contrast
+from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
 from kdctl.losses.vectors import POOLED, unit_vectors
 from kdctl.losses.views import Augmentation, magnified_views, shifted_views
 from kdctl.protocols.distiller import Batch, Distiller, DivergedError, Setup, Update

@@ -14,7 +14,7 @@ from kdctl.engine.cost import count_multiply_adds
 from kdctl.engine.meta_device import shapes_only
 from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
-from kdctl.losses.image_generator import multiply_adds
+from kdctl.losses.learned_generator import multiply_adds
 from kdctl.protocols.backbone import models
 from kdctl.records import RunState
 

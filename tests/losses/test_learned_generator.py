@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdctl.losses.image_generator import ImageGenerator, multiply_adds
+from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
 
 
 @pytest.mark.parametrize("size", [16, 30, 32])
