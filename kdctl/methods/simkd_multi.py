@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from kdctl.losses.reused_classifiers import Mean
-from kdctl.losses.reusing_several import ReusesSeveral
+from kdctl.losses.reused_classifiers import Mean, ReusesSeveral
 from kdctl.protocols.distiller import Setup, methods
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdctl.losses.reusing_several import ReuseOptions, ReusesSeveral
+from kdctl.losses.reused_classifiers import ReuseOptions, ReusesSeveral
 from kdctl.methods.simkd_multi import SeveralSimKd
 from kdctl.methods.simkd_v import VotingSimKd
 from kdctl.protocols.backbone import Outputs
