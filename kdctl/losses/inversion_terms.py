@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import contextlib
+from collections.abc import Generator
+from typing import Any, cast
 
-from kdctl.losses.vectors import dot_products
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from kdctl.errors import KdctlError
+from kdctl.losses.vectors import dot_products, lengths
+from kdctl.protocols.backbone import Backbone
 
 
 def agreed_divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -40,3 +47,61 @@ def instance_contrast(anchors: Tensor, positives: Tensor, negatives: Tensor, tem
     """
     scores = dot_products(anchors, torch.cat([positives, negatives])) / temperature
     return functional.cross_entropy(scores, torch.arange(len(anchors), device=anchors.device))
+
+
+class BatchStatistics(nn.Module):
+    """Means and variances of all batch norms of a teacher, copied when this is built.
+
+    So they are those of the teacher's training, whatever runs later in training mode.
+    """
+
+    def __init__(self, teacher: Backbone) -> None:
+        """Copy the statistics; the teacher stays no part of this module.
+
+        Raises:
+            KdctlError: the teacher has no batch norm, or none with running statistics.
+        """
+        super().__init__()
+        layers = tuple(
+            layer
+            for layer in teacher.modules()
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        )
+        if not layers:
+            raise KdctlError(
+                "the method compares images by the statistics of the teacher's batch norms, and the teacher "
+                "has none.",
+                "choose a teacher with batch norm, or a method that reads its predictions alone (zskt).",
+            )
+        # In a tuple: no submodules, so never trained, saved or put into training mode.
+        self._layers = (layers,)
+        for place, layer in enumerate(layers):
+            mean, variance = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
+            self.register_buffer(f"mean_{place}", mean.detach().clone(), persistent=False)
+            self.register_buffer(f"variance_{place}", variance.detach().clone(), persistent=False)
+
+    @contextlib.contextmanager
+    def watching(self) -> Generator[list[Tensor]]:
+        """Collect a distance for each call of a batch norm of the teacher inside."""
+        seen: list[Tensor] = []
+
+        def look(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            seen.append(self._distance(self._layers[0].index(cast(_BatchNorm, layer)), inputs[0]))
+
+        handles = [layer.register_forward_pre_hook(look) for layer in self._layers[0]]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _distance(self, place: int, features: Tensor) -> Tensor:
+        """Return how far the statistics of features [B, C, ...] are from those of a layer, 0-dim.
+
+        Yin et al., "Dreaming to Distill", CVPR 2020, arXiv:1912.08795, eq. 4:
+        ||mean(f) - mean_l||_2 + ||var(f) - var_l||_2, biased variance, over batch and positions.
+        """
+        axes = [axis for axis in range(features.dim()) if axis != 1]
+        variance, mean = torch.var_mean(features.float(), dim=axes, correction=0)
+        own_mean, own_variance = self.get_buffer(f"mean_{place}"), self.get_buffer(f"variance_{place}")
+        return lengths(mean - own_mean) + lengths(variance - own_variance)

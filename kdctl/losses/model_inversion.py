@@ -11,8 +11,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.batch_statistics import BatchStatistics
-from kdctl.losses.inversion_terms import agreed_divergence, instance_contrast
+from kdctl.losses.inversion_terms import BatchStatistics, agreed_divergence, instance_contrast
 from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
 from kdctl.losses.vectors import POOLED, unit_vectors
 from kdctl.losses.views import Augmentation, magnified_views, shifted_views

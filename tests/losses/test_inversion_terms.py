@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdctl.losses.inversion_terms import agreed_divergence, instance_contrast
+from kdctl.errors import KdctlError
+from kdctl.losses.inversion_terms import BatchStatistics, agreed_divergence, instance_contrast
 from kdctl.losses.vectors import unit_vectors
+from kdctl.protocols.backbone import Backbone, models
 
 
 def drawn(*shape: int, seed: int) -> Tensor:
@@ -48,3 +50,87 @@ def test_the_contrast_and_its_gradient_are_those_of_the_formula(num_negatives: i
     assert found.item() == pytest.approx(total.item() / 6, rel=1e-5)
     for own, twin in zip(ours, twins, strict=True):
         torch.testing.assert_close(own.grad, twin.grad, rtol=1e-4, atol=1e-6, check_dtype=False)
+
+
+IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def teacher() -> Backbone:
+    """Return a teacher that has seen some images in training mode."""
+    torch.manual_seed(0)
+    backbone = models.get("resnet8").item(4, 16)
+    with torch.no_grad():
+        for _ in range(3):
+            backbone(torch.randn(8, 3, 16, 16))
+    return backbone.eval().requires_grad_(requires_grad=False)
+
+
+def distance(statistics: BatchStatistics, teacher: Backbone, images: Tensor) -> Tensor:
+    with statistics.watching() as distances:
+        teacher(images)
+    return torch.stack(distances).sum()
+
+
+def test_value_and_gradient_are_those_of_the_formula(teacher: Backbone) -> None:
+    images = IMAGES.clone().requires_grad_()
+    found = distance(BatchStatistics(teacher), teacher, images)
+    found.backward()
+
+    teacher.double()
+    twin = IMAGES.double().requires_grad_()
+    features = twin
+    expected = torch.zeros((), dtype=torch.float64)
+    seen: list[tuple[nn.BatchNorm2d, Tensor]] = []
+    for layer in teacher.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda layer, inputs: seen.append((layer, inputs[0])))  # type: ignore[arg-type]
+    teacher(features)
+    for layer, entering in seen:
+        values = entering.transpose(0, 1).flatten(1)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        mean = values.sum(dim=1) / values.shape[1]
+        variance = (values - mean[:, None]).square().sum(dim=1) / values.shape[1]
+        expected = expected + (mean - layer.running_mean).square().sum().sqrt()
+        expected = expected + (variance - layer.running_var).square().sum().sqrt()
+    expected.backward()
+    assert len(seen) == sum(isinstance(layer, nn.BatchNorm2d) for layer in teacher.modules())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(images.grad, twin.grad, rtol=1e-3, atol=1e-5, check_dtype=False)
+
+
+def test_they_are_those_of_when_they_were_taken(teacher: Backbone) -> None:
+    statistics = BatchStatistics(teacher)
+    before = distance(statistics, teacher, IMAGES)
+    for layer in teacher.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.data.fill_(1.0)  # eval mode: the maps change, but only by this
+    weights = distance(statistics, teacher, IMAGES)
+    teacher.train()(torch.randn(8, 3, 16, 16))
+    teacher.eval()
+    names = {name for name, _ in statistics.named_buffers()}
+    assert {"mean_0", "variance_0"} <= names
+    mean = next(layer.running_mean for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d))
+    assert not torch.equal(statistics.get_buffer("mean_0"), mean)  # type: ignore[arg-type]
+    assert before.isfinite()
+    assert weights.isfinite()
+
+
+def test_nothing_is_watched_afterwards_and_nothing_is_saved(teacher: Backbone) -> None:
+    statistics = BatchStatistics(teacher)
+    distance(statistics, teacher, IMAGES)
+    assert not any(layer._forward_pre_hooks for layer in teacher.modules())
+    assert not statistics.state_dict()
+    assert not list(statistics.parameters())
+
+
+def test_a_teacher_without_batch_norm_is_refused() -> None:
+    plain = models.get("resnet8").item(4, 16)
+    for parent in list(plain.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+    with pytest.raises(KdctlError, match="the teacher has none") as caught:
+        BatchStatistics(plain)
+    assert "choose a teacher with batch norm" in str(caught.value.hint)
