@@ -11,10 +11,16 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.inversion_terms import BatchStatistics, agreed_divergence, instance_contrast
+from kdctl.losses.inversion_terms import (
+    Augmentation,
+    BatchStatistics,
+    agreed_divergence,
+    instance_contrast,
+    magnified_views,
+    shifted_views,
+)
 from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
 from kdctl.losses.vectors import POOLED, unit_vectors
-from kdctl.losses.views import Augmentation, magnified_views, shifted_views
 from kdctl.protocols.distiller import Batch, Distiller, DivergedError, Setup, Update
 from kdctl.recipe.component import tunable
 from kdctl.recipe.generated_images import EpochWork, GeneratedImages
