@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import torch
 from torch import nn
 
 from kdctl.layers.branches import Residual
@@ -40,3 +41,25 @@ def rectified_resnet(backbone: Backbone) -> Names:
                 for piece, module in enumerate(block.shortcut.children()):
                     yield f"{prefix}downsample.{piece}|{prefix}shortcut.{piece}", module
     yield CLASSIFIER, backbone.classifier
+
+
+def names_of_original(backbone: Backbone, original: Callable[[], nn.Module]) -> Names:
+    """Yield torchvision's name of every piece of `backbone` that has weights of its own.
+
+    Args:
+        backbone: made of the modules of such a model, in their order.
+        original: builds the model that it was cut out of.
+    """
+    with torch.device("meta"):
+        pieces = _with_weights(original())
+    own = _with_weights(backbone)
+    for (name, _), (_, piece) in zip(pieces, own, strict=True):
+        yield name, piece
+
+
+def _with_weights(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]

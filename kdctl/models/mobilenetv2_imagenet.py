@@ -15,8 +15,7 @@ from typing import Any
 from torch import nn
 
 from kdctl.layers.chain import Chain
-from kdctl.layers.public_names import Names
-from kdctl.layers.torchvision_names import names_of_original
+from kdctl.layers.public_names import Names, names_of_original
 from kdctl.protocols.backbone import Backbone, models
 
 _STAGES = ((1, 4), (4, 7), (7, 14), (14, 18))

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from kdctl.layers.chain import Chain
-from kdctl.layers.public_names import Names
-from kdctl.layers.torchvision_names import names_of_original
+from kdctl.layers.public_names import Names, names_of_original
 from kdctl.protocols.backbone import Backbone, models
 
 _SQUEEZE = 0.25
