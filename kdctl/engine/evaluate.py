@@ -1,8 +1,9 @@
-"""How good a model is: logits of a whole split, and what they say."""
+"""What a model makes of a whole split: logits and what they say, and the features before them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from kdctl.engine.device import Compute
 from kdctl.engine.streamed_batches import EvaluationImages
+from kdctl.errors import KdctlError
 from kdctl.records import SplitMetrics
 
 CALIBRATION_BINS = 15
@@ -98,3 +100,30 @@ def confusion(logits: Tensor, labels: Tensor) -> tuple[tuple[int, int, int], ...
 def _percent(hits: Tensor) -> float:
     """Return the share of true entries; counted, since a mean in fp32 would round it."""
     return 100.0 * int(hits.sum()) / len(hits)
+
+
+def pooled_features(model: nn.Module, images: EvaluationImages, compute: Compute) -> Tensor:
+    """Return the vectors [N, D] that the last linear layer reads, in fp32 on the CPU, in the images' order.
+
+    Of a student that ships with a projector these are the projected features.
+
+    Raises:
+        KdctlError: the model has no linear layer.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise KdctlError(
+            "the model has no linear layer, so there are no features before it.",
+            "take features of a model that ends in a linear classifier.",
+        )
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.append(inputs[0].float().cpu())
+
+    handle = layers[-1].register_forward_pre_hook(keep)
+    try:
+        predict(model, images, compute)
+    finally:
+        handle.remove()
+    return torch.cat(seen)

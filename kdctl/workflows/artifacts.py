@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.evaluate import pooled_features
 from kdctl.engine.exported_program import check_target, exported
-from kdctl.engine.features import pooled_features
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import SHIPPED, Selection
 from kdctl.report.figure import Features
