@@ -11,11 +11,10 @@ from torch import nn
 
 from kdctl.assembly.data import Sizes
 from kdctl.assembly.run_context import RunContext
-from kdctl.engine.batches import Normalisation
+from kdctl.engine.batches import GeneratedBatches, Normalisation
 from kdctl.engine.device import Compute
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.gang import TrainingData
-from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.optim import build_optimizers

@@ -18,6 +18,7 @@ from kdctl.engine.batches import (
     EVALUATION_BATCH,
     EpochOrder,
     EvaluationSet,
+    GeneratedBatches,
     Normalisation,
     TrainingSet,
     num_steps,
@@ -25,7 +26,6 @@ from kdctl.engine.batches import (
     require_two_images,
 )
 from kdctl.engine.batches_ahead import BatchesAhead, Position
-from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.image_preparation import AugmentedImages, CroppedImages
 from kdctl.engine.image_workers import ImageWorkers, image_errors
 from kdctl.engine.mixing import Mixer

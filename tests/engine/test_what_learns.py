@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 
 from kdctl.assembly.assemble import build_distiller, build_member, build_student, model_facts
+from kdctl.engine.batches import GeneratedBatches
 from kdctl.engine.checkpoint import read_model
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
-from kdctl.engine.generated_batches import GeneratedBatches
 from kdctl.engine.graphs import RECORDED, GraphedSteps
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
