@@ -25,8 +25,7 @@ from kdctl.engine.batches import (
     repeated,
     require_two_images,
 )
-from kdctl.engine.batches_ahead import BatchesAhead, Position
-from kdctl.engine.image_preparation import AugmentedImages, CroppedImages
+from kdctl.engine.batches_ahead import AugmentedImages, BatchesAhead, CroppedImages, Position
 from kdctl.engine.image_workers import ImageWorkers, image_errors
 from kdctl.engine.mixing import Mixer
 from kdctl.engine.seeds import derive, generator
