@@ -22,11 +22,10 @@ from kdctl.engine.member import Member
 from kdctl.engine.parted_steps import PartedSteps
 from kdctl.engine.pictures import picture_epochs, picture_name, write_grid
 from kdctl.engine.recorded_inputs import CannotRecordError
-from kdctl.engine.resume import state_of, write_state
+from kdctl.engine.resume import BackgroundWriter, state_of, write_state
 from kdctl.engine.steps import EagerSteps, Steps
 from kdctl.engine.streamed_batches import EvaluationImages, StreamedTrainingSet
 from kdctl.engine.streams import CudaStreams
-from kdctl.engine.writer import BackgroundWriter
 from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, EpochResult, ModelMetrics, Selection, checkpoint_name
 
