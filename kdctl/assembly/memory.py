@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.data import Sizes
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
 from kdctl.recipe.plan import RunPlan

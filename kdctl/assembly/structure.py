@@ -19,7 +19,7 @@ from kdctl.assembly.assemble import (
 )
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.failure import brief, place_of
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.errors import KdctlError

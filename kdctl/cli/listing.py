@@ -32,7 +32,7 @@ def list_models(
 ) -> None:
     """List models with their parameter counts (batch norm statistics not counted)."""
     from kdctl.assembly.assemble import count_parameters
-    from kdctl.engine.meta_device import shapes_only
+    from kdctl.engine.device import shapes_only
     from kdctl.protocols.backbone import models
 
     load_plugins(plugin)

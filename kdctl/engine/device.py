@@ -1,4 +1,4 @@
-"""Where and how the arithmetic is done."""
+"""Where and how the arithmetic is done; modules that have shapes alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import ctypes
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.utils.deterministic
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from kdctl.errors import UsageError
 from kdctl.recipe.plan import EngineOptions
@@ -156,3 +158,23 @@ def keep_freed_memory() -> None:
         if not set_option(_MMAP_THRESHOLD, _LARGEST):
             set_option(_MMAP_THRESHOLD, _LARGEST_BEFORE)
         set_option(_TRIM_THRESHOLD, _LARGEST)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out what draws random numbers; on tensors without numbers it would import torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        if func is torch.randn:
+            return torch.empty(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def shapes_only() -> Generator[None]:
+    """Give what is built inside shapes, but no numbers."""
+    with torch.device("meta"), _NothingDrawn():
+        yield

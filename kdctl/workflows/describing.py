@@ -128,7 +128,7 @@ def paper_of(text: str) -> str:
 def method_facts(entry: Entry[Any]) -> MethodFacts | None:
     """Build a method without weights for the pair; None where it does not take that pair."""
     from kdctl.assembly.structure import describe  # noqa: PLC0415
-    from kdctl.engine.meta_device import shapes_only  # noqa: PLC0415 - torch: for methods only
+    from kdctl.engine.device import shapes_only  # noqa: PLC0415 - torch: for methods only
     from kdctl.modules import build_method  # noqa: PLC0415
     from kdctl.protocols.backbone import models  # noqa: PLC0415
 
@@ -173,7 +173,7 @@ def _plugin(kind: str, entry: Entry[Any]) -> PluginDescription:
 def _model_facts(entry: Entry[Any]) -> ModelFacts:
     from kdctl.assembly.assemble import count_parameters  # noqa: PLC0415
     from kdctl.engine.cost import count_multiply_adds  # noqa: PLC0415 - torch: for models only
-    from kdctl.engine.meta_device import shapes_only  # noqa: PLC0415
+    from kdctl.engine.device import shapes_only  # noqa: PLC0415
 
     with shapes_only():
         backbone = entry.item(NUM_CLASSES, INPUT_SIZE)

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE

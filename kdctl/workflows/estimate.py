@@ -16,8 +16,7 @@ from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
-from kdctl.engine.device import choose_device, describe
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import choose_device, describe, shapes_only
 from kdctl.errors import KdctlError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan

@@ -15,7 +15,7 @@ import torch
 
 from kdctl.assembly.assemble import join
 from kdctl.assembly.structure import describe, tried_projector
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.distiller import methods
 
 PAIRS = [

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.engine.frozen import frozen_copy
-from kdctl.engine.meta_device import shapes_only
 from kdctl.engine.optim import build_optimizers
 from kdctl.engine.public_weights import adopt, read_public_weights
 from kdctl.errors import KdctlError, UsageError

@@ -11,7 +11,7 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
-from kdctl.engine.meta_device import shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.losses.learned_generator import multiply_adds
