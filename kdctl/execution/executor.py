@@ -18,9 +18,9 @@ from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecord
 from kdctl.machine_errors import MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
+from kdctl.store.faults import spend_reserve
 from kdctl.store.json_files import to_json
 from kdctl.store.leases import LeaseConfig, Owner
-from kdctl.store.reserve import spend_reserve
 
 
 @dataclass(frozen=True, kw_only=True)

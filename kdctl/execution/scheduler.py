@@ -21,8 +21,8 @@ from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import SETTLED, RunState
+from kdctl.store.faults import keep_reserve, spend_reserve
 from kdctl.store.leases import Owner
-from kdctl.store.reserve import keep_reserve, spend_reserve
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""

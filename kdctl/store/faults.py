@@ -1,7 +1,9 @@
-"""What SQLite's refusals mean to the person at the keyboard."""
+"""What SQLite's refusals mean to the person at the keyboard, and room that is put by against one of them."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -88,3 +90,23 @@ def primary_code(error: Exception) -> int:
     origin = error.orig if isinstance(error, DBAPIError) else error
     code: int = getattr(origin, "sqlite_errorcode", -1)
     return code & 0xFF if code >= 0 else -1
+
+
+NUM_BYTES = 2**20
+"""Enough to note the end of some thirty runs."""
+
+_NAME = ".reserve"
+
+
+def keep_reserve(root: Path) -> None:
+    """Take the room in the folder `root`, unless it is taken; where that cannot be, do without."""
+    path = root / _NAME
+    with contextlib.suppress(OSError):
+        if not path.is_file() or path.stat().st_size < NUM_BYTES:
+            path.write_bytes(os.urandom(NUM_BYTES))  # zeros would take no room on disks that compress
+
+
+def spend_reserve(root: Path) -> None:
+    """Give the room back: somebody has something to note, or nobody is at work any more."""
+    with contextlib.suppress(OSError):
+        (root / _NAME).unlink(missing_ok=True)

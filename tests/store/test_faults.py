@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kdctl.store.reserve import NUM_BYTES, keep_reserve, spend_reserve
+from kdctl.store.faults import NUM_BYTES, keep_reserve, spend_reserve
 
 
 def free_bytes(disk: Path) -> int:
