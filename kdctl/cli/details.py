@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json
 from kdctl.cli.formatting import duration, file_size, percent, setting
 from kdctl.cli.options import Format
-from kdctl.cli.sparkline import sparkline
 from kdctl.records import EpochResult, StoredRun
 from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
     from kdctl.workflows.browsing import RunDetails
+
 
 Lines = Iterator[tuple[str, str]]
 """Names with their values."""
@@ -148,3 +151,31 @@ def _flat(tree: Mapping[str, Any]) -> Lines:
 
     for name, value in flatten(tree).items():
         yield name, setting(value)
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+MISSING = "·"
+"""Stands for a value that is no finite number."""
+
+
+def sparkline(values: Sequence[float], *, width: int = 60) -> str:
+    """Draw values from left to right, the lowest as the lowest block; long curves in means of their parts."""
+    points = _shortened(values, width)
+    finite = [point for point in points if math.isfinite(point)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    return "".join(_block(point, low, high) for point in points)
+
+
+def _shortened(values: Sequence[float], width: int) -> list[float]:
+    if len(values) <= width:
+        return list(values)
+    edges = [place * len(values) // width for place in range(width + 1)]
+    return [fmean(values[start:end]) for start, end in itertools.pairwise(edges)]
+
+
+def _block(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return MISSING
+    height = (value - low) / (high - low) if high > low else 0.0
+    return BLOCKS[min(int(height * len(BLOCKS)), len(BLOCKS) - 1)]

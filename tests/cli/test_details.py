@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from kdctl.cli.sparkline import BLOCKS, MISSING, sparkline
+from kdctl.cli.details import BLOCKS, MISSING, sparkline
 
 
 def test_the_lowest_value_is_the_lowest_block_and_the_highest_the_highest() -> None:
