@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from kdctl.cli.events import Events
     from kdctl.cli.live import Display
     from kdctl.cli.signals import StopSignals
+    from kdctl.execution.executor import InProcessConfig
     from kdctl.records import StoredRun
     from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
@@ -70,10 +73,10 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.devices import executor_on, maybe_follow
     from kdctl.cli.dry_run import show_slow_threads
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
+    from kdctl.cli.train import executor_on, maybe_follow
     from kdctl.engine.device import choose_device
 
     devices = maybe_follow(devices, device)
@@ -198,3 +201,30 @@ def _exit_if_diverged(runs: Sequence[StoredRun]) -> None:
     if mistakes:
         print_mistakes(mistakes)
         raise typer.Exit(1)
+
+
+def maybe_follow(num_devices: int, device: str) -> int:
+    """Return on how many devices to train: as torchrun says, if it started us.
+
+    Does not come back where torchrun started this process to follow another.
+    """
+    from kdctl.engine.ranks import WORLD_SIZE, is_follower
+
+    if is_follower(os.environ):
+        from kdctl.execution.distributed import follow
+
+        raise typer.Exit(follow(device))
+    return int(os.environ.get(WORLD_SIZE, num_devices))
+
+
+@contextlib.contextmanager
+def executor_on(num_devices: int, device: str) -> Generator[InProcessConfig | None]:
+    """Return what trains on so many devices; None for one."""
+    if num_devices == 1:
+        yield None
+        return
+    from kdctl.execution.distributed import processes
+    from kdctl.execution.executor import InProcessConfig
+
+    with processes(num_devices, device) as ranks:
+        yield InProcessConfig(ranks=ranks)
