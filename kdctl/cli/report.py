@@ -50,8 +50,7 @@ def report(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo
-    from kdctl.cli.output_file import require_free, write_result
-    from kdctl.cli.table_output import show_table
+    from kdctl.cli.results import require_free, show_table, write_result
     from kdctl.plugins import load_plugins
     from kdctl.report.table_format import report_formats
 

@@ -233,7 +233,7 @@ def _show_outcome(
 def _show_conclusion(conclusion: Conclusion, name: str, *, is_shipped: bool) -> None:
     """Print the table of a sweep, and say which files show more and what to type next."""
     from kdctl.cli.console import say
-    from kdctl.cli.table_output import show_table
+    from kdctl.cli.results import show_table
 
     show_table(conclusion.table)
     if conclusion.picture:

@@ -1,10 +1,16 @@
-"""Results that go to a file: written whole, and over another one only when that was asked."""
+"""Results on stdout as tables, or in a file: written whole, and over another one only when that was asked."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdctl.errors import KdctlError
+
+if TYPE_CHECKING:
+    from kdctl.report.table_format import Table
 
 
 def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
@@ -40,3 +46,14 @@ def require_free(path: Path, *, force: bool) -> None:
         raise KdctlError(f"{path} is there already.", "name another file, or write over it with --force.")
     if not path.parent.is_dir():
         raise KdctlError(f"there is no folder {path.parent}.", "make it first, or name another file.")
+
+
+def show_table(table: Table) -> None:
+    """Print a table as Markdown; a terminal that is too narrow gets it folded."""
+    from kdctl.cli.console import echo
+    from kdctl.report.formats.markdown import markdown, markdown_within
+
+    if sys.stdout.isatty():
+        echo(markdown_within(table, shutil.get_terminal_size().columns), end="")
+    else:
+        echo(markdown(table), end="")
