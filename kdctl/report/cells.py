@@ -9,8 +9,7 @@ from kdctl.records import RunState
 from kdctl.report.fields import show_value
 from kdctl.report.layout import Layout
 from kdctl.report.measures import TOP1, Measure, summary_of
-from kdctl.report.pooling import pooled_over
-from kdctl.report.replicates import Replicates, Value
+from kdctl.report.replicates import Replicates, Value, pooled_over
 from kdctl.report.statistics import Spread, Summary, spread_of
 from kdctl.report.table_format import Cell, Column, Mark, Number
 from kdctl.report.wording import NOTHING, mean_and_spread, rounded, title

@@ -15,8 +15,7 @@ from kdctl.report.cells import POOLED_MARK
 from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
-from kdctl.report.pooling import pooled_over
-from kdctl.report.replicates import Replicates, group_by_configuration, in_table_order
+from kdctl.report.replicates import Replicates, group_by_configuration, in_table_order, pooled_over
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import MeanTestKind, Verdict

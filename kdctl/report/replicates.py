@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdctl.records import RunState, Selected, Selection, StoredRun
-from kdctl.report.fields import read_field
+from kdctl.report.fields import read_field, short_names, show_value, varying_fields
 from kdctl.report.statistics import Summary, summarize
 from kdctl.report.table_format import Mark
 
@@ -133,3 +133,22 @@ def _ranks(column: Sequence[Value]) -> dict[Value, tuple[int, float]]:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         ranks.setdefault(value, (2, float(value)) if is_number else (3, float(place)))
     return ranks
+
+
+_MAX_VALUES = 6
+
+
+def pooled_over(group: Replicates) -> str:
+    """Return the settings that differ within a group: 'learning rate (0.05, 0.1)'; empty if none does."""
+    if not group.is_pooled:
+        return ""
+    plans = [run.plan for run in group.runs]
+    fields = varying_fields(plans)
+    names = short_names(fields)
+    described: list[str] = []
+    for field in fields:
+        values = list(dict.fromkeys(show_value(read_field(plan, field)) for plan in plans))
+        listed = ", ".join(values[:_MAX_VALUES])
+        more = f", and {len(values) - _MAX_VALUES} more" if len(values) > _MAX_VALUES else ""
+        described.append(f"{names[field].replace('_', ' ')} ({listed}{more})")
+    return ", ".join(described) or "the teacher's run"
