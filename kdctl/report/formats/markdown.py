@@ -6,8 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from kdctl.report.folding import folded_columns
-from kdctl.report.table_format import Cell, Column, Mark, Table, report_formats
+from kdctl.report.table_format import Cell, Column, Mark, Table, folded_columns, report_formats
 from kdctl.text import printable
 
 PLUS_MINUS = " ± "
