@@ -20,9 +20,8 @@ from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.roles import by_role, require_numbers
-from kdctl.report.sorting import sort_rows
 from kdctl.report.table import configuration_table, pivot_table
-from kdctl.report.table_format import Table
+from kdctl.report.table_format import Table, sort_rows
 from kdctl.report.weak_teachers import weak_teacher_lines
 from kdctl.report.where import only_where
 
