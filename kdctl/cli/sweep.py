@@ -205,8 +205,7 @@ def _show_outcome(
 ) -> None:
     from kdctl import workflows
     from kdctl.cli.console import print_json, say
-    from kdctl.report.leaders import leading_lines
-    from kdctl.report.weak_teachers import weak_teacher_lines
+    from kdctl.report.leaders import leading_lines, weak_teacher_lines
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:

@@ -15,6 +15,7 @@ from kdctl.report.layout import Layout, read_best_by, read_selection, read_sprea
 from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
+from kdctl.report.leaders import weak_teacher_lines
 from kdctl.report.measures import find_measures
 from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
@@ -22,7 +23,6 @@ from kdctl.report.reported import Reported, read_reported
 from kdctl.report.roles import by_role, require_numbers
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
-from kdctl.report.weak_teachers import weak_teacher_lines
 from kdctl.report.where import only_where
 
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")

@@ -21,7 +21,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.records import SETTLED, RunState, StoredRun
 from kdctl.report.baseline import BASELINE_METHOD
-from kdctl.report.weak_teachers import weak_teacher_lines
+from kdctl.report.leaders import weak_teacher_lines
 
 
 @dataclass(frozen=True, kw_only=True)
