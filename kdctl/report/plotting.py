@@ -15,6 +15,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdctl.errors import RecipeError
+from kdctl.recipe.layers import Merged
+from kdctl.recipe.load import override_layer
+from kdctl.recipe.resolve import Resolver
+from kdctl.registry import Entry
+from kdctl.report.figure import Draw, FigureData, figures
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, 'Color Universal Design', 2008, without the yellow that white paper swallows."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -161,3 +168,31 @@ def _spaced(ticks: Sequence[float]) -> list[float]:
         if not kept or tick / kept[-1] >= least:
             kept.append(tick)
     return kept
+
+
+OPTION = "--set"
+
+
+def draw(kind: str, data: FigureData, settings: Sequence[str] = ()) -> Figure:
+    """Return a figure of `kind`, drawn with options that words as 'top5=true' set.
+
+    Raises:
+        UsageError: there is no such kind, option or value.
+        NothingToDrawError: the runs do not hold what it shows.
+    """
+    entry = figures.get(kind)
+    options = _options(entry, settings)
+    with mpl.rc_context(STYLE):
+        return entry.item(data, options)
+
+
+def _options(entry: Entry[Draw], settings: Sequence[str]) -> Any:
+    """Read options as strictly as those of a recipe's plug-ins."""
+    layer = override_layer(settings)
+    resolver = Resolver(merged=Merged(tree=dict(layer.values)), catalog={}, source=OPTION)
+    resolver.mistakes.extend(layer.mistakes)
+    options = resolver.record(entry.config, layer.values, entry.name)
+    resolver.finish()
+    if options is None:
+        raise RecipeError(resolver.mistakes)
+    return options

@@ -63,10 +63,9 @@ def _names(workspace: Workspace, data: FigureData, sweep: str | Sequence[str] | 
 
 def _pictures(data: FigureData) -> tuple[Picture, ...]:
     """Draw every figure that the runs give."""
-    from kdctl.report.drawing import draw  # noqa: PLC0415 - it loads matplotlib
     from kdctl.report.figure import figures  # noqa: PLC0415
     from kdctl.report.page.write import Picture  # noqa: PLC0415
-    from kdctl.report.plotting import rendered  # noqa: PLC0415
+    from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
     drawn: list[Picture] = []
     for entry in figures.entries():

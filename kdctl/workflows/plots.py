@@ -65,8 +65,7 @@ def plot(
     Raises:
         KdctlError: no such figure, option, sweep or suffix, nothing to draw, or the file is there already.
     """
-    from kdctl.report.drawing import draw  # noqa: PLC0415 - it loads matplotlib
-    from kdctl.report.plotting import rendered  # noqa: PLC0415
+    from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
     if target.suffix not in SUFFIXES:
         raise UsageError(
@@ -90,9 +89,8 @@ def plot_all(
     Raises:
         KdctlError: no such sweep, or a file is there already.
     """
-    from kdctl.report.drawing import draw  # noqa: PLC0415 - it loads matplotlib
     from kdctl.report.figure import figures  # noqa: PLC0415
-    from kdctl.report.plotting import rendered  # noqa: PLC0415
+    from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
     files = [folder / f"{name}{suffix}" for name in figures.names() for suffix in suffixes]
     require_free(files, force=force)

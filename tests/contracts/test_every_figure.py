@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
-from kdctl.report.drawing import draw
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
-from kdctl.report.plotting import rendered
+from kdctl.report.plotting import draw, rendered
 from kdctl.workflows.plots import figure_data
 
 RECIPE = """

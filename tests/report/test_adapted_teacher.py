@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from kdctl.records import ModelMetrics, Selection, SplitMetrics, StoredRun
-from kdctl.report.drawing import draw
 from kdctl.report.figure import FigureData, NothingToDrawError
+from kdctl.report.plotting import draw
 
 
 def adapting(run: StoredRun, *, after: float | None) -> StoredRun:
