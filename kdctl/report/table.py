@@ -2,19 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kdctl.report.caption import caption
+from kdctl.records import RunState
 from kdctl.report.cells import FilledColumn
 from kdctl.report.columns import table_columns
-from kdctl.report.fields import known_fields
+from kdctl.report.fields import known_fields, read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.notes import comparison_notes, reported_notes, run_notes
 from kdctl.report.pivot import pivot_columns, pivot_notes
 from kdctl.report.replicates import Replicates
 from kdctl.report.reported import Reported, find_reported
 from kdctl.report.rows import make_rows
+from kdctl.report.subject import SUBJECT_FIELDS, data_words
 from kdctl.report.table_format import Table
+from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
+
+BEST_BY_WORDS = {
+    "val": "best setting of each chosen on validation accuracy",
+    "test": "best setting of each chosen on the test set (oracle)",
+}
+
+
+def caption(groups: Sequence[Replicates], layout: Layout) -> str:
+    """Name what all rows share, the epoch that counts, and what stands behind the ±.
+
+    Data come with the classes and images that were used; what rows differ in stands in their own cells.
+    """
+    plans = [run.plan for group in groups for run in group.runs]
+    chosen = [BEST_BY_WORDS[layout.best_by]] if layout.best_by else []
+    dropped = sum(RunState.PRUNED in group.lost for group in groups)
+    lost = [f"{dropped} of {plural(len(groups), 'configuration')} dropped early"] if dropped else []
+    spread = f"mean ± {SPREAD_WORDS[layout.spread]}"
+    return "; ".join(
+        [subject_words(plans, layout, layout.fields), SELECTION_WORDS[layout.select], *chosen, spread, *lost]
+    )
+
+
+def subject_words(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
+    """Name the values that are told, the data and what else all plans share.
+
+    Args:
+        plans: of all runs of the table.
+        layout: which values are told.
+        shown: fields that have columns of their own.
+    """
+    teacher, student, protocol, method, epochs = (
+        None if field in shown else _shared(plans, field)
+        for field in ("teachers", "student.name", "protocol", "method.name", "schedule.epochs")
+    )
+    pair = f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student)))
+    length = f"{epochs} epochs" if epochs != "1" else "1 epoch"
+    words = (method, pair, f"protocol {protocol}" if protocol else "", length if epochs else "")
+    return ", ".join([_what_and_data(plans, layout, shown), *(word for word in words if word)])
+
+
+def _what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
+    titles = ", ".join(measure.title for measure in layout.values) or "Top-1 test accuracy (%)"
+    shared = [field for field in SUBJECT_FIELDS if field not in shown and _is_shared(plans, field)]
+    data = data_words(plans[0], shared, layout.totals)
+    return f"{titles[0].upper()}{titles[1:]}" + (f" on {data}" if data else "")
+
+
+def _is_shared(plans: Sequence[Mapping[str, Any]], field: str) -> bool:
+    return len({read_field(plan, field) for plan in plans}) == 1
+
+
+def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:
+    """Return the value of all plans that have one, if it is the same."""
+    values = {read_field(plan, field) for plan in plans} - {None}
+    return show_value(values.pop()) if len(values) == 1 else None
 
 
 def configuration_table(

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from kdctl.records import RunState, StoredRun
-from kdctl.report.caption import subject_words
 from kdctl.report.cells import FilledColumn, field_column
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.measures import MEASURES, Measure, value_of
 from kdctl.report.replicates import selected_epoch
+from kdctl.report.table import subject_words
 from kdctl.report.table_format import Cell, Column, Table
 from kdctl.report.wording import NOTHING, SELECTION_WORDS, duration, rounded
 
