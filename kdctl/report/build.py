@@ -20,10 +20,9 @@ from kdctl.report.measures import find_measures
 from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
-from kdctl.report.roles import by_role, require_numbers
+from kdctl.report.shown_runs import by_role, only_where, require_numbers
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
-from kdctl.report.where import only_where
 
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")
 """Kinds of tables, by the name that `--layout` takes."""

@@ -10,7 +10,7 @@ from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
-from kdctl.report.roles import by_role
+from kdctl.report.shown_runs import by_role
 from kdctl.report.wording import label, mean_and_spread, plural
 
 _PAIR = ("data.name", "teachers", "student.name")

@@ -12,8 +12,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
-from kdctl.report.roles import by_role
-from kdctl.report.where import only_where
+from kdctl.report.shown_runs import by_role, only_where
 from kdctl.store.atomic import write_atomically
 from kdctl.workflows.reporting import chosen_runs, class_totals
 
