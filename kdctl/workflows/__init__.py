@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
-    from kdctl.workflows.concluding import conclude
+    from kdctl.workflows.concluding import conclude, html_page
     from kdctl.workflows.confirming import confirm, plan_confirmation
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import import_weights
-    from kdctl.workflows.paging import html_page
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.subjects import data_places
@@ -115,7 +114,7 @@ _MODULES = {
     "export_model": "kdctl.workflows.artifacts",
     "export_runs": "kdctl.workflows.tracking",
     "frame": "kdctl.workflows.reporting",
-    "html_page": "kdctl.workflows.paging",
+    "html_page": "kdctl.workflows.concluding",
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "open_for_planning": "kdctl.assembly.workspace",

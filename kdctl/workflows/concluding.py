@@ -1,18 +1,86 @@
-"""What a sweep that is complete leaves for people: its table, its curves and its page. Never loads torch."""
+"""The report as one HTML file, and what a sweep that is complete leaves for people. Never loads torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.report.figure import NothingToDrawError
+from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.table_format import Table
 from kdctl.store.atomic import write_atomically
 from kdctl.store.sweep_files import sweep_path
-from kdctl.workflows.paging import html_page
-from kdctl.workflows.plots import plot
+from kdctl.workflows.plots import Which, figure_data, plot
 from kdctl.workflows.reporting import report
+
+if TYPE_CHECKING:
+    from kdctl.report.page.write import Picture
+
+
+def html_page(tables: Sequence[Table], workspace: Workspace, **which: Unpack[Which]) -> str:
+    """Return tables, curves, figures, runs and recipes of sweeps as one HTML file that needs nothing else.
+
+    Args:
+        tables: as `report` gave them; they come first.
+        workspace: whose store it is.
+        **which: runs it is about; see `Which`.
+
+    Raises:
+        KdctlError: there is no such sweep, or nothing was run yet.
+    """
+    return _page(tables, figure_data(workspace, **which), workspace, which.get("sweep"))
+
+
+def _page(
+    tables: Sequence[Table], data: FigureData, workspace: Workspace, sweep: str | Sequence[str] | None
+) -> str:
+    from kdctl.report.page.encode import encode_columns, encode_curves  # noqa: PLC0415 - they load numpy
+    from kdctl.report.page.run_list import run_list  # noqa: PLC0415
+    from kdctl.report.page.write import Page, write_page  # noqa: PLC0415
+    from kdctl.report.series import subject_words  # noqa: PLC0415
+
+    runs = (*data.runs, *data.teachers)
+    known = _names(workspace, data, sweep)
+    return write_page(
+        Page(
+            title=f"kdctl: {', '.join(known[:3])}" if known else "kdctl: all runs",
+            subtitle=f"{len(data.runs)} runs; {subject_words(data)}",
+            tables=tuple(tables),
+            run_table=run_list(runs, data.select),
+            pictures=_pictures(data),
+            recipes={name: workspace.store.sweep(name).recipe for name in known},
+            keys=tuple(run.key for run in runs),
+            run_columns=encode_columns(runs),
+            curves=encode_curves(runs, [data.epochs(run.key) for run in runs]),
+        )
+    )
+
+
+def _names(workspace: Workspace, data: FigureData, sweep: str | Sequence[str] | None) -> list[str]:
+    """Return the sweeps that the runs are of: those that were named, else all that hold one of them."""
+    if sweep is not None:
+        return [sweep] if isinstance(sweep, str) else list(sweep)
+    found = workspace.store.sweeps_of(run.key for run in data.runs)
+    return sorted({name for each in found.values() for name in each})
+
+
+def _pictures(data: FigureData) -> tuple[Picture, ...]:
+    """Draw every figure that the runs give."""
+    from kdctl.report.figure import figures  # noqa: PLC0415
+    from kdctl.report.page.write import Picture  # noqa: PLC0415
+    from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
+
+    drawn: list[Picture] = []
+    for entry in figures.entries():
+        try:
+            figure = draw(entry.name, data)
+        except NothingToDrawError:
+            continue
+        drawn.append(Picture(title=entry.label, svg=rendered(figure, ".svg").decode()))
+    return tuple(drawn)
+
 
 FOLDER = "reports"
 """Below the folder of runs."""
