@@ -21,12 +21,13 @@ from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search
-from kdctl.records import RunState, StoredRun, SweepMember
+from kdctl.records import EpochResult, RunState, StoredRun, SweepMember
 from kdctl.store.briefs import RunBrief
+from kdctl.store.store import Store
 from kdctl.store.sweep_files import keep_sweep
+from kdctl.sweep.dashboard import Evidence
 from kdctl.sweep.study import ConfigurationStudy, Proposal, open_study
 from kdctl.workflows.disk import missing_bytes
-from kdctl.workflows.evidence import evidence
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
@@ -234,3 +235,31 @@ def _split(recipe: Recipe) -> str:
 def _has_started(run: RunBrief) -> bool:
     """Return whether a budget has paid for a run, whatever became of it."""
     return bool(run.epochs) or run.state not in (RunState.PLANNED, RunState.PRUNED)
+
+
+def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
+    """Return seeds, keys, values, mean curve and times of the runs of one configuration.
+
+    Args:
+        store: holds their epochs.
+        runs: all seeds, whatever became of them.
+        split: on which the configuration is measured, 'test' or 'val'.
+    """
+    epochs = {run.key: store.epochs(run.key) for run in runs}
+    values = {run.key: value for run in runs if (value := accuracy(run, split)) is not None}
+    curves = [_curve(epochs[key], split) for key in values]
+    common = set[int].intersection(*map(set, curves)) if curves else set[int]()
+    every = [epoch for each in epochs.values() for epoch in each if epoch.ended]
+    return Evidence(
+        seeds=tuple(run.seed for run in runs),
+        run_keys=tuple(run.key for run in runs),
+        values=tuple(values.values()),
+        curve={number: fmean(curve[number] for curve in curves) for number in sorted(common)},
+        started=min(epoch.started for epoch in every) if every else None,
+        ended=max(epoch.ended for epoch in every) if every else None,
+    )
+
+
+def _curve(epochs: Sequence[EpochResult], split: str) -> dict[int, float]:
+    metrics = ((epoch.epoch, epoch.val if split == "val" else epoch.test) for epoch in epochs)
+    return {number: each.top1 for number, each in metrics if each is not None}
