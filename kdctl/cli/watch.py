@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kdctl.cli.titles import Titles
-    from kdctl.workflows.watching import Activity
+    from kdctl.workflows.browsing import Activity
 
 _KEY_DIGITS = 6
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
-    from kdctl.workflows.browsing import describe_run, list_runs
+    from kdctl.workflows.browsing import activity, describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.concluding import conclude, html_page
     from kdctl.workflows.confirming import confirm, plan_confirmation
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from kdctl.workflows.syncing import synchronise
     from kdctl.workflows.tracking import export_runs
     from kdctl.workflows.training import plan_training, train, weak_teachers
-    from kdctl.workflows.watching import activity
 
 __all__ = [
     "activity",
@@ -94,7 +93,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "activity": "kdctl.workflows.watching",
+    "activity": "kdctl.workflows.browsing",
     "back_up": "kdctl.workflows.checking",
     "benchmark": "kdctl.workflows.benchmarking",
     "check": "kdctl.workflows.checking",
