@@ -28,7 +28,7 @@ from kdctl.protocols.distiller import AVERAGE, Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.optimization import Dot
 from kdctl.recipe.plan import RunPlan, ShippedModel
 from kdctl.records import ModelFacts

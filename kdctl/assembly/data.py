@@ -26,7 +26,7 @@ from kdctl.protocols.dataset import (
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts, SelectedData, counts_of, expected_counts, select
 from kdctl.recipe.component import Spec, places_of
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
 

@@ -80,7 +80,7 @@ def assignments(layer: Layer) -> str:
 
 def evaluation_only(plans: Iterable[RunPlan]) -> Iterator[str]:
     """Say which methods train on images of their own, so that the data only evaluate them."""
-    from kdctl.recipe.generated_images import GeneratedImages
+    from kdctl.recipe.data_free import GeneratedImages
 
     names = dict.fromkeys(
         plan.method.name for plan in plans if isinstance(plan.method.options, GeneratedImages)

@@ -19,7 +19,7 @@ from kdctl.errors import KdctlError
 from kdctl.protocols.augmentation import build_augmentation
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.protocols.step import Batch
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 
 EVALUATION_BATCH = 500
 """Images per step of an evaluation: large enough to be efficient, small enough for any memory."""

@@ -23,7 +23,7 @@ from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller, NamedModel, ParameterGroup
 from kdctl.protocols.step import Batch, DivergedError, Losses, Step, Update
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.optimization import Schedule
 from kdctl.records import EpochResult, ModelMetrics, Selected, Selection
 

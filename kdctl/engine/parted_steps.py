@@ -33,7 +33,7 @@ from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller
 from kdctl.protocols.step import WHOLE_STEP, Batch
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 
 FEWEST = 2
 """Images in a part: batch norm cannot take one."""

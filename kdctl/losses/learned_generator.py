@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdctl.protocols.distiller import Batch, Distiller, NamedModel, ParameterGroup, Setup, Update
 from kdctl.recipe.component import Spec, component, tunable
-from kdctl.recipe.generated_images import EpochWork, GeneratedImages
+from kdctl.recipe.data_free import EpochWork, GeneratedImages
 
 WIDTH = 128
 """Channels of the first maps, as in the generators of all data-free methods of the field."""

@@ -23,7 +23,7 @@ from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
 from kdctl.losses.vectors import POOLED, unit_vectors
 from kdctl.protocols.distiller import Batch, Distiller, DivergedError, Setup, Update
 from kdctl.recipe.component import tunable
-from kdctl.recipe.generated_images import EpochWork, GeneratedImages
+from kdctl.recipe.data_free import EpochWork, GeneratedImages
 
 _NUM_SHOWN = 64
 """Images in a picture."""

@@ -16,7 +16,7 @@ from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.stages import pair_maps, paired_maps
 from kdctl.protocols.distiller import Losses, Match, Setup, Step, methods
 from kdctl.recipe.component import tunable
-from kdctl.recipe.generated_images import EpochWork
+from kdctl.recipe.data_free import EpochWork
 
 
 @dataclass(frozen=True, kw_only=True)

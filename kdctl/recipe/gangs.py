@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
 

@@ -23,8 +23,8 @@ from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
+from kdctl.recipe.data_free import EpochWork, GeneratedImages
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
-from kdctl.recipe.generated_images import EpochWork, GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.serialization import canonical_json

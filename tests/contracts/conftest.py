@@ -25,7 +25,7 @@ from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import build_optimizers
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update, methods
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
 from kdctl.recipe.stored import read_plan
 

@@ -22,7 +22,7 @@ from kdctl.protocols.distiller import (
     methods,
 )
 from kdctl.recipe.component import Spec, component
-from kdctl.recipe.generated_images import GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 
 NOISE, POOL = 8, 24
 

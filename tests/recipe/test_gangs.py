@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.gangs import form_gangs
-from kdctl.recipe.generated_images import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
