@@ -10,7 +10,7 @@ from kdctl.records import EpochResult, RunState, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.serialization import canonical_json
 from kdctl.store.store import Store
-from kdctl.sweep.pruning import Standing, in_turn, outside, precise, trailing
+from kdctl.sweep.standings import Standing, in_turn, outside, precise, trailing
 
 
 def dropped_after(

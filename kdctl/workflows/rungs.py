@@ -16,7 +16,7 @@ from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.serialization import canonical_json
-from kdctl.sweep.pruning import share_of
+from kdctl.sweep.standings import share_of
 from kdctl.workflows.racing import race_of
 
 

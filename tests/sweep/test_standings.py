@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from kdctl.sweep.pruning import Standing, in_turn, outside, precise, share_of, trailing
+from kdctl.sweep.standings import Standing, in_turn, outside, precise, share_of, trailing
 
 
 def standing(*values: float, race: str = "", num_diverged: int = 0, rung: str = "") -> Standing:
