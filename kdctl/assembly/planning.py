@@ -14,11 +14,11 @@ from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
-from kdctl.recipe.context import PlanContext
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.plan import RunPlan, TrainedOn
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Point
+from kdctl.recipe.teacher_section import PlanContext
 
 NO_POINT = Point(values={})
 """The one configuration of a recipe without a grid."""

@@ -10,7 +10,6 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
-from kdctl.recipe.context import PlanContext
 from kdctl.recipe.headings import misnamed_sections, unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
@@ -21,7 +20,13 @@ from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
-from kdctl.recipe.teacher_section import TeacherFinder, TeacherOptions, find_weights, read_teachers
+from kdctl.recipe.teacher_section import (
+    PlanContext,
+    TeacherFinder,
+    TeacherOptions,
+    find_weights,
+    read_teachers,
+)
 from kdctl.text import printable
 
 _LONGEST_NAME = 200

@@ -1,22 +1,52 @@
-"""What a run is given: its teachers (an architecture, a finished run, a file), and weights to start from."""
+"""What planning must know of the world, and what a run is given: teachers, and weights to start from."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from annotated_types import Ge
 
 from kdctl.errors import KdctlError, RecipeError
 from kdctl.recipe.component import Spec
-from kdctl.recipe.context import TeacherSource
 from kdctl.recipe.layers import CHOOSERS, NAME
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
-from kdctl.recipe.sections import STUDENT_WEIGHTS
+from kdctl.recipe.sections import STUDENT_WEIGHTS, Catalog
+
+
+class TeacherSource(Protocol):
+    """Finds teachers and weights that exist already."""
+
+    def by_run(self, key: str, model: str = "") -> TeacherRef:
+        """Return the teacher that the run with this key (or prefix) trained, or another model of that run."""
+        ...
+
+    def by_checkpoint(self, path: Path) -> TeacherRef:
+        """Return the teacher in a checkpoint file."""
+        ...
+
+    def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
+        """Return the weights of a run (key or prefix) or file that a student is to start from."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanContext:
+    """The plug-ins, the data and the teachers that a recipe may name, for one round of planning."""
+
+    catalog: Catalog
+    fingerprint: Callable[[Spec], str]
+    """Data set -> SHA-256 of its content."""
+    teachers: TeacherSource
+    trained_teachers: dict[tuple[object, str], RunPlan] = field(
+        default_factory=dict[tuple[object, str], RunPlan], repr=False, compare=False
+    )
+    """Plans of teachers by recipe, table and data: the thousand points of a grid share a few teachers."""
+
 
 TRAINING = ("optimizer", "schedule", "engine")
 """Sections of the recipe that a `[teacher]` table may overlay for its own training."""

@@ -11,10 +11,10 @@ from hypothesis import settings
 from kdctl.assembly.catalog import full_catalog
 from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.component import Spec
-from kdctl.recipe.context import PlanContext
 from kdctl.recipe.load import override_layer, read_layers
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
+from kdctl.recipe.teacher_section import PlanContext
 
 settings.register_profile("kdctl", deadline=None)  # a busy machine is no mistake
 settings.load_profile("kdctl")
