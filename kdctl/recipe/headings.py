@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 
 from kdctl.errors import Mistake, nearest_name, suggestion
 from kdctl.recipe.layers import Layer, flat
 from kdctl.recipe.load import OVERRIDES
-from kdctl.recipe.sections import HEADINGS, PLUGIN_SECTIONS, SECTIONS, Catalog
+from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, fields_called
 
 
 def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
@@ -36,21 +35,3 @@ def misnamed_sections(layers: Iterable[Layer]) -> set[str]:
     known = (*SECTIONS, *HEADINGS)
     keys = {key for layer in layers for key in layer.values if key not in known}
     return {near for key in keys if (near := nearest_name(key, known)) in SECTIONS}
-
-
-def fields_called(name: str, catalog: Catalog) -> list[str]:
-    """Return the fields of a run whose option has this name, or these initials: 'lr' is a learning rate."""
-    return list(
-        dict.fromkeys(
-            f"{section}.{option.name}"
-            for section, kind in PLUGIN_SECTIONS.items()
-            for entry in catalog[kind].entries()
-            for option in dataclasses.fields(entry.config)
-            if name in (option.name, _initials(option.name))
-        )
-    )
-
-
-def _initials(name: str) -> str:
-    words = name.split("_")
-    return "".join(word[:1] for word in words) if len(words) > 1 else ""

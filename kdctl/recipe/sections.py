@@ -85,3 +85,21 @@ def _canonical(key: str, value: Any, catalog: Catalog) -> Any:
 def _table_of(dotted: str) -> str:
     """Return the last table on the way to a field: 'student.name' -> 'student'."""
     return dotted.removesuffix(f".{NAME}").rpartition(".")[2] if dotted.endswith(f".{NAME}") else ""
+
+
+def fields_called(name: str, catalog: Catalog) -> list[str]:
+    """Return the fields of a run whose option has this name, or these initials: 'lr' is a learning rate."""
+    return list(
+        dict.fromkeys(
+            f"{section}.{option.name}"
+            for section, kind in PLUGIN_SECTIONS.items()
+            for entry in catalog[kind].entries()
+            for option in dataclasses.fields(entry.config)
+            if name in (option.name, _initials(option.name))
+        )
+    )
+
+
+def _initials(name: str) -> str:
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
