@@ -1,17 +1,43 @@
-"""Overrides of the command line that change nothing, because a grid or a search decides the field."""
+"""Mistakes of layers: headings that no recipe has, and overrides that a grid or a search makes void."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdctl.errors import Mistake
-from kdctl.recipe.layers import NAME, Tree, flat, look_up, same
+from kdctl.errors import Mistake, nearest_name, suggestion
+from kdctl.recipe.layers import NAME, Layer, Tree, flat, look_up, same
 from kdctl.recipe.load import OVERRIDES
-from kdctl.recipe.sections import SECTIONS
+from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, fields_called
 from kdctl.recipe.space import Point
+
+
+def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
+    """Yield a mistake for each key of a layer that a recipe does not have."""
+    known = (*SECTIONS, *HEADINGS)
+    fields = flat(layer.values) if layer.source == OVERRIDES else layer.values
+    for dotted, value in fields.items():
+        heading = dotted.partition(".")[0]
+        if heading in known:
+            continue
+        word = f" {dotted}={json.dumps(value, default=str)}" if layer.source == OVERRIDES else ""
+        found = fields_called(heading, catalog)
+        yield Mistake(
+            problem=f"{layer.source}{word}: a recipe has no '{heading}'.",
+            hint=f"write {' or '.join(found)}." if found else suggestion(heading, known, "Sections"),
+        )
+
+
+def misnamed_sections(layers: Iterable[Layer]) -> set[str]:
+    """Return the sections that layers seem to mean under names that no recipe has.
+
+    That such a section lacks something would be a second mistake about the same word.
+    """
+    known = (*SECTIONS, *HEADINGS)
+    keys = {key for layer in layers for key in layer.values if key not in known}
+    return {near for key in keys if (near := nearest_name(key, known)) in SECTIONS}
 
 
 def overruled(
