@@ -15,7 +15,7 @@ from kdctl.engine.batch_counters import BatchCounters
 from kdctl.engine.device import Compute
 from kdctl.engine.epochs import EpochSums, winning_rules
 from kdctl.engine.optim import GroupOptimizer, set_learning_rate
-from kdctl.engine.phases import Pace, Span, divide, span_at
+from kdctl.engine.phases import SchedulePoint, Span, divide, span_at
 from kdctl.engine.seeds import derive
 from kdctl.engine.teacher_outputs import RunTeachers
 from kdctl.engine.two_momenta import compute_gradients
@@ -141,8 +141,8 @@ class Member:
         run_teachers: RunTeachers,
     ) -> None:
         """Take one eager step of an epoch of `num_steps`; `advance` counts it."""
-        pace = self.pace(self.step, num_steps)
-        for part, rate in zip(self.optimizers, pace.group_rates, strict=True):
+        point = self.schedule_at(self.step, num_steps)
+        for part, rate in zip(self.optimizers, point.group_rates, strict=True):
             set_learning_rate(part.optimizer, rate)
         self.reseed()
         device = batch.images.device
@@ -150,16 +150,16 @@ class Member:
             batch=batch,
             teachers=teachers,
             # Filled on the device: a copy from the host would wait for it.
-            progress=torch.full((), pace.progress, device=device),
-            learning_rate=torch.full((), pace.learning_rate, device=device),
+            progress=torch.full((), point.progress, device=device),
+            learning_rate=torch.full((), point.learning_rate, device=device),
         )
         self.learn(inputs, compute, run_teachers)
 
-    def pace(self, step: int, num_steps: int) -> Pace:
+    def schedule_at(self, step: int, num_steps: int) -> SchedulePoint:
         """Return learning rates and progress at a step of the running epoch."""
         position = self.epoch + step / num_steps
         factor = self.span.rate_factor(self.schedule, position)
-        return Pace(
+        return SchedulePoint(
             progress=self.span.share_done(position),
             learning_rate=self.learning_rate * factor,
             group_rates=tuple(part.learning_rate * factor for part in self.optimizers),

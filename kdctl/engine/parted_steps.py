@@ -207,14 +207,14 @@ class _PartedWork:
     def begin(self, num_steps: int) -> None:
         """Set learning rates, and forget the gradients of the step before."""
         member = self.member
-        pace = member.pace(member.step, num_steps)
-        for part, rate in zip(member.optimizers, pace.group_rates, strict=True):
+        point = member.schedule_at(member.step, num_steps)
+        for part, rate in zip(member.optimizers, point.group_rates, strict=True):
             set_learning_rate(part.optimizer, rate)
             part.optimizer.zero_grad(set_to_none=True)
         device = next(member.distiller.parameters()).device
         self._inputs = (
-            torch.full((), pace.progress, device=device),
-            torch.full((), pace.learning_rate, device=device),
+            torch.full((), point.progress, device=device),
+            torch.full((), point.learning_rate, device=device),
         )
         self._before = [buffer.clone() for buffer in self._norms]
         self._mean = [torch.zeros_like(buffer) for buffer in self._norms]

@@ -33,7 +33,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class SchedulePoint:
     """Where a step stands in the schedules."""
 
     progress: float

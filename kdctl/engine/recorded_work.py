@@ -77,20 +77,20 @@ class RecordedStep:
         self._num_steps = gang.data.train.num_steps
         self._run_teachers = functools.partial(gang.outputs_for, member)
         num_columns = 2 + len(member.optimizers)
-        self._paces = torch.zeros(self._num_steps, num_columns, device=gang.compute.device)
+        self._schedule = torch.zeros(self._num_steps, num_columns, device=gang.compute.device)
         """At each step of the epoch: progress, the recipe's learning rate, that of each optimizer."""
         self._before = [(tensor, tensor.detach().clone()) for tensor in member.changing()]
 
     def begin_epoch(self) -> None:
         """Write the epoch's learning rates and progress into the table on the device."""
-        paces = [self._member.pace(step, self._num_steps) for step in range(self._num_steps)]
-        rows = [(pace.progress, pace.learning_rate, *pace.group_rates) for pace in paces]
-        self._paces.copy_(torch.tensor(rows))
+        points = [self._member.schedule_at(step, self._num_steps) for step in range(self._num_steps)]
+        rows = [(point.progress, point.learning_rate, *point.group_rates) for point in points]
+        self._schedule.copy_(torch.tensor(rows))
 
     def learn(self, size: int) -> None:
         """Train on the current batch, of `size` images."""
         batch, teachers = self._batches.seen(size)
-        row = self._paces.index_select(0, self._batches.counter)[0]
+        row = self._schedule.index_select(0, self._batches.counter)[0]
         progress, learning_rate, *rates = row.unbind()
         for part, rate in zip(self._member.optimizers, rates, strict=True):
             copy_learning_rate(part.optimizer, rate)

@@ -215,7 +215,7 @@ def test_each_group_has_its_optimizer_and_rate(lab: Lab) -> None:
         ("encoder", "SGD"),
         ("classifier", "AdamW"),
     ]
-    assert member.pace(0, 3).group_rates == pytest.approx((0.02, 0.002, 0.001))
+    assert member.schedule_at(0, 3).group_rates == pytest.approx((0.02, 0.002, 0.001))
     assert member.optimizers[2].optimizer.param_groups[0]["weight_decay"] == 0.0
 
 
