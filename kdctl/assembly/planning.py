@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -38,6 +39,17 @@ class Planner:
         self._library = workspace.library
         self._structures = Structures(workspace.library)
         self._known: dict[str, tuple[RunPlan, ...]] = {}
+
+    def in_workspace(self, workspace: Workspace) -> Planner:
+        """Return a planner that knows what this one does, and looks for teachers in another workspace.
+
+        Another one of the same runs and data: that in which plans were shown is closed when they are trained.
+        """
+        if workspace.library is not self._library:
+            return Planner(self.recipe, workspace)
+        planner = copy.copy(self)
+        planner._context = dataclasses.replace(self._context, teachers=TeacherLibrary(workspace))
+        return planner
 
     def replicates(self, point: Point) -> tuple[RunPlan, ...]:
         """Return the runs of one configuration, one for each seed.

@@ -116,14 +116,12 @@ def sweep(
         progress,
     ):
         outcome = workflows.sweep(
-            opened,
+            plan,
             workspace,
             executor=chosen,
             progress=progress,
             stop=stop,
             gang_size=gang,
-            retry_failed=retry_failed,
-            replace=replace,
         )
     _conclude(outcome, progress, stop, form, quiet=quiet, runs=runs, is_shipped=is_shipped(recipe))
 

@@ -105,7 +105,7 @@ def train(
         StopSignals() as stop,
         progress,
     ):
-        trained = workflows.train(opened, workspace, progress=progress, stop=stop, executor=trained_by)
+        trained = workflows.train(plan, workspace, progress=progress, stop=stop, executor=trained_by)
         weak = () if isinstance(progress, Events) else workflows.weak_teachers(trained, workspace)
     _conclude(trained, weak, progress, stop, form)
 

@@ -40,6 +40,8 @@ class SweepPlan:
     """Of the runs that the store knows already."""
     retry_failed: bool = False
     """True: runs that failed before are to be done."""
+    replace: bool = False
+    """True: runs that were started may leave the sweep of this name."""
     leaving: tuple[str, ...] = ()
     """Keys of runs that belong to the sweep of this name now, and will not any more."""
     notes: tuple[str, ...] = ()
@@ -106,29 +108,49 @@ class SweepPlan:
 
 
 def plan_sweep(
-    recipe: Recipe | Path | str, workspace: Workspace, *, retry_failed: bool = False, replace: bool = False
+    recipe: SweepPlan | Recipe | Path | str,
+    workspace: Workspace,
+    *,
+    retry_failed: bool = False,
+    replace: bool = False,
 ) -> SweepPlan:
     """Resolve every configuration of a recipe with every seed.
+
+    A plan stays as it is, but for what its store says by now: runs go on while people read what is planned.
+
+    Args:
+        recipe: what to plan, or an earlier plan of it.
+        workspace: where runs and data lie.
+        retry_failed: runs that failed before are to be done; of an earlier plan, as that has it.
+        replace: let the name of the recipe mean this content from now on; of an earlier plan, as that has it.
 
     Raises:
         RecipeError: everything that is wrong with the recipe, over all its configurations.
         UsageError: there is a sweep of this name with other content, and `replace` does not say to
             forget that.
     """
+    if isinstance(recipe, SweepPlan):
+        plan, planner = recipe, recipe.planner.in_workspace(workspace)
+        return _plan(planner, plan.study, plan.example, workspace, plan.retry_failed, plan.replace)
     opened = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
     planner = Planner(opened, workspace)
-    search = opened.search
-    probes = planner.runs(search.probes() if search else opened.points)
+    probes = planner.runs(opened.search.probes() if opened.search else opened.points)
     _require_split(opened, probes)
     require_rungs(planner, probes)
-    study = _study_name(opened, probes)
-    chosen = _chosen_points(search, study, workspace) if search else opened.points
+    return _plan(planner, _study_name(opened, probes), probes[0], workspace, retry_failed, replace)
+
+
+def _plan(
+    planner: Planner, study: str, example: RunPlan, workspace: Workspace, retry_failed: bool, replace: bool
+) -> SweepPlan:
+    """Return the plan as the store is now; what the planner has resolved before is not resolved again."""
+    recipe, search = planner.recipe, planner.recipe.search
+    chosen = _chosen_points(search, study, workspace) if search else recipe.points
     runs = planner.runs(chosen)
-    num_later = max(search.trials - len(chosen), 0) * len(opened.seeds) if search else 0
-    example = probes[0]
+    num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds) if search else 0
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
-    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), opened.limits.drops
+    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
     return SweepPlan(
         planner=planner,
         study=study,
@@ -138,7 +160,8 @@ def plan_sweep(
         example=example,
         states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
         retry_failed=retry_failed,
-        leaving=lost_members(workspace, opened, runs, example=example, replace=replace),
+        replace=replace,
+        leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
         notes=planner.notes(teachers, runs or (example,)),
     )
 

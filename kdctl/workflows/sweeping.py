@@ -31,7 +31,7 @@ from kdctl.workflows.disk import missing_bytes
 from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
-from kdctl.workflows.sweep_plan import plan_sweep
+from kdctl.workflows.sweep_plan import SweepPlan, plan_sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class SweepOutcome:
 
 
 def sweep(
-    recipe: Recipe | Path | str,
+    recipe: SweepPlan | Recipe | Path | str,
     workspace: Workspace,
     *,
     executor: ExecutorConfig | None = None,
@@ -71,14 +71,14 @@ def sweep(
     Any number of starts, after each other or at once, train every run once.
 
     Args:
-        recipe: what to run.
+        recipe: what to run; a plan of it, as `plan_sweep` made it, is not made again.
         workspace: where runs and data lie.
         executor: who trains; this process if not given. Results do not depend on it.
         progress: hears how it goes.
         stop: says when to save everything and return.
         gang_size: runs that train in lockstep, at most.
-        retry_failed: start runs again that failed before.
-        replace: let the name of the recipe mean this content from now on.
+        retry_failed: start runs again that failed before; a plan has settled that.
+        replace: let the name of the recipe mean this content from now on; a plan has settled that.
 
     Raises:
         RecipeError: everything that is wrong with the recipe.
@@ -103,7 +103,7 @@ def sweep(
                 progress=meter,
                 stop=lambda: stop() or bool(meter.used_up()),
                 gang_size=gang_size,
-                retry_failed=retry_failed,
+                retry_failed=plan.retry_failed,
             ) as scheduler,
         ):
             running = _RunningSweep(plan.planner, study, scheduler, meter, plan.leaving)

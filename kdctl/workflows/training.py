@@ -56,7 +56,7 @@ def plan_training(recipe: Recipe | Path | str, workspace: Workspace) -> TrainPla
 
 
 def train(
-    recipe: Recipe | Path | str,
+    recipe: TrainPlan | Recipe | Path | str,
     workspace: Workspace,
     *,
     progress: Progress | None = None,
@@ -68,21 +68,29 @@ def train(
     Finished runs are not trained again, interrupted and failed ones go on. A run that diverged is
     returned as such.
 
+    Args:
+        recipe: what to train; a plan of it, as `plan_training` made it, is not made again.
+        workspace: where runs and data lie.
+        progress: hears how it goes.
+        stop: says when to save everything and return.
+        executor: who trains; this process if not given.
+
     Raises:
         RecipeError: everything that is wrong with the recipe.
         KdctlError: data are missing, a teacher does not fit.
         RunsFailedError: what stopped the runs that failed; the others are finished nevertheless.
     """
-    plan = plan_training(recipe, workspace)
-    workspace.store.revive([run.key for run in plan.runs])  # a sweep dropped them, and this asks for them
+    runs = (recipe if isinstance(recipe, TrainPlan) else plan_training(recipe, workspace)).runs
+    keys = [run.key for run in runs]
+    workspace.store.revive(keys)  # a sweep dropped them, and this asks for them
     with open_scheduler(
         workspace, executor=executor, progress=progress, stop=stop, retry_failed=True
     ) as scheduler:
-        scheduler.complete(plan.runs)
-    runs = workspace.store.runs(keys=[run.key for run in plan.runs])
-    if mistakes := mistakes_of(runs, scheduler.failures):
+        scheduler.complete(runs)
+    trained = workspace.store.runs(keys=keys)
+    if mistakes := mistakes_of(trained, scheduler.failures):
         raise RunsFailedError(mistakes)
-    return runs
+    return trained
 
 
 def weak_teachers(runs: Sequence[StoredRun], workspace: Workspace) -> list[str]:
