@@ -17,13 +17,14 @@ class BatchCounters:
     """The counters of a model's batch norms, which are not needed in training, only in its checkpoints.
 
     A batch norm adds one to its counter in every step: one small kernel for each layer, a tenth of
-    those of a MobileNetV2. Here they rest while a step runs, and get the sum when somebody looks.
-    A layer that uses its counter, because its statistics are plain means (momentum None), keeps it. A layer
-    that runs twice in a step counts once.
+    those of a MobileNetV2. Here the counters are taken out of the layers while a step runs, the steps are
+    counted on the host, and `settle` adds their number to the counters. A layer that uses its counter,
+    because its statistics are plain means (momentum None), keeps it. A layer that runs twice in a step counts
+    once.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Find them."""
+        """Find the batch norms of `model` whose counters nothing reads in training."""
         self._norms = [
             module
             for module in model.modules()
@@ -35,7 +36,7 @@ class BatchCounters:
 
     @contextmanager
     def resting(self) -> Generator[None]:
-        """Let the layers find no counter."""
+        """Take the counters out of the layers while what is inside runs."""
         counters = [_exchange(norm, None) for norm in self._norms]
         try:
             yield
@@ -49,7 +50,7 @@ class BatchCounters:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write down what was seen by the layers in training mode."""
+        """Add the batches that were counted to the counters of the layers in training mode."""
         if self._num_batches:
             for norm in self._norms:
                 if norm.training and norm.num_batches_tracked is not None:

@@ -205,7 +205,7 @@ def num_steps(num_images: int, batch_size: int) -> int:
 
 
 def repeated(rows: Tensor, repeats: int) -> Tensor:
-    """Return the first of `rows` [N] so many times each, one after the other, N in all."""
+    """Return rows [N] in which each of the first `rows` [N] stands `repeats` times: a, a, b, b, ..."""
     return rows if repeats == 1 else rows.repeat_interleave(repeats)[: len(rows)]
 
 

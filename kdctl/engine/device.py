@@ -47,7 +47,7 @@ class Compute:
             yield
 
     def translated(self, function: Function) -> Function:
-        """Return a function of a student's forward pass as it shall run: compiled, if that was asked for."""
+        """Return a student's forward pass as it shall run: compiled, with `engine.compile_student`."""
         if not self.options.compile_student:
             return function
         return cast(Function, torch.compile(function, dynamic=False))
@@ -175,6 +175,6 @@ class _NothingDrawn(TorchFunctionMode):
 
 @contextlib.contextmanager
 def shapes_only() -> Generator[None]:
-    """Give what is built inside shapes, but no numbers."""
+    """Build what is built inside on the meta device: with shapes, without memory, in no time."""
     with torch.device("meta"), _NothingDrawn():
         yield

@@ -28,7 +28,7 @@ class EpochSums:
         self._predicts = False
         """Whether the method tells predictions on labelled images, so that there is a training accuracy."""
         self.images = 0
-        """Counted on the host, by whoever takes the steps."""
+        """Training images of the epoch so far; whoever takes the steps counts them, on the host."""
 
     @torch.no_grad()
     def add(self, losses: Losses, batch: Batch, update: Update = WHOLE_STEP, *, repeat: int = 0) -> None:

@@ -43,7 +43,7 @@ class _RecordedMember:
     stream: Stream
     step: RecordedStep
     optimizers: tuple[GroupOptimizer, ...]
-    """Of the phase that the records are of."""
+    """Those that the recorded steps use; a new phase has others, and is recorded anew."""
     steps: dict[int, Work] = field(default_factory=dict[int, Work])
     """By the number of images in the batch."""
     evaluations: list[tuple[RecordedEvaluation, Work]] = field(
@@ -73,7 +73,9 @@ class GraphedSteps:
         self._warned: set[str] = set()
 
     def begin_epoch(self) -> None:
-        """Write down what the epoch's steps read; record them first if they are not.
+        """Write order, learning rates and progress of the epoch to where recorded steps read them.
+
+        What is not recorded yet, of the first epoch or of a new phase, is recorded first.
 
         Raises:
             CannotRecordError: the gang must take its steps in another way.
@@ -100,7 +102,7 @@ class GraphedSteps:
         self._inputs.advance(members[0].step)
         for member in members:
             entry = self._entries[id(member)]
-            member.reseed()
+            member.reseed()  # a replay reads seed and offset of the generator as they are when it is queued
             entry.stream.wait_for(self._inputs.stream)
             entry.stream.run(entry.steps[size])
             member.advance(size)
@@ -124,7 +126,7 @@ class GraphedSteps:
         return evaluation.logits
 
     def settle(self) -> None:
-        """Let code that knows no streams wait for all streams."""
+        """Let the current stream, on which all other code queues its work, wait for every stream here."""
         current = self._streams.current()
         for stream in (*self._inputs.streams, *(entry.stream for entry in self._entries.values())):
             current.wait_for(stream)

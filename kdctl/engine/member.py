@@ -51,7 +51,7 @@ class Member:
     """Called at the beginning of each phase, with what it trains."""
     schedule: Schedule
     learning_rate: float
-    """Before the schedule."""
+    """The recipe's, which the schedule multiplies."""
     folder: Path
     """Where its checkpoints go."""
     plan: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Member:
     counters: BatchCounters = field(init=False)
     """Of its batch norms."""
     _observe: Callable[..., Outputs] | None = field(init=False, default=None)
-    """The student's forward pass as it runs."""
+    """The student's forward pass as `Compute.translated` returns it; None before the first step."""
     left: bool = False
     """Whether the run was taken out of its gang: someone else trains it now."""
     generates: bool = field(init=False)
@@ -171,7 +171,10 @@ class Member:
         self.distiller.setup.rng.manual_seed(derive(self.seed, *names))
 
     def learn(self, inputs: StepInputs, compute: Compute, run_teachers: RunTeachers) -> None:
-        """Do the work of one step on the device; the same work each time, so that it can be recorded."""
+        """Do the work of one step on the device.
+
+        Nothing looks at a value there, so a CUDA graph can record it.
+        """
         for update in self.distiller.updates():
             for repeat in range(update.repeats):
                 step, losses = self.forward(update, inputs, compute, run_teachers)

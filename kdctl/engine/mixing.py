@@ -117,7 +117,7 @@ class Mixer:
 
 
 def partners(places: Tensor, batch_size: int, num_images: int) -> Tensor:
-    """Return with which place of the epoch each of `places` [B] int64 is paired: the batch, turned round."""
+    """Return the place of the epoch that each of `places` [B] int64 is mixed with: its batch in reverse."""
     first = places // batch_size * batch_size
     last = (first + batch_size).clamp(max=num_images) - 1
     return last - (places - first)

@@ -184,8 +184,9 @@ class _PartedWork:
     _norms: list[Tensor] = field(default_factory=list[Tensor])
     """Running statistics of the batch norms that train."""
     _before: list[Tensor] = field(default_factory=list[Tensor])
+    """Those statistics when the step began: every part starts from them."""
     _mean: list[Tensor] = field(default_factory=list[Tensor])
-    """Of the statistics after each part."""
+    """The mean of the statistics after each part, weighted by its images: what they become."""
     _inputs: tuple[Tensor, Tensor] | None = None
     """Progress and learning rate of the step."""
 
@@ -269,7 +270,10 @@ class _PartedWork:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Sum up over all processes what each of them has counted since the last time."""
+        """Add up over all processes what each of them has counted since the last time.
+
+        The leader adds its whole sums, the others what has come to theirs since: so nothing counts twice.
+        """
         if self.ranks is None:
             return
         sums = self.member.sums.tensors()

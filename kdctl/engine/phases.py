@@ -1,4 +1,4 @@
-"""Where in a run its phases lie, and what the schedules say at a step."""
+"""Which epochs of a run belong to which of its phases, and what the schedules say at a step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Span:
 
     phase: Phase
     first: int
-    """Epochs of the run before it."""
+    """How many epochs of the run come before the phase."""
     epochs: int
-    """Its length."""
+    """How many epochs the phase has."""
 
     def share_done(self, position: float) -> float:
         """Return how much of the phase is over `position` epochs after the run's start, from 0 to 1."""
@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulePoint:
-    """Where a step stands in the schedules."""
+    """Progress and learning rates at a step."""
 
     progress: float
     """From 0 at the first step of the phase to 1 after its last."""

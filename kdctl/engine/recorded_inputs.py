@@ -34,11 +34,12 @@ class RecordedInputs:
         self._gang = gang
         self._streams = streams
         self.stream = streams.open()
-        """Makes batches: members wait for it before they read one, it for them before it overwrites one."""
+        """Makes batches. Members wait for it before they read a batch, and it waits for the members before it
+        overwrites one."""
         self._teacher_stream = streams.open()
         self._batches: RecordedBatches | None = None
         self._batch_records: dict[int, Work] = {}
-        """By the number of images in the batch."""
+        """Make a batch; by its number of images, since the last batch of an epoch may be smaller."""
         self._chunk_records: dict[tuple[int, int], Work] = {}
         """Run the teachers on a chunk; by its parity and number of images. Empty if no teacher is read."""
         self._read_records: dict[int, Work] = {}

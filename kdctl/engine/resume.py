@@ -24,7 +24,7 @@ from kdctl.records import ModelMetrics, Selected
 from kdctl.serialization import from_tree, to_tree
 
 CAPACITY = 8
-"""Files that may wait: their contents are copies in memory."""
+"""Files that may wait to be written. More would take memory: each waits as a copy of its content."""
 
 
 class BackgroundWriter:

@@ -30,7 +30,7 @@ class Stream(Protocol):
         Args:
             work: what to record.
             warm_up: does the same for real a few times before it is recorded, and leaves no trace.
-            randomness: what `work` draws random numbers from; it is set anew before every run.
+            randomness: the generator that `work` draws from; its caller seeds it before every run.
 
         Raises:
             RuntimeError: the work cannot be recorded; it reads something back, for example.
@@ -57,8 +57,9 @@ class Streams(Protocol):
 class CudaStream:
     """A CUDA stream; its records are CUDA graphs that share a pool of memory.
 
-    They can, because they run one after the other and nothing that a later one leaves in the pool is read
-    after an earlier one has run again.
+    In a shared pool a graph may overwrite what graphs that were captured after it have left there. That does
+    no harm here: the graphs of a stream replay one after the other, and what one of them leaves in the pool
+    is read before any graph that was captured earlier replays again.
     """
 
     failure: ClassVar[str] = ""
@@ -70,7 +71,7 @@ class CudaStream:
         self._done = torch.cuda.Event()
         self._pool = torch.cuda.graph_pool_handle()
         self._records: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
-        """Those that can still be run."""
+        """The graphs that somebody still holds."""
 
     def run(self, work: Work) -> None:
         """Queue work on the stream."""
@@ -88,7 +89,7 @@ class CudaStream:
         if CudaStream.failure:
             raise RuntimeError(f"an earlier recording failed: {CudaStream.failure}")
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        self.run(warm_up)  # what is set up once may read something back
+        self.run(warm_up)  # may read something back: libraries set themselves up in the first runs
         with _no_host_reads():
             self.run(warm_up)
         self.stream.synchronize()

@@ -45,10 +45,17 @@ class TableFiller:
         self._selected = torch.arange(size, device=device)
         """[B]: the places of the epoch that the teachers run on next."""
         self._missing = self._selected
+        """[M]: the places of the epoch whose views the table lacked at its beginning, in order."""
         self._missing_places: list[int] = []
-        """The places of the epoch whose views the table lacked at its beginning, in order, on the host."""
+        """The same numbers on the host, so that later questions do not wait for the device."""
         self._lacking: tuple[OutputName, ...] = ()
-        self._num_selected = self._num_kept = self._room = 0
+        """The outputs that are to be stored: some view lacks them."""
+        self._num_selected = 0
+        """How many missing views are queued: the host counts ahead of the device."""
+        self._num_kept = 0
+        """How many of them `store` was queued for."""
+        self._room = 0
+        """For how many more views the table had room when the epoch began."""
         self._outputs: tuple[Outputs, ...] = ()
 
     def prepare(self, step: int = 0) -> bool:
@@ -98,7 +105,7 @@ class TableFiller:
         self.count_batch()
 
     def select_missing(self) -> None:
-        """Select the next batch of missing views, filled up with the epoch's first view at the end."""
+        """Select the next batch of missing views; the last batch is filled up with the epoch's first view."""
         places = self._missing[self._num_kept : self._num_kept + len(self._selected)]
         self._selected[: len(places)] = places
         self._selected[len(places) :] = 0  # a recorded pass needs the same shape each time
@@ -124,7 +131,7 @@ class TableFiller:
 
     @property
     def _reach(self) -> int:
-        """Return how many of the missing views the table has room for, in whole batches except the last."""
+        """Return how many of the missing views the table can take: all, or as many whole batches as fit."""
         if self._room >= len(self._missing_places):
             return len(self._missing_places)
         return self._room // len(self._selected) * len(self._selected)

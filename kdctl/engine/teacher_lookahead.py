@@ -89,8 +89,9 @@ class ChunkReader:
 class TeacherLookahead:
     """Keeps the teacher outputs of two chunks: the one that steps read, and the one written meanwhile.
 
-    Even chunks are written over even ones, odd over odd. All that changes from chunk to chunk is in tensors
-    whose memory stays the same, so that the work can be recorded as a CUDA graph.
+    There is memory for two chunks: the outputs of an even chunk overwrite those of the even chunk before it,
+    those of an odd one the odd one's. All that changes from chunk to chunk is in tensors whose memory stays
+    the same, so that the work can be recorded as a CUDA graph.
     """
 
     def __init__(

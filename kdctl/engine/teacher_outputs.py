@@ -36,13 +36,13 @@ class TeacherReads:
 
 
 class KeptRows:
-    """Rows of one output [B, ...], in its precision and layout."""
+    """Rows of one output of a teacher, kept in the precision and memory layout in which it comes."""
 
     def __init__(self, example: Tensor, capacity: int) -> None:
         """Make room for `capacity` rows like those of `example` [B, ...]."""
         self._last = is_channels_last(example)
         row = example[0].permute(1, 2, 0) if self._last else example[0]
-        with _memory_as_it_comes():  # a CPU's system gives it when it is written to
+        with _uninitialised():
             self._values = torch.empty((capacity, *row.shape), dtype=row.dtype, device=row.device)
         self.row_bytes = row.numel() * row.element_size()
 
@@ -91,8 +91,12 @@ def is_channels_last(features: Tensor) -> bool:
 
 
 @contextmanager
-def _memory_as_it_comes() -> Generator[None]:
-    """Let `torch.empty` leave memory alone, which the deterministic mode fills."""
+def _uninitialised() -> Generator[None]:
+    """Keep `torch.empty` from writing to its memory, as it does in the deterministic mode.
+
+    A system gives a process memory when it is first written to. So a large table that stays half empty takes
+    half of its memory.
+    """
     switches: Any = torch.utils.deterministic
     before = switches.fill_uninitialized_memory
     switches.fill_uninitialized_memory = False

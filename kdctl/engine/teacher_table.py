@@ -42,7 +42,7 @@ class TeacherTable:
         return sum(column.num_bytes for column in self._columns.values())
 
     def unknown(self, reads: Sequence[TeacherReads], views: Tensor) -> Tensor:
-        """Return for each of `views` [B] whether something that is wished for is missing: [B], bool."""
+        """Return for each of `views` [B] whether it lacks an output in `reads`: [B], bool."""
         columns = [self._columns.get(name) for name in outputs_of(reads)]
         missing = torch.zeros_like(views, dtype=torch.bool)
         for column in columns:
@@ -50,12 +50,15 @@ class TeacherTable:
         return missing
 
     def lacking(self, reads: Sequence[TeacherReads], views: Tensor) -> tuple[OutputName, ...]:
-        """Return the outputs that are wished for and missing for any of `views` [B]."""
+        """Return the outputs in `reads` that one of `views` [B], or several, lack."""
         columns = ((place, self._columns.get(place)) for place in outputs_of(reads))
         return tuple(place for place, found in columns if found is None or bool(found.unknown(views).any()))
 
     def room(self, places: Sequence[OutputName]) -> int:
-        """Return for how many more views there is room, as far as these outputs were written before."""
+        """Return for how many more views there is room.
+
+        Only columns that exist tell; before the first write the answer is the number of all views.
+        """
         known = (self._columns[place].room for place in places if place in self._columns)
         return min(known, default=self._num_views)
 
@@ -70,11 +73,11 @@ class TeacherTable:
         return True
 
     def read(self, reads: Sequence[TeacherReads], views: Tensor) -> tuple[Outputs, ...]:
-        """Return what is wished for of known `views` [B]."""
+        """Return the outputs in `reads` of `views` [B], all of which are stored."""
         return gather_outputs(reads, lambda place: self._columns[place].read(views))
 
     def _make_columns(self, examples: Mapping[OutputName, Tensor]) -> None:
-        """Share the memory that is left among new columns, the same number of rows for each."""
+        """Make new columns with as many rows each as all of them together have memory for."""
         reserved = sum(column.reserved_bytes for column in self._columns.values())
         wanted = sum(example[0].numel() * example.element_size() for example in examples.values())
         capacity = min(self._num_views, (self._num_bytes - reserved) // max(wanted, 1))
@@ -83,7 +86,7 @@ class TeacherTable:
 
 
 def row_bytes(reads: Sequence[TeacherReads], outputs: Sequence[Outputs]) -> int:
-    """Return the bytes that what is wished for takes for one view."""
+    """Return the bytes that the outputs in `reads` take for one view."""
     rows = (pick(outputs, name)[0] for name in outputs_of(reads))
     return sum(row.numel() * row.element_size() for row in rows)
 
@@ -92,9 +95,10 @@ def row_bytes(reads: Sequence[TeacherReads], outputs: Sequence[Outputs]) -> int:
 def rows_are_independent(
     train: TrainingBatches, reads: Sequence[TeacherReads], run_teachers: RunTeachers
 ) -> bool:
-    """Try whether an image gets the same bits, in the same layout, at another place among others.
+    """Try whether a teacher gives an image the same bits at another place of a batch of other images.
 
-    Where it does not, or where there is no whole batch, a table must not be used.
+    The memory layout must be the same as well. Where bits or layout differ, or where the training set is
+    smaller than a batch, a table must not be used.
     """
     size = train.batch_size
     if len(train) < size:

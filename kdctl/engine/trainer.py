@@ -137,7 +137,7 @@ class _Training:
         for member in gang.active:
             self._maybe_evaluate_before(member)
         self.steps = begin_epoch(gang, self.steps)
-        if not gang.active:
+        if not gang.active:  # every member diverged while its method prepared the epoch
             return True
         for member in gang.active:
             member.execution = self.steps.executed_as(member)
@@ -152,7 +152,11 @@ class _Training:
         return True
 
     def _agreed(self, stopped: bool) -> tuple[bool, bool]:
-        """Return whether to stop, and whether several processes agree to save after the next step."""
+        """Return whether to stop, and whether several processes agree to save after the next step.
+
+        All processes must leave the loop at the same step, or those that stay would wait for the others'
+        gradients for ever; their clocks and signals differ.
+        """
         if self.gang.ranks is None:
             return stopped, False
         stopped, is_due = self.gang.ranks.any([stopped, self._state_is_due()])
@@ -164,7 +168,7 @@ class _Training:
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
         members, data = self.gang.active, self.gang.data
-        self.steps.settle()
+        self.steps.settle()  # the streams of the members may still be changing weights
         for member in members:
             member.counters.settle()
         models = [_models(member) for member in members]
@@ -175,7 +179,7 @@ class _Training:
             }
             for member, named in zip(members, models, strict=True)
         ]
-        self.steps.settle()
+        self.steps.settle()  # until now the logits are only queued
         metrics = [{name: _metrics(both, data) for name, both in named.items()} for named in logits]
         self._lap()
         for member, named, found in zip(members, models, metrics, strict=True):
@@ -185,7 +189,10 @@ class _Training:
                 self._record(member, result, named)
 
     def save_states(self) -> None:
-        """Save where every member stands; the files are written after those handed in before."""
+        """Save where every member stands.
+
+        The writer keeps the order, so a state never lies on the disk before the checkpoints it rests on.
+        """
         self.steps.settle()
         self._lap()
         for member in self.gang.active if self.gang.writes else ():
@@ -202,7 +209,7 @@ class _Training:
             member.models_before[model.name] = _metrics(logits, data)
 
     def _logits(self, predict_split: Callable[[EvaluationImages], Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Return where the logits that `predict_split` gives will lie, on test and validation split."""
+        """Return the logits of test and validation split; `predict_split` may only have queued them."""
         test, val = self.gang.data.test, self.gang.data.val
         return predict_split(test), None if val is None else predict_split(val)
 
@@ -221,7 +228,7 @@ class _Training:
         self.observer.epoch_done(member, result)
 
     def _maybe_take_picture(self, member: Member) -> None:
-        """Write down what images a method makes, after some of the epochs."""
+        """Write a picture of the images that a method makes, after some of the epochs."""
         if member.epoch not in picture_epochs(self.gang.num_epochs):
             return
         images = member.distiller.invented_images()
