@@ -28,7 +28,7 @@ LAYOUTS = ("list", "paper", "grid", "overview", "runs")
 """Kinds of tables, by the name that `--layout` takes."""
 
 
-class Wishes(TypedDict, total=False):
+class TableOptions(TypedDict, total=False):
     """How a table is to look; what is left out is taken from the sweep's `[report]`, else from its runs."""
 
     layout: str | None
@@ -67,7 +67,7 @@ class Wishes(TypedDict, total=False):
 def build_report(
     runs: Sequence[StoredRun],
     sweep: StoredSweep | Sequence[StoredSweep] | None = None,
-    **wishes: Unpack[Wishes],
+    **options: Unpack[TableOptions],
 ) -> Table:
     """Return the table of `runs`: mean ± spread over seeds, beside baseline and published numbers.
 
@@ -77,14 +77,14 @@ def build_report(
     Args:
         runs: in the order in which their settings should appear.
         sweep: whose runs they are: gives `[report]`, `[[reported]]` and which runs are teachers.
-        **wishes: see `Wishes`.
+        **options: see `TableOptions`.
 
     Raises:
         UsageError: a field, value, selection rule, spread or layout does not exist.
         KdctlError: no run has a number to show.
     """
     sweeps = (sweep,) if isinstance(sweep, StoredSweep) else tuple(sweep or ())
-    given = _with_defaults(wishes, sweeps)
+    given = _with_defaults(options, sweeps)
     students, teachers = by_role(runs, sweeps)
     students = only_where(students, given.get("where", ()))
     kind = _kind(given.get("layout"))
@@ -124,15 +124,15 @@ def _mean_table(
     return dataclasses.replace(table, notes=(*table.notes, *notes, *mark_notes(groups)))
 
 
-def _with_defaults(wishes: Wishes, sweeps: Sequence[StoredSweep]) -> Wishes:
+def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> TableOptions:
     """Fill in what the one sweep's recipe says; of several, none has more to say than the others."""
     said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
-    given: Any = {key: value for key, value in wishes.items() if value}
+    given: Any = {key: value for key, value in options.items() if value}
     if given.get("layout"):  # its rows and columns are its own
         said = {key: value for key, value in said.items() if key not in ("rows", "columns")}
     if given.get("rows") or given.get("columns"):
         said = {key: value for key, value in said.items() if key != "layout"}
-    return cast(Wishes, {**said, **given})
+    return cast(TableOptions, {**said, **given})
 
 
 def _kind(name: str | None) -> str:
@@ -146,7 +146,7 @@ def _layout(
     sweeps: Sequence[StoredSweep],
     kind: str,
     select: Selection,
-    given: Wishes,
+    given: TableOptions,
 ) -> Layout:
     known = known_fields(run.plan for run in students)
     rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))

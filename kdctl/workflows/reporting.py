@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.records import Selection, StoredRun, StoredSweep
-from kdctl.report.build import Wishes, build_report
+from kdctl.report.build import TableOptions, build_report
 from kdctl.report.published_numbers import packaged_numbers, read_numbers
 from kdctl.report.reported import Reported
 from kdctl.report.table_format import Table
@@ -29,7 +29,7 @@ def report(
     sweep: str | Sequence[str] | None = None,
     everything: bool = False,
     against: Sequence[str | Path] = (),
-    **wishes: Unpack[Wishes],
+    **options: Unpack[TableOptions],
 ) -> Table:
     """Return the mean ± std table of sweeps, of the newest one, or of all runs.
 
@@ -38,18 +38,18 @@ def report(
         sweep: names of sweeps, whose runs stand in one table.
         everything: all runs of the store, also those of no sweep.
         against: 'published', or files of numbers of the reader's own, to stand beside the rows they fit.
-        **wishes: how the table is to look.
+        **options: how the table is to look.
 
     Raises:
         KdctlError: there is no such sweep, or nothing is finished yet.
     """
     runs, sweeps = chosen_runs(workspace.store, sweep, everything=everything)
     if against:
-        wishes["published"] = _published(against)
-    wishes.setdefault("totals", class_totals(runs))
-    wishes.setdefault("evaluations", workspace.store.evaluations_by_run([run.key for run in runs]))
+        options["published"] = _published(against)
+    options.setdefault("totals", class_totals(runs))
+    options.setdefault("evaluations", workspace.store.evaluations_by_run([run.key for run in runs]))
     try:
-        return build_report(runs, sweeps, **wishes)
+        return build_report(runs, sweeps, **options)
     except KdctlError as error:
         others = _others_with_numbers(workspace.store, sweeps) if sweep is None and sweeps else []
         if not others or error.exit_code != KdctlError.exit_code:
