@@ -93,7 +93,7 @@ def counts(connection: Connection, *, sweep: str | None = None) -> dict[RunState
     return {state: found[state] for state in RunState if state in found}
 
 
-def pupils(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
+def students_of(connection: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
     """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
     teacher = func.json_each(RunRow.plan, "$.teachers").table_valued("value").alias("teacher")
     taught_by = func.json_extract(teacher.c.value, "$.run")

@@ -207,12 +207,15 @@ def _engine(path: Path, timeout_seconds: float, uri: str = "") -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.isolation_level = None
+        connection.isolation_level = None  # the driver begins no transaction of its own
+        # In WAL mode a power cut may cost the last transactions, never the file; run folders have them.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        # A transaction that reads first and then writes cannot wait for the write lock: if another one has
+        # written meanwhile, SQLite refuses at once. So who is going to write takes the lock before reading.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -236,9 +239,10 @@ def _set_journal(engine: Engine, filesystem: str, timeout_seconds: float) -> Non
 
 
 def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
-    """Ask for a journal mode until it is granted, refused, or kept from us by other readers; return it.
+    """Ask for a journal mode until SQLite grants or refuses it, or the time is over; return the mode.
 
-    SQLite does not wait for locks by itself here.
+    The change needs the database for itself. SQLite does not wait for other readers here, whatever timeout
+    a connection has, so this asks again.
     """
     deadline = time.monotonic() + timeout_seconds
     with engine.connect() as pooled:

@@ -12,7 +12,7 @@ from kdctl.records import SETTLED, Artifact, Environment, EpochResult, RunResult
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
 from kdctl.store.histories import add_epochs, add_history, epochs_of
-from kdctl.store.integrity import Told, read_told
+from kdctl.store.integrity import EndedRun, read_ended_run
 from kdctl.store.measurements import (
     add_artifacts,
     add_evaluation,
@@ -25,22 +25,32 @@ from kdctl.store.tables import RunRow
 from kdctl.store.transitions import NOBODY, ended, is_held
 
 
-def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False, told: Told | None = None) -> RunState:
+def ingest(
+    store: Store, folder: RunFolder, *, abandoned: bool = False, ended_run: EndedRun | None = None
+) -> RunState:
     """Bring one run folder into the database; return where the run then stands.
 
     Doing so again changes nothing. A settled run stays as it is, and one that a living process
-    holds is left to that process: only what was measured is read. `abandoned` says that the caller
-    has found nobody to hold it, whatever its lease says; `told` is what was read of it, if it was.
+    holds is left to that process: only what was measured is read.
+
+    Args:
+        store: the database.
+        folder: of the run.
+        abandoned: whether the caller has found that nobody holds the run, whatever its lease says.
+        ended_run: what `read_ended_run` returned, if it was called before; None: it is called here.
+
+    Returns:
+        The run's state in the database, afterwards.
 
     Raises:
         KdctlError: the folder has no plan, or a file in it is damaged.
     """
     plan, environment = folder.plan(), folder.environment()
     evaluations, failure = folder.evaluations(), folder.failure()
-    told = told or read_told(folder)
-    result, artifacts = (told.ending.result, told.ending.artifacts) if told else (None, ())
+    ended_run = ended_run or read_ended_run(folder)
+    result, artifacts = (ended_run.ending.result, ended_run.ending.artifacts) if ended_run else (None, ())
     # What has ended does not change any more, and is kept as a whole.
-    history = told if told is not None and told.ending.result.state in SETTLED else None
+    history = ended_run if ended_run is not None and ended_run.ending.result.state in SETTLED else None
     epochs = [] if history else folder.epochs()
     started = bool(epochs or (history and history.epochs))
     with store.writing() as connection:

@@ -17,8 +17,8 @@ _HINT = "restore the file from a copy, or remove the run and train it again: `kd
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What an ended run's folder tells of its epochs, read once."""
+class EndedRun:
+    """Result and epochs of a run that has ended, as its folder has them; read once for several checks."""
 
     ending: Ending
     lines: bytes
@@ -29,7 +29,7 @@ class Told:
     """Whether the lines are those that the run wrote, as far as its result tells that."""
 
 
-def read_told(folder: RunFolder) -> Told | None:
+def read_ended_run(folder: RunFolder) -> EndedRun | None:
     """Read the result and the epochs of a folder; None of a run that has not ended.
 
     Where the result tells the SHA-256 of the epochs' lines, and it is right, they are not checked one by
@@ -45,20 +45,20 @@ def read_told(folder: RunFolder) -> Told | None:
     is_as_written = ending.epochs_sha256 in ("", sha256_of(lines))
     trees = parse_trees(lines) if ending.epochs_sha256 and is_as_written else None
     epochs = trees if trees is not None else [to_tree(epoch) for epoch in folder.epochs()]
-    return Told(ending=ending, lines=lines, epochs=epochs, is_as_written=is_as_written)
+    return EndedRun(ending=ending, lines=lines, epochs=epochs, is_as_written=is_as_written)
 
 
-def contradictions(folder: RunFolder, told: Told | None = None) -> list[Mistake]:
+def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mistake]:
     """Return what the files of a folder say against each other; a run that has not ended says nothing.
 
     Args:
         folder: of a run.
-        told: what was read of it, if it was.
+        ended: what `read_ended_run` returned, if it was called; None: it is called here.
 
     Raises:
         KdctlError: a file cannot be read, or is damaged.
     """
-    found = told or read_told(folder)
+    found = ended or read_ended_run(folder)
     if found is None:
         return []
     if not found.is_as_written:

@@ -39,7 +39,7 @@ class Owner:
         boot_here, namespace_here, _ = Owner.here().token.split(":")
         if boot != boot_here:
             return True
-        # containers may share a host's name and boot, but number their processes each for itself
+        # Containers may share a host's name and boot, but each numbers its processes from 1.
         return namespace == namespace_here and not self._lives_on()
 
     def _lives_on(self) -> bool:

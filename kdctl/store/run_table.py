@@ -123,7 +123,7 @@ def states(connection: Connection, keys: Iterable[str]) -> dict[str, RunState]:
 
 
 def past(connection: Connection, keys: Iterable[str], epoch: int) -> set[str]:
-    """Return the runs that have an epoch behind them: whoever trained it has let go of them, or gone on."""
+    """Return the runs that have completed an epoch, and are held no longer or have been trained beyond it."""
     gone_on = or_(RunRow.state != RunState.RUNNING, RunRow.epochs > epoch)
     known = select(EpochRow.run_key).where(EpochRow.epoch == epoch)
     ended = select(HistoryRow.run_key).where(HistoryRow.latest >= epoch)

@@ -129,10 +129,10 @@ class Store:
         with reading(self._engine) as connection:
             return briefs.counts(connection, sweep=sweep)
 
-    def pupils(self, keys: Iterable[str]) -> dict[str, list[str]]:
+    def students_of(self, keys: Iterable[str]) -> dict[str, list[str]]:
         """Return the runs that each of `keys` teaches, by teacher; those that teach nobody are left out."""
         with reading(self._engine) as connection:
-            return briefs.pupils(connection, keys)
+            return briefs.students_of(connection, keys)
 
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
         """Return where runs stand, by key; unknown ones are left out."""
@@ -140,7 +140,7 @@ class Store:
             return run_table.states(connection, keys)
 
     def past(self, keys: Iterable[str], epoch: int) -> set[str]:
-        """Return the runs that have an epoch behind them: its holder has let go of them, or gone on."""
+        """Return the runs that have completed an epoch, and are held no longer or were trained beyond it."""
         with reading(self._engine) as connection:
             return run_table.past(connection, keys, epoch)
 

@@ -96,7 +96,7 @@ def describe_run(workspace: Workspace, prefix: str) -> RunDetails:
         artifacts=artifacts,
         missing=frozenset(item.name for item in artifacts if is_gone(folder / item.name)),
         sweeps=tuple(store.sweeps_of([run.key]).get(run.key, ())),
-        teaches=tuple(store.pupils([run.key]).get(run.key, ())),
+        teaches=tuple(store.students_of([run.key]).get(run.key, ())),
     )
 
 

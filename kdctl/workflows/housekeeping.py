@@ -124,16 +124,16 @@ def plan_collection(
     finish_removals(store, workspace.runs)
     runs = store.briefs(sweep=sweep)
     held = held_runs(store, [run.key for run in runs if run.state not in SETTLED])
-    pupils = store.pupils([run.key for run in runs])
-    states = store.states({pupil for keys in pupils.values() for pupil in keys})
+    students = store.students_of([run.key for run in runs])
+    states = store.states({student for keys in students.values() for student in keys})
     freed: list[Freed] = []
     kept: list[Kept] = []
     for run in runs:
         folder = workspace.folder(run.key).path
         files = {} if run.key in held else _files(folder, LEFTOVERS)
         checkpoints = _files(folder, CHECKPOINTS)
-        waiting = sum(states[key] not in SETTLED for key in pupils.get(run.key, ()))
-        reason = _reason(run, is_teacher=run.key in pupils and not teachers, waiting=waiting)
+        waiting = sum(states[key] not in SETTLED for key in students.get(run.key, ()))
+        reason = _reason(run, is_teacher=run.key in students and not teachers, waiting=waiting)
         if not reason or run.state in SETTLED:
             spared = {f"{Selection.LAST.value}.pt"} if reason or keep_last else set[str]()
             files |= {name: size for name, size in checkpoints.items() if name not in spared}
@@ -174,15 +174,15 @@ def _in_work(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:
 def _needed(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:
     """Say which runs are teachers of others that stay."""
     store = workspace.store
-    pupils = {
-        teacher: [pupil for pupil in found if pupil not in keys]
-        for teacher, found in store.pupils(keys).items()
+    students = {
+        teacher: [student for student in found if student not in keys]
+        for teacher, found in store.students_of(keys).items()
     }
-    states = store.states({pupil for found in pupils.values() for pupil in found})
+    states = store.states({student for found in students.values() for student in found})
     mistakes: list[Mistake] = []
-    for teacher, found in pupils.items():
+    for teacher, found in students.items():
         if found:
-            unfinished = sum(states[pupil] not in SETTLED for pupil in found)
+            unfinished = sum(states[student] not in SETTLED for student in found)
             words = f", of which {unfinished} not finished" if unfinished else ""
             mistakes.append(
                 Mistake(

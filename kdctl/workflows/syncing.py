@@ -14,7 +14,7 @@ from kdctl.records import RunState, StoredSweep
 from kdctl.store.epoch_lines import sha256_of
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
-from kdctl.store.integrity import changed_epochs, contradictions, read_told
+from kdctl.store.integrity import changed_epochs, contradictions, read_ended_run
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
@@ -93,15 +93,15 @@ def _read(
     """
     try:
         reason = folder.dropped()
-        told = read_told(folder)
-        mistakes = contradictions(folder, told)
-        if known is not None and told is not None and known != sha256_of(told.lines):
+        ended_run = read_ended_run(folder)
+        mistakes = contradictions(folder, ended_run)
+        if known is not None and ended_run is not None and known != sha256_of(ended_run.lines):
             mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
         if known is None:
             mistakes.extend(foreign_plan(folder.plan(), folder, catalog))
         if mistakes:
             return mistakes
-        ingest(store, folder, told=told)
+        ingest(store, folder, ended_run=ended_run)
         if reason and known is None:
             store.prune([folder.key], reason=reason)  # a known run may have been asked for since
     except MachineError:  # no folder is to blame for it

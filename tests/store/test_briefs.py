@@ -69,12 +69,12 @@ def test_briefs_keep_the_planned_order_and_can_be_narrowed(store: Store, plan_ru
         store.briefs(sweep="sum")
 
 
-def test_pupils_are_found_by_the_teacher_that_their_plans_name(store: Store, plan_run: PlanRun) -> None:
+def test_students_are_found_by_the_teacher_that_their_plans_name(store: Store, plan_run: PlanRun) -> None:
     teacher, alone = plan_run(0), plan_run(1)
-    pupils = [plan_run(number, teachers=[{"name": "t", "run": teacher.key}]) for number in (2, 3)]
-    store.add_runs([teacher, alone, *pupils])
-    assert store.pupils([teacher.key, alone.key]) == {teacher.key: [run.key for run in pupils]}
-    assert store.pupils([]) == {}
+    students = [plan_run(number, teachers=[{"name": "t", "run": teacher.key}]) for number in (2, 3)]
+    store.add_runs([teacher, alone, *students])
+    assert store.students_of([teacher.key, alone.key]) == {teacher.key: [run.key for run in students]}
+    assert store.students_of([]) == {}
 
 
 def test_the_sweeps_of_a_run_are_named(store: Store, plan_run: PlanRun) -> None:
