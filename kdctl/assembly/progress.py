@@ -1,5 +1,7 @@
 """What a workflow tells while it works; the command line shows it, a notebook may ignore it."""
 
+# ruff: noqa: D102 - what the methods of `Silent` do is said by their class and by the protocol
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -46,20 +48,9 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
-        """Ignore it."""
-
-    def started(self, plans: Sequence[RunPlan]) -> None:
-        """Ignore it."""
-
-    def stepped(self, key: str, position: float) -> None:
-        """Ignore it."""
-
-    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
-        """Ignore it."""
-
-    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
-        """Ignore it."""
-
-    def waiting(self, plans: Sequence[RunPlan]) -> None:
-        """Ignore it."""
+    def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None: ...
+    def started(self, plans: Sequence[RunPlan]) -> None: ...
+    def stepped(self, key: str, position: float) -> None: ...
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None: ...
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None: ...
+    def waiting(self, plans: Sequence[RunPlan]) -> None: ...

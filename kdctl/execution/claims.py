@@ -1,8 +1,8 @@
-"""Taking runs, so that no two processes ever train the same one.
+"""Claims: taking runs so that no two processes ever train the same one.
 
-The database decides who takes a run, in one atomic statement. Beside it the run's folder says who
-works there: a worker that has no database keeps that sign fresh even when the process that claimed
-for it is gone, and it outlives a database that was deleted.
+The database decides who takes a run, in one atomic statement. The run's folder holds a second lease, that of
+the worker who writes there. It is needed where the database does not help: a worker without a database renews
+it even when the scheduler that claimed the run is gone, and it is still there when the database was deleted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def is_process_alive(owner: Owner) -> bool | None:
 class Claims:
     """Takes runs in database and folder, and watches those that others hold.
 
-    Clocks of hosts differ, and are set. So a lease of a process that cannot be asked counts as
-    abandoned only after it was watched, by this process' own clock, without a sign of life: for a
-    whole lease, or for a short grace if it has run out already.
+    Clocks of hosts differ, and are set while they run. So the time at which a lease expires is only a hint.
+    Where nobody can tell whether its owner lives, a lease counts as abandoned after this process has seen it
+    unchanged, by its own monotonic clock: for the length of a lease, or for a short grace period if it has
+    expired.
     """
 
     workspace: Workspace
@@ -41,6 +42,7 @@ class Claims:
     _seen: dict[tuple[str, str], tuple[Lease, float]] = field(
         default_factory=dict[tuple[str, str], tuple[Lease, float]]
     )
+    """By run key and place ('store' or 'folder'): the lease that lies there, and since when we know it."""
 
     def take(self, key: str, owner: Owner, *, retry_failed: bool = False) -> bool:
         """Claim a run for `owner`; return whether it has it now."""
@@ -70,7 +72,7 @@ class Claims:
         return state
 
     def reconcile_if_left(self, key: str) -> RunState | None:
-        """Do the same, unless somebody still works in the folder."""
+        """Call `reconcile`, unless the folder has a lease: its worker will still write there."""
         if self.workspace.folder(key).lease() is not None:
             return None
         return self.reconcile(key)
@@ -87,7 +89,7 @@ class Claims:
         return not any(held)
 
     def _is_abandoned(self, folder: RunFolder) -> bool:
-        """Return whether nobody will tell the database of a result that lies in the folder."""
+        """Return whether a result in the folder will not come into the database by its owner."""
         if folder.lease() is not None:
             return False
         held = self.workspace.store.lease(folder.key)

@@ -6,6 +6,8 @@ is such a follower. It has no database and writes nothing: rank 0 tells it which
 process takes its parts of every batch. torchrun starts all processes itself; else rank 0 starts the others.
 """
 
+# ruff: noqa: D102 - what the methods of `NoRecorder` do is said by their class
+
 from __future__ import annotations
 
 import logging
@@ -16,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -39,31 +41,20 @@ LOST = 1
 """Exit code of a follower that had to give up."""
 
 LOCALHOST = "127.0.0.1"
-LAST_WORDS_SECONDS = 30.0
-"""So long a follower may take to leave."""
+LEAVE_SECONDS = 30.0
+"""How long a follower may take to end after the last gang."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoRecorder:
     """Records nothing, for a process that follows another: its runs are always its own."""
 
-    def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None:
-        """Ignore it."""
-
-    def epoch(self, key: str, result: EpochResult) -> None:
-        """Ignore it."""
-
-    def settled(self, key: str, result: RunResult, artifacts: Sequence[Artifact]) -> None:
-        """Ignore it."""
-
-    def interrupted(self, key: str, reason: str) -> None:
-        """Ignore it."""
-
-    def failed(self, key: str, failure: Failure) -> None:
-        """Ignore it."""
-
+    def opened(self, plan: RunPlan, environment: Environment, *, epoch: int) -> None: ...
+    def epoch(self, key: str, result: EpochResult) -> None: ...
+    def settled(self, key: str, result: RunResult, artifacts: Sequence[Artifact]) -> None: ...
+    def interrupted(self, key: str, reason: str) -> None: ...
+    def failed(self, key: str, failure: Failure) -> None: ...
     def renew(self, keys: Collection[str]) -> set[str]:
-        """Return all of them."""
+        """Return all keys."""
         return set(keys)
 
 
@@ -86,7 +77,7 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
         yield ranks
         ranks.share(None)
         for process in started:
-            process.wait(LAST_WORDS_SECONDS)
+            process.wait(LEAVE_SECONDS)
     finally:
         for process in started:
             process.kill()
@@ -174,7 +165,7 @@ def _start_followers(num_devices: int, device: str) -> list[subprocess.Popen[byt
 
 
 class _Stop:
-    """Hears SIGTERM; SIGINT, which a terminal sends to all, is rank 0's to answer."""
+    """Whether SIGTERM came. SIGINT, which a terminal sends to all processes, is left to rank 0."""
 
     def __init__(self) -> None:
         self._heard = False

@@ -32,7 +32,7 @@ class ReleasedRun:
     reason: str
     """What stopped it, if it did not end."""
     worker_died: bool = False
-    """Whether its worker died while it trained it, so that the run may be the cause."""
+    """Whether its worker died in the middle of its training, of which the run may be the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Capacity:
     slots: int
     """Gangs in training, at most."""
     unshared_slots: float
-    """Of these, how many do not share a GPU, or the cores of the CPU, with others."""
+    """How many of them can work without sharing a GPU, or the cores of the CPU, with another one."""
     num_threads: int | None
     """Of torch, for each gang; None: its default."""
     queued: bool = False
@@ -158,7 +158,7 @@ class _InProcessExecutor:
         self.recorder.failures.update(trainer.train(plans))
 
     def _tell_followers(self, plans: Sequence[RunPlan], until: int | None) -> None:
-        """Let the other processes, if there are any, train a gang along."""
+        """Send a gang to the other processes that train each run together with this one, if there are any."""
         if self.ranks is not None:
             workspace = self.recorder.workspace
             setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=self.recorder.lease)
@@ -172,7 +172,7 @@ class _InProcessExecutor:
         return is_process_alive(owner)
 
     def stop(self) -> None:
-        """Do nothing: the trainer asks for itself."""
+        """Do nothing: while a gang trains, the trainer itself asks whether to stop."""
 
     def _make_room(self, failure: Failure) -> None:
         if failure.fault is not None:

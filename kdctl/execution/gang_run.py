@@ -55,9 +55,9 @@ class GangTrainer:
     ranks: Ranks | None = None
     """The processes that train each run together; None: this one alone."""
     tell_followers: Callable[[Sequence[RunPlan], int | None], None] = lambda plans, until: None
-    """Lets the other processes train a gang along."""
+    """Sends a gang to the other processes, before each try to train it."""
     _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
-    """Runs that have not come to an end here."""
+    """By run key: runs that this process still has to report the end of."""
 
     def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
         """Train runs in lockstep to their end; return what stopped those that failed, by run key.
@@ -92,11 +92,11 @@ class GangTrainer:
             raise MachineError(failure.fault or failed_together(failure))
 
     def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
-        """Tell that a run is not ours to train any more."""
+        """Report that this process trains a run no longer, and why."""
         self.progress.ended(self._open.pop(key), state, result, reason)
 
     def _give_back(self, reason: str) -> None:
-        """Mark what is open as interrupted, as far as a faulty machine lets us; our end says the rest."""
+        """Mark open runs as interrupted; where the fault forbids to write that, their leases will expire."""
         for key in list(self._open):
             with contextlib.suppress(MachineError), as_machine_errors():
                 self.recorder.interrupted(key, reason)
@@ -150,7 +150,7 @@ class GangRun:
     _members: list[Member] = field(default_factory=list[Member])
 
     def still_ours(self) -> list[RunPlan]:
-        """Give a sign of life; return the runs that are still to end, without those that others took over."""
+        """Renew the leases of the runs that have not ended; return those that no other process has taken."""
         self._renewed = time.monotonic()
         open_keys = {plan.key for plan in self.plans} - self._ended
         kept = self.trainer.recorder.renew(open_keys)
@@ -206,7 +206,7 @@ class GangRun:
         self.trainer.progress.epoch(self._plan(member.key), result)
 
     def _assembled(self) -> list[Gang]:
-        """Build the members; of several processes, all go on, or none."""
+        """Build the members. Where several processes train together, all go on, or all raise."""
         ranks = self.trainer.ranks
         if ranks is None:
             return self._assemble()

@@ -63,7 +63,7 @@ def halves(plans: Sequence[RunPlan]) -> list[list[RunPlan]]:
 
 
 def release_memory(context: RunContext) -> None:
-    """Give back what only makes things faster, before a smaller gang is tried."""
+    """Free tables of teacher outputs and cached blocks, before a smaller gang is tried."""
     context.tables.clear()
     gc.collect()
     if torch.cuda.is_initialized():

@@ -24,10 +24,10 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.store.leases import LeaseConfig, Owner
 
 START_SECONDS = 300.0
-"""A worker that has said nothing for so long while it starts, or builds a gang, will never do."""
+"""How long a worker may take to start, or to build a gang, before it is killed."""
 
 MOST_FALSE_STARTS = 3
-"""When so many workers in a row end before they are ready, the next one will as well."""
+"""After so many workers in a row that ended before they were ready, no more are started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class LocalExecutor:
     """What the workers said; None when one has ended."""
     _renewed: float = field(default_factory=time.monotonic)
     _watched: float = field(default_factory=time.monotonic)
-    """When silences were last looked at."""
+    """When this process last looked whether a worker is silent."""
     _false_starts: int = 0
     fault: MachineFault | None = None
     """What the machine refused one of them."""
@@ -102,7 +102,7 @@ class LocalExecutor:
         worker.train(plans, until=until)
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
-        """Listen to the workers; keep the leases of those that live, give up those that do not."""
+        """Read the events of the workers; renew the leases of those that live, kill those that are silent."""
         returned: list[ReleasedRun] = []
         try:
             returned += self._hear(*self._events.get(timeout=seconds))
@@ -162,7 +162,7 @@ class LocalExecutor:
     def _watch(self) -> None:
         """Renew the leases of workers that speak; kill those that have been silent for a whole lease."""
         now, lease = time.monotonic(), self.recorder.lease
-        away = now - self._watched  # this process may have been stopped (Ctrl-Z): nobody could be heard
+        away = now - self._watched  # this process may have been stopped (Ctrl-Z), and read no events
         self._watched = now
         for worker in self._workers.values():
             if away > lease.heartbeat_seconds:

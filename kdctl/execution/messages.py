@@ -49,7 +49,7 @@ class Setup:
         )
 
     def context(self) -> RunContext:
-        """Return what the worker trains at."""
+        """Return the run folders, data and device that the worker trains with."""
         return RunContext(
             runs=Path(self.runs),
             library=DataLibrary(Path(self.data)),
@@ -143,7 +143,7 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What a worker tells its scheduler; a hint only, for run folders hold the truth."""
+    """What a worker sends to its scheduler. Only a hint: how a run stands is read from its folder."""
 
     kind: EventKind
     keys: tuple[str, ...] = ()

@@ -105,11 +105,11 @@ class FolderRecorder:
         folder.let_go(self.owner)
 
     def renew(self, keys: Collection[str]) -> set[str]:
-        """Give a sign of life in each folder; return the runs where no other process does."""
+        """Renew the leases in the folders; return the runs that no other process has taken since."""
         return {key for key in keys if self._renew(key)}
 
     def rejoin(self, key: str) -> bool:
-        """Take up a run again that was ours and that nobody has taken since; return whether that was so."""
+        """Take a run again that this owner has released; return False if another process has it by now."""
         folder = self.context.folder(key)
         if folder.lease() is not None:
             return False
@@ -162,7 +162,7 @@ class StoreRecorder:
         self.store.release(key, self.folders.owner, state=RunState.FAILED, reason=failure.problem)
 
     def renew(self, keys: Collection[str]) -> set[str]:
-        """Renew the leases; return the runs that no other process took over meanwhile."""
+        """Renew leases in folders and database; return the runs that no other process has taken since."""
         kept = self.folders.renew(keys)
         return {
             key

@@ -28,7 +28,7 @@ WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
 LISTEN_SECONDS = 0.2
-"""At most so long a wish to stop goes unnoticed while the executor works."""
+"""How long one wait for news of the executor lasts; after each of them `stop` is asked."""
 
 
 @dataclass(kw_only=True)
@@ -173,7 +173,7 @@ class Scheduler:
             raise MachineError(self.executor.fault)
 
     def _is_to_go_on(self, back: ReleasedRun) -> bool:
-        """Write down where a run stands that came back; return whether it is ours to go on with."""
+        """Record where a run stands that a worker gave back; return whether it is to be queued again."""
         plan, folder = back.plan, self.workspace.folder(back.plan.key)
         if back.worker_died and folder.result() is None:
             verdict = self.crashes.count(plan.key, back.reason, reached=len(folder.epochs()))
@@ -189,7 +189,7 @@ class Scheduler:
         return bool(self._open([plan]))
 
     def _look_elsewhere(self) -> None:
-        """See how runs stand that others hold; queue those that can be had."""
+        """Look at the runs that other processes hold; queue those that they have given up."""
         waiting = self._open(self._elsewhere.values())
         self._elsewhere = {}
         free: list[RunPlan] = []
@@ -210,7 +210,7 @@ class Scheduler:
         return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)
 
     def _open(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
-        """Return the plans that may be trained, here or elsewhere."""
+        """Return the plans that are still to be trained, by us or by another process."""
         known = list(plans)
         closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
         states = self.workspace.store.states([plan.key for plan in known])
@@ -234,7 +234,7 @@ class Scheduler:
                 known = self.failures.get(run.key)
                 hint = known.hint if known else "mend the teacher's training first."
                 self._refuse(gang, Failure(problem=problem, hint=hint))
-                return True  # so that it leaves the queue: none of it is left to be claimed
+                return True  # it leaves the queue: its runs have failed, so none of them can be claimed
         return needed <= self._taught
 
     def _refuse(self, gang: Sequence[RunPlan], failure: Failure) -> None:

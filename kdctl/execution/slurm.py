@@ -18,7 +18,7 @@ from typing import Any
 
 from kdctl.errors import KdctlError
 from kdctl.execution.messages import Event, EventKind, JobOrder
-from kdctl.execution.worker import SAVED, Notes, Voice, Wishes, Worker
+from kdctl.execution.worker import SAVED, EventSender, LogForwarder, StopRequest, Worker
 from kdctl.machine_errors import MachineError
 from kdctl.store.json_files import from_json
 
@@ -117,30 +117,30 @@ def work(folder: str) -> None:
     order = from_json(JobOrder, (path / ORDER).read_bytes())
     with (path / EVENTS).open("a", encoding="utf-8") as stream:
         stream.write("\n")  # behind a line that an earlier start may have left unfinished
-        voice = Voice(stream)
-        logging.getLogger("kdctl").addHandler(Notes(voice))
-        wishes = Wishes()
+        sender = EventSender(stream)
+        logging.getLogger("kdctl").addHandler(LogForwarder(sender))
+        stop = StopRequest()
 
         interrupted: list[int] = []
 
-        def hear(number: int, frame: FrameType | None) -> None:
+        def on_signal(number: int, frame: FrameType | None) -> None:
             interrupted.append(number)
-            wishes.wish()
+            stop.request()
 
-        signal.signal(signal.SIGTERM, hear)
-        signal.signal(signal.SIGUSR2, hear)
-        worker = Worker(setup=order.setup, owner=order.owner, voice=voice, stop=wishes, rejoins=True)
-        voice.tell(Event(kind=EventKind.READY, owner=order.owner))
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGUSR2, on_signal)
+        worker = Worker(setup=order.setup, owner=order.owner, sender=sender, stop=stop, rejoins=True)
+        sender.send(Event(kind=EventKind.READY, owner=order.owner))
         try:
             for gang in order.gangs:
-                if not wishes():
+                if not stop():
                     worker.train(gang)
         except MachineError:  # told; the other gangs would meet it too
-            wishes.wish()
-        voice.finish()
+            stop.request()
+        sender.finish()
     if interrupted:
         _put_back()
-    if wishes():
+    if stop():
         sys.exit(SAVED)
 
 

@@ -38,7 +38,7 @@ ORDERS = ".slurm"
 """Folder beside the run folders."""
 
 GONE_SECONDS = 5.0
-"""A job that the queue has not known for so long is gone; between two states it may be missing."""
+"""A job that `squeue` has not listed for so long is gone; between two states a job may be missing from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class SlurmConfig:
     lease: LeaseConfig = LeaseConfig()
 
     def capacity(self, context: RunContext) -> Capacity:
-        """Return how many jobs the cluster runs at once, at best."""
+        """Return how many jobs may run at once; how many do is the cluster's decision."""
         return Capacity(
             slots=self.slots, unshared_slots=self.slots, num_threads=context.num_threads, queued=True
         )
@@ -95,7 +95,7 @@ class _Job(WorkerState):
         self.known = time.monotonic()
         """When the queue last knew it."""
         self.saved: set[str] = set()
-        """Runs that it gave back in good order."""
+        """Keys of runs whose states it saved before it released them."""
         self._read = 0
 
     def add(self, plans: Sequence[RunPlan], until: int | None) -> None:
@@ -146,7 +146,7 @@ class SlurmExecutor:
         return any(job.plans for job in self._jobs)
 
     def idle_workers(self, wanted: int) -> Sequence[Owner]:
-        """Return as many places in new jobs as are wanted: the queue is the cluster's."""
+        """Return an owner for each place in new jobs; they wait in the cluster's queue, which has room."""
         num_jobs = -(-wanted // self.plan.gangs_per_job)
         folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
         return [_owner(folder) for folder in folders for _ in range(self.plan.gangs_per_job)][:wanted]
@@ -228,15 +228,15 @@ class SlurmExecutor:
             return over
         reason = job.exit_reason or f"job {job.number} ended before it did"
         keys = list(job.plans)
-        self._weigh(job.fault, keys)
+        self._consider_fault(job.fault, keys)
         died = job.started and job.fault is None
         return over + [job.release(key, reason, worker_died=died and key not in job.saved) for key in keys]
 
-    def _weigh(self, fault: MachineFault | None, keys: Sequence[str]) -> None:
-        """Decide whether the fault of one job's node is everybody's.
+    def _consider_fault(self, fault: MachineFault | None, keys: Sequence[str]) -> None:
+        """Decide whether the fault of a job's node ends the sweep.
 
-        The run folders are. A node's data and disks are its own: its runs go into another job, which may
-        find a better node, but not for ever.
+        A fault of the run folders does: all nodes share them. Other disks are the node's own: its runs go
+        into another job, perhaps on a better node, but no run more than `max_crashes` times.
         """
         if fault is None:
             return

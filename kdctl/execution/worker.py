@@ -45,31 +45,34 @@ STEP_SECONDS = 0.2
 """At most so often a worker tells where its runs stand."""
 
 MOST_UNHEARD = 1000
-"""Steps are not told any more while so many events wait for the scheduler to listen."""
+"""While more events wait to be read by the scheduler, positions of steps are left out."""
 
 
-class Voice:
-    """Tells events in a thread of its own: a scheduler that does not listen must not hold up training."""
+class EventSender:
+    """Sends events to the scheduler, in a thread of its own.
+
+    A pipe that nobody reads fills up, and then a write waits: that must not hold up the training.
+    """
 
     def __init__(self, stream: IO[str], *, heartbeat_seconds: float | None = None) -> None:
         """Write lines to `stream`.
 
         Args:
             stream: what the scheduler reads.
-            heartbeat_seconds: after so long without an event, tell that the process runs; None: never.
+            heartbeat_seconds: after so long without an event, say that the process runs; None: never.
         """
         self._stream, self._heartbeat_seconds = stream, heartbeat_seconds
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread = threading.Thread(target=self._send_all, daemon=True)
         self._thread.start()
 
-    def tell(self, event: Event) -> None:
-        """Tell an event soon."""
+    def send(self, event: Event) -> None:
+        """Hand in an event; it is sent soon. Positions of steps are left out while too many wait."""
         if event.kind is not EventKind.STEPPED or self._events.qsize() < MOST_UNHEARD:
             self._events.put(event)
 
     def finish(self, seconds: float = 5.0) -> None:
-        """Wait until everything is told, but not for ever: folders hold the truth."""
+        """Wait until everything is sent, at most so many seconds: what is lost stands in the run folders."""
         self._events.put(None)
         self._thread.join(seconds)
 
@@ -79,7 +82,7 @@ class Voice:
         except queue.Empty:
             return Event(kind=EventKind.ALIVE)
 
-    def _speak(self) -> None:
+    def _send_all(self) -> None:
         while (event := self._next()) is not None:
             try:
                 self._stream.write(to_json(event) + "\n")
@@ -89,53 +92,53 @@ class Voice:
 
 
 @dataclass(kw_only=True)
-class Told:
-    """Progress of a worker: passed on to the scheduler."""
+class ForwardedProgress:
+    """Sends the progress of a worker's runs to the scheduler."""
 
-    voice: Voice
+    sender: EventSender
     _last: float = 0.0
     _positions: dict[str, float] = field(default_factory=dict[str, float])
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
-        """Say nothing: the scheduler planned."""
+        """Do nothing: the scheduler planned."""
 
     def started(self, plans: Sequence[RunPlan]) -> None:
-        """Tell which runs train together."""
+        """Send which runs train together."""
         self._positions.clear()
-        self.voice.tell(Event(kind=EventKind.STARTED, keys=tuple(plan.key for plan in plans)))
+        self.sender.send(Event(kind=EventKind.STARTED, keys=tuple(plan.key for plan in plans)))
 
     def stepped(self, key: str, position: float) -> None:
-        """Tell now and then where the runs stand."""
+        """Send where the runs stand, a few times a second at most."""
         self._positions[key] = position
         if time.monotonic() - self._last > STEP_SECONDS:
             self._last = time.monotonic()
-            self.voice.tell(Event(kind=EventKind.STEPPED, positions=dict(self._positions)))
+            self.sender.send(Event(kind=EventKind.STEPPED, positions=dict(self._positions)))
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
-        """Tell an epoch's numbers."""
-        self.voice.tell(Event(kind=EventKind.EPOCH, keys=(plan.key,), result=result))
+        """Send an epoch's numbers."""
+        self.sender.send(Event(kind=EventKind.EPOCH, keys=(plan.key,), result=result))
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
-        """Tell that this run is not ours any more."""
+        """Send that this worker trains the run no longer."""
         del state, result  # the folder holds them
         self._positions.pop(plan.key, None)
-        self.voice.tell(Event(kind=EventKind.ENDED, keys=(plan.key,), text=reason))
+        self.sender.send(Event(kind=EventKind.ENDED, keys=(plan.key,), text=reason))
 
     def waiting(self, plans: Sequence[RunPlan]) -> None:
-        """Say nothing: a worker does not wait."""
+        """Do nothing: a worker does not wait."""
 
 
-class Notes(logging.Handler):
-    """Passes on what kdctl's rooms log."""
+class LogForwarder(logging.Handler):
+    """Sends warnings that kdctl logs to the scheduler, which shows them."""
 
-    def __init__(self, voice: Voice) -> None:
-        """Tell warnings."""
+    def __init__(self, sender: EventSender) -> None:
+        """Take records from the level of warnings on."""
         super().__init__(logging.WARNING)
-        self._voice = voice
+        self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell a record."""
-        self._voice.tell(Event(kind=EventKind.NOTE, text=record.getMessage()))
+        """Send a record."""
+        self._sender.send(Event(kind=EventKind.NOTE, text=record.getMessage()))
 
 
 @dataclass(kw_only=True)
@@ -144,7 +147,7 @@ class Worker:
 
     setup: Setup
     owner: Owner
-    voice: Voice
+    sender: EventSender
     stop: Callable[[], bool]
     rejoins: bool = False
     """Whether its runs are still its own after it let go of them: a job that was put back into the queue."""
@@ -156,7 +159,7 @@ class Worker:
         self._catalog = full_catalog()
         self._context = self.setup.context()
         self._recorder = FolderRecorder(context=self._context, owner=self.owner, lease=self.setup.lease)
-        self._progress = Told(voice=self.voice)
+        self._progress = ForwardedProgress(sender=self.sender)
 
     def train(self, order: Order) -> None:
         """Train those runs of a gang that are still ours and have not ended before.
@@ -169,7 +172,7 @@ class Worker:
                 readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
                 plans = [plan for plan in readied if plan is not None]
         except MachineError as error:
-            self._tell_fault(error.fault)
+            self._send_fault(error.fault)
             raise
         if plans:
             trainer = GangTrainer(
@@ -182,16 +185,16 @@ class Worker:
                 on_failure=self._consider,
             )
             trainer.train(plans)
-        self.voice.tell(Event(kind=EventKind.IDLE))
+        self.sender.send(Event(kind=EventKind.IDLE))
 
     def _readied(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
-        """Return a run's plan; None for one that is somebody else's, is through or cannot be read."""
+        """Return a run's plan; None if another process holds the run, it has ended, or it cannot be read."""
         folder = self._context.folder(key)
         is_ours = self._recorder.renew([key]) or (
             self.rejoins and not folder.is_past(until) and self._recorder.rejoin(key)
         )
         if folder.result() is not None or not is_ours:
-            self.voice.tell(
+            self.sender.send(
                 Event(kind=EventKind.ENDED, keys=(key,), text="it was not this worker's to train")
             )
             return None
@@ -199,73 +202,76 @@ class Worker:
             return read(self._catalog)
         except KdctlError as error:
             self._recorder.failed(key, Failure(problem=error.problem, hint=error.hint))
-            self.voice.tell(Event(kind=EventKind.ENDED, keys=(key,), text=error.problem))
+            self.sender.send(Event(kind=EventKind.ENDED, keys=(key,), text=error.problem))
             return None
 
     def _consider(self, failure: Failure) -> None:
-        """Tell a fault of the machine; end this process if it cannot use its device any more: another may."""
+        """Send a fault of the machine; end this process if its device failed.
+
+        After a failure of CUDA no call works in this process; a new worker may use the device again.
+        """
         if failure.fault is not None:
-            self._tell_fault(failure.fault)
+            self._send_fault(failure.fault)
         if failure.device_lost:
-            self.voice.tell(Event(kind=EventKind.LOST, text=failure.problem))
-            self.voice.finish()
+            self.sender.send(Event(kind=EventKind.LOST, text=failure.problem))
+            self.sender.finish()
             os._exit(DEVICE_LOST)
 
-    def _tell_fault(self, fault: MachineFault) -> None:
-        self.voice.tell(Event(kind=EventKind.FAULT, fault=fault))
+    def _send_fault(self, fault: MachineFault) -> None:
+        self.sender.send(Event(kind=EventKind.FAULT, fault=fault))
 
 
-class Wishes:
-    """Hears when to stop: from SIGTERM, SIGINT, or `wish`."""
+class StopRequest:
+    """Whether this process is to save and leave: after SIGTERM, SIGINT, or `request`."""
 
     def __init__(self) -> None:
-        """Nobody wishes to stop yet."""
-        self._wished = threading.Event()
+        """Listen to the signals from now on."""
+        self._requested = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
         """Return whether to stop."""
-        return self._wished.is_set()
+        return self._requested.is_set()
 
-    def wish(self) -> None:
-        """Wish to stop."""
-        self._wished.set()
+    def request(self) -> None:
+        """Ask to stop."""
+        self._requested.set()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._wished.is_set():
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._requested.is_set():
             os._exit(128 + number)  # the second time: at once, without saving
-        self._wished.set()
+        self._requested.set()
 
 
 def _own_stdout() -> IO[str]:
-    """Keep standard output for events; what anybody else prints goes to standard error."""
+    """Return standard output for events alone; what libraries print goes to standard error instead."""
     sys.stdout.flush()
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
-def _listen(orders: queue.SimpleQueue[Order | None], wishes: Wishes) -> None:
-    """Pass on orders until there will be no more."""
+def _listen(orders: queue.SimpleQueue[Order | None], stop: StopRequest) -> None:
+    """Read orders until standard input ends, then ask to stop."""
     for line in sys.stdin:
         orders.put(from_json(Order, line))
-    wishes.wish()
+    stop.request()
     orders.put(None)
 
 
 def main() -> int:
     """Work until standard input ends or a signal comes; return the exit code."""
     events = _own_stdout()
-    wishes = Wishes()
+    stop = StopRequest()
     setup = from_json(Setup, sys.stdin.readline())
-    voice = Voice(events, heartbeat_seconds=setup.lease.heartbeat_seconds)
-    logging.getLogger("kdctl").addHandler(Notes(voice))
-    worker = Worker(setup=setup, owner=Owner.here(), voice=voice, stop=wishes)
+    sender = EventSender(events, heartbeat_seconds=setup.lease.heartbeat_seconds)
+    logging.getLogger("kdctl").addHandler(LogForwarder(sender))
+    worker = Worker(setup=setup, owner=Owner.here(), sender=sender, stop=stop)
     orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders, wishes), daemon=True).start()
-    voice.tell(Event(kind=EventKind.READY, owner=worker.owner))
-    while not wishes():
+    threading.Thread(target=_listen, args=(orders, stop), daemon=True).start()
+    sender.send(Event(kind=EventKind.READY, owner=worker.owner))
+    while not stop():
         try:
             order = orders.get(timeout=0.5)  # a signal wakes nobody who waits for ever
         except queue.Empty:
@@ -276,7 +282,7 @@ def main() -> int:
             worker.train(order)
         except MachineError:  # told; the next gang would meet it too
             break
-    voice.finish()
+    sender.finish()
     return SAVED
 
 

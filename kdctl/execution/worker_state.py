@@ -23,9 +23,9 @@ class WorkerState:
     def __init__(self, recorder: IndexRecorder) -> None:
         """Start without runs."""
         self.last_heard = time.monotonic()
-        """When its last event came, be it only that its process runs."""
+        """When its last event came, a mere heartbeat (`EventKind.ALIVE`) included."""
         self.last_news = self.last_heard
-        """When its last event came that told more."""
+        """When its last event came that was more than a heartbeat."""
         self.owner: Owner | None = None
         """Its process or job; None until it is known."""
         self.plans: dict[str, RunPlan] = {}
@@ -75,10 +75,11 @@ class WorkerState:
         return []
 
     def silence(self, now: float, *, patience: float, start_patience: float) -> float | None:
-        """Return for how long it was silent if that is too long; None if it is not.
+        """Return the limit in seconds that its silence has exceeded; None if it has not.
 
-        A process that runs says so, whatever it does: one that does not was stopped, or its machine hangs.
-        One that runs and tells nothing new may still read data and build models, but not after a step.
+        A process that runs sends heartbeats, whatever it does: one that sends none was stopped, or its
+        machine hangs. One that sends nothing but heartbeats may be reading data or building models, which
+        takes longer than a step.
 
         Args:
             now: of the monotonic clock, in seconds.
@@ -92,7 +93,7 @@ class WorkerState:
         return working if now - self.last_news > working else None
 
     def forgive(self, seconds: float) -> None:
-        """Leave a time out of its silence, in which nobody listened."""
+        """Do not count so many seconds as its silence: this process was stopped, and read no events."""
         self.last_heard += seconds
         self.last_news += seconds
 
@@ -116,12 +117,12 @@ class WorkerState:
 class CrashCounter:
     """Counts the deaths of workers by the runs they trained.
 
-    A machine may be restarted and a process killed for reasons that lie outside of a run: a run that
-    got further than before is innocent, and starts to count anew.
+    A worker may die for reasons outside of its run: its machine is restarted, or the system kills it. So only
+    deaths without progress count: a run that got further than at the death before starts at one again.
     """
 
     max_crashes: int
-    """When a run fails."""
+    """With so many deaths in the same epoch a run fails."""
     _deaths: dict[str, int] = field(default_factory=dict[str, int])
     _reached: dict[str, int] = field(default_factory=dict[str, int])
 
