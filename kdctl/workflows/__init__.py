@@ -1,4 +1,4 @@
-"""Train, sweep, evaluate and report as plain functions; the only place where rooms meet.
+"""Train, sweep, evaluate and report as plain functions: what the verbs of the command line do.
 
 For example::
 
