@@ -10,22 +10,25 @@ import typer
 from kdctl.cli import options
 from kdctl.records import Selection
 
+Seeds = Annotated[
+    int | None,
+    options.number(
+        "--seeds",
+        "How many fresh seeds; if not given, as many as the sweep had, at least 3.",
+        least=2,
+        most=1000,
+    ),
+]
+Select = Annotated[
+    Selection | None,
+    typer.Option(help="Which epoch counts; if not given, the one of the sweep's report."),
+]
+
 
 def confirm(
     sweep: Annotated[str, typer.Argument(help="Name of the sweep: kdctl list sweeps.")],
-    seeds: Annotated[
-        int | None,
-        options.number(
-            "--seeds",
-            "How many fresh seeds; if not given, as many as the sweep had, at least 3.",
-            least=2,
-            most=1000,
-        ),
-    ] = None,
-    select: Annotated[
-        Selection | None,
-        typer.Option(help="Which epoch counts; if not given, the one of the sweep's report."),
-    ] = None,
+    seeds: Seeds = None,
+    select: Select = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,

@@ -16,13 +16,25 @@ if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution
 
 
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT", help="Key of a run, or its first digits: kdctl runs list; or a file."
+    ),
+]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        help="Where the images lie if they were moved: -o data.path=FOLDER.",
+    ),
+]
+
+
 def evaluate(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|CHECKPOINT", help="Key of a run, or its first digits: kdctl runs list; or a file."
-        ),
-    ],
+    subject: Subject,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     select: Annotated[Selection, typer.Option(help="Which epoch's model of the run.")] = Selection.LAST,
     model: Annotated[
@@ -35,15 +47,7 @@ def evaluate(
     features: Annotated[
         Path | None, typer.Option(help="Also write pooled features of model and teacher to FILE.npz.")
     ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--override",
-            metavar="KEY=VALUE",
-            help="Where the images lie if they were moved: -o data.path=FOLDER.",
-        ),
-    ] = None,
+    override: Moved = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,

@@ -17,46 +17,52 @@ if TYPE_CHECKING:
     from kdctl.workflows.drafting import Draft
 
 
+Teacher = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=options.RECIPE, help="Architecture, key of a run, or checkpoint file."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=options.RECIPE, help="Compared with ce; may repeat. kd if none."
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=options.RECIPE,
+        help="Folder of your own images, train/<class>/ and test/<class>/: here, or below --data.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    options.number(
+        "--seeds", "How many seeds each configuration gets.", least=1, most=1000, panel=options.RECIPE
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    options.number(
+        "--epochs", "Length, with a cosine schedule.", least=1, most=1_000_000, panel=options.RECIPE
+    ),
+]
+LearningRates = Annotated[
+    list[str] | None,
+    typer.Option("--lr", metavar="VALUE", rich_help_panel=options.RECIPE, help="Learning rate; may repeat."),
+]
+
+
 def init(
     path: Annotated[Path, typer.Argument(help="Where the recipe is written.")] = Path("recipe.toml"),
     student: recipe_options.Student = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=options.RECIPE, help="Architecture, key of a run, or checkpoint file."),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", rich_help_panel=options.RECIPE, help="Compared with ce; may repeat. kd if none."
-        ),
-    ] = None,
+    teacher: Teacher = None,
+    method: Methods = None,
     dataset: recipe_options.Dataset = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=options.RECIPE,
-            help="Folder of your own images, train/<class>/ and test/<class>/: here, or below --data.",
-        ),
-    ] = None,
+    images: Images = None,
     protocol: recipe_options.Protocol = None,
-    seeds: Annotated[
-        int,
-        options.number(
-            "--seeds", "How many seeds each configuration gets.", least=1, most=1000, panel=options.RECIPE
-        ),
-    ] = 3,
-    epochs: Annotated[
-        int | None,
-        options.number(
-            "--epochs", "Length, with a cosine schedule.", least=1, most=1_000_000, panel=options.RECIPE
-        ),
-    ] = None,
-    lr: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lr", metavar="VALUE", rich_help_panel=options.RECIPE, help="Learning rate; may repeat."
-        ),
-    ] = None,
+    seeds: Seeds = 3,
+    epochs: Epochs = None,
+    lr: LearningRates = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
+    from kdctl.registry import Entry
+    from kdctl.report.table_format import Table
     from kdctl.workflows.plots import Which
 
 PAGE_FORMAT = "html"
@@ -50,16 +53,11 @@ def report(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo
-    from kdctl.cli.results import require_free, show_table, write_result
+    from kdctl.cli.results import show_table, write_result
     from kdctl.plugins import load_plugins
-    from kdctl.report.table_format import report_formats
 
     load_plugins(plugin)
-    if form == PAGE_FORMAT and output is None:
-        raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
-    chosen = None if form == PAGE_FORMAT else report_formats.get(form)
-    if output is not None:
-        require_free(output, force=force)
+    chosen = _chosen_format(form, output, force=force)
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         table = workflows.report(
             workspace,
@@ -80,12 +78,8 @@ def report(
             versus_best=versus_best,
             spread=spread,
         )
-        which: Which = {
-            "sweep": sweep,
-            "everything": everything,
-            "where": where or (),
-            "select": select or Selection.LAST,
-        }
+        which: Which = {"sweep": sweep, "everything": everything, "where": where or ()}
+        which["select"] = select or Selection.LAST
         if figures is not None:
             _draw(workspace, figures, which, force=force)
         text = chosen.item(table) if chosen else workflows.html_page([table], workspace, **which)
@@ -95,6 +89,24 @@ def report(
         show_table(table)
     else:
         echo(text, end="")
+
+
+def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Callable[[Table], str]] | None:
+    """Return the table format called `form`; None for a page.
+
+    Raises:
+        UsageError: there is no such format, or a page has no file to go into.
+        KdctlError: the file is there already, or its folder is not.
+    """
+    from kdctl.cli.results import require_free
+    from kdctl.report.table_format import report_formats
+
+    if form == PAGE_FORMAT and output is None:
+        raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
+    chosen = None if form == PAGE_FORMAT else report_formats.get(form)
+    if output is not None:
+        require_free(output, force=force)
+    return chosen
 
 
 def _draw(workspace: Workspace, folder: Path, which: Which, *, force: bool) -> None:

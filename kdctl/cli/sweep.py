@@ -82,7 +82,6 @@ def sweep(
     It may be stopped and started again at any moment; no run is lost or trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
     from kdctl.recipe.shipped import is_shipped
@@ -97,16 +96,11 @@ def sweep(
         capacity = chosen.capacity(workspace)
         disk = workflows.estimate_disk(plan, workspace, gang_size=gang, slots=capacity.slots)
         if dry_run:
-            estimate = workflows.estimate_sweep(plan, workspace, executor=chosen, gang_size=gang)
-            gangs = workflows.planned_gangs(plan, capacity, gang_size=gang)
-            show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
-            if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
-                show_slow_threads(workspace)
+            _show_dry_run(plan, workspace, chosen, disk, gang_size=gang, form=form)
             return
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
-            here = capacity.slots == 1 and not capacity.queued
-            _announce(plan, workspace, chosen, gang, here=here)
+            _announce(plan, workspace, chosen, gang)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         if not quiet:
             _say_notes(plan, disk, warnings_only=json or not plan.num_to_do)
@@ -126,16 +120,36 @@ def sweep(
     _conclude(outcome, progress, stop, form, quiet=quiet, runs=runs, is_shipped=is_shipped(recipe))
 
 
-def _announce(
-    plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int, *, here: bool
+def _show_dry_run(
+    plan: SweepPlan,
+    workspace: Workspace,
+    executor: ExecutorConfig,
+    disk: DiskNeed | None,
+    *,
+    gang_size: int,
+    form: options.Format,
 ) -> None:
+    """Show what would run, how long it would take and how much room it needs."""
+    from kdctl import workflows
+    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
+
+    capacity = executor.capacity(workspace)
+    estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
+    gangs = workflows.planned_gangs(plan, capacity, gang_size=gang_size)
+    show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
+    if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
+        show_slow_threads(workspace)
+
+
+def _announce(plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int) -> None:
     """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
     from kdctl import workflows
     from kdctl.cli.console import say
     from kdctl.cli.dry_run import estimated, show_slow_threads, sweep_standing
 
     say(sweep_standing(plan))
-    if here and plan.num_to_do:
+    capacity = executor.capacity(workspace)
+    if capacity.slots == 1 and not capacity.queued and plan.num_to_do:
         say(estimated(workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)))
         show_slow_threads(workspace)
 
