@@ -165,11 +165,12 @@ def _start_followers(num_devices: int, device: str) -> list[subprocess.Popen[byt
 
 
 class _Stop:
-    """Whether SIGTERM came. SIGINT, which a terminal sends to all processes, is left to rank 0."""
+    """Whether SIGTERM came, or SIGUSR2: a job's time is nearly over. SIGINT is left to rank 0."""
 
     def __init__(self) -> None:
         self._heard = False
         signal.signal(signal.SIGTERM, self._hear)
+        signal.signal(signal.SIGUSR2, self._hear)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __call__(self) -> bool:

@@ -13,13 +13,10 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.engine.ranks import Ranks
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.messages import Order, Setup
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
 from kdctl.machine_errors import MachineFault
-from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.faults import spend_reserve
-from kdctl.store.json_files import to_json
 from kdctl.store.leases import LeaseConfig, Owner
 
 
@@ -153,16 +150,8 @@ class _InProcessExecutor:
             heartbeat_seconds=lease.heartbeat_seconds,
             on_failure=self._make_room,
             ranks=self.ranks,
-            tell_followers=self._tell_followers,
         )
         self.recorder.failures.update(trainer.train(plans))
-
-    def _tell_followers(self, plans: Sequence[RunPlan], until: int | None) -> None:
-        """Send a gang to the other processes that train each run together with this one, if there are any."""
-        if self.ranks is not None:
-            workspace = self.recorder.workspace
-            setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=self.recorder.lease)
-            self.ranks.share((to_json(setup), to_json(Order.of(plans, until=until))))
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
         time.sleep(seconds)  # `train` came back when everything was done: others are waited for

@@ -21,8 +21,10 @@ from kdctl.engine.ranks import Ranks
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
+from kdctl.execution.messages import Order, Setup
 from kdctl.execution.recorders import RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
+from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import (
     SHIPPED,
@@ -34,6 +36,7 @@ from kdctl.records import (
     Selection,
     checkpoint_name,
 )
+from kdctl.store.json_files import to_json
 from kdctl.store.leases import LeaseConfig
 
 _log = logging.getLogger(__name__)
@@ -53,9 +56,7 @@ class GangTrainer:
     on_failure: Callable[[Failure], None] = lambda failure: None
     """Hears what stops a gang before its members are tried again, or given back."""
     ranks: Ranks | None = None
-    """The processes that train each run together; None: this one alone."""
-    tell_followers: Callable[[Sequence[RunPlan], int | None], None] = lambda plans, until: None
-    """Sends a gang to the other processes, before each try to train it."""
+    """The processes that train each run together, led by this one; None: this one alone."""
     _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
     """By run key: runs that this process still has to report the end of."""
 
@@ -103,14 +104,14 @@ class GangTrainer:
             self.end(key, RunState.INTERRUPTED, None, reason)
 
     def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
-        failures: dict[str, Failure] = {}
-        for part in parts:
-            failures |= self._train_part(part, reduced)
-        return failures
+        failed = (self._train_part(part, reduced) for part in parts)
+        return {key: failure for each in failed for key, failure in each.items()}
 
     def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
         """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
-        self.tell_followers(plans, self.until)
+        if self.ranks is not None:
+            setup = Setup.of(self.context, plugins=loaded_plugin_files(), lease=LeaseConfig())
+            self.ranks.share((to_json(setup), to_json(Order.of(plans, until=self.until))))
         run = GangRun(trainer=self, plans=list(plans), reduced=reduced)
         failure = run.run()
         if failure is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -16,7 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, is_follower
 from kdctl.errors import KdctlError
+from kdctl.execution.distributed import follow, processes
 from kdctl.execution.messages import Event, EventKind, JobOrder
 from kdctl.execution.worker import SAVED, EventSender, LogForwarder, StopRequest, Worker
 from kdctl.machine_errors import MachineError
@@ -27,6 +30,9 @@ LOOK_SECONDS = 2.0
 
 PATIENCE_SECONDS = 60.0
 """How long a command of SLURM may take to answer."""
+
+FIRST_PORT, NUM_PORTS = 20_000, 10_000
+"""Tasks of a job meet at one of these, below those that systems give to outgoing connections."""
 
 ORDER = "order.json"
 EVENTS = "events.jsonl"
@@ -106,7 +112,7 @@ def require_slurm() -> None:
 
 
 def work(folder: str) -> None:
-    """Train what an order asks for, as far as time allows.
+    """Train what an order asks for, as far as time allows. A job of several tasks trains each run on all.
 
     SIGTERM (the job is pre-empted or cancelled), SIGUSR2 (its time is nearly over) and SIGINT (the
     scheduler wants no more) end it in good order: states are saved. After the first two it is put back
@@ -115,6 +121,11 @@ def work(folder: str) -> None:
     """
     path = Path(folder)
     order = from_json(JobOrder, (path / ORDER).read_bytes())
+    num_tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if num_tasks > 1:
+        _take_rank()
+        if is_follower(os.environ):
+            sys.exit(follow(order.setup.device))
     with (path / EVENTS).open("a", encoding="utf-8") as stream:
         stream.write("\n")  # behind a line that an earlier start may have left unfinished
         sender = EventSender(stream)
@@ -129,19 +140,53 @@ def work(folder: str) -> None:
 
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGUSR2, on_signal)
-        worker = Worker(setup=order.setup, owner=order.owner, sender=sender, stop=stop, rejoins=True)
-        sender.send(Event(kind=EventKind.READY, owner=order.owner))
         try:
-            for gang in order.gangs:
-                if not stop():
-                    worker.train(gang)
-        except MachineError:  # told; the other gangs would meet it too
+            with _ranks(num_tasks, order.setup.device) as ranks:
+                worker = Worker(
+                    setup=order.setup,
+                    owner=order.owner,
+                    sender=sender,
+                    stop=stop,
+                    rejoins=True,
+                    ranks=ranks,
+                )
+                sender.send(Event(kind=EventKind.READY, owner=order.owner))
+                for gang in order.gangs:
+                    if not stop():
+                        worker.train(gang)
+        except MachineError as error:  # the other gangs would meet it too
+            sender.send(Event(kind=EventKind.FAULT, fault=error.fault))
             stop.request()
         sender.finish()
     if interrupted:
         _put_back()
     if stop():
         sys.exit(SAVED)
+
+
+def _ranks(num_tasks: int, device: str) -> contextlib.AbstractContextManager[Ranks | None]:
+    """Return the tasks of this job that train each run together; None for one task."""
+    return processes(num_tasks, device) if num_tasks > 1 else contextlib.nullcontext()
+
+
+def _take_rank() -> None:
+    """Tell torch which of the job's tasks this is, and where to meet the others, as torchrun would.
+
+    Raises:
+        KdctlError: SLURM does not tell which nodes the job has.
+    """
+    environment = os.environ
+    nodes = ask_slurm("scontrol", "show", "hostnames", environment.get("SLURM_JOB_NODELIST", ""))
+    if not nodes:
+        raise KdctlError("SLURM does not tell which nodes this job has.", "see `scontrol show hostnames`.")
+    gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    own = int(environment.get("SLURM_LOCALID", "0")) % len(gpus) if gpus != [""] else 0
+    environment[RANK] = environment.get("SLURM_PROCID", "0")
+    environment[WORLD_SIZE] = environment["SLURM_NTASKS"]
+    environment[LOCAL_RANK] = str(own)
+    environment["MASTER_ADDR"] = nodes.split()[0]
+    # The same for all tasks, and another for each job: several may share a node.
+    environment["MASTER_PORT"] = str(FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % NUM_PORTS)
 
 
 def _put_back() -> None:

@@ -8,6 +8,7 @@ them; a job that is gone gives them back.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdctl.assembly.run_context import RunContext
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
@@ -52,6 +53,14 @@ class SlurmConfig:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
     lease: LeaseConfig = LeaseConfig()
+
+    @property
+    def num_tasks(self) -> int:
+        """Return how many tasks each job has, which train each of its runs together."""
+        if (total := self.options.get("ntasks")) is not None:
+            return _whole("ntasks", total)
+        each = (_whole(name, self.options.get(name, 1)) for name in ("nodes", "ntasks_per_node"))
+        return math.prod(each)
 
     def capacity(self, context: RunContext) -> Capacity:
         """Return how many jobs may run at once; how many do is the cluster's decision."""
@@ -195,6 +204,11 @@ class SlurmExecutor:
     def _submit(self, jobs: Sequence[_Job]) -> None:
         if not jobs:
             return
+        try:
+            self._require_parts(jobs)
+        except KdctlError as error:
+            self._give_back(jobs, error)
+            raise
         workspace, lease = self.recorder.workspace, self.plan.lease
         setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
@@ -204,12 +218,26 @@ class SlurmExecutor:
         try:
             numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
         except KdctlError as error:
-            for back in (back for job in jobs for back in job.release_all(error.problem)):
-                self.recorder.close(back.plan, back.owner, back.reason)
+            self._give_back(jobs, error)
             raise
         for job, number in zip(jobs, numbers, strict=True):
             job.number, job.known = number, time.monotonic()
             write_atomically(job.folder / JOB, number.encode())
+
+    def _require_parts(self, jobs: Sequence[_Job]) -> None:
+        """Refuse runs whose batches the tasks of a job cannot share."""
+        num_tasks = self.plan.num_tasks
+        for plan in (plan for job in jobs for plan in job.plans.values()):
+            if num_tasks > 1 and plan.engine.batch_parts % num_tasks:
+                raise KdctlError(
+                    f"a job has {num_tasks} tasks, which cannot share the parts of a batch equally: "
+                    f"engine.batch_parts = {plan.engine.batch_parts}.",
+                    f"-o engine.batch_parts={num_tasks} gives each task a part of every batch.",
+                )
+
+    def _give_back(self, jobs: Sequence[_Job], error: KdctlError) -> None:
+        for back in (back for job in jobs for back in job.release_all(error.problem)):
+            self.recorder.close(back.plan, back.owner, back.reason)
 
     def _hear(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
         """Return the runs that a job has ended, and all others once it is gone."""
@@ -247,6 +275,17 @@ class SlurmExecutor:
 
     def _orders(self) -> Path:
         return self.recorder.workspace.runs / ORDERS
+
+
+def _whole(name: str, value: object) -> int:
+    """Return a number of nodes or tasks.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise UsageError(f"--slurm-option {name}={value} is no number.", f"{name}=2")
+    return value
 
 
 def _owner(folder: Path) -> Owner:

@@ -24,6 +24,7 @@ from typing import IO
 
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.failure import Failure
+from kdctl.engine.ranks import Ranks
 from kdctl.errors import KdctlError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.messages import Event, EventKind, Order, Setup
@@ -151,6 +152,8 @@ class Worker:
     stop: Callable[[], bool]
     rejoins: bool = False
     """Whether its runs are still its own after it let go of them: a job that was put back into the queue."""
+    ranks: Ranks | None = None
+    """The processes that train each run together, led by this one; None: this one alone."""
 
     def __post_init__(self) -> None:
         """Load plug-ins, and keep data sets from one gang to the next."""
@@ -183,6 +186,7 @@ class Worker:
                 until=order.until,
                 heartbeat_seconds=self.setup.lease.heartbeat_seconds,
                 on_failure=self._consider,
+                ranks=self.ranks,
             )
             trainer.train(plans)
         self.sender.send(Event(kind=EventKind.IDLE))

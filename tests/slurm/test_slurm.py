@@ -67,6 +67,37 @@ def test_an_array_of_packed_jobs_gives_the_same_bits_as_this_process(
     assert len(numbers) < len(outcome.runs)  # packed
 
 
+def test_the_tasks_of_a_job_train_each_run_together(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    path = recipe(
+        "schedule = {name = 'constant', epochs = 3}\nengine = {batch_parts = 2}\n"
+        "[grid]\nmethod = ['ce']\noptimizer.learning_rate = [0.05, 0.1]\n"
+    )
+    workflows.sweep(path, undisturbed)
+    outcome = workflows.sweep(path, workspace, executor=jobs(ntasks=2, gangs_per_job=2), gang_size=1)
+    assert outcome.complete
+    assert {run.attempts for run in outcome.runs} == {1}
+    for run in undisturbed.store.runs():
+        ours, theirs = workspace.store.epochs(run.key), undisturbed.store.epochs(run.key)
+        assert [epoch.train_loss for epoch in ours] == pytest.approx(
+            [epoch.train_loss for epoch in theirs], rel=2e-3
+        )
+        environment = json.loads((workspace.folder(run.key).path / "environment.json").read_text())
+        assert environment["execution"] == "eager, batches in 2 parts on 2 devices"
+
+
+def test_tasks_that_cannot_share_a_batch_are_told_before_a_job_is_submitted(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    path = recipe("schedule = {name = 'constant', epochs = 1}\nmethod = 'ce'\n")
+    with pytest.raises(KdctlError, match="a job has 4 tasks, which cannot share") as caught:
+        workflows.sweep(path, workspace, executor=jobs(nodes=2, ntasks_per_node=2))
+    assert "engine.batch_parts=4" in caught.value.hint
+    assert {run.state for run in workspace.store.runs()} == {RunState.INTERRUPTED}
+    assert not list(workspace.runs.glob(".slurm/*/job"))
+
+
 class Rival(Silent):
     """Submits a job of higher priority for the whole node once the run has had its third epoch."""
 
