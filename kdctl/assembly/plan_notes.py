@@ -74,10 +74,14 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
     for plan in plans:
         batch_size, parts = plan.data.options.batch_size, plan.engine.batch_parts
         if parts > 1:
-            yield (
-                f"parts: each batch of {batch_size:,} in {parts} parts, on one device or several; batch "
-                f"norms and losses that compare images of a batch see {-(-batch_size // parts):,} at a time"
+            each = -(-batch_size // parts)
+            where = f"on {parts} devices" if plan.engine.sync_batch_norm else "on one device or several"
+            seen = (
+                f"batch norms see all of it, losses that compare images of a batch {each:,} at a time"
+                if plan.engine.sync_batch_norm
+                else f"batch norms and losses that compare images of a batch see {each:,} at a time"
             )
+            yield f"parts: each batch of {batch_size:,} in {parts} parts, {where}; {seen}"
 
 
 def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:

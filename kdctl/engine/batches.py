@@ -56,9 +56,9 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self) -> Iterator[Tensor]:
-        """Yield normalised images [B, 3, H, W]."""
-        for pixels in self._pixels.split(EVALUATION_BATCH):
+    def images(self, start: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """Yield normalised images [B, 3, H, W]: batch number `start`, and each `every`-th from there."""
+        for pixels in self._pixels.split(EVALUATION_BATCH)[start::every]:
             yield self.normalise(pixels)
 
 

@@ -2,8 +2,7 @@
 
 Each split has a ring of buffers, each of which holds one batch. The training process says which images go
 into which buffer, the workers fill it, some images at a time, and the training process reads it where it is.
-Nothing is copied between processes. What a worker makes of an image depends on the image and its random
-stream only, so it does not matter how many workers there are, nor which of them does it.
+Nothing is copied between processes. What becomes of an image depends on itself and its random stream only.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Ring:
     """[slots, B, 2], int64, in shared memory: place in the split and repeat of each image."""
     missing: list[int]
     """For each slot: images that no worker has delivered yet."""
-    due: dict[int, Task] = field(default_factory=dict[int, Task])
+    due: dict[int, list[Task]] = field(default_factory=dict[int, list[Task]])
     """Without workers: the images of each slot that are still to be made."""
 
     @property
@@ -122,7 +121,9 @@ class ImageWorkers:
         self._rings.append(ring)
         return ring
 
-    def submit(self, ring: Ring, slot: int, places: Tensor, repeats: Tensor, stream: int) -> None:
+    def submit(
+        self, ring: Ring, slot: int, places: Tensor, repeats: Tensor, stream: int, needed: Sequence[slice]
+    ) -> None:
         """Let a buffer be filled; what it holds now is lost.
 
         Args:
@@ -131,20 +132,23 @@ class ImageWorkers:
             places: [B] int64: places in the split.
             repeats: [B] int64: how often each image has come before in the epoch.
             stream: seed of the epoch's random numbers.
+            needed: which of the B images are read, in slices that do not overlap; the others are not made.
         """
         self.wait(ring, slot)  # nobody may still write into it
-        count = len(places)
-        ring.wanted[slot, :count, 0] = places
-        ring.wanted[slot, :count, 1] = repeats
+        ring.wanted[slot, : len(places)] = torch.stack((places, repeats), dim=1)
+        tasks = [
+            Task(ring.number, slot, first, min(first + TASK_IMAGES, rows.stop), stream)
+            for rows in needed
+            for first in range(rows.start, rows.stop, TASK_IMAGES)
+        ]
         if self.num_workers == 0:
-            ring.due[slot] = Task(ring.number, slot, 0, count, stream)
+            ring.due[slot] = tasks
             return
         if not self._processes:
             self._start()
         assert self._tasks is not None
-        ring.missing[slot] = count
-        for first in range(0, count, TASK_IMAGES):
-            task = Task(ring.number, slot, first, min(first + TASK_IMAGES, count), stream)
+        ring.missing[slot] = sum(task.last - task.first for task in tasks)
+        for task in tasks:
             self._tasks.send(tuple(task))
 
     def wait(self, ring: Ring, slot: int) -> Tensor:
@@ -153,8 +157,7 @@ class ImageWorkers:
         Raises:
             MachineError: an image cannot be read any more, or a worker has died.
         """
-        task = ring.due.pop(slot, None)
-        if task is not None:
+        for task in ring.due.pop(slot, ()):
             with torch.random.fork_rng(devices=[]), as_machine_errors(), image_errors():
                 ring.fill(task)
         while ring.missing[slot]:

@@ -116,6 +116,11 @@ class Mixer:
         return hot * (1.0 - smoothing) + smoothing / self._num_classes
 
 
+def mirrored(places: slice, size: int) -> slice:
+    """Return with which images of a batch of `size` those at `places` are paired."""
+    return slice(size - places.stop, size - places.start)
+
+
 def partners(places: Tensor, batch_size: int, num_images: int) -> Tensor:
     """Return the place of the epoch that each of `places` [B] int64 is mixed with: its batch in reverse."""
     first = places // batch_size * batch_size

@@ -1,9 +1,9 @@
 """Steps whose batch is taken in parts, one after the other, on one device or on several.
 
-The gradient of a step is the mean over the whole batch. Batch norms and losses see one part at a time; the
-running statistics of a batch norm move once in a step, by the mean over its parts. Each part draws from a
-random stream of its own. So the numbers of a step do not depend on where its parts are computed, but for
-the order in which gradients are summed.
+The gradient of a step is the mean over the whole batch. Losses see one part at a time, and so do batch norms
+that are not synchronised; their running statistics move once in a step, by the mean over its parts. Each
+part draws from a random stream of its own. So the numbers of a step do not depend on where its parts are
+computed, but for the order in which gradients are summed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import set_learning_rate
 from kdctl.engine.ranks import Ranks, watching
-from kdctl.engine.streamed_batches import EvaluationImages
+from kdctl.engine.streamed_batches import EvaluationImages, StreamedTrainingSet
+from kdctl.engine.sync_batch_norm import SyncBatchNorm, require_one_part
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller
@@ -77,12 +78,16 @@ class PartedSteps:
     """Takes the batch of each step in parts; nothing is recorded."""
 
     def __init__(self, gang: Gang) -> None:
-        """Take as many parts as the gang's plans say."""
+        """Take as many parts as the plans say; raise UsageError if this process cannot."""
         self._gang = gang
         self._num_parts = gang.compute.options.batch_parts
         self._mine = _share_of(self._num_parts, gang.ranks)
+        if gang.compute.options.sync_batch_norm:
+            require_one_part(len(self._mine), self._num_parts)
         self._order: EpochOrder | None = None
         self._works: list[_PartedWork] = []
+        if gang.ranks is not None and isinstance(gang.data.train, StreamedTrainingSet):
+            gang.data.train.take_share(self._share)
 
     def begin_epoch(self) -> None:
         """Draw the order of the epoch."""
@@ -115,13 +120,18 @@ class PartedSteps:
         for work in works:
             work.finish(size)
 
+    def _share(self, size: int) -> slice:
+        """Return which images of a batch of `size` this process takes."""
+        own = bounds(size, self._num_parts)[self._mine.start : self._mine.stop]
+        return slice(own[0].start, own[-1].stop)
+
     def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
         """Return the logits [N, K]; of several processes each predicts a share."""
         ranks = self._gang.ranks
         if ranks is None:
             return predict(model, images, self._gang.compute)
-        batches = itertools.islice(images.images(), ranks.rank, None, ranks.count)
-        shares = ranks.gather(predict_each(model, batches, self._gang.compute))
+        own = images.images(start=ranks.rank, every=ranks.count)
+        shares = ranks.gather(predict_each(model, own, self._gang.compute))
         in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
         return torch.cat([logits for logits in in_turn if logits is not None]).to(images.labels.device)
 
@@ -238,9 +248,11 @@ class _PartedWork:
         member.reseed(number)
         inputs = StepInputs(batch=batch, teachers=teachers, progress=progress, learning_rate=learning_rate)
         run_teachers = functools.partial(gang.outputs_for, member)
+        synchronises = self.ranks and gang.compute.options.sync_batch_norm
 
         def run() -> Tensor:
-            _, losses = member.forward(WHOLE_STEP, inputs, gang.compute, run_teachers)
+            with SyncBatchNorm() if synchronises else contextlib.nullcontext():
+                _, losses = member.forward(WHOLE_STEP, inputs, gang.compute, run_teachers)
             member.sums.add(losses, batch)
             return losses.total() * weight
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from kdctl.engine.batches import (
 )
 from kdctl.engine.batches_ahead import AugmentedImages, BatchesAhead, CroppedImages, Position
 from kdctl.engine.image_workers import ImageWorkers, image_errors
-from kdctl.engine.mixing import Mixer
+from kdctl.engine.mixing import Mixer, mirrored
 from kdctl.engine.seeds import derive, generator
 from kdctl.machine_errors import as_machine_errors
 from kdctl.protocols.augmentation import build_augmentation
@@ -74,6 +74,7 @@ class StreamedTrainingSet:
         pin(self._ring.pixels, device)
         self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
         self._latest: tuple[Position, Batch] | None = None
+        self._share: Callable[[int], slice] = lambda size: slice(0, size)
         self._rows = functools.lru_cache(maxsize=2)(self._draw_rows)
 
     def __len__(self) -> int:
@@ -105,6 +106,14 @@ class StreamedTrainingSet:
             name=(seed, epoch),
         )
 
+    def take_share(self, share: Callable[[int], slice]) -> None:
+        """Decode a part of each batch only, where other processes take the rest of it.
+
+        Args:
+            share: returns, for the number of images of a batch, those that `gather` will be asked for.
+        """
+        self._share = share
+
     def views(self, order: EpochOrder) -> Tensor:
         """Return which view stands at each place of an epoch: no view comes twice."""
         raise ValueError("streamed images have no views")
@@ -133,7 +142,7 @@ class StreamedTrainingSet:
         """Return the samples at some `places` of one step's batch, a slice.
 
         Raises:
-            ValueError: they belong to several batches, or are no slice.
+            ValueError: they belong to several batches, are no slice, or are not this process's share.
         """
         if isinstance(places, Tensor):
             raise ValueError("streamed images come batch by batch")
@@ -141,8 +150,10 @@ class StreamedTrainingSet:
         step, skipped = divmod(start, self.batch_size)
         if stop > (step + 1) * self.batch_size:
             raise ValueError("streamed images come batch by batch")
+        part, share = slice(skipped, skipped + stop - start), self._share(self.size(step))
+        if part.start < share.start or part.stop > share.stop:
+            raise ValueError("these images are decoded by another process")
         whole = self.batch(order, step)
-        part = slice(skipped, skipped + stop - start)
         return Batch(images=whole.images[part], labels=whole.require_labels()[part], index=whole.index[part])
 
     def _draw_rows(self, seed: int, epoch: int) -> Tensor:
@@ -159,7 +170,18 @@ class StreamedTrainingSet:
         places = torch.arange(step * self.batch_size, step * self.batch_size + self.size(step))
         rows = self._rows(seed, epoch)[places]
         stream = derive(seed, "augmentation", epoch)
-        self._workers.submit(self._ring, slot, rows, places % self._repeats, stream)
+        needed = self._needed(len(rows))
+        self._workers.submit(self._ring, slot, rows, places % self._repeats, stream, needed)
+
+    def _needed(self, size: int) -> list[slice]:
+        """Return which images of a batch are read: the share, and those it is mixed with."""
+        share = self._share(size)
+        if not self._mixer.mixes:
+            return [share]
+        first, second = sorted((share.start, share.stop) for share in (share, mirrored(share, size)))
+        if second[0] <= first[1]:
+            return [slice(first[0], max(first[1], second[1]))]
+        return [slice(*first), slice(*second)]
 
 
 class StreamedEvaluationSet:
@@ -182,24 +204,26 @@ class StreamedEvaluationSet:
         self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=self._batch, size=size)
         pin(self._ring.pixels, device)
         self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
+        self._every = 1
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self) -> Iterator[Tensor]:
-        """Yield normalised images [B, 3, H, W]."""
-        for step, first in enumerate(range(0, len(self), self._batch)):
+    def images(self, start: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """Yield normalised images [B, 3, H, W]: batch number `start`, and each `every`-th from there."""
+        self._every = every
+        for step in range(start, math.ceil(len(self) / self._batch), every):
             pixels = self._ahead.take((0, 0, step), self._device)
-            yield self.normalise(pixels[: min(self._batch, len(self) - first)])
+            yield self.normalise(pixels[: min(self._batch, len(self) - step * self._batch)])
 
     def _following(self, position: Position) -> Position | None:
-        step = position[2] + 1
+        step = position[2] + self._every
         return (0, 0, step) if step * self._batch < len(self) else None
 
     def _submit(self, slot: int, position: Position) -> None:
         first = position[2] * self._batch
         places = torch.arange(first, min(first + self._batch, len(self)))
-        self._workers.submit(self._ring, slot, places, torch.zeros_like(places), 0)
+        self._workers.submit(self._ring, slot, places, torch.zeros_like(places), 0, [slice(0, len(places))])
 
 
 TrainingBatches = TrainingSet | StreamedTrainingSet | GeneratedBatches

@@ -65,6 +65,9 @@ class EngineOptions:
     batch_parts: Annotated[int, Ge(1), Le(1024)] = option(1, since="0.2.0")
     """Parts that each batch is taken in, one after the other on one device, or on as many devices. Gradients
     are those of the whole batch; batch norms and losses see one part at a time."""
+    sync_batch_norm: bool = option(False, since="0.2.0")
+    """Batch norms that train see the whole batch, although devices take a part of it each. Losses still see
+    one part at a time."""
 
     def without_teacher(self) -> EngineOptions:
         """Return the options of a run that has no teacher: what they say of one does not part its key."""

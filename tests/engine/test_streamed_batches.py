@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -49,6 +50,18 @@ class Pictures:
             raise UnreadableImageError("apple/7.jpg (cut short)")
         random = torch.Generator().manual_seed(row)
         return torch.randint(0, 256, (3, 20 + row % 5, 18 + row % 7), dtype=torch.uint8, generator=random)
+
+
+class Counted(Pictures):
+    """Notes which rows have been read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_rows: list[int] = []
+
+    def read(self, row: int) -> Tensor:
+        self.read_rows.append(row)
+        return super().read(row)
 
 
 class Slow(Pictures):
@@ -157,6 +170,41 @@ def test_parts_of_a_batch_are_its_rows(open_set: Open) -> None:
     assert torch.equal(train.gather(order, slice(20, 26)).images, whole.images[4:10])
     with pytest.raises(ValueError, match="batch by batch"):
         train.gather(order, slice(10, 20))
+
+
+@pytest.mark.parametrize(
+    ("mixup", "num_read"), [(0.0, 16 // 4 * 2 + 2), (0.4, 16 // 2 * 2 + 4)], ids=["plain", "mixed in pairs"]
+)
+def test_a_process_that_shares_batches_decodes_its_own_images_and_their_partners_only(
+    open_set: Open, mixup: float, num_read: int
+) -> None:
+    """Four processes: of the batches of 16, 16 and 10 images the second takes 4, 4 and 2."""
+    source = Counted()
+    whole, shared = open_set(0, mixup=mixup), open_set(0, source, mixup=mixup)
+    shared.take_share(lambda size: slice(size // 4, size // 2 if size == 16 else size // 4 + 2))
+    order = whole.order(0, 0)
+    for first, last in ((4, 8), (20, 24), (34, 36)):
+        expected = whole.gather(order, slice(first, last))
+        found = shared.gather(order, slice(first, last))
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.require_labels(), expected.require_labels())
+    assert len(source.read_rows) == num_read
+    with pytest.raises(ValueError, match="another process"):
+        shared.gather(order, slice(0, 4))
+
+
+def test_an_evaluation_that_is_shared_decodes_each_image_once(
+    pool: Callable[[int], ImageWorkers], normalise: Normalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdctl.engine.streamed_batches.EVALUATION_BATCH", 8)
+    counted = Counted()
+    shared = StreamedEvaluationSet(streamed(counted), normalise, CPU, pool(0))
+    whole = StreamedEvaluationSet(streamed(), normalise, CPU, pool(0))
+    first, second = (list(shared.images(start=start, every=2)) for start in (0, 1))
+    in_turn = [batch for pair in itertools.zip_longest(first, second) for batch in pair if batch is not None]
+    assert [len(batch) for batch in in_turn] == [8, 8, 8, 8, 8, 2]
+    assert torch.equal(torch.cat(in_turn), torch.cat(list(whole.images())))
+    assert sorted(counted.read_rows) == list(range(COUNT))
 
 
 def test_an_evaluation_sees_every_image_in_order(

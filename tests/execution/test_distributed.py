@@ -141,3 +141,26 @@ def test_parts_that_devices_cannot_share_equally_are_told(tmp_path: Path) -> Non
     assert process.returncode == 1
     assert "engine.batch_parts = 3 cannot be taken by 2 devices" in text
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
+def test_synchronised_batch_norms_give_the_numbers_of_whole_batches(tmp_path: Path) -> None:
+    """At a low rate: at the usual one rounding grows within an epoch to a hundredth of the loss."""
+    words = ["--student", "resnet14", "--method", "ce", "--dataset", "digits", *SHORT[:2], *PLAIN[2:]]
+    words += ["-o", "schedule.epochs=1", "--lr", "0.001", "--device", "cpu", "--threads", "1"]
+    shared = ["-o", "engine.batch_parts=2", "-o", "engine.sync_batch_norm=true", "--devices", "2"]
+    finish(start([*words, "--runs", str(tmp_path / "whole")]))
+    finish(start([*words, *shared, "--runs", str(tmp_path / "shared")]))
+    ((whole,),) = epochs(tmp_path / "whole").values()
+    ((found,),) = epochs(tmp_path / "shared").values()
+    assert found["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-6)
+    assert found["test"]["loss"] == pytest.approx(whole["test"]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_synchronised_batch_norms_need_a_device_for_each_part(tmp_path: Path) -> None:
+    words = [*WORDS, "-o", "engine.sync_batch_norm=true", "--runs", str(tmp_path)]
+    text, _ = (process := start(words)).communicate(timeout=200)
+    assert process.returncode == 1
+    assert "engine.sync_batch_norm needs a device for each of the 2 parts of a batch" in text
+    assert "--devices 2" in text
