@@ -9,10 +9,13 @@ import unicodedata
 _LINE_BREAKS = "\n\t"
 
 _COMMANDS = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "|(?<![^\0-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\0-\x7f])"
 )
-"""What a terminal obeys instead of showing it: control characters, and marks that turn the direction of text.
-Half letters stand for bytes of a file's name that are no text."""
+"""What a terminal obeys instead of showing it: control characters, marks that turn the direction of text, and
+letters that nobody sees, by which two names look alike. Joiners are shown between letters of scripts that
+need them. Half letters stand for bytes of a file's name that are no text."""
 
 _HALF_LETTERS = re.compile("[\ud800-\udfff]")
 
@@ -59,7 +62,7 @@ def _spelled(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no text
         return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

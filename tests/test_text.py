@@ -14,6 +14,17 @@ def test_what_a_terminal_would_obey_is_shown() -> None:
     assert printable("a\nb\tc", one_line=True) == r"a\nb\tc"
 
 
+def test_letters_that_nobody_sees_are_shown() -> None:
+    assert printable("kd\u200b k\xadd \ufeffkd\u2060") == r"kd\u200b k\xadd \ufeffkd\u2060"
+    assert printable("kd\U000e0041") == r"kd\U000e0041"
+    assert printable("k\u200dd \u200c") == r"k\u200dd \u200c"
+    for joined in (
+        "\u0645\u06cc\u200c\u062e\u0648",
+        "\U0001f468\u200d\U0001f469",
+    ):  # a Persian word, a family
+        assert printable(joined) == joined
+
+
 def test_bytes_of_a_name_that_are_no_text_are_shown() -> None:
     assert printable(b"caf\xe9".decode("utf-8", "surrogateescape")) == r"caf\xe9"
     assert printable("\ud800") == r"\ud800"
