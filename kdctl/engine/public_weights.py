@@ -20,19 +20,18 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from kdctl.engine.checkpoint import (
-    LOADING_FAILS,
+    FORMAT,
     DamagedCheckpointError,
     MisfitCheckpointError,
     damaged,
     read_bytes,
-    require_finite,
     verify_checksums,
 )
 from kdctl.engine.file_kinds import is_safetensors, require_weights
+from kdctl.engine.plain_tensors import difference, require_finite, require_plain
 from kdctl.engine.stand_ins import read_with_stand_ins
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published, models
@@ -91,6 +90,7 @@ def read_public_weights(
     named = {_renamed(name, renames): value for name, value in _without_prefix(chosen).items()}
     if len(named) < len(chosen):
         raise UsageError(f"{path}: after renaming, several tensors have one name.", "rename fewer parts.")
+    require_plain(named, path, len(data))
     require_finite(named, path)
     return PublicWeights(path=path, tensors=named, sha256=hashlib.sha256(data).hexdigest())
 
@@ -224,16 +224,12 @@ def _differences(
         if theirs not in tensors:
             if not theirs.endswith(COUNTER):
                 yield f"{theirs} is missing"
-        elif tensors[theirs].shape != own[ours].shape:
-            yield f"{theirs} is {_shape(tensors[theirs])}, not {_shape(own[ours])}"
+        elif differs := difference(tensors[theirs], own[ours]):
+            yield f"{theirs} {differs}"
     for unknown in sorted(own.keys() - names.keys()):
         yield f"{unknown} has no public name"
     for surplus in sorted(tensors.keys() - set(names.values())):
         yield f"{surplus} is left over"
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
@@ -241,7 +237,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     if is_safetensors(path, data):
         try:
             return _without_counts(safetensors.torch.load(data))
-        except (SafetensorError, *LOADING_FAILS) as error:
+        except Exception as error:  # whatever its reader meets in bytes of others
             raise DamagedCheckpointError(
                 f"{path} is damaged, or no safetensors file.", "use another copy."
             ) from error
@@ -251,6 +247,11 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     found = content if _is_state_dict(content) else None
     if isinstance(content, Mapping) and found is None:
         found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
+    if found is None and isinstance(content, Mapping) and content.get("format") == FORMAT:
+        raise DamagedCheckpointError(
+            f"{path} is a checkpoint that kdctl wrote: it needs no import.",
+            f"use it as it is: --teacher {shlex.quote(str(path))}, or student.weights in a recipe.",
+        )
     if found is None:
         inside = f" It holds: {', '.join(map(str, content))}." if isinstance(content, Mapping) else ""
         raise DamagedCheckpointError(
@@ -268,7 +269,7 @@ def _content(path: Path, data: bytes) -> Any:
             f"{path} was refused: it holds something other than tensors and plain values.",
             "loading it could run foreign code; ask its author for a plain state dict.",
         ) from error
-    except (*LOADING_FAILS, MemoryError, OverflowError, RecursionError) as error:
+    except Exception as error:  # torch raises whatever it meets in bytes that it did not write
         raise damaged(path) from error
 
 
