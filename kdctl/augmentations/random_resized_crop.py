@@ -25,9 +25,9 @@ class RandomResizedCropConfig:
     """Smallest part of the image's area that is cut out."""
     max_area: Annotated[float, Gt(0), Le(1)] = 1.0
     """Largest part."""
-    min_aspect: Annotated[float, Gt(0)] = 3 / 4
+    min_aspect: Annotated[float, Ge(0.01), Le(100)] = 3 / 4
     """Smallest ratio of its width to its height."""
-    max_aspect: Annotated[float, Gt(0)] = 4 / 3
+    max_aspect: Annotated[float, Ge(0.01), Le(100)] = 4 / 3
     """Largest ratio."""
     interpolation: Interpolation = "bilinear"
     """How it is scaled, always antialiased."""
@@ -37,7 +37,7 @@ class RandomResizedCropConfig:
     """Brightness, contrast and saturation change by a factor within 1 ± this, in random order."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """Hue turns by up to this share of the colour circle, one way or the other."""
-    randaugment: Annotated[int, Ge(0)] = 0
+    randaugment: Annotated[int, Ge(0), Le(100)] = 0
     """Operations of RandAugment (arXiv:1909.13719), as torchvision has them; 0: none, 2 in the paper."""
     magnitude: Annotated[int, Ge(0), Le(30)] = 9
     """Of them, out of 30."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
@@ -34,9 +34,9 @@ class TinyImageNet(Dataset):
         path: str = location(default="")
         """The unpacked archive: absolute, or below the data root (--data), not where one stands; empty:
         `tiny-imagenet-200` and the like."""
-        size: Annotated[int, Gt(0)] = 64
+        size: Annotated[int, Gt(0), Le(4096)] = 64
         """Height and width of a model's input in pixels."""
-        resize: Annotated[int, Gt(0)] = 64
+        resize: Annotated[int, Gt(0), Le(8192)] = 64
         """In an evaluation the shorter side is scaled to this, then the middle is cut."""
         mean: tuple[float, float, float] = (0.4802, 0.4481, 0.3975)
         """Per channel, of pixels scaled to [0, 1]: the constants of public distillation code."""

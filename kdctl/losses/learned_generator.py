@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from kdctl.protocols.distiller import Batch, Distiller, NamedModel, ParameterGroup, Setup, Update
@@ -85,9 +85,9 @@ _NUM_SHOWN = 64
 class GeneratorOptions(GeneratedImages):
     """What all methods with such a generator choose; a method's `Config` adds its own to these."""
 
-    noise_size: Annotated[int, Gt(0)] = 100
+    noise_size: Annotated[int, Gt(0), Le(100_000)] = 100
     """Numbers of noise that an image is made of."""
-    student_updates: Annotated[int, Ge(1)] = 1
+    student_updates: Annotated[int, Ge(1), Le(1000)] = 1
     """How often the student learns from the images of a step, after the generator has learned once."""
     temperature: Annotated[float, Gt(0)] = tunable(1.0, 1.0, 20.0, log=True)
     """T of the student's divergence from the teacher, which is multiplied by T^2. Public code for data-free

@@ -36,20 +36,20 @@ class InversionOptions(GeneratedImages):
     Defaults are those of CMI for CIFAR (arXiv:2105.08584 and its code).
     """
 
-    batch_size: Annotated[int, Gt(1)] = 256
+    batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 256
     """Images in each of the student's steps."""
-    steps_per_epoch: Annotated[int, Gt(0)] = 400
+    steps_per_epoch: Annotated[int, Gt(0), Le(1_000_000)] = 400
     """The student's steps after each round of inventing."""
-    images_per_round: Annotated[int, Gt(1)] = 256
+    images_per_round: Annotated[int, Gt(1), Le(1_000_000)] = 256
     """Images invented before each epoch."""
-    pool_size: Annotated[int, Gt(1)] = 51_200
+    pool_size: Annotated[int, Gt(1), Le(10_000_000)] = 51_200
     """Images that are kept, the latest; a multiple of `images_per_round`. Two bytes a number: 300 MiB of
     32x32 pixels, on the device and in saved states."""
-    inversion_steps: Annotated[int, Gt(0)] = 200
+    inversion_steps: Annotated[int, Gt(0), Le(1_000_000)] = 200
     """Updates of a generator in each round; the batch with the smallest loss is kept."""
     inversion_rate: Annotated[float, Gt(0)] = tunable(1e-3, 1e-4, 1e-1, log=True)
     """Learning rate of these updates, by Adam with beta1 = 0.5."""
-    noise_size: Annotated[int, Gt(0)] = 256
+    noise_size: Annotated[int, Gt(0), Le(100_000)] = 256
     """Numbers of noise that an image is made of; they are trained, too."""
     bn_weight: Annotated[float, Gt(0)] = tunable(1.0, 0.01, 10.0, log=True)
     """Of the distance from the statistics of the teacher's batch norms."""
@@ -61,13 +61,13 @@ class InversionOptions(GeneratedImages):
     """Of the contrast that sets images apart from each other and from those of the pool."""
     contrast_temperature: Annotated[float, Gt(0)] = 0.1
     """Of that contrast."""
-    num_negatives: Annotated[int, Ge(0)] = 4096
+    num_negatives: Annotated[int, Ge(0), Le(10_000_000)] = 4096
     """Images of the pool in it, drawn with replacement in each update."""
-    embedding_width: Annotated[int, Gt(0)] = 128
+    embedding_width: Annotated[int, Gt(0), Le(65_536)] = 128
     """Of the vectors that are contrasted."""
     augmentation: Augmentation = "crop-flip"
     """Of views of invented images, in the contrast and in the student's steps; 'crop' for digits."""
-    padding: Annotated[int, Ge(0)] = 4
+    padding: Annotated[int, Ge(0), Le(1024)] = 4
     """Zero pixels on each side before a random crop."""
     smallest_share: Annotated[float, Gt(0), Le(1)] = 0.25
     """Least share of an image's area that the contrast's second view shows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +26,7 @@ class ClassAttentionConfig(Supervision):
     cat_weight: Annotated[float, Gt(0)] = tunable(15.0, 0.5, 1000.0, log=True)
     """beta: of the distance. The authors choose it by pair, from 0.7 (ResNet-56 to 20) over 15 (ResNet-32x4
     to 8x4) to 600 (ResNet-32x4 to a ShuffleNet, with normalised maps); protocol `crd` has their values."""
-    cat_size: Annotated[int, Gt(0)] = 2
+    cat_size: Annotated[int, Gt(0), Le(1024)] = 2
     """Height and width that maps are averaged to before they are compared. 2 in the authors' settings,
     4 for ShuffleNets."""
     normalise: bool = False

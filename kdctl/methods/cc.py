@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,11 +25,11 @@ class CorrelationCongruenceConfig(Supervision):
     """'embedding': what the code of protocol `crd`, and so most tables, call CC. 'kernel': the paper's."""
     cc_weight: Annotated[float, Gt(0)] = tunable(0.02, 0.001, 1000.0, log=True)
     """0.02 in the code of protocol `crd`. The form 'kernel' is hardly felt below 10: it lies in [0, 1]."""
-    embedding_width: Annotated[int, Ge(1)] = 128
+    embedding_width: Annotated[int, Ge(1), Le(65_536)] = 128
     """To which student's and teacher's vectors are brought by a linear layer each. 128 in both forms."""
     gamma: Annotated[float, Gt(0)] = 0.4
     """Of the kernel exp(-gamma * |a - b|^2). 0.4 in the paper."""
-    order: Annotated[int, Ge(1)] = 2
+    order: Annotated[int, Ge(1), Le(64)] = 2
     """P: last power in the kernel's Taylor series. 2 in the paper."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,9 +27,9 @@ class ContrastiveConfig(Supervision):
 
     crd_weight: Annotated[float, Gt(0)] = tunable(0.8, 0.05, 5.0, log=True)
     """Of both contrasts together. 0.8 in the code of both protocols."""
-    embedding_width: Annotated[int, Ge(1)] = 128
+    embedding_width: Annotated[int, Ge(1), Le(65_536)] = 128
     """To which student's and teacher's vectors are brought by a linear layer each. 128 in the paper."""
-    num_negatives: Annotated[int, Ge(1)] = 16384
+    num_negatives: Annotated[int, Ge(1), Le(10_000_000)] = 16384
     """K: other samples that each is told from; may exceed the data set. 16384 in the paper."""
     negatives: Literal["other-classes", "all"] = "other-classes"
     """'other-classes': samples of the anchor's own class are taken out, as in the paper's tables."""

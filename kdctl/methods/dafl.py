@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,9 +22,9 @@ from kdctl.recipe.component import tunable
 class DataFreeLearningConfig(GeneratorOptions):
     """Weights of what the generator is asked for; defaults are the authors' for CIFAR-100."""
 
-    batch_size: Annotated[int, Gt(1)] = 1024
+    batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 1024
     """Images in each update. 1024 in the authors' code; the mean prediction is over them."""
-    noise_size: Annotated[int, Gt(0)] = 1000
+    noise_size: Annotated[int, Gt(0), Le(100_000)] = 1000
     """Numbers of noise that an image is made of."""
     one_hot_weight: Annotated[float, Ge(0)] = tunable(0.5, 0.01, 10.0, log=True)
     """Of the cross-entropy with the teacher's own decision: images it is sure of."""

@@ -26,7 +26,7 @@ ENSEMBLE = "ensemble"
 class NativeEnsembleConfig:
     """How many branches there are, and how much they learn from their ensemble."""
 
-    num_branches: Annotated[int, Ge(2)] = 3
+    num_branches: Annotated[int, Ge(2), Le(64)] = 3
     """Of the last stage and the classifier, the student's own included. 3 in the paper."""
     temperature: Annotated[float, Gt(0)] = tunable(3.0, 1.0, 20.0, log=True)
     """T: what logits are divided by before the softmax. 3 in the paper."""

@@ -44,7 +44,7 @@ class ProjectorConfig(Supervision):
     """From the student's pooled vector to the teacher's width, as maps of a single pixel; not shipped."""
     norm: Literal["batch", "l2", "none"] = "batch"
     """'batch': each feature over the batch, the paper's choice. 'l2': each vector to length 1."""
-    power: Annotated[float, Ge(1)] = 4.0
+    power: Annotated[float, Ge(1), Le(100)] = 4.0
     """Of the differences in the sum: how much the largest dominate. 4 in the paper."""
     dkd_weight: Annotated[float, Ge(0)] = tunable(0.0, 0.0, 2.0)
     """Of DKD's two terms, instead of KL (set kd_weight = 0) in the paper's best rows; 0 leaves them out."""

@@ -33,7 +33,7 @@ class ReviewKdConfig(Supervision):
     ShuffleNetV1, 8 for ShuffleNetV2, 0.6 for ResNet-20, 1 for ResNet-32."""
     warmup_share: Annotated[float, Ge(0), Le(1)] = 20 / 240
     """Share of training over which that weight rises from 0: 20 of 240 epochs in the authors' code."""
-    max_width: Annotated[int, Gt(0)] = 512
+    max_width: Annotated[int, Gt(0), Le(65_536)] = 512
     """Channels inside the fusion modules, at most; else as many as the student's vector has. 512 there."""
     maps: Reading = option("activated", since="0.2.0")
     """Of a wide ResNet as student: 'activated', or 'raw', the sums of residuals before batch norm and ReLU.

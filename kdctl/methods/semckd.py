@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +31,7 @@ class SemanticCalibrationConfig(Supervision):
     Too much for learning rate 0.05 in short trainings on digits, where it crawls or diverges: lower one
     of them there (50 does well), or warm up.
     """
-    num_anchors: Annotated[int, Ge(4)] = 64
+    num_anchors: Annotated[int, Ge(4), Le(65_536)] = 64
     """Similarities that speak for a sample. 64: the batch size of protocol `simkd`, hence the paper's."""
     projector: Spec = component("projector", "inverted_bottleneck")
     """Brings a student stage to a teacher stage, one for each of all pairs; not shipped."""

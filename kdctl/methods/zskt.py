@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,9 +23,9 @@ from kdctl.recipe.data_free import EpochWork
 class ZeroShotConfig(GeneratorOptions):
     """Weights of the student's loss, and how often it learns."""
 
-    batch_size: Annotated[int, Gt(1)] = 128
+    batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 128
     """Images in each update. 128 in the authors' code."""
-    student_updates: Annotated[int, Ge(1)] = 10
+    student_updates: Annotated[int, Ge(1), Le(1000)] = 10
     """After each update of the generator. 10 in the paper; they cost as much as 10 training steps."""
     attention_weight: Annotated[float, Ge(0)] = tunable(250.0, 1.0, 10000.0, log=True)
     """beta: of the distances of attention maps. 250 in the paper; 0 leaves them out."""

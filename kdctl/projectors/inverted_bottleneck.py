@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn_relu
@@ -17,7 +17,7 @@ from kdctl.protocols.projector import Projector, projectors
 class InvertedBottleneckConfig:
     """Width inside."""
 
-    expansion: Annotated[int, Ge(1)] = 2
+    expansion: Annotated[int, Ge(1), Le(64)] = 2
     """The inner convolutions have this many times C_teacher channels. 2 in SemCKD's code."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from kdctl.layers.conv import conv1x1
@@ -17,7 +17,7 @@ from kdctl.protocols.projector import Projector, projectors
 class PerceptronConfig:
     """Depth of the perceptron."""
 
-    num_layers: Annotated[int, Ge(1)] = 3
+    num_layers: Annotated[int, Ge(1), Le(64)] = 3
     """Convolutions, all but the first C_teacher wide. 3 in public code of VID."""
 
 

@@ -180,17 +180,17 @@ class DatasetOptions:
     """Zero pixels on each side before a random crop of the augmentations `crop` and `crop-flip`."""
     batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 64
     """Training images per step; the last, shorter batch of an epoch is kept."""
-    mixup: Annotated[float, Ge(0)] = option(0.0, since="0.2.0")
+    mixup: Annotated[float, Ge(0), Le(1000)] = option(0.0, since="0.2.0")
     """Blend the images of a batch in pairs, and their labels: the parameter of the Beta distribution that the
     share of the first is drawn from, once a batch; 0: no mixup. arXiv:1710.09412."""
-    cutmix: Annotated[float, Ge(0)] = option(0.0, since="0.2.0")
+    cutmix: Annotated[float, Ge(0), Le(1000)] = option(0.0, since="0.2.0")
     """Paste a box of the other image of a pair: as `mixup`. With both, each batch has one of them, by chance.
     arXiv:1905.04899."""
     mix_probability: Annotated[float, Gt(0), Le(1)] = option(1.0, since="0.2.0")
     """How likely a batch has mixup or cutmix, where there is any."""
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = option(0.0, since="0.2.0")
     """Of the training labels: this share is spread over all classes evenly. arXiv:1512.00567."""
-    repeats: Annotated[int, Ge(1)] = option(1, since="0.2.0")
+    repeats: Annotated[int, Ge(1), Le(1000)] = option(1, since="0.2.0")
     """How often an image that is drawn comes in an epoch, each time augmented anew, for only a part of the
     images comes then: repeated augmentation, arXiv:1901.09335."""
 

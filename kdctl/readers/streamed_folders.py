@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
@@ -39,9 +39,9 @@ _LARGEST_LABELS = 2**30
 class StreamedOptions(DatasetOptions):
     """The options of data sets whose images are decoded when they are needed."""
 
-    size: Annotated[int, Gt(0)] = 224
+    size: Annotated[int, Gt(0), Le(4096)] = 224
     """Height and width of a model's input in pixels."""
-    resize: Annotated[int, Gt(0)] = 256
+    resize: Annotated[int, Gt(0), Le(8192)] = 256
     """In an evaluation the shorter side is scaled to this, then the middle is cut."""
     interpolation: Interpolation = "bilinear"
     """How images are scaled in an evaluation, always antialiased."""
@@ -52,7 +52,7 @@ class StreamedOptions(DatasetOptions):
     augmentation: Spec = component("augmentation", "random-resized-crop", was_a_name=True)
     """Of training images: `kdctl list augmentations` shows which there are."""
 
-    stored_side: Annotated[int, Ge(0)] = option(0, since="0.2.0")
+    stored_side: Annotated[int, Ge(0), Le(8192)] = option(0, since="0.2.0")
     """Scale images once, until their shorter side has so many pixels, and keep them in your cache folder as
     bytes, which need no decoding; 0: files are decoded whenever they are needed."""
 

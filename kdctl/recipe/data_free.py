@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class EpochWork:
 class GeneratedImages:
     """How many images a method makes; its `Config` adds its own options to these."""
 
-    batch_size: Annotated[int, Gt(1)] = 256
+    batch_size: Annotated[int, Gt(1), Le(1_000_000)] = 256
     """Images per update."""
-    steps_per_epoch: Annotated[int, Gt(0)] = 100
+    steps_per_epoch: Annotated[int, Gt(0), Le(1_000_000)] = 100
     """Training steps that count as an epoch."""
 
     @property

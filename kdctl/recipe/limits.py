@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
+from kdctl.recipe.bounds import MOST_SEEDS
 from kdctl.recipe.load import SMOKE
 from kdctl.recipe.resolve import Resolver
 
@@ -42,7 +43,7 @@ class Racing:
 
     margin: Annotated[float, Gt(0)]
     """How far a mean may trail the leader's, in points of accuracy."""
-    min_seeds: Annotated[int, Ge(1)] = 2
+    min_seeds: Annotated[int, Ge(1), Le(MOST_SEEDS)] = 2
     """Seeds that every configuration gets before it can be dropped."""
     among: Literal["settings", "methods"] = "settings"
     """Who races: the settings of one method and one pair of models, or all methods of one pair. A student

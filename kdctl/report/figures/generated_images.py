@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -20,7 +20,7 @@ class GeneratedImagesConfig:
 
     run: str = ""
     """First digits of a run's key; empty: the first run that has pictures."""
-    stages: Annotated[int, Ge(1)] = 3
+    stages: Annotated[int, Ge(1), Le(100)] = 3
     """Show at most so many epochs, from the first to the last."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from matplotlib.figure import Figure
 
 from kdctl.records import StoredRun
@@ -24,11 +24,11 @@ class TsneConfig:
 
     run: str = ""
     """First digits of a run's key; empty: the most accurate finished run."""
-    classes: Annotated[int, Ge(2)] = 10
+    classes: Annotated[int, Ge(2), Le(1000)] = 10
     """Show the first so many classes."""
-    samples: Annotated[int, Ge(10)] = 2000
+    samples: Annotated[int, Ge(10), Le(1_000_000)] = 2000
     """Show at most so many images, the same number of each class."""
-    perplexity: Annotated[float, Gt(1)] = 30.0
+    perplexity: Annotated[float, Gt(1), Le(1_000_000)] = 30.0
     """Roughly the number of neighbours that count."""
     seed: int = 0
     """Of the map's random start."""
