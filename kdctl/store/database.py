@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from kdctl.errors import KdctlError
 from kdctl.files import is_file, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.store.backup import is_writable, read_only_uris
+from kdctl.store.backup import copy_database, is_writable, read_only_uris
 from kdctl.store.faults import explained, primary_code
 from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
 
@@ -163,14 +164,32 @@ def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) 
             continue
         if version < len(steps):
             engine.dispose()
-            raise KdctlError(
-                f"{path} was written by an older kdctl, and is read-only: it cannot be brought up to date.",
-                "copy its folder to a place that may be written, and name that one.",
-            )
+            return _connect_to_copy(path, steps, timeout_seconds)
         if uri == fallback and is_file(journal := path.with_name(f"{path.name}-wal")):
             _log.warning("%s cannot be read: what was written last may be missing.", journal)
         return engine
     raise AssertionError("the last mode returns or raises")
+
+
+def _connect_to_copy(path: Path, steps: Sequence[Step], timeout_seconds: float) -> Engine:
+    """Bring a copy of an older database up to date, and work on that; it goes with the engine."""
+    _log.warning("%s was written by an older kdctl, and is read-only: a copy of it is read.", path)
+    folder = tempfile.TemporaryDirectory(prefix="kdctl-")
+    try:
+        with explained(path):
+            copy_database(path, copy := Path(folder.name, path.name))
+        engine = _engine(path, timeout_seconds, copy.as_uri())
+        with writing(engine) as connection:
+            apply_steps(connection, path, steps, keep_copy=False)
+    except OSError as error:
+        problem = f"{path} was written by an older kdctl, and cannot be copied: {error.strerror}."
+        raise KdctlError(problem, f"free room in {folder.name}, or allow to write to {path}.") from error
+
+    @event.listens_for(engine, "engine_disposed")
+    def clean_up(_engine: Engine) -> None:  # pyright: ignore[reportUnusedFunction]
+        folder.cleanup()
+
+    return engine
 
 
 def _require_sqlite(path: Path) -> None:
@@ -247,7 +266,9 @@ def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
     deadline = time.monotonic() + timeout_seconds
     with engine.connect() as pooled:
         connection: Any = pooled.connection.driver_connection  # outside of a transaction
-        while (mode := _journal(connection)) != wanted and time.monotonic() < deadline:
+        while (
+            mode := connection.execute("PRAGMA journal_mode").fetchone()[0]
+        ) != wanted and time.monotonic() < deadline:
             try:
                 granted: str = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
             except sqlite3.OperationalError as error:
@@ -257,10 +278,6 @@ def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
             else:
                 return granted
     return mode
-
-
-def _journal(connection: sqlite3.Connection) -> str:
-    return connection.execute("PRAGMA journal_mode").fetchone()[0]
 
 
 def filesystem_of(path: Path, mounts: Path = MOUNTS) -> str:

@@ -142,14 +142,14 @@ def recognised_version(connection: Connection, path: Path, steps: Sequence[Step]
     return version
 
 
-def apply_steps(connection: Connection, path: Path, steps: Sequence[Step]) -> None:
-    """Bring a file up to date inside the caller's write transaction; keep a copy of an older one.
+def apply_steps(connection: Connection, path: Path, steps: Sequence[Step], *, keep_copy: bool = True) -> None:
+    """Bring a file up to date inside the caller's write transaction; keep a copy of an older one beside it.
 
     Raises:
         KdctlError: the file is not ours to change.
     """
     version = recognised_version(connection, path, steps)
-    if 0 < version < len(steps):
+    if keep_copy and 0 < version < len(steps):
         copy = _back_up(path, version)
         _log.info("%s is brought from schema %d to %d; a copy is in %s", path, version, len(steps), copy)
     for step in steps[version:]:

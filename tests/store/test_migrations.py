@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, SweepMember
+from kdctl.store import database
 from kdctl.store.database import connect
 from kdctl.store.migrations import STEPS
 from kdctl.store.store import Store
@@ -142,3 +144,27 @@ def test_what_an_older_kdctl_stored_is_read_by_this_one(tmp_path: Path, version:
     assert _schema(path) == _schema(fresh)
     assert _version(path) == len(STEPS)
     assert (tmp_path / f"kdctl.db.v{version}.backup").exists() == (version < len(STEPS))
+
+
+def test_an_older_database_that_may_not_be_written_is_read_as_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=STEPS[:1]).dispose()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(WRITTEN_BY_THE_FIRST)
+    before = path.read_bytes()
+    monkeypatch.setattr(database, "is_writable", lambda _path: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+    with Store.open(path, read_only=True) as store:
+        assert [run.key for run in store.runs()] == ["aaaaaaaaaaaaaaaa"]
+        assert store.history_hashes() == {}
+        assert store.path == path
+        assert list((tmp_path / "tmp").iterdir())
+
+    assert path.read_bytes() == before
+    assert "older kdctl" in caplog.text
+    assert {item.name for item in tmp_path.iterdir()} >= {path.name, "tmp"}
+    assert not list((tmp_path / "tmp").iterdir())
