@@ -71,22 +71,33 @@ class Baseline:
     """Whether all other settings (learning rate, epochs, ...) are those of the row, too."""
 
 
-def find_baseline(row: Replicates, rows: Sequence[Replicates]) -> Baseline | None:
-    """Return what `row` is measured against: 'ce' with the same student, data, protocol and epochs.
+def find_baselines(rows: Sequence[Replicates]) -> list[Baseline | None]:
+    """Return what each row is measured against: 'ce' with the same student, data, protocol and epochs.
 
     There is none for a row that averages over methods, teachers or students. Among several, the one
     whose remaining settings equal the row's; else the one with the best mean.
     """
-    if is_baseline(row) or not _is_about_one(row):
+    candidates: dict[Hashable, list[Replicates]] = {}
+    equals: dict[Hashable, list[Replicates]] = {}
+    for row in rows:
+        if row.top1 and is_baseline(row):
+            task = task_of(row)
+            candidates.setdefault(task, []).append(row)
+            equals.setdefault((task, _remaining(row)), []).append(row)
+    return [_baseline_of(row, candidates, equals) if candidates else None for row in rows]
+
+
+def _baseline_of(
+    row: Replicates,
+    candidates: Mapping[Hashable, Sequence[Replicates]],
+    equals: Mapping[Hashable, Sequence[Replicates]],
+) -> Baseline | None:
+    """Choose among the baselines by task, and by task and remaining settings."""
+    if is_baseline(row) or not _is_about_one(row) or not (known := candidates.get(task := task_of(row))):
         return None
-    candidates = [
-        other for other in rows if is_baseline(other) and other.top1 and task_of(other) == task_of(row)
-    ]
-    if not candidates:
-        return None
-    equal = [other for other in candidates if _remaining(other) == _remaining(row)]
-    best = max(equal or candidates, key=lambda other: other.summary.mean if other.summary else 0.0)
-    return Baseline(replicates=best, num_candidates=len(candidates), same_settings=bool(equal))
+    equal = equals.get((task, _remaining(row)), ())
+    best = max(equal or known, key=lambda other: other.summary.mean if other.summary else 0.0)
+    return Baseline(replicates=best, num_candidates=len(known), same_settings=bool(equal))
 
 
 def best_of_tasks(rows: Sequence[Replicates]) -> list[Replicates | None]:
@@ -107,7 +118,7 @@ def best_of_tasks(rows: Sequence[Replicates]) -> list[Replicates | None]:
 
 def is_baseline(row: Replicates) -> bool:
     """Whether the row is a student trained on the labels alone."""
-    return {read_field(run.plan, "method.name") for run in row.runs} == {BASELINE_METHOD}
+    return {read_field(plan, "method.name") for plan in row.plans} == {BASELINE_METHOD}
 
 
 def compare_with_baselines(
@@ -168,19 +179,19 @@ def _corrected(
 
 
 def _is_about_one(row: Replicates) -> bool:
-    return all(len({read_field(run.plan, field) for run in row.runs}) == 1 for field in _IDENTITY_FIELDS)
+    return all(len({read_field(plan, field) for plan in row.plans}) == 1 for field in _IDENTITY_FIELDS)
 
 
 def task_of(row: Replicates) -> frozenset[str]:
     """What must be equal for two rows to be compared at all: student, data and protocol."""
     return frozenset(
-        canonical_json([run.plan.get("student"), *(read_field(run.plan, field) for field in _TASK_FIELDS)])
-        for run in row.runs
+        canonical_json([plan.get("student"), *(read_field(plan, field) for field in _TASK_FIELDS)])
+        for plan in row.plans
     )
 
 
 def _remaining(row: Replicates) -> frozenset[str]:
-    return frozenset(_remaining_settings(run.plan) for run in row.runs)
+    return frozenset(map(_remaining_settings, row.plans))
 
 
 def _remaining_settings(plan: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, Selection, StoredRun, StoredSweep
-from kdctl.report.baseline import Comparison, compare_with_baselines, find_baseline
+from kdctl.report.baseline import Comparison, compare_with_baselines, find_baselines
 from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
@@ -124,7 +124,7 @@ def _of_task(groups: Sequence[Replicates], fields: Sequence[str], select: Select
     trained = [group for group in groups if group.top1]
     by = deciding_split(trained, select)
     ranked = sorted(trained, key=lambda group: accuracy_rank(group, by, select), reverse=True)
-    baseline = find_baseline(ranked[0], trained)
+    baseline, *_ = find_baselines([ranked[0], *trained])
     names = list(short_names(fields).values())
 
     def candidate(group: Replicates, role: str) -> Candidate:

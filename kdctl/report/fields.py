@@ -27,7 +27,16 @@ def flatten(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def known_fields(plans: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return every field of the plans, in order of appearance, and 'teachers' for their joint names."""
-    return list(dict.fromkeys(["teachers", *(field for plan in plans for field in flatten(plan))]))
+    distinct = without_repeats(plans)
+    return list(dict.fromkeys(["teachers", *(field for plan in distinct for field in flatten(plan))]))
+
+
+def without_repeats(plans: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out plans that differ from an earlier one in nothing but their seed.
+
+    It is seen of plans that share their tables, as those of one configuration do that the store reads.
+    """
+    return list(_by_kind(plans)[0].values())
 
 
 def read_field(plan: Mapping[str, Any], field: str) -> Any:
@@ -73,7 +82,7 @@ def resolve_field(name: str, known: Sequence[str]) -> str:
 
 def varying_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fields whose value differs between plans; seeds, hashes and places do not count."""
-    return [field for field in _varying(plans) if not field.endswith(_IDENTITY_ENDINGS)]
+    return [field for field in _varying(without_repeats(plans)) if not field.endswith(_IDENTITY_ENDINGS)]
 
 
 def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -83,15 +92,18 @@ def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     out; hashes and places are used only when nothing else differs. Of a search, in which each number comes
     once, all numbers are told: any of them would tell the rows apart, and none is their reason.
     """
-    headlines = [field for field in HEADLINE_FIELDS if _headline_varies(field, plans)]
-    varying = _varying(plans)
+    distinct, counts = _by_kind(plans)
+    columns = _Columns(list(distinct.values()), list(counts.values()))
+    headlines = [field for field in HEADLINE_FIELDS if columns.headline_varies(field)]
+    varying = _varying(columns.plans)
     settings = [field for field in varying if not field.endswith(_IDENTITY_ENDINGS)]
     identities = [field for field in varying if field.endswith(_IDENTITY_ENDINGS)]
     chosen = list(headlines)
-    num_told_apart = _num_distinct(plans, chosen)
+    num_told_apart = columns.num_distinct(chosen)
+    num_headlines = num_told_apart
     for field in ["teachers", *settings, *identities]:
-        num_with_field = _num_distinct(plans, [*chosen, field])
-        if num_with_field > num_told_apart or _is_searched(field, plans, headlines):
+        num_with_field = columns.num_distinct([*chosen, field])
+        if num_with_field > num_told_apart or columns.is_searched(field, num_headlines):
             chosen.append(field)
             num_told_apart = num_with_field
     return chosen
@@ -159,27 +171,58 @@ def _as_value(node: Any) -> Any:
     return node
 
 
+def _by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[dict[Any, Mapping[str, Any]], Counter[Any]]:
+    """Return the first plan of each kind that differs in more than its seed, and how many there are of it."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    counts: Counter[Any] = Counter()
+    for plan in plans:
+        kind = tuple(
+            [
+                (name, value if type(value) in _SCALARS else id(value))
+                for name, value in plan.items()
+                if name != "seed"
+            ]
+        )
+        first.setdefault(kind, plan)
+        counts[kind] += 1
+    return first, counts
+
+
 def _varying(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [flatten(plan) for plan in plans]
     fields = dict.fromkeys(field for leaves in flat for field in leaves if field not in _NOT_SETTINGS)
     return [field for field in fields if len({leaves.get(field) for leaves in flat}) > 1]
 
 
-def _headline_varies(field: str, plans: Sequence[Mapping[str, Any]]) -> bool:
-    """A run without a teacher (the baseline) does not make the teacher vary."""
-    values = {read_field(plan, field) for plan in plans}
-    return len(values - {None} if field == "teachers" else values) > 1
+class _Columns:
+    """The values of fields over plans, each read once."""
 
+    def __init__(self, plans: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> None:
+        """Read `plans`, of each of which there are so many."""
+        self.plans = plans
+        self._counts = counts
+        self._known: dict[str, list[Any]] = {}
 
-def _is_searched(field: str, plans: Sequence[Mapping[str, Any]], headlines: Sequence[str]) -> bool:
-    """Say whether a number is another one in each configuration that has it, whatever the headlines say."""
-    values = [value for plan in plans if (value := read_field(plan, field)) is not None]
-    numbers = {value for value in values if isinstance(value, float)}
-    return len(numbers) == len(values) > max(_num_distinct(plans, headlines), 2)
+    def headline_varies(self, field: str) -> bool:
+        """A run without a teacher (the baseline) does not make the teacher vary."""
+        values = set(self._of(field))
+        return len(values - {None} if field == "teachers" else values) > 1
 
+    def num_distinct(self, fields: Sequence[str]) -> int:
+        """Count the combinations of values."""
+        return len(set(zip(*map(self._of, fields), strict=True))) if fields else min(len(self.plans), 1)
 
-def _num_distinct(plans: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> int:
-    return len({tuple(read_field(plan, field) for field in fields) for plan in plans})
+    def is_searched(self, field: str, num_headlines: int) -> bool:
+        """Say whether a number is another one in each plan that has it, and headlines do not say which."""
+        counted = zip(self._of(field), self._counts, strict=True)
+        known = [(value, count) for value, count in counted if value is not None]
+        numbers = {value for value, _ in known if isinstance(value, float)}
+        return len(numbers) == sum(count for _, count in known) > max(num_headlines, 2)
+
+    def _of(self, field: str) -> list[Any]:
+        if field not in self._known:
+            self._known[field] = [read_field(plan, field) for plan in self.plans]
+        return self._known[field]
 
 
 def _endings(field: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdctl.records import Selection, StoredRun
-from kdctl.report.baseline import find_baseline
+from kdctl.report.baseline import find_baselines
 from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
@@ -61,8 +61,7 @@ def weak_teacher_lines(runs: Sequence[StoredRun], select: Selection = Selection.
     """
     lines: list[str] = []
     groups = group_by_configuration(runs, (), select)
-    for group in groups:
-        baseline = find_baseline(group, groups)
+    for group, baseline in zip(groups, find_baselines(groups), strict=True):
         accuracy = _of_teacher(group)
         if accuracy is None or baseline is None or baseline.replicates.summary is None:
             continue

@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import digamma, fdtrc, polygamma
-
 from kdctl.report.statistics import MeanTest, MeanTestKind, Summary, Variance, compare_means, welch
 
 FEWEST_ROWS = 4
@@ -54,6 +52,8 @@ class SharedSpread:
 
     def is_unlike(self, own: Variance, limit: float) -> bool:
         """Whether a variance is larger than those of the rows let expect."""
+        from scipy.special import fdtrc  # noqa: PLC0415 - takes as long to import as a table takes to make
+
         ratio = own.value / self.variance
         return float(fdtrc(own.degrees_of_freedom, self.degrees_of_freedom, ratio)) < limit
 
@@ -94,6 +94,8 @@ def shared_spread(variances: Sequence[Variance]) -> SharedSpread | None:
     - log(d / 2) and the variance trigamma(d / 2); what the rows' logarithms vary beyond that is how much
     their sigma^2 differ.
     """
+    from scipy.special import digamma, polygamma  # noqa: PLC0415 - as above
+
     if len(variances) < FEWEST_ROWS:
         return None
     median = statistics.median(own.value for own in variances)
@@ -126,6 +128,8 @@ def _winsorized(values: Sequence[float]) -> list[float]:
 
 def _inverse_trigamma(value: float) -> float:
     """Return y with trigamma(y) = value, by Newton's steps on 1 / trigamma (Smyth 2004, appendix)."""
+    from scipy.special import polygamma  # noqa: PLC0415 - as above
+
     y = 0.5 + 1 / value
     for _ in range(50):
         now = float(polygamma(1, y))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import shlex
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -57,7 +57,7 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
             "Some configurations were dropped before all of their seeds had run (pruned): their n is "
             "smaller, and the rows left were chosen by seeds that are part of their means."
         )
-    plans = [run.plan for group in groups for run in group.runs]
+    plans = [plan for group in groups for plan in group.plans]
     yield from _unlike_subjects(plans)
     yield from _started_from_weights(groups, layout)
     yield from _pooled(groups, layout)
@@ -164,7 +164,7 @@ def _started_from_weights(groups: Sequence[Replicates], layout: Layout) -> Itera
     """Say which students did not start from random weights, where no row or column does."""
     if _WEIGHTS in layout.fields:
         return
-    known = [(layout.label(group), read_field(run.plan, _WEIGHTS)) for group in groups for run in group.runs]
+    known = [(layout.label(group), read_field(plan, _WEIGHTS)) for group in groups for plan in group.plans]
     sources = [(label, f"from {show_value(weights)}") for label, weights in known if weights is not None]
     started = [f"{label} ({source})" for label, source in dict.fromkeys(sources)]
     if started:
@@ -223,14 +223,21 @@ def _pooled(groups: Iterable[Replicates], layout: Layout) -> Iterator[str]:
 def _outliers(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     """The neighbours are all other rows; one alone is no measure."""
     spread = [(group, group.std) for group in groups if group.std is not None]
+    ordered = sorted(std for _, std in spread)
     for group, std in spread:
-        others = [other_std for other, other_std in spread if other is not group]
-        median = statistics.median(others) if len(others) > 1 else 0.0
+        median = _median_without(ordered, bisect.bisect_left(ordered, std)) if len(ordered) > 2 else 0.0
         if median and std > OUTLIER_RATIO * median:
             yield (
                 f"Warning: the std of {layout.label(group)} ({std:.2f}) is {std / median:.0f} times "
                 f"the median of the other rows' ({median:.2f}): look at its single runs."
             )
+
+
+def _median_without(ordered: Sequence[float], place: int) -> float:
+    """Return the median of sorted numbers without the one at `place`."""
+    half, is_odd = divmod(len(ordered) - 1, 2)
+    left, right = ((at + (at >= place)) for at in ((half, half) if is_odd else (half - 1, half)))
+    return (ordered[left] + ordered[right]) / 2
 
 
 def _baselines(rows: Sequence[Row], layout: Layout) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdctl.records import RunState, Selected, Selection, StoredRun
-from kdctl.report.fields import read_field, short_names, show_value, varying_fields
+from kdctl.report.fields import read_field, short_names, show_value, varying_fields, without_repeats
 from kdctl.report.statistics import Summary, summarize
 from kdctl.report.table_format import Mark
 
@@ -45,7 +46,12 @@ class Replicates:
         """The plan of the first run."""
         return self.runs[0].plan
 
-    @property
+    @functools.cached_property
+    def plans(self) -> Sequence[Mapping[str, Any]]:
+        """The plans of all runs, apart from their seeds: of one configuration a single one."""
+        return without_repeats(run.plan for run in self.runs)
+
+    @functools.cached_property
     def summary(self) -> Summary | None:
         """n, mean and std of the top-1 accuracy; None when no run counts."""
         return summarize(self.top1) if self.top1 else None
@@ -142,7 +148,7 @@ def pooled_over(group: Replicates) -> str:
     """Return the settings that differ within a group: 'learning rate (0.05, 0.1)'; empty if none does."""
     if not group.is_pooled:
         return ""
-    plans = [run.plan for run in group.runs]
+    plans = group.plans
     fields = varying_fields(plans)
     names = short_names(fields)
     described: list[str] = []

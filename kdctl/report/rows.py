@@ -12,7 +12,7 @@ from kdctl.report.baseline import (
     best_of_tasks,
     compare,
     compare_with_baselines,
-    find_baseline,
+    find_baselines,
     task_of,
 )
 from kdctl.report.layout import Layout
@@ -57,7 +57,7 @@ def make_rows(
         match.differences(group, layout.totals) if match is not None else ()
         for group, match in zip(groups, matches, strict=True)
     ]
-    baselines = [find_baseline(group, groups) for group in groups]
+    baselines = find_baselines(groups)
     like_for_like = [match is not None and match.is_like_for_like(layout.select) for match in matches]
     ours = [_replicate_summary(group) for group in groups]
     against_baseline = _compare_with(groups, [found.replicates if found else None for found in baselines])

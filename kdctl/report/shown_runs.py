@@ -74,8 +74,10 @@ def only_where(runs: Sequence[StoredRun], conditions: Sequence[str]) -> list[Sto
         UsageError: a condition names no field, or a value that no run has.
         KdctlError: no run meets all of them.
     """
-    known = known_fields(run.plan for run in runs)
     left = list(runs)
+    if not conditions:
+        return left
+    known = known_fields(run.plan for run in runs)
     for condition in conditions:
         name, equals, listed = condition.partition("=")
         if not equals or not listed:

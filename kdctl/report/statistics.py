@@ -12,9 +12,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# scipy.special holds the same distribution as scipy.stats and is imported in a tenth of the time.
-from scipy.special import stdtr, stdtrit
-
 SIGNIFICANCE = 0.05
 """Probability of a false 'better' or 'worse' in a whole table, when nothing differs."""
 MOST_SEEDS = 99
@@ -213,8 +210,13 @@ def verdict(difference: float, corrected_p: float) -> Verdict:
 
 
 def _t_below(t: float, degrees_of_freedom: float) -> float:
+    # Holds the same distribution as scipy.stats, and is imported in a tenth of the time.
+    from scipy.special import stdtr  # noqa: PLC0415 - still as long as a table takes to make
+
     return float(stdtr(degrees_of_freedom, t))
 
 
 def _t_quantile(share: float, degrees_of_freedom: float) -> float:
+    from scipy.special import stdtrit  # noqa: PLC0415 - as above
+
     return float(stdtrit(degrees_of_freedom, share))

@@ -30,7 +30,7 @@ def caption(groups: Sequence[Replicates], layout: Layout) -> str:
 
     Data come with the classes and images that were used; what rows differ in stands in their own cells.
     """
-    plans = [run.plan for group in groups for run in group.runs]
+    plans = [plan for group in groups for plan in group.plans]
     chosen = [BEST_BY_WORDS[layout.best_by]] if layout.best_by else []
     dropped = sum(RunState.PRUNED in group.lost for group in groups)
     lost = [f"{dropped} of {plural(len(groups), 'configuration')} dropped early"] if dropped else []
@@ -79,7 +79,7 @@ def configuration_table(
     groups: Sequence[Replicates], layout: Layout, reported: Sequence[Reported] = ()
 ) -> Table:
     """Return the table with one row for each group, beside its baseline and its published number."""
-    known = known_fields(run.plan for group in groups for run in group.runs)
+    known = known_fields(plan for group in groups for plan in group.plans)
     matches = [find_reported(group, reported, known, layout) for group in groups]
     rows = make_rows(groups, matches, layout)
     beside = (

@@ -1,5 +1,8 @@
 """Tables as readers get them."""
 
+import math
+import statistics
+
 import pytest
 
 from kdctl.errors import KdctlError, UsageError
@@ -225,3 +228,18 @@ def test_a_std_far_from_its_neighbours_is_pointed_out(make_run):
     warnings = [note for note in build_report(runs).notes if note.startswith("Warning")]
     assert len(warnings) == 1
     assert "the std of simkd (7.07) is 40 times" in warnings[0]
+
+
+@pytest.mark.parametrize("num_rows", [3, 4, 9])
+def test_the_neighbours_of_a_row_are_all_others(make_run, num_rows):
+    spreads = [0.1 * (place + 1) for place in range(num_rows - 1)] + [70.0]
+    runs = [
+        make_run(
+            50.0 + sign * spread / 2, seed=sign, settings={"optimizer.learning_rate": 0.01 * (place + 1)}
+        )
+        for place, spread in enumerate(spreads)
+        for sign in (-1, 1)
+    ]
+    (warning,) = [note for note in build_report(runs).notes if note.startswith("Warning")]
+    median = statistics.median(spreads[:-1]) / math.sqrt(2)
+    assert f"the median of the other rows' ({median:.2f})" in warning

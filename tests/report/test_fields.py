@@ -10,6 +10,7 @@ from kdctl.report.fields import (
     short_names,
     show_value,
     varying_fields,
+    without_repeats,
 )
 
 
@@ -101,6 +102,20 @@ def test_where_the_data_lie_never_replaces_a_setting(make_run):
     assert distinguishing_fields([make_run(settings=each).plan for each in settings]) == [
         "optimizer.learning_rate"
     ]
+
+
+def test_plans_that_share_their_tables_are_looked_at_once_whatever_their_seeds(make_run):
+    one, other = make_run().plan, make_run().plan
+    assert without_repeats([one, {**one, "seed": 1}, other, {**one, "seed": 2}]) == [one, other]
+
+
+def test_a_number_of_a_search_is_told_however_often_its_plans_are_shared(make_run):
+    rates = (0.011, 0.023, 0.047)
+    settings = [{"optimizer.learning_rate": rate, "optimizer.momentum": 1 - rate} for rate in rates]
+    plans = [make_run(settings=each).plan for each in settings]
+    searched = ["optimizer.learning_rate", "optimizer.momentum"]
+    assert distinguishing_fields(plans) == searched
+    assert distinguishing_fields([*plans, *({**plan, "seed": 1} for plan in plans)]) == searched[:1]
 
 
 def test_short_names_stay_unambiguous():
