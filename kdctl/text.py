@@ -41,6 +41,8 @@ def printable(text: str, *, one_line: bool = False) -> str:
         text: from a file, a folder's name, a recipe.
         one_line: spell line breaks and tabs, too.
     """
+    if text.isprintable():  # as almost all are, of tens of thousands
+        return text
     shown = _COMMANDS.sub(_spelled, text)
     return shown.translate({ord(mark): repr(mark)[1:-1] for mark in _LINE_BREAKS}) if one_line else shown
 

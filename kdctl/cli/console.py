@@ -96,6 +96,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, to: C
     """
     console = to or output()
     cells = [list(row) for row in rows]
+    if _maybe_print_unfolded(headings, cells, console):
+        return
     narrowest = [_narrowest(heading, [row[place] for row in cells]) for place, heading in enumerate(headings)]
     for number, part in enumerate(_parts(narrowest, console.width)):
         if number:
@@ -111,34 +113,39 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, to: C
 def _print_columns(
     headings: Sequence[str], narrowest: Sequence[int], rows: Iterable[Sequence[str]], console: Console
 ) -> None:
-    from rich.cells import cell_len
-
-    cells = [[printable(cell, one_line=True) for cell in row] for row in rows]
-    table = [[heading.removeprefix(">") for heading in headings], *cells]
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) <= console.width:
-        _print_unfolded(headings, widths, table, console)
-    else:
-        _print_folded(headings, narrowest, cells, console)
+    cells = [list(row) for row in rows]
+    if not _maybe_print_unfolded(headings, cells, console):
+        told = [[printable(cell, one_line=True) for cell in row] for row in cells]
+        _print_folded(headings, narrowest, told, console)
 
 
-def _print_unfolded(
-    headings: Sequence[str], widths: Sequence[int], table: Sequence[Sequence[str]], console: Console
-) -> None:
-    """Print headings and rows as they are: a table of rich takes ten seconds for ten thousand rows."""
+def _maybe_print_unfolded(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> bool:
+    """Print headings and rows as they are, if the console is wide enough; return whether it is.
+
+    A table of rich takes ten seconds for ten thousand rows, and so it goes by columns.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
-    def line(row: Sequence[str]) -> str:
-        padded: list[str] = []
-        for heading, cell, width in zip(headings, row, widths, strict=True):
-            blanks = " " * (width - cell_len(cell))
-            padded.append(blanks + cell if heading.startswith(">") else cell + blanks)
-        return "  ".join(padded).rstrip()
-
-    console.print(Text(line(table[0]), style="bold"), overflow="ignore", no_wrap=True)
-    if len(table) > 1:
-        console.out("\n".join(map(line, table[1:])), highlight=False)
+    columns: list[list[str]] = []
+    room = console.width + 2
+    for place, heading in enumerate(headings):
+        column = [heading.removeprefix(">"), *(printable(row[place], one_line=True) for row in rows)]
+        lengths = [len(cell) if cell.isascii() else cell_len(cell) for cell in column]
+        width = max(lengths)
+        room -= width + 2
+        if room < 0:
+            return False
+        blanks = [" " * (width - length) for length in lengths]
+        padded = (
+            zip(blanks, column, strict=True) if heading.startswith(">") else zip(column, blanks, strict=True)
+        )
+        columns.append(list(map("".join, padded)))
+    first, *lines = ("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+    console.print(Text(first, style="bold"), overflow="ignore", no_wrap=True)
+    if lines:
+        console.out("\n".join(lines), highlight=False)
+    return True
 
 
 def _print_folded(
@@ -216,7 +223,7 @@ def _csv_value(value: Any) -> Any:
 
 def _heading(name: str, values: Sequence[Any]) -> str:
     """Return the heading of a column; those of numbers are aligned right."""
-    is_number = all(isinstance(value, int | float | None) for value in values)
+    is_number = all(value is None or isinstance(value, (int, float)) for value in values)
     return (">" if is_number else "") + name.replace("_", " ")
 
 
