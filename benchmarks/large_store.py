@@ -30,9 +30,9 @@ from kdctl.records import (
     Selected,
     SplitMetrics,
 )
-from kdctl.serialization import canonical_json, to_tree
 from kdctl.store.epoch_lines import sha256_of
 from kdctl.store.folder import Ending
+from kdctl.store.json_files import line_of
 
 SEEDS = 5
 
@@ -107,14 +107,12 @@ def make_store(folder: Path, *, num_runs: int, num_epochs: int) -> None:
         target = folder / "runs" / run.key
         target.mkdir(parents=True, exist_ok=True)
         epochs = [drawn_epoch(number, rng) for number in range(1, num_epochs + 1)]
-        lines = "".join(canonical_json(to_tree(epoch)) + "\n" for epoch in epochs)
-        (target / "epochs.jsonl").write_text(lines, encoding="utf-8")
-        ending = Ending(
-            result=result_of(epochs), artifacts=(), run=run.key, epochs_sha256=sha256_of(lines.encode())
-        )
+        lines = b"".join(map(line_of, epochs))
+        (target / "epochs.jsonl").write_bytes(lines)
+        ending = Ending(result=result_of(epochs), artifacts=(), run=run.key, epochs_sha256=sha256_of(lines))
         contents = {"plan.json": run.planned(), "environment.json": environment(), "result.json": ending}
         for name, content in contents.items():
-            (target / name).write_text(canonical_json(to_tree(content)) + "\n", encoding="utf-8")
+            (target / name).write_bytes(line_of(content))
     recipe.rename(folder / "recipe.toml")
 
 

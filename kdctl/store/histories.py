@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
-from sqlalchemy import Connection, Text, case, delete, func, select, type_coerce, update
+from sqlalchemy import Connection, Text, bindparam, case, delete, func, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.records import EpochResult
@@ -14,7 +16,7 @@ from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, seconds_of_trees, sha256_of
 from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import with_checksum
-from kdctl.store.run_table import listed, unknown_run
+from kdctl.store.run_table import listed, states, unknown_run
 from kdctl.store.tables import EpochRow, HistoryRow, RunRow
 
 _TEXT = type_coerce(EpochRow.result, Text)
@@ -29,7 +31,7 @@ def add_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) 
     """
     if not epochs:
         return
-    _count_up_to(connection, key, max(epoch.epoch for epoch in epochs))
+    _count_up_to(connection, {key: max(epoch.epoch for epoch in epochs)})
     statement = insert(EpochRow)
     statement = statement.on_conflict_do_update(
         index_elements=[EpochRow.run_key, EpochRow.epoch],
@@ -40,54 +42,81 @@ def add_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) 
     connection.execute(statement, rows)
 
 
-def add_history(connection: Connection, key: str, lines: bytes, trees: Sequence[Mapping[str, Any]]) -> None:
-    """Keep all epochs of a run that has ended, in place of what was known of them.
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """All epochs of a run that has ended."""
 
-    Args:
-        connection: a transaction.
-        key: of the run.
-        lines: one for each epoch.
-        trees: what they hold, by the number of the epoch.
+    lines: bytes
+    """One for each epoch."""
+    sha256: str
+    """Of the lines."""
+    latest: int
+    """Number of the last epoch."""
+    device_seconds: float
+    undivided_seconds: float
+
+    @classmethod
+    def of(cls, lines: bytes, trees: Sequence[Mapping[str, Any]], sha256: str = "") -> Self:
+        """Sum up lines.
+
+        Args:
+            lines: one for each epoch.
+            trees: what they hold, by the number of the epoch; not empty.
+            sha256: of the lines, if it is known.
+        """
+        own, undivided = seconds_of_trees(trees)
+        return cls(
+            lines=lines,
+            sha256=sha256 or sha256_of(lines),
+            latest=int(trees[-1]["epoch"]),
+            device_seconds=own,
+            undivided_seconds=undivided,
+        )
+
+
+def add_histories(connection: Connection, histories: Mapping[str, History]) -> None:
+    """Keep all epochs of runs that have ended, by run key, in place of what was known of them.
 
     Raises:
-        KdctlError: the run is not known.
+        KdctlError: a run is not known.
     """
-    if not trees:
+    keys = listed(histories)
+    connection.execute(delete(EpochRow).where(EpochRow.run_key.in_(keys)))
+    known = select(HistoryRow.run_key, HistoryRow.sha256).where(HistoryRow.run_key.in_(keys))
+    before = {row.run_key: row.sha256 for row in connection.execute(known)}
+    new = {key: history for key, history in histories.items() if before.get(key) != history.sha256}
+    if not new:
         return
-    connection.execute(delete(EpochRow).where(EpochRow.run_key == key))
-    sha256 = sha256_of(lines)
-    if sha256 == connection.execute(select(HistoryRow.sha256).where(HistoryRow.run_key == key)).scalar():
-        return
-    own, undivided = seconds_of_trees(trees)
-    latest = int(trees[-1]["epoch"])
-    _count_up_to(connection, key, latest)
-    values = {
-        "sha256": sha256,
-        "latest": latest,
-        "device_seconds": own,
-        "undivided_seconds": undivided,
-        "lines": lines,
-    }
-    statement = insert(HistoryRow).values(run_key=key, **values)
-    replaced = {name: statement.excluded[name] for name in values}  # not packed twice
-    connection.execute(statement.on_conflict_do_update(index_elements=[HistoryRow.run_key], set_=replaced))
+    _count_up_to(connection, {key: history.latest for key, history in new.items()})
+    names = [item.name for item in dataclasses.fields(History)]
+    statement = insert(HistoryRow)
+    replaced = {name: statement.excluded[name] for name in names}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[HistoryRow.run_key], set_=replaced),
+        [
+            {"run_key": key, **{name: getattr(history, name) for name in names}}
+            for key, history in new.items()
+        ],
+    )
 
 
 def pack_epochs(connection: Connection, key: str) -> None:
     """Bring the epochs of a run that has ended into one row; nothing else about the run changes."""
     rows = select(EpochRow.epoch, _TEXT).where(EpochRow.run_key == key)
-    packed = _lines_of(connection, key).splitlines()
+    packed = lines_of(connection, key).splitlines()
     texts = {int(json.loads(line)["epoch"]): line for line in packed}
-    texts |= {number: with_checksum(text).encode() for number, text in connection.execute(rows)}
+    texts |= {number: with_checksum(text.encode()) for number, text in connection.execute(rows)}
     ordered = [texts[number] for number in sorted(texts)]
-    add_history(connection, key, b"".join(line + b"\n" for line in ordered), list(map(json.loads, ordered)))
+    if ordered:
+        lines = b"".join(line + b"\n" for line in ordered)
+        add_histories(connection, {key: History.of(lines, list(map(json.loads, ordered)))})
 
 
 def epochs_of(connection: Connection, key: str) -> list[EpochResult]:
     """Return the epochs of a run in their order."""
     statement = select(EpochRow.result).where(EpochRow.run_key == key).order_by(EpochRow.epoch)
     rows = list(connection.execute(statement).scalars())
-    lines = _lines_of(connection, key)
+    lines = lines_of(connection, key)
     return in_order([*_parsed(lines), *rows]) if lines else rows
 
 
@@ -131,7 +160,8 @@ def history_hashes(connection: Connection) -> dict[str, str]:
     return {row.run_key: row.sha256 for row in rows}
 
 
-def _lines_of(connection: Connection, key: str) -> bytes:
+def lines_of(connection: Connection, key: str) -> bytes:
+    """Return the epochs of a run that has ended as lines; empty for another one."""
     return connection.execute(select(HistoryRow.lines).where(HistoryRow.run_key == key)).scalar() or b""
 
 
@@ -142,8 +172,10 @@ def _parsed(lines: bytes) -> list[EpochResult]:
         raise DamagedRowError("a row holds no EpochResult") from error
 
 
-def _count_up_to(connection: Connection, key: str, latest: int) -> None:
-    """Note how far a run has come."""
-    values = {"updated": utc_now(), "epochs": func.max(RunRow.epochs, latest)}
-    if connection.execute(update(RunRow).where(RunRow.key == key).values(**values)).rowcount == 0:
-        raise unknown_run(key)
+def _count_up_to(connection: Connection, latest: Mapping[str, int]) -> None:
+    """Note how far runs have come, by run key."""
+    statement = update(RunRow).where(RunRow.key == bindparam("run"))
+    values = {"updated": utc_now(), "epochs": func.max(RunRow.epochs, bindparam("latest"))}
+    rows = [{"run": key, "latest": number} for key, number in latest.items()]
+    if connection.execute(statement.values(**values), rows).rowcount < len(rows):
+        raise unknown_run(min(latest.keys() - states(connection, latest).keys()))

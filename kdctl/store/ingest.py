@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from kdctl.errors import Mistake
 from kdctl.evaluation_records import Evaluation
-from kdctl.records import SETTLED, Artifact, Environment, EpochResult, RunResult, RunState
+from kdctl.records import SETTLED, Artifact, Environment, EpochResult, PlannedRun, RunResult, RunState
 from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
-from kdctl.store.histories import add_epochs, add_history, epochs_of
+from kdctl.store.histories import History, add_epochs, add_histories, epochs_of
 from kdctl.store.integrity import EndedRun, read_ended_run
-from kdctl.store.measurements import (
-    add_artifacts,
-    add_evaluation,
-    evaluations_of,
-    set_environment,
-)
-from kdctl.store.run_table import add, state_of
+from kdctl.store.measurements import add_artifacts, add_evaluation, evaluations_by_run, set_environments
+from kdctl.store.run_table import add, listed, states
 from kdctl.store.store import Store
 from kdctl.store.tables import RunRow
-from kdctl.store.transitions import NOBODY, ended, is_held
+from kdctl.store.transitions import NOBODY, ended, is_held, prune
 
 
-def ingest(
-    store: Store, folder: RunFolder, *, abandoned: bool = False, ended_run: EndedRun | None = None
-) -> RunState:
-    """Bring one run folder into the database; return where the run then stands.
+@dataclass(frozen=True, kw_only=True)
+class FolderContents:
+    """What a run folder holds for the database."""
 
-    Doing so again changes nothing. A settled run stays as it is, and one that a living process
-    holds is left to that process: only what was measured is read.
+    plan: PlannedRun
+    environment: Environment | None
+    evaluations: Sequence[Evaluation]
+    failure: Mistake | None
+    result: RunResult | None
+    artifacts: tuple[Artifact, ...]
+    history: History | None
+    """All epochs of a run that has ended: they do not change any more, and are kept as a whole."""
+    epochs: Sequence[EpochResult]
+    """Those of a run that has not."""
+    dropped: str = ""
+    """Why a sweep dropped the run; empty if none did, or if that is not to be brought into the database."""
 
-    Args:
-        store: the database.
-        folder: of the run.
-        abandoned: whether the caller has found that nobody holds the run, whatever its lease says.
-        ended_run: what `read_ended_run` returned, if it was called before; None: it is called here.
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an epoch."""
+        return self.history is not None or bool(self.epochs)
 
-    Returns:
-        The run's state in the database, afterwards.
+
+def read_contents(folder: RunFolder, ended_run: EndedRun | None = None) -> FolderContents:
+    """Read a run folder; `ended_run` is what was read of it already.
 
     Raises:
         KdctlError: the folder has no plan, or a file in it is damaged.
@@ -48,64 +54,115 @@ def ingest(
     plan, environment = folder.plan(), folder.environment()
     evaluations, failure = folder.evaluations(), folder.failure()
     ended_run = ended_run or read_ended_run(folder)
-    result, artifacts = (ended_run.ending.result, ended_run.ending.artifacts) if ended_run else (None, ())
-    # What has ended does not change any more, and is kept as a whole.
-    history = ended_run if ended_run is not None and ended_run.ending.result.state in SETTLED else None
-    epochs = [] if history else folder.epochs()
-    started = bool(epochs or (history and history.epochs))
+    has_ended = ended_run is not None and ended_run.ending.result.state in SETTLED
+    return FolderContents(
+        plan=plan,
+        environment=environment,
+        evaluations=evaluations,
+        failure=failure,
+        result=ended_run.ending.result if ended_run else None,
+        artifacts=ended_run.ending.artifacts if ended_run else (),
+        history=History.of(ended_run.lines, ended_run.epochs, ended_run.sha256)
+        if ended_run and has_ended and ended_run.epochs
+        else None,
+        epochs=() if has_ended else folder.epochs(),
+    )
+
+
+def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False) -> RunState:
+    """Bring one run folder into the database; return where the run then stands. See `ingest_all`.
+
+    Raises:
+        KdctlError: the folder has no plan, or a file in it is damaged.
+    """
+    return ingest_all(store, [read_contents(folder)], abandoned=abandoned)[folder.key]
+
+
+def ingest_all(
+    store: Store, contents: Sequence[FolderContents], *, abandoned: bool = False
+) -> dict[str, RunState]:
+    """Bring what run folders hold into the database, all at once; return where the runs then stand.
+
+    Doing so again changes nothing. A settled run stays as it is, and one that a living process
+    holds is left to that process: only what was measured is read. `abandoned` says that the caller
+    has found nobody to hold them, whatever their leases say.
+    """
+    keys = [found.plan.key for found in contents]
     with store.writing() as connection:
-        add(connection, [plan])
-        _index_environment(connection, plan.key, environment)
-        if history:
-            add_history(connection, plan.key, history.lines, history.epochs)
-        else:
-            _index_epochs(connection, plan.key, epochs)
-        _index_evaluations(connection, plan.key, evaluations)
-        free = abandoned or not is_held(connection, plan.key)
-        if state_of(connection, plan.key) not in SETTLED and free:
-            _index_ending(connection, plan.key, result, artifacts, failure, started=started)
-        return state_of(connection, plan.key)
+        add(connection, [found.plan for found in contents])
+        columns = (RunRow.key, RunRow.state, RunRow.environment, RunRow.lease_host)
+        rows = {
+            row.key: row for row in connection.execute(select(*columns).where(RunRow.key.in_(listed(keys))))
+        }
+        environments = {found.plan.key: found.environment for found in contents}
+        set_environments(
+            connection,
+            {key: here for key, here in environments.items() if here and here != rows[key].environment},
+        )
+        add_histories(connection, {found.plan.key: found.history for found in contents if found.history})
+        _index_evaluations(connection, contents)
+        for found in contents:
+            if found.epochs:
+                _index_epochs(connection, found.plan.key, found.epochs)
+        _index_endings(
+            connection,
+            [found for found in contents if abandoned or _is_open(connection, rows[found.plan.key])],
+        )
+        for found in contents:
+            if found.dropped:
+                prune(connection, [found.plan.key], reason=found.dropped)
+        return states(connection, keys)
 
 
-def _index_environment(connection: Connection, key: str, environment: Environment | None) -> None:
-    known = connection.execute(select(RunRow.environment).where(RunRow.key == key)).scalar_one()
-    if environment is not None and environment != known:
-        set_environment(connection, key, environment)
+def _is_open(connection: Connection, row: Row[*tuple[Any, ...]]) -> bool:
+    """Return whether a run has not ended, as far as the database knows, and nobody works on it."""
+    return row.state not in SETTLED and (row.lease_host is None or not is_held(connection, row.key))
 
 
-def _index_epochs(connection: Connection, key: str, epochs: list[EpochResult]) -> None:
+def _index_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) -> None:
     known = {epoch.epoch: epoch for epoch in epochs_of(connection, key)}
     add_epochs(connection, key, [epoch for epoch in epochs if known.get(epoch.epoch) != epoch])
 
 
-def _index_evaluations(connection: Connection, key: str, evaluations: list[Evaluation]) -> None:
-    latest = {(item.selection, item.split): item for item in evaluations}
-    known = evaluations_of(connection, key)
-    for evaluation in latest.values():
-        if evaluation not in known:
-            add_evaluation(connection, evaluation)
+def _index_evaluations(connection: Connection, contents: Sequence[FolderContents]) -> None:
+    looked_at = [found for found in contents if found.evaluations]
+    known = evaluations_by_run(connection, [found.plan.key for found in looked_at])
+    for found in looked_at:
+        latest = {(item.selection, item.split): item for item in found.evaluations}
+        for evaluation in latest.values():
+            if evaluation not in known.get(found.plan.key, ()):
+                add_evaluation(connection, evaluation)
 
 
-def _index_ending(
-    connection: Connection,
-    key: str,
-    result: RunResult | None,
-    artifacts: tuple[Artifact, ...],
-    failure: Mistake | None,
-    *,
-    started: bool,
-) -> None:
-    """Note how a run that nobody works on ended, or that it was begun and left."""
-    row = connection.execute(select(RunRow.state, RunRow.result).where(RunRow.key == key)).one()
-    values: dict[str, Any] = {}
-    if result is not None and result != row.result:
-        values = ended(result)
-        add_artifacts(connection, key, artifacts)
-    elif result is None and failure is not None and row.state is not RunState.FAILED:
-        values = {"state": RunState.FAILED, "reason": failure.problem, "updated": utc_now(), **NOBODY}
-    elif result is None and started and row.state is RunState.PLANNED:
+def _index_endings(connection: Connection, contents: Sequence[FolderContents]) -> None:
+    """Note how runs that nobody works on ended, or that they were begun and left."""
+    columns = select(RunRow.key, RunRow.state, RunRow.result)
+    keys = listed(found.plan.key for found in contents)
+    rows = {row.key: row for row in connection.execute(columns.where(RunRow.key.in_(keys)))}
+    endings = {key: values for found in contents if (values := _ending(found, rows[key := found.plan.key]))}
+    for names in {frozenset(values) for values in endings.values()}:
+        statement = update(RunRow).where(RunRow.key == bindparam("run"))
+        alike = [{"run": key, **values} for key, values in endings.items() if frozenset(values) == names]
+        connection.execute(statement.values(attempts=func.max(RunRow.attempts, 1)), alike)
+    add_artifacts(
+        connection,
+        {
+            found.plan.key: found.artifacts
+            for found in contents
+            if "result" in endings.get(found.plan.key, ())
+        },
+    )
+
+
+def _ending(found: FolderContents, row: Row[*tuple[Any, ...]]) -> Mapping[str, Any]:
+    """Return the columns that tell how a run ended; none if the database knows it."""
+    if row.state in SETTLED:
+        return {}
+    if found.result is not None:
+        return ended(found.result) if found.result != row.result else {}
+    if found.failure is not None and row.state is not RunState.FAILED:
+        return {"state": RunState.FAILED, "reason": found.failure.problem, "updated": utc_now(), **NOBODY}
+    if found.has_begun and row.state is RunState.PLANNED:
         reason = "its folder holds epochs but no result"
-        values = {"state": RunState.INTERRUPTED, "reason": reason, "updated": utc_now()}
-    if values:
-        attempts = func.max(RunRow.attempts, 1)
-        connection.execute(update(RunRow).where(RunRow.key == key).values(attempts=attempts, **values))
+        return {"state": RunState.INTERRUPTED, "reason": reason, "updated": utc_now()}
+    return {}

@@ -23,6 +23,8 @@ class EndedRun:
     ending: Ending
     lines: bytes
     """Of its epochs.jsonl."""
+    sha256: str
+    """Of the lines."""
     epochs: Sequence[Mapping[str, Any]]
     """As plain trees, in their order."""
     is_as_written: bool
@@ -42,10 +44,11 @@ def read_ended_run(folder: RunFolder) -> EndedRun | None:
     if ending is None:
         return None
     lines = folder.epoch_lines()
-    is_as_written = ending.epochs_sha256 in ("", sha256_of(lines))
+    sha256 = sha256_of(lines)
+    is_as_written = ending.epochs_sha256 in ("", sha256)
     trees = parse_trees(lines) if ending.epochs_sha256 and is_as_written else None
     epochs = trees if trees is not None else [to_tree(epoch) for epoch in folder.epochs()]
-    return EndedRun(ending=ending, lines=lines, epochs=epochs, is_as_written=is_as_written)
+    return EndedRun(ending=ending, lines=lines, sha256=sha256, epochs=epochs, is_as_written=is_as_written)
 
 
 def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mistake]:

@@ -5,9 +5,9 @@ Writing the same thing twice changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.evaluation_records import Evaluation
@@ -26,8 +26,16 @@ def set_environment(connection: Connection, key: str, environment: Environment) 
     _touch(connection, key, environment=environment)
 
 
-def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact]) -> None:
-    """Keep which files a run left behind; a name seen before now means the new file."""
+def set_environments(connection: Connection, environments: Mapping[str, Environment]) -> None:
+    """Keep where and with what known runs were computed, by run key."""
+    statement = update(RunRow).where(RunRow.key == bindparam("run")).values(updated=utc_now())
+    rows = [{"run": key, "environment": environment} for key, environment in environments.items()]
+    if rows:
+        connection.execute(statement, rows)
+
+
+def add_artifacts(connection: Connection, artifacts: Mapping[str, Sequence[Artifact]]) -> None:
+    """Keep which files runs left behind, by run key; a name seen before now means the new file."""
     statement = insert(ArtifactRow)
     statement = statement.on_conflict_do_update(
         index_elements=[ArtifactRow.run_key, ArtifactRow.name],
@@ -35,7 +43,8 @@ def add_artifacts(connection: Connection, key: str, artifacts: Sequence[Artifact
     )
     rows = [
         {"run_key": key, "name": item.name, "sha256": item.sha256, "num_bytes": item.num_bytes}
-        for item in artifacts
+        for key, files in artifacts.items()
+        for item in files
     ]
     if rows:
         connection.execute(statement, rows)

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, type_coerce
 
 from kdctl.errors import KdctlError, suggestion
 from kdctl.recipe.history import align
-from kdctl.records import PlannedRun, RunState, StoredRun
+from kdctl.records import Environment, PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
-from kdctl.store.tables import EpochRow, HistoryRow, RunRow, SweepRow, SweepRunRow
+from kdctl.store.tables import EpochRow, HistoryRow, PlainText, RunRow, SweepRow, SweepRunRow, read_json
 
 MIN_PREFIX = 4
 """Fewest digits of a key that name a run."""
 
 _MAX_CANDIDATES = 8
+
+_SEED = re.compile(r'"seed":(\d{1,18})(?=[,}])')
+"""Where the text of a plan says its seed. In one of a run that was taught, teachers may have seeds, too."""
+
+_ONE_SEED = 2
+"""Parts of a text behind its first one, if it was split at the only seed that it has."""
+
+_COLUMNS = tuple(
+    type_coerce(column, PlainText()).label(column.name) if column.name in ("plan", "environment") else column
+    for column in RunRow.__table__.columns
+)
+"""Of a run. Plans and environments as their texts: many runs have the same."""
+
+_LAST_LETTER = "\U0010ffff"
+"""No text with the same beginning comes after this one."""
 
 
 def add(connection: Connection, runs: Sequence[PlannedRun]) -> int:
@@ -60,7 +76,8 @@ def find(connection: Connection, prefix: str, path: Path) -> StoredRun:
             f"'{prefix}' is too short to name a run.",
             f"give {MIN_PREFIX} digits of its key or more: `kdctl list runs`.",
         )
-    begins = func.substr(RunRow.key, 1, len(prefix)) == prefix.casefold()
+    first = prefix.casefold()
+    begins = RunRow.key.between(first, first + _LAST_LETTER)  # unlike `substr`, this finds it by the index
     keys = connection.execute(select(RunRow.key).where(begins).order_by(RunRow.key)).scalars().all()
     if not keys:
         raise KdctlError(f"there is no run '{prefix}' in {path}.", "see the keys with `kdctl list runs`.")
@@ -68,7 +85,7 @@ def find(connection: Connection, prefix: str, path: Path) -> StoredRun:
         shown = ", ".join(keys[:_MAX_CANDIDATES]) + (", ..." if len(keys) > _MAX_CANDIDATES else "")
         raise KdctlError(f"'{prefix}' begins the keys of {len(keys)} runs.", f"give more digits: {shown}.")
     key = prefix if prefix in keys else keys[0]
-    return _stored(connection.execute(select(RunRow).where(RunRow.key == key)).all())[0]
+    return _stored(connection.execute(select(*_COLUMNS).where(RunRow.key == key)).all())[0]
 
 
 def select_runs(
@@ -85,7 +102,7 @@ def select_runs(
     Raises:
         KdctlError: there is no such sweep.
     """
-    statement = select(RunRow).order_by(RunRow.number)
+    statement = select(*_COLUMNS).order_by(RunRow.number)
     if keys is not None:
         statement = statement.where(RunRow.key.in_(listed(keys)))
     if sweep is not None:
@@ -149,21 +166,40 @@ def listed(keys: Iterable[str]) -> Select[tuple[str]]:
 
 
 def _stored(rows: Sequence[Row[Any]]) -> list[StoredRun]:
-    align([row.plan for row in rows])
+    plans = _plans([row.plan for row in rows])
+    texts = {row.environment for row in rows} - {None}
+    environments = {text: read_json(Environment, text) for text in texts}
     return [
         StoredRun(
             key=row.key,
             configuration=row.configuration,
             seed=row.seed,
-            plan=row.plan,
+            plan=plan,
             state=row.state,
             epochs=row.epochs,
             attempts=row.attempts,
             reason=row.reason,
             created=row.created,
             updated=row.updated,
-            environment=row.environment,
+            environment=environments.get(row.environment),
             result=row.result,
         )
-        for row in rows
+        for row, plan in zip(rows, plans, strict=True)
     ]
+
+
+def _plans(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Read plans, and bring those of different versions into one form.
+
+    Those that differ in nothing but their seed share their tables: of ten thousand runs, few are read.
+    """
+    trees: dict[str, dict[str, Any]] = {}
+    kinds: list[tuple[str, int | None]] = []
+    for text in texts:
+        before, *rest = _SEED.split(text)
+        kind, seed = (before + rest[1], int(rest[0])) if len(rest) == _ONE_SEED else (text, None)
+        if kind not in trees:
+            trees[kind] = read_json(dict[str, Any], text)
+        kinds.append((kind, seed if "seed" in trees[kind] else None))
+    align(list(trees.values()))
+    return [trees[kind] if seed is None else {**trees[kind], "seed": seed} for kind, seed in kinds]

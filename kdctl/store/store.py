@@ -32,9 +32,9 @@ from kdctl.store.leases import Lease, Owner
 class Store:
     """The database of a project.
 
-    Safe to use from several threads and processes; after a fork the child opens its own. A run is
-    named by its whole key except in `run`. Changes to a run that the database does not know raise
-    `KdctlError`; so does a database that is locked for a minute, damaged or full.
+    Safe to use from several threads and processes; after a fork the child opens its own. `run` takes the
+    beginning of a key, all else a whole one. Changes to unknown runs raise `KdctlError`, as a locked, damaged
+    or full database does.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -43,15 +43,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> Self:
-        """Open the database at `path`.
-
-        Args:
-            path: where it is, or will be.
-            create: False: it must be there.
-            read_only: nothing will be written, so a place that cannot be written will do.
+        """Open the database at `path`; `read_only` does not change it, so that an archive will do.
 
         Raises:
-            KdctlError: it is missing and may not be created, cannot be written, or is not ours.
+            KdctlError: it is missing and `create` is False, cannot be written, or is not ours.
         """
         if not create:
             require_database(path)
@@ -192,7 +187,7 @@ class Store:
         """
         with writing(self._engine) as connection:
             transitions.settle(connection, key, owner=owner, result=result)
-            measurements.add_artifacts(connection, key, artifacts)
+            measurements.add_artifacts(connection, {key: artifacts})
             if result.state in SETTLED:
                 histories.pack_epochs(connection, key)
 
@@ -246,6 +241,11 @@ class Store:
         """Return the SHA-256 of the epochs of all runs that have ended, by run key."""
         with reading(self._engine) as connection:
             return histories.history_hashes(connection)
+
+    def history(self, key: str) -> bytes:
+        """Return the epochs of a run that has ended as lines; empty for another one."""
+        with reading(self._engine) as connection:
+            return histories.lines_of(connection, key)
 
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run left behind, by name."""

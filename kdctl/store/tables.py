@@ -21,6 +21,18 @@ from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import from_json, to_json
 
 
+def read_json(record: type[Any], text: str) -> Any:
+    """Read a record from what a column holds.
+
+    Raises:
+        DamagedRowError: it is none.
+    """
+    try:
+        return from_json(record, text)
+    except (ValueError, TypeError, AttributeError) as error:  # SQLite's columns hold values of any type
+        raise DamagedRowError(f"a row holds no {getattr(record, '__name__', 'record')}") from error
+
+
 class JsonRecord(TypeDecorator[Any]):
     """A column of records, or of trees, kept as canonical JSON text."""
 
@@ -42,11 +54,7 @@ class JsonRecord(TypeDecorator[Any]):
         Raises:
             DamagedRowError: it is none.
         """
-        try:
-            return None if value is None else from_json(self.record, value)
-        except (ValueError, TypeError, AttributeError) as error:  # SQLite's columns hold values of any type
-            name = getattr(self.record, "__name__", "record")
-            raise DamagedRowError(f"a row holds no {name}") from error
+        return None if value is None else read_json(self.record, value)
 
 
 class PackedLines(TypeDecorator[bytes]):

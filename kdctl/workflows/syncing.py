@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +12,16 @@ from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError
 from kdctl.recipe.sections import Catalog
 from kdctl.records import RunState, StoredSweep
-from kdctl.store.epoch_lines import sha256_of
 from kdctl.store.folder import RunFolder, run_folders
-from kdctl.store.ingest import ingest
+from kdctl.store.ingest import FolderContents, ingest_all, read_contents
 from kdctl.store.integrity import changed_epochs, contradictions, read_ended_run
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
 from kdctl.workflows.checking import foreign_plan, lazy_catalog
+
+_AT_ONCE = 100
+"""Folders that are brought into the database in one transaction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,17 @@ def synchronise(
     folders = _in_order(run_folders(workspace.runs), sweeps)
     catalog = lazy_catalog()
     hashes, seen = store.history_hashes(), set[str]()
+    read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
         known = hashes.get(folder.key, "") if folder.key in before else None
-        mistakes = _read(folder, store, catalog, known=known)
-        damaged.extend(mistakes)
-        if not mistakes:
-            seen.add(folder.key)
+        found = _read(folder, store, catalog, known=known)
+        if isinstance(found, FolderContents):
+            read.append(found)
+        else:
+            damaged.extend(found)
+        if len(read) == _AT_ONCE or number == len(folders):
+            seen |= ingest_all(store, read).keys()
+            read.clear()
         progress(number, len(folders))
     after = {brief.key: brief for brief in store.briefs(keys=seen)}
     different = {key: brief.state for key, brief in after.items() if before.get(key) != brief}
@@ -78,37 +86,34 @@ def synchronise(
 
 def _read(
     folder: RunFolder, store: Store, catalog: Callable[[], Catalog], *, known: str | None
-) -> Sequence[Mistake]:
-    """Read one folder into the database, or return why not; nothing of it is read then.
+) -> FolderContents | Sequence[Mistake]:
+    """Return what a folder holds, or why it is not to be read into the database.
 
     Args:
         folder: of a run.
-        store: where it is read into.
+        store: what it is held against.
         catalog: gives what a plan may name, which takes torch.
         known: SHA-256 of the lines of its epochs as the store knows them, empty if it does not; None of a
             run that the store does not know.
 
     Raises:
-        MachineError: the database cannot be written.
+        MachineError: the database cannot be read.
     """
     try:
         reason = folder.dropped()
         ended_run = read_ended_run(folder)
         mistakes = contradictions(folder, ended_run)
-        if known is not None and ended_run is not None and known != sha256_of(ended_run.lines):
+        if known is not None and ended_run is not None and known != ended_run.sha256:
             mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
-        if known is None:
-            mistakes.extend(foreign_plan(folder.plan(), folder, catalog))
-        if mistakes:
-            return mistakes
-        ingest(store, folder, ended_run=ended_run)
-        if reason and known is None:
-            store.prune([folder.key], reason=reason)  # a known run may have been asked for since
+        contents = read_contents(folder, ended_run)
+        if known is None:  # a known run may have been asked for since it was dropped
+            contents = dataclasses.replace(contents, dropped=reason)
+            mistakes.extend(foreign_plan(contents.plan, folder, catalog))
     except MachineError:  # no folder is to blame for it
         raise
     except KdctlError as error:
         return error.mistakes
-    return ()
+    return mistakes or contents
 
 
 def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> list[StoredSweep]:

@@ -16,6 +16,7 @@ from kdctl.store import histories
 from kdctl.store.epoch_lines import pack, parse_epochs, sha256_of, unpack
 from kdctl.store.folder import RunFolder
 from kdctl.store.ingest import ingest
+from kdctl.store.json_files import with_checksum
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
@@ -113,6 +114,9 @@ def test_lines_that_are_no_epochs_are_refused(lines: bytes) -> None:
 LINES = b"".join(b'{"a":%d.5,"b":[-1e-05,%d],"c":"2026-01-0%dT"}\n' % (n, n * n, n) for n in range(1, 9))
 
 
+CHECKED = b"".join(with_checksum(line) + b"\n" for line in LINES.splitlines())
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -125,6 +129,12 @@ LINES = b"".join(b'{"a":%d.5,"b":[-1e-05,%d],"c":"2026-01-0%dT"}\n' % (n, n * n,
         b'{"a":1}\0\n{"a":2}\0\n',
         b"no number\nno number\n",
         b'{"a b":1}\n{"a b":2}\n',
+        CHECKED,
+        CHECKED + b"half a line",
+        CHECKED + LINES,
+        CHECKED.replace(b"\n", b"\r\n"),
+        CHECKED[:-4] + b'0"}\n',  # another checksum
+        with_checksum(CHECKED.splitlines()[0]) + b"\n",  # two
     ],
 )
 def test_packed_lines_come_back_as_they_were(lines: bytes) -> None:
@@ -140,7 +150,11 @@ def test_lines_that_differ_in_numbers_only_are_packed_closely() -> None:
     assert unpack(zlib.compress(LINES)) == LINES, "what the first version of the table holds"
 
 
-@pytest.mark.parametrize("junk", [b"junk", b"C", b"Cjunk", b"C" + zlib.compress(b"a\n1 2\n3")])
+def test_checksums_take_no_room_in_what_is_packed() -> None:
+    assert len(pack(CHECKED)) <= len(pack(LINES)) + 1
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"C", b"S", b"SC", b"Cjunk", b"C" + zlib.compress(b"a\n1 2\n3")])
 def test_damaged_bytes_are_refused(junk: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         unpack(junk)

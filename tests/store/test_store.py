@@ -5,6 +5,7 @@ import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,28 @@ def test_a_planned_run_comes_back_as_it_was(store: Store, plan_run: Callable[...
     assert run.result is None
     assert run.created == run.updated
     assert run.created.endswith("+00:00")
+
+
+def test_runs_that_differ_in_their_seed_share_the_tables_of_their_plans(
+    store: Store, plan_run: Callable[..., PlannedRun]
+) -> None:
+    plans: list[dict[str, Any]] = [
+        {"data": {"name": "digits"}, "seed": 3},
+        {"data": {"name": "digits"}, "seed": 44},
+        {"data": {"name": "digits"}, "seed": 3, "teachers": [{"name": "a", "seed": 3}]},
+        {"data": {"name": "digits", "seed": 1}},
+        {"data": {"name": '"seed":5,'}, "seed": 5},
+    ]
+    runs = [
+        PlannedRun(key=f"{number:016x}", configuration="c", seed=number, plan=plan)
+        for number, plan in enumerate(plans)
+    ]
+    store.add_runs(runs)
+
+    found = [run.plan for run in store.runs()]
+
+    assert found == plans
+    assert found[0]["data"] is found[1]["data"]
 
 
 def test_planning_known_runs_again_adds_only_the_new_ones(
