@@ -59,6 +59,15 @@ class RecipeError(UsageError):
         self.args = (self.mistakes,)  # what unpickling calls the class with
 
 
+def words_of(error: BaseException) -> str:
+    """Return the kind of an error and what it says; that of a stranger's code may fail to say anything."""
+    try:
+        said = str(error)
+    except Exception as failure:  # noqa: BLE001 - its own code words it
+        said = f"it cannot be worded ({type(failure).__name__})"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that looks most like `name`, if any comes close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}

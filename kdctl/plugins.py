@@ -14,10 +14,14 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import KdctlError, UsageError, words_of
+from kdctl.files import read_file
 from kdctl.registry import Origin, registering_from
 
 ENTRY_POINT_GROUP = "kdctl.plugins"
+
+_LARGEST_FILE = 10_000_000
+"""Bytes: what is larger is no source."""
 
 _loaded: dict[str, Origin] = {}
 """By source: the version that is registered now."""
@@ -29,10 +33,15 @@ def load_plugin_file(path: Path) -> None:
     Raises:
         UsageError: the file is missing, or importing it failed; then it has registered nothing.
     """
-    path = path.resolve()
-    if not path.is_file():
-        raise UsageError(f"there is no plug-in file {path}.", "check `plugins` in the recipe, or --plugin.")
-    content = path.read_bytes()
+    hint = "check `plugins` in the recipe, or --plugin."
+    try:
+        path = path.resolve()
+        content = read_file(path, at_most=_LARGEST_FILE)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no plug-in file {path}.", hint) from error
+    except (OSError, RuntimeError) as error:  # a loop of links is no OSError here
+        why = error.strerror if isinstance(error, OSError) else "its links go round in a circle"
+        raise UsageError(f"the plug-in file {path} cannot be read: {why}.", hint) from error
     origin = Origin(source=str(path), sha256=hashlib.sha256(content).hexdigest())
     spec = importlib.util.spec_from_file_location(f"kdctl_plugin_{origin.sha256[:12]}", path)
     if spec is None:
@@ -87,8 +96,10 @@ def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: s
             run()
     except KdctlError as error:
         raise UsageError(f"{what}: {error.problem}", error.hint) from error
-    except (Exception, SystemExit) as error:  # whatever a stranger's code may raise
-        raise UsageError(f"{what} failed to import: {type(error).__name__}: {error}.", remedy) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's code may raise
+        raise UsageError(f"{what} failed to import: {words_of(error)}.", remedy) from error
     _loaded[origin.source] = origin
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 import types
 from collections.abc import Callable
@@ -66,6 +67,11 @@ def test_an_edited_plugin_replaces_itself_back_and_forth(things: Registry[type],
         ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'."),
         ("def broken(:", "failed to import: SyntaxError: "),
         ("raise SystemExit(0)", "failed to import: SystemExit: 0."),
+        ("raise type('Odd', (BaseException,), {})", "failed to import: Odd."),
+        (
+            "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})",
+            "failed to import: Mute: it cannot be worded (ZeroDivisionError).",
+        ),
         ("things.register('mine')(int)", "the thing 'mine' is registered twice"),
     ],
 )
@@ -92,9 +98,19 @@ def test_a_failed_edit_leaves_the_version_before(things: Registry[type], tmp_pat
     assert things.get("mine").item.size == 1
 
 
-@pytest.mark.parametrize("name", ["missing.py", "."])
-def test_a_missing_plugin_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="there is no plug-in file") as caught:
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("missing.py", "there is no plug-in file"),
+        (".", "cannot be read: it is a folder"),
+        ("loop.py", "cannot be read: its links go round in a circle|Too many levels"),
+        ("pipe.py", "cannot be read: it is a named pipe"),
+    ],
+)
+def test_a_plugin_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(UsageError, match=complaint) as caught:
         load_plugin_file(tmp_path / name)
     assert "--plugin" in caught.value.hint
 

@@ -132,6 +132,7 @@ class DataLibrary:
         if source not in self._whole:
             with self._network():
                 found = datasets.get(spec.name).item.load(spec.options, self.root)
+            _require_classes(spec.name, found)
             self._whole[source] = found
             if datasets.get(spec.name).item.published_fingerprint is None:
                 _warn_of_shared_images(spec.name, found)
@@ -147,6 +148,29 @@ class DataLibrary:
             with self._network():
                 self._tests[source] = found.load_test(spec.options, self.root)
         return self._tests[source]
+
+
+def _require_classes(name: str, data: ImageData) -> None:
+    """Refuse data of which nothing can be learnt, or whose labels name no class.
+
+    Raises:
+        KdctlError: there is one class only, a split is empty, or a label is beyond the classes.
+    """
+    if data.num_classes < 2:
+        only = f", {data.class_names[0]}" if data.class_names else ""
+        raise KdctlError(
+            f"the data set '{name}' has {data.num_classes} class(es){only}: there is nothing to tell apart.",
+            "give it two classes or more.",
+        )
+    for what, split in (("training", data.train), ("test", data.test)):
+        if not len(split):
+            raise KdctlError(f"the data set '{name}' has no {what} images.", "give it some.")
+        if split.labels.min() < 0 or split.labels.max() >= data.num_classes:
+            raise KdctlError(
+                f"the data set '{name}' has {what} images whose labels are none of its {data.num_classes} "
+                "classes.",
+                "labels are ranks from 0 among the names of the classes: mend the plug-in that reads it.",
+            )
 
 
 def _warn_of_shared_images(name: str, data: ImageData) -> None:

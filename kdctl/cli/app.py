@@ -31,7 +31,7 @@ from kdctl.cli.show import show
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
-from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.errors import KdctlError, Mistake, UsageError, words_of
 from kdctl.machine_errors import refusal
 from kdctl.text import as_text, printable
 
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
             print_mistakes([refusal(error)])
             sys.exit(1)
         traceback.print_exc()
-        problem = f"kdctl stumbled: {type(error).__name__}: {error}."
+        problem = f"kdctl stumbled: {words_of(error)}."
         print_mistakes(
             [
                 Mistake(

@@ -57,7 +57,7 @@ def layers_of_text(text: str, path: Path) -> list[Layer]:
     Raises:
         UsageError: it is not TOML, or what it extends cannot be read.
     """
-    source, tree = str(path), _parse(text, str(path))
+    source, tree = str(path), parse_toml(text, str(path))
     return [*_parents(tree, source, path.parent, (str(path.resolve()),)), _layer(tree, source)]
 
 
@@ -73,7 +73,7 @@ def preset_layers(name: str) -> list[Layer]:
         )
     text = files("kdctl.recipe").joinpath("presets", f"{name}.toml")
     source = f"preset {name}"
-    tree = _parse(text.read_text(encoding="utf-8"), source)
+    tree = parse_toml(text.read_text(encoding="utf-8"), source)
     return [*_parents(tree, source, Path(), (source,)), _layer(tree, source)]
 
 
@@ -118,7 +118,7 @@ def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:
         layers: of the recipe.
         overrides: the command line's; what it says of the same fields holds instead, for teachers, too.
     """
-    small = _parse(files("kdctl.recipe").joinpath("smoke.toml").read_text(encoding="utf-8"), SMOKE)
+    small = parse_toml(files("kdctl.recipe").joinpath("smoke.toml").read_text(encoding="utf-8"), SMOKE)
     names = [layer.values["name"] for layer in layers if "name" in layer.values]
     fields = {"name": f"{names[-1] if names else Path(layers[-1].source).stem}-smoke", **flat(small)}
     own = [layer.values[SMOKE_HEADING] for layer in layers if SMOKE_HEADING in layer.values]
@@ -160,7 +160,7 @@ def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a text file in UTF-8.", "a recipe is a TOML file.") from error
-    tree = _parse(text, source)
+    tree = parse_toml(text, source)
     return [*_parents(tree, source, path.parent, (*chain, resolved)), _layer(tree, source)]
 
 
@@ -180,7 +180,12 @@ def _parents(tree: Tree, source: str, folder: Path, chain: tuple[str, ...]) -> l
     return layers
 
 
-def _parse(text: str, source: str) -> dict[str, Any]:
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return the tables of a text.
+
+    Raises:
+        UsageError: it is not TOML, or holds what no recipe can mean.
+    """
     try:
         tree = tomllib.loads(text)
     except RecursionError as error:

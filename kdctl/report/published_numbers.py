@@ -6,17 +6,21 @@ Each is a TOML file of `[[reported]]` tables, written as in a recipe, each with 
 from __future__ import annotations
 
 import functools
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 
 from kdctl.errors import UsageError
+from kdctl.files import read_file
 from kdctl.recipe.layers import Layer, merge
+from kdctl.recipe.load import parse_toml
 from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.report.reported import Reported, read_reported
 
 _KEYS = ("schema", "reported")
+
+_LARGEST_FILE = 10_000_000
+"""Bytes: what is larger is no table of a paper."""
 
 
 @functools.cache
@@ -36,7 +40,7 @@ def read_numbers(path: Path) -> tuple[Reported, ...]:
         UsageError: it cannot be read, holds no `[[reported]]`, or something in it is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, at_most=_LARGEST_FILE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise UsageError(
@@ -47,10 +51,7 @@ def read_numbers(path: Path) -> tuple[Reported, ...]:
 
 
 def _numbers(text: str, source: str) -> tuple[Reported, ...]:
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source}: not valid TOML: {error}.", "mend the line it names.") from error
+    tree = parse_toml(text, source)
     unknown = [key for key in tree if key not in _KEYS]
     if unknown or "reported" not in tree:
         problem = f"has a '{unknown[0]}'" if unknown else "holds no published number"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
 
@@ -81,6 +82,16 @@ def test_data_that_are_nowhere_say_where_they_were_looked_for(kdctl: Kdctl, tmp_
     (tmp_path / "pictures").mkdir()
     answer = kdctl(words)
     answer.refused(f"it lies where you stand: -o data.path={tmp_path / 'pictures'}", code=1)
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "streamedfolder"])
+def test_data_of_one_class_are_refused(kdctl: Kdctl, tmp_path: Path, name: str) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / "data" / "pictures" / split / "cat"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+    words = f"train --student resnet3 --dataset {name} -o data.path=pictures -o data.size=8 --dry-run"
+    kdctl(words).refused(f"'{name}' has 1 class(es), cat: there is nothing to tell apart", code=1)
 
 
 def test_data_that_are_corrupt_are_refused(kdctl: Kdctl, tmp_path: Path) -> None:

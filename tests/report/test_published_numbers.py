@@ -1,5 +1,7 @@
 """Published numbers: those that come with kdctl, and files of a user's own."""
 
+import os
+
 import pytest
 
 from kdctl.errors import UsageError
@@ -93,3 +95,16 @@ def test_mistakes_in_a_user_s_file_name_it(tmp_path, text, problem):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"missing\.toml cannot be read"):
         read_numbers(tmp_path / "missing.toml")
+
+
+def test_a_file_that_is_none_is_named_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 10_000)
+    (tmp_path / "long.toml").write_text("x = " + "9" * 5000)
+    for name, complaint in (
+        ("pipe", "it is a named pipe"),
+        ("deep", "nested too deep"),
+        ("long", "not valid TOML"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            read_numbers(tmp_path / f"{name}.toml")
