@@ -22,6 +22,7 @@ from kdctl.assembly.failure import brief, place_of
 from kdctl.engine.device import shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
+from kdctl.engine.sync_batch_norm import require_eager
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match, methods
@@ -156,6 +157,7 @@ class Structures:
             projector=projector,
         )
         require_parts(distiller, plan.engine.batch_parts, plan.data.options.batch_size)
+        require_eager(plan.engine)
         require_average(distiller, plan.engine.average_decay)
         require_single_gradient(plan)
         distiller.check_optimizer(plan.optimizer)
@@ -172,7 +174,9 @@ def _engine(plan: RunPlan) -> list[object]:
     """Return what of arithmetic and optimizer may not fit a method."""
     checks = methods.get(plan.method.name).item.check_optimizer is not Distiller.check_optimizer
     optimizer = plan.optimizer.tree() if checks else plan.optimizer.name
-    return [plan.engine.batch_parts, plan.engine.average_decay, plan.data.options.batch_size, optimizer]
+    engine = plan.engine
+    arithmetic = [engine.batch_parts, engine.average_decay, engine.sync_batch_norm, engine.compile_student]
+    return [*arithmetic, plan.data.options.batch_size, optimizer]
 
 
 def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) -> Structure:

@@ -16,9 +16,23 @@ from torch import Tensor, distributed
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from kdctl.errors import UsageError
+from kdctl.errors import KdctlError, UsageError
+from kdctl.recipe.plan import EngineOptions
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
+
+
+def require_eager(options: EngineOptions) -> None:
+    """Refuse compiled students: their code does not ask which function a batch norm calls.
+
+    Raises:
+        KdctlError: batch norms are to be synchronised, and the student is to be compiled.
+    """
+    if options.sync_batch_norm and options.compile_student:
+        raise KdctlError(
+            "engine.sync_batch_norm does not reach the batch norms of a student that is compiled.",
+            "leave out engine.compile_student, or engine.sync_batch_norm.",
+        )
 
 
 def require_one_part(num_own: int, num_parts: int) -> None:

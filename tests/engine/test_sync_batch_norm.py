@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kdctl.engine.parted_steps import bounds
-from kdctl.engine.sync_batch_norm import SyncBatchNorm
+from kdctl.engine.sync_batch_norm import SyncBatchNorm, require_eager
+from kdctl.errors import KdctlError
+from kdctl.recipe.plan import EngineOptions
 
 NUM_IMAGES = 7
 """They do not fall into equal parts."""
@@ -87,3 +89,11 @@ def test_two_processes_make_of_their_parts_what_one_makes_of_the_whole_batch(
 def test_an_evaluation_uses_the_running_statistics(both: list[dict[str, Tensor]]) -> None:
     for made in both:
         torch.testing.assert_close(made["evaluated"], torch.ones(1, 3, 2, 2))
+
+
+def test_a_compiled_student_is_refused() -> None:
+    with pytest.raises(KdctlError, match="does not reach the batch norms") as caught:
+        require_eager(EngineOptions(sync_batch_norm=True, compile_student=True))
+    assert "engine.compile_student" in caught.value.hint
+    require_eager(EngineOptions(compile_student=True))
+    require_eager(EngineOptions(sync_batch_norm=True))
