@@ -26,27 +26,29 @@ def full_catalog() -> Catalog:
 
 
 def open_recipe(
-    path: Path | str,
+    source: Path | str | Sequence[Layer],
     overrides: Sequence[str] = (),
     plugins: Sequence[Path] = (),
     *,
     smoke: bool = False,
 ) -> Recipe:
-    """Read a recipe file, with `key=value` overrides on top; with `smoke` in its scaled-down form.
+    """Read a recipe and import the plug-ins it needs.
+
+    Args:
+        source: its file, or its layers, the lowest first.
+        overrides: `key=value` words that lie on top.
+        plugins: files of plug-ins besides those it names.
+        smoke: scale it down, to be tried in minutes.
 
     Raises:
         RecipeError: everything that is wrong with its headings, its grid and the overrides.
+        UsageError: a file is missing or cannot be read, or a plug-in cannot be imported.
     """
-    layers = read_layers(Path(path))
-    small = [smoke_layer(layers, override_layer(overrides))] if smoke else []
-    return recipe_from_layers([*layers, *small], overrides, plugins)
-
-
-def recipe_from_layers(
-    layers: Sequence[Layer], overrides: Sequence[str] = (), plugins: Sequence[Path] = ()
-) -> Recipe:
-    """Make a recipe of layers, importing the plug-ins it needs first."""
-    top = [override_layer(overrides)] if overrides else []
-    for path in (*plugins, *plugin_paths([*layers, *top])):
+    catalog = full_catalog()
+    layers = read_layers(Path(source)) if isinstance(source, (Path, str)) else list(source)
+    top = override_layer(overrides)
+    layers += [smoke_layer(layers, top)] if smoke else []
+    layers += [top] if overrides else []
+    for path in (*plugins, *plugin_paths(layers)):
         load_plugin_file(path)
-    return make_recipe([*layers, *top], full_catalog())
+    return make_recipe(layers, catalog)

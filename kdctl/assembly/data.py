@@ -121,14 +121,13 @@ class DataLibrary:
         return published or self._computed(spec)
 
     def _computed(self, spec: Spec) -> str:
-        source = _source(_moved(spec, self._places))
+        _, source = _located(spec, self._places)
         if source not in self._fingerprints:
             self._fingerprints[source] = fingerprint(self._load(spec))
         return self._fingerprints[source]
 
     def _load(self, spec: Spec) -> ImageData:
-        spec = _moved(spec, self._places)
-        source = _source(spec)
+        spec, source = _located(spec, self._places)
         if source not in self._whole:
             with self._network():
                 found = datasets.get(spec.name).item.load(spec.options, self.root)
@@ -140,8 +139,8 @@ class DataLibrary:
 
     def _load_test(self, spec: Spec) -> ImageData:
         """Return a data set without its training images."""
-        spec = _moved(spec, self._places)
-        source, found = _source(spec), datasets.get(spec.name).item
+        spec, source = _located(spec, self._places)
+        found = datasets.get(spec.name).item
         if source in self._whole or not isinstance(found, TestApart):
             return without_training_images(self._load(spec))
         if source not in self._tests:
@@ -232,8 +231,10 @@ def sizes_of(data: SelectedData) -> Sizes:
     return Sizes(num_classes=data.num_classes, input_size=data.train.input_size)
 
 
-def _moved(spec: Spec, places: Mapping[str, str]) -> Spec:
-    """Return a data set that lies elsewhere.
+def _located(spec: Spec, places: Mapping[str, str]) -> tuple[Spec, str]:
+    """Return a data set where it lies now, and the name of what is read from there.
+
+    That name is made of the data set's own options, without those that every data set has.
 
     Raises:
         UsageError: it has no such place.
@@ -245,10 +246,6 @@ def _moved(spec: Spec, places: Mapping[str, str]) -> Spec:
                 f"data.{name} of '{spec.name}' is no place: it says what runs are trained on.",
                 suggestion(name, known, "Places"),
             )
-    return dataclasses.replace(spec, options=dataclasses.replace(spec.options, **places))
-
-
-def _source(spec: Spec) -> str:
-    """Name what is read from disk: the data set's own options, without those every data set has."""
+    moved = dataclasses.replace(spec, options=dataclasses.replace(spec.options, **places))
     shared = DatasetOptions.__dataclass_fields__
-    return canonical_json({key: value for key, value in spec.tree().items() if key not in shared})
+    return moved, canonical_json({key: value for key, value in moved.tree().items() if key not in shared})

@@ -60,7 +60,7 @@ class Planner:
         name = repr(sorted(point.values.items()))
         if name not in self._known:
             plan = self.recipe.plan(point, self.recipe.seeds[0], self._context)
-            with self._mistakes_in(""):
+            with self._mistakes_in(None):
                 require_same_data(plan, self._library)
             self.structure(plan)
             seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
@@ -73,9 +73,9 @@ class Planner:
         Raises:
             RecipeError: models, projector and method do not fit together, or the code of one fails.
         """
-        with self._mistakes_in(""):
+        with self._mistakes_in(None):
             counts = self._structures.counts(plan.data)
-        with self._mistakes_in(f"{plan.pair()} · {plan.method.name}: "):
+        with self._mistakes_in(plan):
             return self._structures.of(plan, counts)
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
@@ -101,11 +101,12 @@ class Planner:
         return plan_notes(self.recipe, teachers, students, self._structures.counts)
 
     @contextlib.contextmanager
-    def _mistakes_in(self, what: str) -> Generator[None]:
-        """Turn what does not fit into mistakes of the recipe."""
+    def _mistakes_in(self, plan: RunPlan | None) -> Generator[None]:
+        """Turn what does not fit into mistakes of the recipe; of a plan they name models and method."""
         try:
             yield
         except KdctlError as error:
+            what = f"{plan.pair()} · {plan.method.name}: " if plan else ""
             where = f"{self.recipe.source}: {what}"
             raise RecipeError(
                 [Mistake(problem=where + mistake.problem, hint=mistake.hint) for mistake in error.mistakes]

@@ -102,7 +102,7 @@ def open_recipe(
         UsageError: the words contradict each other, or name no student.
         RecipeError: everything that is wrong with recipe and values.
     """
-    from kdctl.assembly.catalog import recipe_from_layers
+    from kdctl.assembly import catalog
     from kdctl.recipe.layers import Layer
     from kdctl.recipe.load import preset_layers, read_layers
 
@@ -119,4 +119,4 @@ def open_recipe(
     layers = [*base, Layer(source="command line", values=values)] if values else base
     if unless_said:
         layers = [Layer(source="command line", values=unless_said), *layers]
-    return recipe_from_layers(layers, overrides, plugins)
+    return catalog.open_recipe(layers, overrides, plugins)

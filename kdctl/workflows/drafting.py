@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdctl.assembly.catalog import recipe_from_layers
+from kdctl.assembly.catalog import open_recipe
 from kdctl.errors import UsageError
 from kdctl.recipe.load import layers_of_text, preset_names
 from kdctl.recipe.recipe import Recipe
@@ -72,7 +72,7 @@ def checked_draft(text: str, path: Path) -> Recipe:
     Raises:
         RecipeError: everything that is wrong with it.
     """
-    return recipe_from_layers(layers_of_text(text, path))
+    return open_recipe(layers_of_text(text, path))
 
 
 def _head(draft: Draft, path: Path) -> Iterator[str]:

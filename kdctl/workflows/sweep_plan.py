@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ class SweepPlan:
     """True: runs that were started may leave the sweep of this name."""
     leaving: tuple[str, ...] = ()
     """Keys of runs that belong to the sweep of this name now, and will not any more."""
-    notes: tuple[str, ...] = ()
-    """Lengths of teachers and students, and warnings of what looks wrong."""
+
+    @functools.cached_property
+    def notes(self) -> tuple[str, ...]:
+        """Lengths of teachers and students, and warnings of what looks wrong."""
+        return self.planner.notes(self.teachers, self.runs or (self.example,))
 
     @property
     def recipe(self) -> Recipe:
@@ -150,6 +154,7 @@ def _plan(
     num_later = max(search.trials - len(chosen), 0) * len(recipe.seeds) if search else 0
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
+    leaving = lost_members(workspace, recipe, runs, example=example, replace=replace)
     states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
     return SweepPlan(
         planner=planner,
@@ -161,8 +166,7 @@ def _plan(
         states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
         retry_failed=retry_failed,
         replace=replace,
-        leaving=lost_members(workspace, recipe, runs, example=example, replace=replace),
-        notes=planner.notes(teachers, runs or (example,)),
+        leaving=leaving,
     )
 
 

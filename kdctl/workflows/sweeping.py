@@ -86,17 +86,14 @@ def sweep(
         KdctlError: device or data are missing; then nothing was started.
     """
     plan = plan_sweep(recipe, workspace, retry_failed=retry_failed, replace=replace)
+    spent, split = spent_seconds(plan, workspace), _split(plan.recipe)
     require_ready(plan.ahead, workspace)
-    meter = Meter(
-        inner=progress or Silent(),
-        budget=plan.recipe.limits.budget,
-        spent_seconds=spent_seconds(plan, workspace),
-    )
+    meter = Meter(inner=progress or Silent(), budget=plan.recipe.limits.budget, spent_seconds=spent)
     running: _RunningSweep | None = None
     try:
         with (
             as_machine_errors(),
-            open_study(workspace.runs / DATABASE, plan.study, split=_split(plan.recipe)) as study,
+            open_study(workspace.runs / DATABASE, plan.study, split=split) as study,
             open_scheduler(
                 workspace,
                 executor=executor,

@@ -304,6 +304,22 @@ def test_members_that_settled_before_a_failure_are_not_trained_again(
     ]
 
 
+def test_a_plan_is_carried_out_as_it_was_shown_with_what_the_store_says_by_now(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    path = recipe("[grid]\nmethod = ['ce']\noptimizer.learning_rate = [0.05, 0.1]", teacher="")
+    plan = workflows.plan_sweep(path, workspace)
+    workflows.train(recipe("method = 'ce'", teacher="", optimizer="optimizer.learning_rate = 0.1"), workspace)
+    path.unlink()
+    again = workflows.plan_sweep(plan, workspace)
+    assert [one is other for one, other in zip(again.runs, plan.runs, strict=True)] == [True, True]
+    assert (plan.num_done, again.num_done) == (0, 1)
+    seen = Keys()
+    outcome = workflows.sweep(plan, workspace, progress=seen)
+    assert seen.keys == [run.key for run in again.to_do]
+    assert {run.key for run in outcome.runs} == {run.key for run in plan.runs}
+
+
 def test_data_that_are_missing_stop_a_sweep_before_its_first_run(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:

@@ -49,6 +49,13 @@ def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
     return dict(read_model(workspace.folder(key).path / "last.pt").weights)
 
 
+def test_a_plan_is_carried_out_as_it_was_shown(workspace: Workspace, recipe: RecipeWriter) -> None:
+    path = recipe("method = 'ce'", teacher="")
+    plan = workflows.plan_training(path, workspace)
+    path.unlink()
+    assert [run.key for run in workflows.train(plan, workspace)] == [run.key for run in plan.runs]
+
+
 def test_a_student_alone_is_trained_once(workspace: Workspace, recipe: RecipeWriter) -> None:
     path = recipe("method = 'ce'", teacher="")
     (run,) = workflows.train(path, workspace)
