@@ -115,7 +115,17 @@ def join(
     rng: torch.Generator,
     projector: Callable[[Spec, Shape, Shape], nn.Module],
 ) -> Distiller:
-    """Build the method around student and teachers where torch puts new weights, in its last phase.
+    """Build the method around student and teachers, in its last phase.
+
+    New modules lie on torch's default device, which is the meta device within `shapes_only`.
+
+    Args:
+        plan: of the run, or how the model that it ships is put together.
+        student: built for the data's classes.
+        teachers: as they were loaded.
+        num_samples: size of the training set, for methods that keep something for each image.
+        rng: what the method draws random numbers from in training.
+        projector: builds a projector from its spec and the shapes of its input and output.
 
     Raises:
         KdctlError: student, teachers and method do not fit together.
@@ -254,7 +264,7 @@ def build_compute(plan: RunPlan, device: torch.device) -> Compute:
 
 
 def _seeded(seed: int, build: Callable[[], Built]) -> Built:
-    """Draw weights from a stream of their own; torch's global generator is left as it was."""
+    """Build modules whose first weights depend on `seed` alone; torch's global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()

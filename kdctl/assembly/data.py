@@ -90,7 +90,7 @@ class DataLibrary:
     def counts(self, spec: Spec) -> Counts:
         """Return how many images a run on these data sees.
 
-        A data set that everybody has alike is not read for it.
+        A published data set, whose numbers are known, is not read for it.
 
         Raises:
             KdctlError: as `select`.
@@ -114,8 +114,8 @@ class DataLibrary:
     def fingerprint(self, spec: Spec) -> str:
         """Return the SHA-256 of a data set's pixels and labels.
 
-        A data set that everybody has alike is not read for it; its files are held against the
-        published fingerprint when a run loads them.
+        A published data set, whose fingerprint is known, is not read for it; its files are compared with
+        that when a run loads them.
         """
         published = datasets.get(spec.name).item.published_fingerprint
         return published or self._computed(spec)
@@ -175,7 +175,7 @@ def _require_classes(name: str, data: ImageData) -> None:
 def _warn_of_shared_images(name: str, data: ImageData) -> None:
     """Say how many images of a test or validation set stand in the training set, too.
 
-    A model may know them by heart.
+    A model may have learned their labels by heart, and then their accuracy says nothing of other images.
     """
     known = set(_digests(data.train))
     for what, split in (("test", data.test), ("validation", data.val)):

@@ -15,7 +15,7 @@ from kdctl.machine_errors import GOES_ON, MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
 
 TRACEBACK = "traceback.txt"
-"""In the folder of a run that stopped over something unexpected."""
+"""File in the folder of a run that an unexpected error stopped."""
 
 _SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 

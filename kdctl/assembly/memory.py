@@ -59,7 +59,7 @@ def pass_bytes(name: str, sizes: Sizes, batch_size: int) -> int:
 
     def note(tensor: Tensor) -> Tensor:
         if _address(tensor) not in weights:
-            kept[_address(tensor)] = tensor.untyped_storage()  # held, so that no other takes its address
+            kept[_address(tensor)] = tensor.untyped_storage()  # held, lest a later one gets its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

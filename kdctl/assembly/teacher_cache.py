@@ -66,7 +66,7 @@ def saving(gang: Gang, epochs: int) -> float:
 
 
 def _name(gang: Gang, plan: RunPlan, checkpoints: Sequence[str]) -> str:
-    """Name all that decides the bits of a table."""
+    """Return the name of a table: everything that the bits of its outputs depend on."""
     arithmetic = [plan.engine.teacher_precision, plan.engine.fold_teacher, plan.engine.deterministic]
     place = [str(gang.compute.device), torch.get_num_threads()]
     data = [plan.data.content(), plan.data_fingerprint]
@@ -81,7 +81,7 @@ def _distinct(gang: Gang, epochs: int) -> float:
 
 
 def _unproven(gang: Gang) -> str:
-    """Say why a table might change numbers; empty if it does not."""
+    """Say why a table might change numbers; empty if a trial shows that it does not."""
     if gang.chunks.num_batches > 1:
         return "teachers see several batches at once (engine.teacher_lookahead)"
     reads = gang.reads()

@@ -15,9 +15,9 @@ DEFAULT_GANG_SIZE = 8
 def form_gangs(plans: Iterable[RunPlan], size: int = DEFAULT_GANG_SIZE) -> list[list[RunPlan]]:
     """Group runs that can share every batch and every teacher's outputs, in order of appearance.
 
-    That takes the same data, seed, teachers, length and arithmetic. Method, projector, optimizer and
-    even the student may differ; but runs that make their own images share only number and size of steps,
-    and with each other.
+    Runs of a gang have the same data, seed, teachers, length and arithmetic. Method, projector, optimizer and
+    even the student may differ. Runs whose methods make their own images form gangs among themselves, each of
+    runs with the same number and size of steps.
     """
     groups: dict[tuple[object, ...], list[RunPlan]] = {}
     for plan in plans:

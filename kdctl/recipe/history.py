@@ -31,8 +31,8 @@ Tree = Mapping[str, Any]
 def as_declared_now(config: type, table: Tree) -> dict[str, Any]:
     """Turn the options of a stored plan, of any version, into those of today with the same meaning.
 
-    What cannot be turned, such as an option that is gone and had another value than the one that is
-    left of it, stays: it is refused like any other option that there is not.
+    An option that is gone, and had another value than the one that all runs have now, stays in the table; it
+    is refused later like any unknown option.
     """
     gone = removed_options(config)
     today = {name: value for name, value in table.items() if name not in gone or value != gone[name]}
@@ -46,7 +46,7 @@ def as_declared_now(config: type, table: Tree) -> dict[str, Any]:
 
 
 class _Fact(NamedTuple):
-    """What a plan tells of the past of one option."""
+    """One entry of a plan's history: what an option was in earlier versions."""
 
     path: tuple[str, ...]
     names: tuple[str | None, ...]
@@ -81,12 +81,12 @@ def told_by(options: Any, path: str) -> dict[str, dict[str, Any]]:
 def align(plans: Sequence[dict[str, Any]]) -> None:
     """Bring stored plans into one form, in place, so that equal content looks equal.
 
-    A plan that lacks an option gets what that means, and has an option under its new name, as far as
-    another of the plans tells it. What they tell is then taken out of them.
+    Where a plan lacks an option, it gets the value that stands for its absence; an option under an old name
+    gets the new one. Both are known from the histories of all the plans, which are then removed from them.
     """
     facts = dict.fromkeys(fact for plan in plans if HEADING in plan for fact in _facts(plan))
     by_plugin: dict[tuple[str, str | None], list[_Fact]] = {}
-    for fact in sorted(facts, key=lambda fact: not fact.renamed):  # what is renamed does not lack
+    for fact in sorted(facts, key=lambda fact: not fact.renamed):  # first: not lacking
         by_plugin.setdefault((fact.path[0], fact.names[0]), []).append(fact)
     for plan in plans:
         plan.pop(HEADING, None)
@@ -105,7 +105,7 @@ def _facts(plan: Tree) -> Iterator[_Fact]:
 
 
 def _tell(plan: dict[str, Any], fact: _Fact) -> None:
-    """Change the option's table, if the plan has it, of the same plug-ins."""
+    """Write a fact into a plan, if it has the option's table and its plug-ins are the same."""
     table: Any = plan
     for part, name in zip(fact.path[:-1], fact.names, strict=True):
         table = table.get(part)
