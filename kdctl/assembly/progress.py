@@ -12,10 +12,10 @@ from kdctl.records import EpochResult, RunResult, RunState
 
 
 class Progress(Protocol):
-    """Listens to a workflow."""
+    """What a workflow calls while it works."""
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
-        """Hear what there is to do, teachers first; a search says so once for each of its batches.
+        """Called when runs are planned, teachers first; in a search once for each of its batches.
 
         Args:
             plans: to be trained now.
@@ -25,23 +25,23 @@ class Progress(Protocol):
         ...
 
     def started(self, plans: Sequence[RunPlan]) -> None:
-        """Hear that these runs now train together."""
+        """Called when runs begin to train together."""
         ...
 
     def stepped(self, key: str, position: float) -> None:
-        """Hear that a run stands at `position` epochs."""
+        """Called after a step: the run stands at `position` epochs."""
         ...
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
-        """Hear an epoch's numbers."""
+        """Called with an epoch's numbers."""
         ...
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
-        """Hear that a run ended or paused, and why if not by finishing."""
+        """Called when a run has ended or paused; `reason` says why, if it did not finish."""
         ...
 
     def waiting(self, plans: Sequence[RunPlan]) -> None:
-        """Hear that other processes train these runs, and that we wait for them."""
+        """Called when other processes train these runs, and this one waits for them."""
         ...
 
 

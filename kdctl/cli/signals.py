@@ -32,7 +32,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         """Start listening."""
         for number in EXIT_CODES:
-            self._before[number] = signal.signal(number, self._hear)
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -48,7 +48,7 @@ class StopSignals:
             say("state saved; the same command goes on from here")
             raise typer.Exit(self.exit_code)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code:
             raise SystemExit(code)  # no Exception, so that nothing on the way takes it for a failing run

@@ -21,7 +21,7 @@ RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Variables of the environment by which torchrun tells a process who it is."""
 
 PATIENCE = timedelta(minutes=30)
-"""A process that has not been heard of for so long is given up; an evaluation or a plan takes less."""
+"""How long the others wait for a process before they give up; an evaluation or a plan takes less."""
 
 _SIGNS_OF_LOSS = ("connection", "peer", "gloo", "nccl", "timed out", "timeout", "broken pipe", "aborted")
 

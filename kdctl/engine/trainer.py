@@ -31,14 +31,14 @@ from kdctl.records import SHIPPED, EpochResult, ModelMetrics, Selection, checkpo
 
 
 class Observer(Protocol):
-    """Hears what happens in training."""
+    """What the trainer calls after steps and epochs."""
 
     def step_done(self, gang: Gang) -> None:
-        """One step of every member is complete."""
+        """Called when one step of every member is complete."""
         ...
 
     def epoch_done(self, member: Member, result: EpochResult) -> None:
-        """One epoch of one member is complete and evaluated."""
+        """Called when one epoch of one member is complete and evaluated."""
         ...
 
 
@@ -97,7 +97,7 @@ def fit(
 
     Args:
         gang: the runs.
-        observer: hears how they go.
+        observer: is told how they go.
         stop: asked before every step.
         until: the epoch after which to pause; no part of what a run is.
         steps: how steps are taken; None: as `choose_steps` says.

@@ -169,14 +169,14 @@ class _Stop:
 
     def __init__(self) -> None:
         self._heard = False
-        signal.signal(signal.SIGTERM, self._hear)
-        signal.signal(signal.SIGUSR2, self._hear)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGUSR2, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __call__(self) -> bool:
         return self._heard
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._heard = True
 
 

@@ -54,7 +54,7 @@ class GangTrainer:
     """The epoch after which runs pause; None: they train to their end."""
     heartbeat_seconds: float = LeaseConfig.heartbeat_seconds
     on_failure: Callable[[Failure], None] = lambda failure: None
-    """Hears what stops a gang before its members are tried again, or given back."""
+    """Called with what stops a gang, before its members are tried again or given back."""
     ranks: Ranks | None = None
     """The processes that train each run together, led by this one; None: this one alone."""
     _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])

@@ -105,9 +105,9 @@ class LocalExecutor:
         """Read the events of the workers; renew the leases of those that live, kill those that are silent."""
         returned: list[ReleasedRun] = []
         try:
-            returned += self._hear(*self._events.get(timeout=seconds))
+            returned += self._handle(*self._events.get(timeout=seconds))
             while True:
-                returned += self._hear(*self._events.get_nowait())
+                returned += self._handle(*self._events.get_nowait())
         except queue.Empty:
             self._watch()
         return returned
@@ -128,7 +128,7 @@ class LocalExecutor:
             worker.reap()
         self._workers.clear()
 
-    def _hear(self, worker: WorkerProcess, event: Event | None) -> list[ReleasedRun]:
+    def _handle(self, worker: WorkerProcess, event: Event | None) -> list[ReleasedRun]:
         if event is None:
             return self._reaped(worker)
         ended = worker.handle_event(event)

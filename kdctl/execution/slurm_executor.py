@@ -177,7 +177,7 @@ class SlurmExecutor:
         self._submit(new)
         time.sleep(seconds)
         listed = self.slurm.jobs()
-        returned = [back for job in self._jobs for back in self._hear(job, listed)]
+        returned = [back for job in self._jobs for back in self._handle_events(job, listed)]
         self._jobs = [job for job in self._jobs if job.plans]
         if time.monotonic() - self._renewed > self.plan.lease.heartbeat_seconds:
             self._renewed = time.monotonic()
@@ -239,7 +239,7 @@ class SlurmExecutor:
         for back in (back for job in jobs for back in job.release_all(error.problem)):
             self.recorder.close(back.plan, back.owner, back.reason)
 
-    def _hear(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
+    def _handle_events(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
         """Return the runs that a job has ended, and all others once it is gone."""
         over: list[ReleasedRun] = []
         for event in job.events():

@@ -107,7 +107,7 @@ class WorkerState:
         return [self.release(key, reason, worker_died=worker_died) for key in list(self.plans)]
 
     def _index(self, key: str) -> None:
-        """Keep where a run is computed, the first time it is heard of."""
+        """Record where a run is computed, at the first event about it."""
         if key not in self._indexed:
             self._indexed.add(key)
             self._recorder.opened(self.plans[key])

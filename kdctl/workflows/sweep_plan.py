@@ -206,6 +206,6 @@ def _study_name(recipe: Recipe, plans: Sequence[RunPlan]) -> str:
     already. More seeds of a search do not: its trials stay what the search has learned from.
     """
     search = recipe.search
-    wishes = [repr(recipe.seeds)] if search is None else [repr(dict(search.space)), search.metric]
-    text = "/".join([*wishes, *dict.fromkeys(plan.configuration for plan in plans)])
+    asked = [repr(recipe.seeds)] if search is None else [repr(dict(search.space)), search.metric]
+    text = "/".join([*asked, *dict.fromkeys(plan.configuration for plan in plans)])
     return f"{recipe.name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"

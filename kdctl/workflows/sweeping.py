@@ -74,7 +74,7 @@ def sweep(
         recipe: what to run; a plan of it, as `plan_sweep` made it, is not made again.
         workspace: where runs and data lie.
         executor: who trains; this process if not given. Results do not depend on it.
-        progress: hears how it goes.
+        progress: is told how it goes.
         stop: says when to save everything and return.
         gang_size: runs that train in lockstep, at most.
         retry_failed: start runs again that failed before; a plan has settled that.

@@ -50,7 +50,7 @@ def synchronise(
 
     Args:
         workspace: the folders, and a database that may be empty.
-        progress: hears how many folders of how many are read.
+        progress: is told how many folders of how many are read.
     """
     store, damaged = workspace.store, list[Mistake]()
     removed, stuck = finish_removals(store, workspace.runs)

@@ -71,7 +71,7 @@ def train(
     Args:
         recipe: what to train; a plan of it, as `plan_training` made it, is not made again.
         workspace: where runs and data lie.
-        progress: hears how it goes.
+        progress: is told how it goes.
         stop: says when to save everything and return.
         executor: who trains; this process if not given.
 
