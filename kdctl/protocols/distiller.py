@@ -132,7 +132,8 @@ class Distiller(nn.Module):
     def matches(self) -> tuple[Match, ...]:
         """Return which taps are held against each other in `self.phase`.
 
-        By default the taps as they stand in line, where both sides have as many; else each with each.
+        By default each tap of the student is compared with the teacher's tap at the same place, if both have
+        equally many; else every one with every one.
         """
         own = self.student_taps
         return tuple(
@@ -146,14 +147,16 @@ class Distiller(nn.Module):
     def updates(self) -> tuple[Update, ...]:
         """Return what a training step of `self.phase` consists of, in order: `losses` is called for each.
 
-        One is over before the next begins: a student may learn from what its generator has just become.
+        Each ends, with the step of its optimizers, before the next begins: so a student may learn from images
+        of a generator that the update before has trained.
         """
         return (WHOLE_STEP,)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Return what is trained in `self.phase`, by which optimizer; each parameter is in one group.
 
-        One in none must belong to `frozen_modules` or `averaged_modules`. By default the others are one.
+        A parameter in no group must belong to `frozen_modules` or `averaged_modules`. By default all others
+        form one group.
         """
         left_out = {id(parameter) for parameter in self._not_optimized()}
         free = (parameter for parameter in self.parameters() if id(parameter) not in left_out)
