@@ -76,7 +76,6 @@ def train(
     from kdctl.cli.dry_run import show_slow_threads
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
-    from kdctl.cli.train import executor_on, maybe_follow
     from kdctl.engine.device import choose_device
 
     devices = maybe_follow(devices, device)

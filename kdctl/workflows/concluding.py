@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.report.figure import FigureData, NothingToDrawError
+from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.table_format import Table
 from kdctl.store.atomic import write_atomically
 from kdctl.store.sweep_files import sweep_path
@@ -68,7 +68,6 @@ def _names(workspace: Workspace, data: FigureData, sweep: str | Sequence[str] | 
 
 def _pictures(data: FigureData) -> tuple[Picture, ...]:
     """Draw every figure that the runs give."""
-    from kdctl.report.figure import figures  # noqa: PLC0415
     from kdctl.report.page.write import Picture  # noqa: PLC0415
     from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
