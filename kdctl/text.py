@@ -47,6 +47,11 @@ def printable(text: str, *, one_line: bool = False) -> str:
     return shown.translate({ord(mark): repr(mark)[1:-1] for mark in _LINE_BREAKS}) if one_line else shown
 
 
+def harmless_json(text: str) -> str:
+    r"""Return JSON, or a page with JSON in it, in which nothing is obeyed: ESC becomes \u001b, as in JSON."""
+    return _COMMANDS.sub(_as_json_has_it, text)
+
+
 def as_text(name: str) -> str:
     r"""Return a file's name as text that can be stored: bytes that are no UTF-8 become \xf8 and the like."""
     return _HALF_LETTERS.sub(_spelled, name)
@@ -65,6 +70,11 @@ def _spelled(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no text
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _as_json_has_it(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 
-from kdctl.text import REPLACING, printable, spreadsheet_cell
+from kdctl.text import REPLACING, harmless_json, printable, spreadsheet_cell
 
 
 def test_what_a_terminal_would_obey_is_shown() -> None:
@@ -23,6 +24,13 @@ def test_letters_that_nobody_sees_are_shown() -> None:
         "\U0001f468\u200d\U0001f469",
     ):  # a Persian word, a family
         assert printable(joined) == joined
+
+
+def test_json_stays_json_and_means_the_same() -> None:
+    text = "a\x9b\x7f\u202e\U000e0041 \u6570 \ufeff\n"
+    written = harmless_json(json.dumps(text, ensure_ascii=False))
+    assert written == r'"a\u009b\u007f\u202e\udb40\udc41 ' + "\u6570" + r' \ufeff\n"'
+    assert json.loads(written) == text
 
 
 def test_bytes_of_a_name_that_are_no_text_are_shown() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from kdctl.errors import RecipeError
 from kdctl.recipe.layers import Merged
@@ -21,6 +23,7 @@ from kdctl.recipe.load import override_layer
 from kdctl.recipe.resolve import Resolver
 from kdctl.registry import Entry
 from kdctl.report.figure import Draw, FigureData, figures
+from kdctl.text import printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, 'Color Universal Design', 2008, without the yellow that white paper swallows."""
@@ -147,9 +150,22 @@ def rendered(figure: Figure, suffix: str) -> bytes:
     if suffix not in undated:
         raise ValueError(f"no figure is written as {suffix}")
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    _make_harmless(figure)
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a font without a letter of a name shows a box
         figure.savefig(buffer, format=suffix.removeprefix("."), dpi=DPI, metadata=dict(undated[suffix]))
     return buffer.getvalue()
+
+
+def _make_harmless(figure: Figure) -> None:
+    """Spell what no XML can hold, and read no formula into a name."""
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and (said := text.get_text()):
+            text.set_text(printable(said))
+            text.set_parse_math(_OWN_FORMULA in said)  # labels of ticks are formulas
+
+
+_OWN_FORMULA = r"$\mathdefault{"
 
 
 def log_axis(axes: Axes, values: Sequence[float]) -> None:

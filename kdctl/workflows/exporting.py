@@ -15,6 +15,7 @@ from kdctl.records import StoredRun
 from kdctl.report.fields import flatten
 from kdctl.serialization import to_tree
 from kdctl.store.atomic import write_atomically
+from kdctl.text import spreadsheet_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,9 +99,10 @@ def _flat(record: Any) -> Row:
 def _written(rows: list[Row], form: str) -> bytes:
     import pandas as pd  # noqa: PLC0415 - it takes half a second, and only exports need it
 
-    table = pd.DataFrame(rows)
     if form == "csv":
-        return table.to_csv(index=False).encode()
+        cells = [{name: spreadsheet_cell(value) for name, value in row.items()} for row in rows]
+        return pd.DataFrame(cells).to_csv(index=False).encode()
+    table = pd.DataFrame(rows)
     if form == "json":
         return table.to_json(orient="records", indent=1).encode() + b"\n"
     target = io.BytesIO()

@@ -76,6 +76,18 @@ def test_an_export_holds_every_number(kdctl: Kdctl, swept: str, tmp_path: Path, 
     assert kdctl(f"db export tables --format {form} --force").code == 0
 
 
+def test_an_export_holds_nothing_that_a_spreadsheet_computes(
+    kdctl: Kdctl, swept: str, tmp_path: Path
+) -> None:
+    path = next((tmp_path / "runs" / "sweeps").glob("*.json"))
+    tree = {key: value for key, value in json.loads(path.read_text()).items() if key != "checksum"}
+    path.write_text(json.dumps({**tree, "name": "=1+1\x1b[31m"}) + "\n")
+    assert kdctl("sync").code == 0
+    assert kdctl("db export tables").code == 0
+    names = pd.read_csv(tmp_path / "tables" / "sweeps.csv")["name"]
+    assert r"'=1+1\x1b[31m" in list(names)
+
+
 def test_unknown_formats_and_lost_stores_are_refused(kdctl: Kdctl, tmp_path: Path) -> None:
     for words in ("db check", "db backup", "db export tables"):
         kdctl(words).refused("there is no database", code=1)

@@ -125,3 +125,24 @@ def test_markdown_is_aligned_in_the_raw_text_and_escapes_bars():
         "| c    |  9.36 ± —     |\n"
         "| d    |             — |\n"
     )
+
+
+HOSTILE = "=1\x1b[31m\x9b\x7f\u202e\u200b<b>|$x_{\\%#^~}"
+"""What a name from a file or a plug-in may hold."""
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_no_format_holds_what_a_terminal_would_obey(name):
+    column = Column(title="top-1", parts=("mean",), align="right")
+    table = Table(
+        caption=HOSTILE,
+        columns=(Column(title=HOSTILE, parts=("name",), align="left"), column),
+        rows=((Cell(text=HOSTILE, values=(HOSTILE,)), Cell(text="1.00", values=(1.0,))),),
+        notes=(HOSTILE,),
+    )
+    written = report_formats.get(name).item(table)
+    assert not set(written) & set("\x1b\x9b\x7f\u202e\u200b")
+    assert "u202e" in written
+    if name == "json":
+        tree = json.loads(written)
+        assert (tree["caption"], tree["notes"], tree["rows"][0]["name"]) == (HOSTILE, [HOSTILE], HOSTILE)

@@ -302,6 +302,17 @@ def test_a_thousand_runs_are_a_few_megabytes_and_load_in_seconds(
     print(f"\n1,000 runs: {page.stat().st_size / 1e6:.2f} MB, {seconds:.2f} s")  # noqa: T201
 
 
+def test_a_page_holds_nothing_that_a_terminal_would_obey(runs: list[StoredRun]) -> None:
+    odd = "\x1b[31m\x9b\x7f\u202e\u200b"
+    page = page_of(runs)
+    table = dataclasses.replace(page.tables[0], notes=(odd,), caption=odd)
+    text = write_page(
+        dataclasses.replace(page, title=odd, subtitle=odd, tables=(table,), recipes={odd: {odd: odd}})
+    )
+    assert not set(text) & set(odd.replace("[31m", ""))
+    assert r"\u001b[31m\u009b\u007f\u202e\u200b" in text
+
+
 def test_a_page_holds_nothing_that_could_be_fetched(runs: list[StoredRun]) -> None:
     text = write_page(page_of(runs))
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)

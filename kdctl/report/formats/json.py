@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from kdctl.report.table_format import Column, Table, report_formats
+from kdctl.text import harmless_json
 
 SCHEMA = 1
 
@@ -20,7 +21,7 @@ def write_json(table: Table) -> str:
         "rows": table.records(),
         "notes": table.notes,
     }
-    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return harmless_json(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _column(column: Column) -> dict[str, Any]:

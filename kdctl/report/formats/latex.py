@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kdctl.report.table_format import Cell, Column, Mark, Table, report_formats
+from kdctl.text import printable
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -152,7 +153,7 @@ def _notes(notes: Sequence[str]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return text as LaTeX prints it; a sign that pdflatex has no glyph for becomes a question mark."""
-    return re.sub(r"[^\w\s.,;:()/=+!?'@-]|_|[^\x00-\xff]|\n", _sign, text)
+    return re.sub(r"[^\w\s.,;:()/=+!?'@-]|_|[^\x00-\xff]|\n", _sign, printable(text))
 
 
 def _sign(match: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import kdctl
 from kdctl.report.table_format import Cell, Table, report_formats
+from kdctl.text import harmless_json
 
 SCRIPTS = ("table.js", "curves.js", "page.js")
 COPIED_AS = ("latex", "markdown")
@@ -61,7 +62,7 @@ def write_page(page: Page) -> str:
         "Recipes": "".join(_recipe(name, tree) for name, tree in page.recipes.items()),
     }
     there = {title: body for title, body in sections.items() if body}
-    return string.Template(_resource("page.html")).substitute(
+    written = string.Template(_resource("page.html")).substitute(
         title=html.escape(page.title),
         subtitle=html.escape(page.subtitle),
         version=html.escape(kdctl.__version__),
@@ -76,6 +77,7 @@ def write_page(page: Page) -> str:
         ),
         data=_inert(_data(page)),
     )
+    return harmless_json(written)
 
 
 def _data(page: Page) -> dict[str, Any]:
