@@ -5,8 +5,9 @@
 Makes FOLDER/recipe.toml, whose runs are all finished, with their folders under FOLDER/runs (made once, and
 used again), then prints seconds of CPU, seconds of wall time and the largest memory of each verb, each in a
 process of its own: `kdctl sync` into a new database, sync again, `report`, `list runs`, `sweep --dry-run`, a
-sweep that finds everything done, `db check`. The numbers in the epochs are drawn, as hard to pack as real
-ones. On a machine that does something else, look at the seconds of CPU.
+sweep that finds everything done and tells a new study, one that finds nothing to tell either, `db check`.
+The numbers in the epochs are drawn, as hard to pack as real ones; every line ends with its checksum. On a
+machine that does something else, look at the seconds of CPU.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def main() -> None:
         ["report", "--rows", "learning_rate", "--format", "csv"],
         ["list", "runs"],
         ["sweep", "recipe.toml", "--dry-run"],
+        ["sweep", "recipe.toml", "--quiet"],
         ["sweep", "recipe.toml", "--quiet"],
         ["db", "check"],
     ):

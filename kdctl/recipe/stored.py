@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from kdctl.errors import UsageError
 from kdctl.recipe.component import PLUGIN_NUMERICS, PLUGIN_SHA256, Spec
-from kdctl.recipe.imported import is_imported, read_imported
+from kdctl.recipe.imported import ImportedPlan, is_imported, read_imported
 from kdctl.recipe.layers import NAME, Merged
 from kdctl.recipe.plan import (
     MODEL,
@@ -82,18 +82,13 @@ def read_plan(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan:
     )
 
 
-def key_of(tree: Mapping[str, Any], catalog: Catalog) -> str | None:
-    """Return the run key that the content of a stored plan has; None if it cannot be known here.
+def read_any(tree: Mapping[str, Any], catalog: Catalog) -> RunPlan | ImportedPlan | None:
+    """Turn the tree of a plan, or of one that was imported, back into it; None if that cannot be done here.
 
     It cannot for plans of other versions of kdctl or of a plug-in, and for plug-ins that are not loaded.
-
-    Raises:
-        ValueError: it has not the form of a plan.
     """
-    if not is_plan(tree):
-        raise ValueError("it has not the form of a plan")
     try:
-        return (read_imported if is_imported(tree) else read_plan)(tree, catalog).key
+        return (read_imported if is_imported(tree) else read_plan)(tree, catalog)
     except UsageError:
         return None
 

@@ -96,7 +96,8 @@ def _compare_with(
         else None
         for group, other in zip(groups, others, strict=True)
     ]
-    return compare_with_baselines(pairs, [task_of(group) for group in groups])
+    tasks = [task_of(group) if pair else None for group, pair in zip(groups, pairs, strict=True)]
+    return compare_with_baselines(pairs, tasks)
 
 
 def _replicate_summary(group: Replicates) -> Summary | None:

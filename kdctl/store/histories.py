@@ -17,10 +17,13 @@ from kdctl.store.epoch_lines import in_order, parse_epochs, seconds_of_trees, sh
 from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import with_checksum
 from kdctl.store.run_table import listed, states, unknown_run
-from kdctl.store.tables import EpochRow, HistoryRow, RunRow
+from kdctl.store.tables import EpochRow, HistoryRow, PackedLines, RunRow
 
 _TEXT = type_coerce(EpochRow.result, Text)
 """Of an epoch, as it is kept."""
+
+_LINES = type_coerce(HistoryRow.lines, PackedLines(checksums=False)).label("lines")
+"""Of epochs, to be read: they were checked when they came in, and the row is what was written."""
 
 
 def add_epochs(connection: Connection, key: str, epochs: Sequence[EpochResult]) -> None:
@@ -116,14 +119,14 @@ def epochs_of(connection: Connection, key: str) -> list[EpochResult]:
     """Return the epochs of a run in their order."""
     statement = select(EpochRow.result).where(EpochRow.run_key == key).order_by(EpochRow.epoch)
     rows = list(connection.execute(statement).scalars())
-    lines = lines_of(connection, key)
+    lines = connection.execute(select(_LINES).where(HistoryRow.run_key == key)).scalar()
     return in_order([*_parsed(lines), *rows]) if lines else rows
 
 
 def results_at(connection: Connection, keys: Iterable[str], epoch: int) -> dict[str, EpochResult]:
     """Return what one epoch of several runs gave, by run key; runs without it are left out."""
     wanted = list(keys)
-    packed = select(HistoryRow.run_key, HistoryRow.lines).where(HistoryRow.run_key.in_(listed(wanted)))
+    packed = select(HistoryRow.run_key, _LINES).where(HistoryRow.run_key.in_(listed(wanted)))
     found: dict[str, EpochResult] = {}
     for key, lines in connection.execute(packed.where(HistoryRow.latest >= epoch)):
         mark = b'"epoch":%d,' % epoch

@@ -63,6 +63,11 @@ class PackedLines(TypeDecorator[bytes]):
     impl = LargeBinary
     cache_ok = True
 
+    def __init__(self, *, checksums: bool = True) -> None:
+        """Read lines with their checksums, or without those that would have to be computed."""
+        super().__init__()
+        self.checksums = checksums
+
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
         """Pack lines."""
         return None if value is None else pack(value)
@@ -74,7 +79,7 @@ class PackedLines(TypeDecorator[bytes]):
             DamagedRowError: there are none in it.
         """
         try:
-            return None if value is None else unpack(value)
+            return None if value is None else unpack(value, checksums=self.checksums)
         except (ValueError, TypeError) as error:  # SQLite's columns hold values of any type
             raise DamagedRowError("a row holds no packed epochs") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
+from kdctl.recipe.imported import ImportedPlan
+from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
-from kdctl.recipe.stored import key_of
+from kdctl.recipe.stored import is_plan, read_any
 from kdctl.records import Artifact, PlannedRun, RunState
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
@@ -52,7 +54,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
         workspace: where they are.
         hashes: read every checkpoint, too, and compare its SHA-256 with the one on record.
     """
-    store, catalog = workspace.store, lazy_catalog()
+    store, keys = workspace.store, KeysOfPlans()
     folders = {folder.key: folder for folder in run_folders(workspace.runs)}
     findings = [
         Mistake(
@@ -72,7 +74,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
     for key, brief in briefs.items():
         if key not in held:
             try:
-                findings.extend(_contradictions(workspace, brief, folders.get(key), catalog, hashes=hashes))
+                findings.extend(_contradictions(workspace, brief, folders.get(key), keys, hashes=hashes))
             except KdctlError as error:
                 findings.extend(error.mistakes)
     findings.extend(_sweeps(workspace, sweeps))
@@ -93,7 +95,7 @@ def _contradictions(
     workspace: Workspace,
     brief: RunBrief,
     folder: RunFolder | None,
-    catalog: Callable[[], Catalog],
+    keys: KeysOfPlans,
     *,
     hashes: bool,
 ) -> Iterator[Mistake]:
@@ -109,10 +111,10 @@ def _contradictions(
     run = workspace.store.run(brief.key)
     altered = [
         *contradictions(folder, ended_run),
-        *(foreign_plan(planned, folder, catalog) if hashes else ()),
+        *(foreign_plan(planned, folder, keys) if hashes else ()),
     ]
     if (run.seed, run.configuration) != (planned.seed, planned.configuration) or (
-        hashes and _key_of(run.plan, catalog) not in (None, run.key)
+        hashes and keys.of(run.plan) not in (None, run.key)
     ):
         yield Mistake(
             problem=f"the database has another plan of run {run.key} than its folder.",
@@ -152,37 +154,49 @@ def _other_epochs(store: Store, folder: RunFolder, ended_run: EndedRun | None) -
     return changed_epochs(folder, store.epochs(folder.key))
 
 
-def lazy_catalog() -> Callable[[], Catalog]:
-    """Return a function that makes the catalog once, when it is first asked for: that loads torch."""
+class KeysOfPlans:
+    """Computes the keys of stored plans anew; those that differ in their seed are read once.
 
-    @functools.cache
-    def catalog() -> Catalog:
+    The catalog, which loads torch, is made when the first key is asked for.
+    """
+
+    def __init__(self) -> None:
+        """Know no plan yet."""
+        self._read: dict[str, RunPlan | ImportedPlan | None] = {}
+
+    def of(self, plan: Mapping[str, Any]) -> str | None:
+        """Return the key that a plan has; None if that is not known here, empty if it is no plan."""
+        if not is_plan(plan):
+            return ""
+        text = to_json({**plan, "seed": 0})
+        if text not in self._read:
+            try:
+                self._read[text] = read_any(plan, self._catalog)
+            except ValueError:
+                return ""
+        known = self._read[text]
+        if isinstance(known, RunPlan):
+            known = known.with_seed(plan["seed"])
+        return known and known.key
+
+    @functools.cached_property
+    def _catalog(self) -> Catalog:
         from kdctl.assembly.catalog import full_catalog  # noqa: PLC0415 - loads torch
 
         return full_catalog()
 
-    return catalog
 
-
-def foreign_plan(planned: PlannedRun, folder: RunFolder, catalog: Callable[[], Catalog]) -> Iterator[Mistake]:
+def foreign_plan(planned: PlannedRun, folder: RunFolder, keys: KeysOfPlans) -> Iterator[Mistake]:
     """Compute a run's key anew from its plan, and compare it with the one it goes by.
 
     A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
     """
-    key = _key_of(planned.plan, catalog)
+    key = keys.of(planned.plan)
     if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:
         yield Mistake(
             problem=f"{folder.path} is not run {folder.key}: its plan.json was altered.",
             hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {folder.key}`.",
         )
-
-
-def _key_of(plan: Mapping[str, Any], catalog: Callable[[], Catalog]) -> str | None:
-    """Return the key that a plan has; None if that is not known here, empty if it is no plan."""
-    try:
-        return key_of(plan, catalog())
-    except ValueError:
-        return ""
 
 
 def _files(folder: RunFolder, artifacts: Sequence[Artifact], *, hashes: bool) -> Iterator[Mistake]:

@@ -246,14 +246,15 @@ def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
     values = {run.key: value for run in runs if (value := accuracy(run, split)) is not None}
     curves = [_curve(epochs[key], split) for key in values]
     common = set[int].intersection(*map(set, curves)) if curves else set[int]()
-    every = [epoch for each in epochs.values() for epoch in each if epoch.ended]
+    timed = [[epoch for epoch in each if epoch.ended] for each in epochs.values()]
+    timed = [each for each in timed if each]
     return Evidence(
         seeds=tuple(run.seed for run in runs),
         run_keys=tuple(run.key for run in runs),
         values=tuple(values.values()),
         curve={number: fmean(curve[number] for curve in curves) for number in sorted(common)},
-        started=min(epoch.started for epoch in every) if every else None,
-        ended=max(epoch.ended for epoch in every) if every else None,
+        started=min((each[0].started for each in timed), default=None),
+        ended=max((each[-1].ended for each in timed), default=None),
     )
 
 

@@ -10,7 +10,6 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError
-from kdctl.recipe.sections import Catalog
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import FolderContents, ingest_all, read_contents
@@ -18,7 +17,7 @@ from kdctl.store.integrity import changed_epochs, contradictions, read_ended_run
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.checking import foreign_plan, lazy_catalog
+from kdctl.workflows.checking import KeysOfPlans, foreign_plan
 
 _AT_ONCE = 100
 """Folders that are brought into the database in one transaction."""
@@ -58,12 +57,12 @@ def synchronise(
     before = {brief.key: brief for brief in store.briefs()}
     sweeps = _read_sweeps(workspace, damaged)
     folders = _in_order(run_folders(workspace.runs), sweeps)
-    catalog = lazy_catalog()
+    keys = KeysOfPlans()
     hashes, seen = store.history_hashes(), set[str]()
     read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
         known = hashes.get(folder.key, "") if folder.key in before else None
-        found = _read(folder, store, catalog, known=known)
+        found = _read(folder, store, keys, known=known)
         if isinstance(found, FolderContents):
             read.append(found)
         else:
@@ -85,14 +84,14 @@ def synchronise(
 
 
 def _read(
-    folder: RunFolder, store: Store, catalog: Callable[[], Catalog], *, known: str | None
+    folder: RunFolder, store: Store, keys: KeysOfPlans, *, known: str | None
 ) -> FolderContents | Sequence[Mistake]:
     """Return what a folder holds, or why it is not to be read into the database.
 
     Args:
         folder: of a run.
         store: what it is held against.
-        catalog: gives what a plan may name, which takes torch.
+        keys: computes those of plans, for which it loads torch.
         known: SHA-256 of the lines of its epochs as the store knows them, empty if it does not; None of a
             run that the store does not know.
 
@@ -108,7 +107,7 @@ def _read(
         contents = read_contents(folder, ended_run)
         if known is None:  # a known run may have been asked for since it was dropped
             contents = dataclasses.replace(contents, dropped=reason)
-            mistakes.extend(foreign_plan(contents.plan, folder, catalog))
+            mistakes.extend(foreign_plan(contents.plan, folder, keys))
     except MachineError:  # no folder is to blame for it
         raise
     except KdctlError as error:
