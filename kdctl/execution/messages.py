@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.run_context import RunContext, TeacherCache
+from kdctl.errors import KdctlError
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.leases import LeaseConfig, Owner
+from kdctl.text import as_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,15 @@ class Setup:
 
     @classmethod
     def of(cls, context: RunContext, *, plugins: Sequence[Path], lease: LeaseConfig) -> Setup:
-        """Return the set-up of a worker that does what this process would do."""
+        """Return the set-up of a worker that does what this process would do.
+
+        Raises:
+            KdctlError: a path is no text.
+        """
         return cls(
-            runs=str(context.runs.resolve()),
-            data=str(context.library.root.resolve()),
-            plugins=tuple(str(path) for path in plugins),
+            runs=_told(context.runs),
+            data=_told(context.library.root),
+            plugins=tuple(map(_told, plugins)),
             device=context.device,
             num_threads=context.num_threads,
             num_workers=context.num_workers,
@@ -74,11 +80,15 @@ class OrderedRun:
 
     @classmethod
     def of(cls, plan: RunPlan) -> OrderedRun:
-        """Return the order for a run."""
+        """Return the order for a run.
+
+        Raises:
+            KdctlError: a path is no text.
+        """
         files = (teacher.checkpoint for teacher in plan.teachers)
-        checkpoints = tuple(str(Path(file).resolve()) if file else "" for file in files)
+        checkpoints = tuple(_told(Path(file)) if file else "" for file in files)
         file = plan.weights.file if plan.weights else ""
-        weights = str(Path(file).resolve()) if file else ""
+        weights = _told(Path(file)) if file else ""
         return cls(key=plan.key, plan=plan.tree(), checkpoints=checkpoints, weights=weights)
 
     def read(self, catalog: Catalog) -> RunPlan:
@@ -153,3 +163,18 @@ class Event:
     owner: Owner | None = None
     text: str = ""
     fault: MachineFault | None = None
+
+
+def _told(path: Path) -> str:
+    """Return an absolute path as a message can hold it, which is text.
+
+    Raises:
+        KdctlError: it is no text: a worker would wait for ever for a message that cannot be written.
+    """
+    name = str(path.resolve())
+    if as_text(name) != name:
+        raise KdctlError(
+            f"worker processes cannot be told of {as_text(name)}, which is not in UTF-8.",
+            "rename that folder, or train in this process: without --slots.",
+        )
+    return name

@@ -160,7 +160,7 @@ def rendered(figure: Figure, suffix: str) -> bytes:
 def _make_harmless(figure: Figure) -> None:
     """Spell what no XML can hold, and read no formula into a name."""
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and (said := text.get_text()):
+        if said := text.get_text():
             text.set_text(printable(said))
             text.set_parse_math(_OWN_FORMULA in said)  # labels of ticks are formulas
 
