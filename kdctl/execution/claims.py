@@ -47,9 +47,9 @@ class Claims:
     def take(self, key: str, owner: Owner, *, retry_failed: bool = False) -> bool:
         """Claim a run for `owner`; return whether it has it now."""
         store = self.workspace.store
+        held = store.lease(key)  # before the check: who takes the run after it is not the one found gone
         if not self.is_free(key, owner=owner):
             return False
-        held = store.lease(key)
         taken = store.claim(
             key,
             owner,

@@ -61,6 +61,24 @@ def test_a_claim_says_in_the_folder_who_works_there(claims: Claims, workspace: W
     assert not Claims(workspace=workspace, lease=LEASE).take(key, ELSEWHERE)
 
 
+def test_a_process_that_claims_first_keeps_the_run_however_late_the_other_notices(
+    workspace: Workspace, key: str
+) -> None:
+    class TooLate(Claims):
+        """Another process claims the run just after this one has found it free."""
+
+        def is_free(self, key: str, *, owner: Owner | None = None) -> bool:
+            free = super().is_free(key, owner=owner)
+            workspace.store.claim(key, ELSEWHERE, lease_seconds=600)
+            return free
+
+    assert not TooLate(workspace=workspace, lease=LEASE).take(key, Owner.here())
+    lease = workspace.store.lease(key)
+    assert lease is not None
+    assert lease.owner == ELSEWHERE
+    assert workspace.store.run(key).attempts == 1
+
+
 def test_a_host_that_renews_keeps_its_run_whatever_its_clock_says(
     claims: Claims, workspace: Workspace, key: str, clock: Hand
 ) -> None:
