@@ -233,8 +233,7 @@ def _engine(path: Path, timeout_seconds: float, uri: str = "") -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        # A transaction that reads first and then writes cannot wait for the write lock: if another one has
-        # written meanwhile, SQLite refuses at once. So who is going to write takes the lock before reading.
+        # Who reads first and then writes is refused if another has written meanwhile: the lock comes first.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -258,11 +257,7 @@ def _set_journal(engine: Engine, filesystem: str, timeout_seconds: float) -> Non
 
 
 def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
-    """Ask for a journal mode until SQLite grants or refuses it, or the time is over; return the mode.
-
-    The change needs the database for itself. SQLite does not wait for other readers here, whatever timeout
-    a connection has, so this asks again.
-    """
+    """Ask for a journal mode until it is granted, refused or time is up: SQLite itself does not wait here."""
     deadline = time.monotonic() + timeout_seconds
     with engine.connect() as pooled:
         connection: Any = pooled.connection.driver_connection  # outside of a transaction
