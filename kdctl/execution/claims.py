@@ -66,7 +66,10 @@ class Claims:
         folder = self.workspace.folder(key)
         if not (folder.path / "plan.json").is_file():
             return None
-        state = ingest(self.workspace.store, folder, abandoned=self._is_abandoned(folder))
+        held = self.workspace.store.lease(key)
+        holder = held.owner if held else None
+        abandoned = self._is_abandoned(folder, holder)
+        state = ingest(self.workspace.store, folder, abandoned=abandoned, holder=holder)
         if folder.result() is not None and folder.lease() is None:
             discard_state(folder.path)  # whoever ended the run may have died before that
         return state
@@ -88,12 +91,11 @@ class Claims:
         ]
         return not any(held)
 
-    def _is_abandoned(self, folder: RunFolder) -> bool:
+    def _is_abandoned(self, folder: RunFolder, holder: Owner | None) -> bool:
         """Return whether a result in the folder will not come into the database by its owner."""
         if folder.lease() is not None:
             return False
-        held = self.workspace.store.lease(folder.key)
-        return held is None or held.owner.host != Owner.here().host or self.is_alive(held.owner) is False
+        return holder is None or holder.host != Owner.here().host or self.is_alive(holder) is False
 
     def _is_held(self, key: str, place: str, lease: Lease, owner: Owner | None) -> bool:
         if lease.owner == owner:

@@ -15,11 +15,12 @@ from kdctl.store.clock import utc_now
 from kdctl.store.folder import RunFolder
 from kdctl.store.histories import History, add_epochs, add_histories, epochs_of
 from kdctl.store.integrity import EndedRun, read_ended_run
+from kdctl.store.leases import Owner
 from kdctl.store.measurements import add_artifacts, add_evaluation, evaluations_by_run, set_environments
 from kdctl.store.run_table import add, listed, states
 from kdctl.store.store import Store
 from kdctl.store.tables import RunRow
-from kdctl.store.transitions import NOBODY, ended, is_held, prune
+from kdctl.store.transitions import NOBODY, ended, holder_of, is_held, prune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,24 +70,34 @@ def read_contents(folder: RunFolder, ended_run: EndedRun | None = None) -> Folde
     )
 
 
-def ingest(store: Store, folder: RunFolder, *, abandoned: bool = False) -> RunState:
+def ingest(
+    store: Store, folder: RunFolder, *, abandoned: bool = False, holder: Owner | None = None
+) -> RunState:
     """Bring one run folder into the database; return where the run then stands. See `ingest_all`.
+
+    Args:
+        store: whose database.
+        folder: of the run.
+        abandoned: the caller has found nobody to hold the run, whatever its lease says.
+        holder: whose lease that was; None: there was none. Whoever claims the run meanwhile does hold it.
 
     Raises:
         KdctlError: the folder has no plan, or a file in it is damaged.
     """
-    return ingest_all(store, [read_contents(folder)], abandoned=abandoned)[folder.key]
+    gone = {folder.key: holder} if abandoned else {}
+    return ingest_all(store, [read_contents(folder)], gone=gone)[folder.key]
 
 
 def ingest_all(
-    store: Store, contents: Sequence[FolderContents], *, abandoned: bool = False
+    store: Store, contents: Sequence[FolderContents], *, gone: Mapping[str, Owner | None] | None = None
 ) -> dict[str, RunState]:
     """Bring what run folders hold into the database, all at once; return where the runs then stand.
 
     Doing so again changes nothing. A settled run stays as it is, and one that a living process
-    holds is left to that process: only what was measured is read. `abandoned` says that the caller
-    has found nobody to hold them, whatever their leases say.
+    holds is left to that process: only what was measured is read. `gone` says of which runs the caller has
+    found the holder gone, and who that was.
     """
+    gone = gone or {}
     keys = [found.plan.key for found in contents]
     with store.writing() as connection:
         add(connection, [found.plan for found in contents])
@@ -106,12 +117,21 @@ def ingest_all(
                 _index_epochs(connection, found.plan.key, found.epochs)
         _index_endings(
             connection,
-            [found for found in contents if abandoned or _is_open(connection, rows[found.plan.key])],
+            [
+                found
+                for found in contents
+                if _is_left(connection, found.plan.key, gone) or _is_open(connection, rows[found.plan.key])
+            ],
         )
         for found in contents:
             if found.dropped:
                 prune(connection, [found.plan.key], reason=found.dropped)
         return states(connection, keys)
+
+
+def _is_left(connection: Connection, key: str, gone: Mapping[str, Owner | None]) -> bool:
+    """Return whether the process that was found gone is still the one that holds the run."""
+    return key in gone and holder_of(connection, key) == gone[key]
 
 
 def _is_open(connection: Connection, row: Row[*tuple[Any, ...]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
+from kdctl.errors import Mistake
 from kdctl.execution.claims import Claims
 from kdctl.records import RunState
 from kdctl.store.leases import LeaseConfig, Owner
@@ -77,6 +79,29 @@ def test_a_process_that_claims_first_keeps_the_run_however_late_the_other_notice
     assert lease is not None
     assert lease.owner == ELSEWHERE
     assert workspace.store.run(key).attempts == 1
+
+
+def test_an_old_failure_does_not_end_a_run_that_another_process_has_just_claimed(
+    workspace: Workspace, recipe: RecipeWriter, key: str
+) -> None:
+    (plan,) = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs
+    gone = dataclasses.replace(Owner.here(), token="::gone")
+    workspace.folder(key).write_plan(plan.planned())
+    workspace.folder(key).write_failure(Mistake(problem="no memory was left", hint="take fewer"))
+    workspace.store.claim(key, gone, lease_seconds=600)
+
+    def claimed_meanwhile(owner: Owner) -> bool:
+        assert owner == gone
+        workspace.store.claim(key, ELSEWHERE, lease_seconds=600, silent=gone)
+        return False
+
+    claims = Claims(workspace=workspace, lease=LEASE, is_alive=claimed_meanwhile)
+    assert claims.reconcile(key) is RunState.RUNNING
+    lease = workspace.store.lease(key)
+    assert lease is not None
+    assert lease.owner == ELSEWHERE
+    left = Claims(workspace=workspace, lease=LEASE, is_alive=lambda owner: False)
+    assert left.reconcile(key) is RunState.FAILED
 
 
 def test_a_host_that_renews_keeps_its_run_whatever_its_clock_says(

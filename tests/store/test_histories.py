@@ -89,7 +89,9 @@ def test_rows_of_an_earlier_version_are_packed_when_the_folder_is_read(
         folder.append_epoch(make_epoch(number))
     folder.write_result(make_result())
     before = store.epochs(key)
-    assert ingest(store, folder, abandoned=True) is RunState.FINISHED
+    lease = store.lease(key)
+    assert lease is not None
+    assert ingest(store, folder, abandoned=True, holder=lease.owner) is RunState.FINISHED
     assert count(store, "kdctl_epochs") == 0
     assert store.epochs(key) == before
     assert store.history_hashes() == {key: sha256_of(folder.epoch_lines())}
