@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kdctl.recipe.layers import Layer
     from kdctl.recipe.plan import RunPlan
+    from kdctl.records import StoredRun
 
 
 def counted(number: int, singular: str) -> str:
@@ -55,6 +56,19 @@ def file_size(num_bytes: float) -> str:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} TiB"
+
+
+def against_divergence(run: StoredRun) -> str:
+    """Return what to change in a run that diverged: the rates of what it says that it began with."""
+    rates = [
+        f"method.{name}"
+        for name in flat(run.plan["method"])
+        if name.rpartition(".")[2] == "learning_rate" or name.endswith("_rate")
+    ]
+    if rates and "generator" in run.reason:
+        return f"lower {' or '.join(rates)}."
+    every = " or ".join(["optimizer.learning_rate", *rates])
+    return f"lower {every}, or warm up with schedule.warmup_epochs."
 
 
 def setting(value: Any) -> str:

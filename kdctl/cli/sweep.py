@@ -200,8 +200,10 @@ def _all_diverged(outcome: SweepOutcome) -> list[Mistake]:
     if not states or set(states) != {RunState.DIVERGED}:
         return []
     number = f"all {len(states)} runs" if len(states) > 1 else "the only run"
-    hint = "lower optimizer.learning_rate, or warm up with schedule.warmup_epochs."
-    return [Mistake(problem=f"{number} diverged: {outcome.students[0].reason}.", hint=hint)]
+    from kdctl.cli.formatting import against_divergence
+
+    first = outcome.students[0]
+    return [Mistake(problem=f"{number} diverged: {first.reason}.", hint=against_divergence(first))]
 
 
 def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:

@@ -190,10 +190,10 @@ def _show_text(plan: TrainPlan, *, to: Console) -> None:
 
 def _exit_if_diverged(runs: Sequence[StoredRun]) -> None:
     from kdctl.cli.console import print_mistakes
+    from kdctl.cli.formatting import against_divergence
 
-    hint = "lower optimizer.learning_rate, or warm up with schedule.warmup_epochs."
     mistakes = [
-        Mistake(problem=f"run {run.key} diverged: {run.reason}.", hint=hint)
+        Mistake(problem=f"run {run.key} diverged: {run.reason}.", hint=against_divergence(run))
         for run in runs
         if run.state is RunState.DIVERGED
     ]

@@ -97,6 +97,32 @@ def test_a_diverged_run_is_shown_and_fails_the_command(kdctl: Kdctl) -> None:
     assert "hint: lower optimizer.learning_rate" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "hint"),
+    [
+        ("cmi", "inversion_rate=1e30", "lower method.inversion_rate."),
+        ("fast", "inversion_rate=1e30", "lower method.inversion_rate or method.noise_rate."),
+        (
+            "dafl",
+            "generator_optimizer.learning_rate=1e30",
+            "lower method.generator_optimizer.learning_rate.",
+        ),
+    ],
+)
+def test_a_generator_that_diverged_is_named_with_its_own_rates(
+    kdctl: Kdctl, method: str, options: str, hint: str
+) -> None:
+    sizes = ["batch_size=8", "steps_per_epoch=2", "noise_size=4"]
+    if method != "dafl":
+        sizes += ["images_per_round=8", "pool_size=8", "inversion_steps=2"]
+    words = " ".join(f"-o method.{option}" for option in [*sizes, options])
+    answer = kdctl(f"{TAUGHT} --method {method} {words}")
+    assert answer.code == 1
+    assert "diverged: the loss" in answer.err
+    assert "generator" in answer.err
+    assert f"hint: {hint}" in answer.err
+
+
 def test_a_failed_run_says_why_and_what_to_do(kdctl: Kdctl, tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text(
         "from kdctl.methods.ce import CrossEntropy\n"
