@@ -102,7 +102,11 @@ def build_distiller(
     distiller = join(plan, student, teachers, num_samples=num_samples, rng=rng, projector=make_projector)
     require_average(distiller, plan.engine.average_decay)
     if plan.engine.average_decay:
-        distiller.shipped_average = MovingAverage(distiller.inference_model(), plan.engine.average_decay)
+        distiller.shipped_average = MovingAverage(
+            distiller.inference_model(),
+            plan.engine.average_decay,
+            statistics="averaged" if plan.engine.average_buffers else "copied",
+        )
     return distiller.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

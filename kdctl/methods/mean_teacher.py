@@ -62,9 +62,8 @@ class MeanTeacher(Distiller):
     def __init__(self, config: Any, setup: Setup) -> None:
         """Start the average at the student's first weights."""
         super().__init__(config, setup)
-        self.mean = MovingAverage(
-            setup.student, self.config.decay, copies_statistics=not self.config.batch_statistics
-        )
+        statistics = "own" if self.config.batch_statistics else "copied"
+        self.mean = MovingAverage(setup.student, self.config.decay, statistics=statistics)
 
     @classmethod
     def ships_student(cls, config: MeanTeacherConfig) -> bool:

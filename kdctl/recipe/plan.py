@@ -62,6 +62,9 @@ class EngineOptions:
     average_decay: Annotated[float, Ge(0), Lt(1)] = option(0.0, since="0.2.0")
     """Of a moving average of the shipped model's weights, which is evaluated and saved beside it as 'ema';
     0: none is kept. The first steps count more: the decay is 1 - 1 / (step + 1) until it reaches this."""
+    average_buffers: bool = option(True, since="0.3.0", before=False)
+    """Running statistics of batch norms are averaged like weights. False: they are those of the last step,
+    which do not fit averaged weights."""
     batch_parts: Annotated[int, Ge(1), Le(1024)] = option(1, since="0.2.0")
     """Parts that each batch is taken in, one after the other on one device, or on as many devices. Gradients
     are those of the whole batch; batch norms and losses see one part at a time."""
@@ -69,10 +72,13 @@ class EngineOptions:
     """Batch norms that train see the whole batch, although devices take a part of it each. Losses still see
     one part at a time."""
 
-    def without_teacher(self) -> EngineOptions:
-        """Return the options of a run that has no teacher: what they say of one does not part its key."""
+    def as_used(self, *, with_teachers: bool) -> EngineOptions:
+        """Return the options without what they say of teachers, or of an average, that the run has not."""
         plain = EngineOptions()
-        return dataclasses.replace(self, **{name: getattr(plain, name) for name in OF_TEACHERS})
+        idle = {} if with_teachers else {name: getattr(plain, name) for name in OF_TEACHERS}
+        if not self.average_decay:
+            idle["average_buffers"] = False
+        return dataclasses.replace(self, **idle)
 
 
 OF_TEACHERS = ("teacher_precision", "fold_teacher", "teacher_lookahead")

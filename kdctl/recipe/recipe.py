@@ -138,7 +138,7 @@ class Recipe:
             data_fingerprint=context.fingerprint(parts["data"]),
             weights=weights,
             teachers=teachers,
-            engine=options if teachers else options.without_teacher(),
+            engine=options.as_used(with_teachers=bool(teachers)),
             seed=seed,
             **parts,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdctl.assembly.assemble import require_average
 from kdctl.engine.checkpoint import read_model
@@ -21,6 +21,10 @@ Check = Callable[[Any, Any], None]
 
 DECAY = 0.8
 KEPT = {"average_decay": DECAY}
+
+
+def statistics_of(model: nn.Module) -> list[Tensor]:
+    return [value.detach().clone() for name, value in model.named_buffers() if "running" in name]
 
 
 def weights(member: Member) -> list[Tensor]:
@@ -52,6 +56,27 @@ def test_the_average_follows_what_is_shipped(
     assert last.models["ema"].test.loss != last.test.loss
     saved = read_model(member.folder / "last.ema.pt").weights
     assert saved.keys() == read_model(member.folder / "last.pt").weights.keys()
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_running_statistics_are_averaged_like_weights_or_those_of_the_last_step(
+    make_member: MakeMember, make_gang: MakeGang, record: type, *, averages: bool
+) -> None:
+    member = make_member("ce", engine={**KEPT, "average_buffers": averages})
+    expected, num_updates = statistics_of(member.distiller.inference_model()), 0
+
+    def follow(_gang: Gang) -> None:
+        nonlocal num_updates
+        num_updates += 1
+        decay = min(1 - 1 / (num_updates + 1), DECAY) if averages else 0.0
+        for place, latest in enumerate(statistics_of(member.distiller.inference_model())):
+            expected[place] = decay * expected[place] + (1 - decay) * latest
+
+    assert fit(make_gang(member), record(at_step=follow))
+    average = member.distiller.shipped_average
+    assert isinstance(average, MovingAverage)
+    for own, value in zip(statistics_of(average.model), expected, strict=True):
+        torch.testing.assert_close(own, value)
 
 
 def test_a_run_with_an_average_learns_what_one_without_learns(

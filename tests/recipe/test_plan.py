@@ -95,6 +95,12 @@ def test_how_a_teacher_would_run_is_no_content_of_a_run_without_one(bench) -> No
     assert key(bench, text, "engine.student_precision=fp32") != key(bench, text)
 
 
+def test_how_an_average_would_be_kept_is_no_content_of_a_run_without_one(bench) -> None:
+    assert bench.plan(BASE, "engine.average_buffers=false") == bench.plan(BASE)
+    kept = "engine.average_decay=0.9"
+    assert key(bench, BASE, kept, "engine.average_buffers=false") != key(bench, BASE, kept)
+
+
 def test_the_content_of_the_data_is_part_of_the_key(bench) -> None:
     plan = bench.plan(BASE)
     assert dataclasses.replace(plan, data_fingerprint="other pixels").key != plan.key
@@ -161,7 +167,7 @@ def test_keys_are_made_as_ever() -> None:
         method=method,
         optimizer=optimizer,
         schedule=Spec(kind="schedule", name="constant", options=nothing, plugin_sha256="abc"),
-        engine=EngineOptions(),
+        engine=EngineOptions().as_used(with_teachers=True),
         seed=3,
     )
     assert plan.configuration == "41b7ef9a8fef428b"
