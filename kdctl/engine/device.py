@@ -173,8 +173,25 @@ class _NothingDrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _WithoutGenerators(TorchFunctionMode):
+    """Draws without a generator: those of a CPU do not draw for tensors without numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        others = {name: value for name, value in (kwargs or {}).items() if name != "generator"}
+        return func(*args, **others)
+
+
 @contextlib.contextmanager
 def shapes_only() -> Generator[None]:
     """Build what is built inside on the meta device: with shapes, without memory, in no time."""
     with torch.device("meta"), _NothingDrawn():
+        yield
+
+
+@contextlib.contextmanager
+def shapes_computed() -> Generator[None]:
+    """Let what runs inside compute shapes of shapes, random numbers too; see `shapes_only`."""
+    with shapes_only(), _WithoutGenerators():
         yield

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 from kdctl.protocols.distiller import Step
 
 
-def full_precision(tensor: Tensor) -> torch.autocast:
+def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
     """Return a context in which matrix products on the tensor's device keep their operands' precision.
 
     Under autocast `float()` is not enough: a product of two fp32 tensors would be taken in bf16, whose
     three digits are too few for differences of similarities.
     """
+    if tensor.is_meta:  # shapes alone, for which torch knows no autocast
+        return contextlib.nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
 
 

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
 
-from kdctl.assembly.architecture import Architecture, build_architecture
+from kdctl.assembly.architecture import build_architecture
+from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.memory import require_memory
+from kdctl.assembly.operations import OperationCounter
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.cost import count_multiply_adds
-from kdctl.engine.device import choose_device, describe, shapes_only
-from kdctl.errors import KdctlError
+from kdctl.engine.device import choose_device, describe
+from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.readers.archive import without_network
 from kdctl.readers.selection import Counts
-from kdctl.recipe.data_free import EpochWork, GeneratedImages
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.stored import read_plan
 from kdctl.records import RunResult, RunState
 from kdctl.serialization import canonical_json
 from kdctl.store.store import Store
@@ -169,6 +171,7 @@ class _EarlierRuns:
     def __init__(self, store: Store, device: str | None, counted: _CountedOperations) -> None:
         """Look at runs on `device`; None: on the one that was used last."""
         self._store, self._counted = store, counted
+        self._catalog = full_catalog()
         runs = store.runs()
         self._begun = {run.key: run.epochs for run in runs if run.state is RunState.INTERRUPTED}
         trained = [
@@ -178,68 +181,73 @@ class _EarlierRuns:
         ]  # without time: imported, not trained
         if device is None:
             device = max(((run.updated, env.device) for run, env, _ in trained), default=("", ""))[1]
-        self._trained: dict[str, dict[str, tuple[RunResult, int]]] = {}
-        """By kind of run and by key: what it gave, and the size of the last gang that it was in."""
+        self._trained: dict[str, dict[str, tuple[Mapping[str, Any], RunResult, int]]] = {}
+        """By kind of run and by key: its plan, what it gave, and the size of the last gang that it was in."""
         for run, environment, result in trained:
             if environment.device == device:
                 members = max(len(environment.gang.split()), 1)
-                self._trained.setdefault(_kind(run.plan), {})[run.key] = result, members
+                self._trained.setdefault(_kind(run.plan), {})[run.key] = run.plan, result, members
         self._rates: dict[str, float] = {}
 
     def rate(self, plan: RunPlan) -> float | None:
         """Return the operations a second that runs like this one reached; None if there were none."""
         kind = _kind(plan.tree())
         if kind not in self._rates and kind in self._trained:
-            alone = self._counted.per_epoch(plan, with_teachers=False)
-            teachers = self._counted.per_epoch(plan, with_teachers=True) - alone
-            self._rates[kind] = median(
-                (alone * members + teachers) / seconds for seconds, members in self._spent(kind)
-            )
-        return self._rates.get(kind)
+            self._rates[kind] = median(self._reached(kind) or [0.0])
+        return self._rates.get(kind) or None
 
-    def _spent(self, kind: str) -> Iterator[tuple[float, float]]:
-        """Yield for the latest runs of a kind the seconds of an epoch, and how many runs shared them.
+    def _reached(self, kind: str) -> list[float]:
+        """Return for the latest runs of a kind the operations a second of their gangs.
 
-        Gangs shrink at rungs and are cut for memory: the size is the average over the run's epochs.
+        Gangs shrink at rungs and are cut for memory: the size is the average over the run's epochs. Their
+        members may compute unlike numbers of operations; each counts as if all were like itself.
         """
         latest = dict(list(self._trained[kind].items())[-_LATEST:])
-        shares = self._store.seconds_of(latest)
-        for key, (result, last_size) in latest.items():
+        shares, rates = self._store.seconds_of(latest), list[float]()
+        for key, (tree, result, last_size) in latest.items():
+            try:
+                plan = read_plan(tree, self._catalog)
+            except UsageError:  # of another version, or of a plug-in that is not loaded
+                continue
             own, undivided = shares.get(key, (0.0, 0.0))
             size = result.train_seconds / own if own and not undivided else last_size
-            yield result.train_seconds / result.epochs, size
+            alone = self._counted.per_epoch(plan, with_teachers=False)
+            teachers = self._counted.per_epoch(plan, with_teachers=True) - alone
+            rates.append((alone * size + teachers) * result.epochs / result.train_seconds)
+        return rates
 
     def epochs_done(self, plan: RunPlan) -> int:
         return self._begun.get(plan.key, 0)
 
 
 class _CountedOperations:
-    """What runs should take by their arithmetic: a training step is three forward passes."""
+    """What runs should take by their arithmetic."""
 
     def __init__(self, library: DataLibrary, device: torch.device, num_threads: int | None) -> None:
         self._library = library
         self._num_threads = num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
-        self._forward: dict[tuple[Architecture, Sizes], float] = {}
+        self._counter = OperationCounter()
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
         counts, sizes = self._counts(plan)
-        work, own_images = _work(plan, counts)
-        student = self._operations(plan.student.name, sizes)
-        operations = student * (work.student + counts.num_val + counts.num_test) + 2 * work.multiply_adds
-        if with_teachers or own_images:  # those that a run makes for itself no gang shares
-            teachers = sum(self._operations(teacher.architecture, sizes) for teacher in plan.teachers)
-            operations += work.teacher * teachers
-        return operations
+        image, options = self._counter.of(plan, sizes), plan.method.options
+        operations = image.evaluation * (counts.num_val + counts.num_test)
+        if isinstance(options, GeneratedImages):  # teachers that see images of one run no gang shares
+            work = options.epoch_work(counts.input_size)
+            own = work.student * image.student + 2 * work.multiply_adds
+            return operations + own + work.teacher * image.teachers
+        shared = image.teachers if with_teachers else 0.0
+        return operations + counts.num_train * (image.training + shared)
 
     def rate(self, plan: RunPlan) -> float:
         """Return the operations a second of a measured step: of the first plan that asks, for all."""
         if not self._rate:
             _, sizes = self._counts(plan)
             require_memory(plan, sizes, self._device)
-            operations = 3 * self._operations(plan.student.name, sizes) * MEASURED_BATCH
+            operations = 3 * self._counter.of(plan, sizes).student * MEASURED_BATCH
             self._rate = operations / self._measured_step(plan.student.name, sizes)
         return self._rate
 
@@ -247,14 +255,6 @@ class _CountedOperations:
         with without_network():
             counts = self._library.counts(plan.data)
         return counts, Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
-
-    def _operations(self, model: Architecture, sizes: Sizes) -> float:
-        """Return the operations of one image's forward pass."""
-        if (model, sizes) not in self._forward:
-            with shapes_only():
-                backbone = build_architecture(model, sizes)
-            self._forward[model, sizes] = 2.0 * count_multiply_adds(backbone, sizes.input_size)
-        return self._forward[model, sizes]
 
     def _measured_step(self, model: str, sizes: Sizes) -> float:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""
@@ -273,14 +273,6 @@ class _CountedOperations:
         finally:
             torch.set_num_threads(before)
         return min(seconds[1:])
-
-
-def _work(plan: RunPlan, counts: Counts) -> tuple[EpochWork, bool]:
-    """Return what an epoch of training computes, and whether on images that the run makes."""
-    options = plan.method.options
-    if isinstance(options, GeneratedImages):
-        return options.epoch_work(counts.input_size), True
-    return EpochWork(student=3.0 * counts.num_train, teacher=counts.num_train), False
 
 
 def _kind(plan: Mapping[str, Any]) -> str:

@@ -255,3 +255,45 @@ def test_runs_that_make_their_images_are_not_estimated_by_others(
     workflows.train(recipe("method = 'kd'"), workspace)
     _, basis = seconds(recipe(f"method = {{ {OWN_IMAGES} }}"), workspace)
     assert basis == "operations, at the rate of one measured step"
+
+
+@pytest.mark.parametrize(
+    ("method", "trained", "asked", "evaluated"),
+    [
+        ("name = 'dml', peers = ['student']", 6, 0, 2),
+        ("name = 'dml', peers = ['student', 'student'], order = 'in_turn'", 9 + 3 * 2, 0, 3),
+        ("name = 'mean_teacher'", 3, 1, 2),
+    ],
+)
+def test_peers_count_with_all_that_learns_and_is_evaluated(
+    workspace: Workspace, recipe: RecipeWriter, method: str, trained: int, asked: int, evaluated: int
+) -> None:
+    plan = workflows.plan_sweep(recipe(f"method = {{ {method} }}", teacher=""), workspace)
+    counts = workspace.library.counts(plan.runs[0].data)
+    with shapes_only():
+        backbone = models.get(plan.runs[0].student.name).item(counts.num_classes, counts.input_size)
+    passes = (trained + asked) * counts.num_train + evaluated * counts.num_test
+    expected = 2.0 * count_multiply_adds(backbone, counts.input_size) * passes * plan.runs[0].epochs
+    estimate = workflows.estimate_sweep(plan, workspace)
+    assert estimate is not None
+    assert estimate.operations[plan.runs[0].key] == pytest.approx(expected)
+
+
+def test_runs_of_one_method_say_how_fast_another_is_and_not_how_long_it_takes(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    schedule = "schedule = {name = 'constant', epochs = 7}"
+    alone, basis = seconds(recipe("method = 'ce'", teacher="", schedule=schedule), workspace)
+    peers, again = seconds(recipe("method = 'dml'", teacher="", schedule=schedule), workspace)
+    assert basis == again == "earlier runs"
+    assert peers == pytest.approx(2 * alone, rel=1e-6)
+
+
+def test_a_teacher_that_learns_counts_like_a_student(workspace: Workspace, recipe: RecipeWriter) -> None:
+    plan = workflows.plan_sweep(recipe("method = 'atsc'"), workspace)
+    kd = workflows.plan_sweep(recipe("method = 'kd'"), workspace)
+    estimates = [workflows.estimate_sweep(each, workspace) for each in (plan, kd)]
+    assert estimates[0] is not None
+    assert estimates[1] is not None
+    assert estimates[0].operations[plan.runs[0].key] > 2 * estimates[1].operations[kd.runs[0].key]
