@@ -103,8 +103,66 @@ class BatchStatistics(nn.Module):
         """
         axes = [axis for axis in range(features.dim()) if axis != 1]
         variance, mean = torch.var_mean(features.float(), dim=axes, correction=0)
+        mean, variance = self._compared(place, mean, variance)
         own_mean, own_variance = self.get_buffer(f"mean_{place}"), self.get_buffer(f"variance_{place}")
         return lengths(mean - own_mean) + lengths(variance - own_variance)
+
+    def _compared(self, place: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is held against a layer's statistics: the mean and variance [C] of its input."""
+        return mean, variance
+
+
+class MovingStatistics(BatchStatistics):
+    """Measures images together with those of earlier rounds, by a moving average of their statistics.
+
+    Fang et al., "Up to 100x Faster Data-free Knowledge Distillation", AAAI 2022, arXiv:2112.06253, and its
+    code: s = momentum * s_before + (1 - momentum) * s_batch stands for the mean and for the variance; in the
+    first round, before which there is nothing, s = s_batch. So few images need not show all of the classes.
+    """
+
+    num_rounds: Tensor
+    """0-dim, int64: rounds that were remembered."""
+
+    def __init__(self, teacher: Backbone, momentum: float) -> None:
+        """Copy the teacher's statistics, and begin without a memory.
+
+        Args:
+            teacher: stays no part of this module.
+            momentum: share of earlier rounds, from 0 to 1.
+
+        Raises:
+            KdctlError: the teacher has no batch norm, or none with running statistics.
+        """
+        super().__init__(teacher)
+        self._momentum = momentum
+        self._latest: dict[int, tuple[Tensor, Tensor]] = {}
+        for place in range(len(self._layers[0])):
+            own_mean, own_variance = self.get_buffer(f"mean_{place}"), self.get_buffer(f"variance_{place}")
+            self.register_buffer(f"past_mean_{place}", torch.zeros_like(own_mean))
+            self.register_buffer(f"past_variance_{place}", torch.zeros_like(own_variance))
+        self.register_buffer("num_rounds", torch.zeros((), dtype=torch.int64))
+
+    def remember(self) -> None:
+        """End a round: the statistics of the images that were measured last join the average."""
+        for place, statistics in self._latest.items():
+            for own, latest in zip(self._past(place), self._mixed(place, statistics), strict=True):
+                own.copy_(latest)
+        self._latest.clear()
+        self.num_rounds.add_(1)
+
+    def _compared(self, place: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        self._latest[place] = (mean.detach(), variance.detach())
+        return self._mixed(place, (mean, variance))
+
+    def _mixed(self, place: int, statistics: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        share = self._momentum * (self.num_rounds > 0)
+        mean, variance = (
+            share * past + (1 - share) * own for past, own in zip(self._past(place), statistics, strict=True)
+        )
+        return mean, variance
+
+    def _past(self, place: int) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"past_mean_{place}"), self.get_buffer(f"past_variance_{place}")
 
 
 Augmentation = Literal["crop-flip", "crop", "none"]

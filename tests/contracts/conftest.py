@@ -61,7 +61,7 @@ HOST_READS = frozenset(
 SMALL = {
     **{"batch_size": BATCH, "steps_per_epoch": 3, "noise_size": 8, "student_updates": 2},
     **{"images_per_round": BATCH, "pool_size": 4 * BATCH, "inversion_steps": 2},
-    **{"num_negatives": 5, "embedding_width": 7},
+    **{"num_negatives": 5, "embedding_width": 7, "warmup_rounds": 1},
 }
 """Sizes of methods that make their images, in place of their defaults."""
 

@@ -40,6 +40,7 @@ GENERATED = {
     "dafl": SIZES,
     "cmi": {**SIZES, "images_per_round": 8, "pool_size": 16, "inversion_steps": 2, "num_negatives": 5},
     "cmi_simkd": {**SIZES, "images_per_round": 8, "pool_size": 16, "inversion_steps": 2},
+    "fast": {**SIZES, "images_per_round": 8, "pool_size": 16, "inversion_steps": 2, "warmup_rounds": 1},
 }
 """Methods of kdctl that make their images, with the options that make them small."""
 PEERS = {

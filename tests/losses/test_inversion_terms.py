@@ -8,6 +8,7 @@ from torch.nn import functional
 from kdctl.errors import KdctlError
 from kdctl.losses.inversion_terms import (
     BatchStatistics,
+    MovingStatistics,
     agreed_divergence,
     instance_contrast,
     magnified_views,
@@ -130,6 +131,34 @@ def test_nothing_is_watched_afterwards_and_nothing_is_saved(teacher: Backbone) -
     assert not any(layer._forward_pre_hooks for layer in teacher.modules())
     assert not statistics.state_dict()
     assert not list(statistics.parameters())
+
+
+def test_with_a_memory_earlier_rounds_count(teacher: Backbone) -> None:
+    alone, moving = BatchStatistics(teacher), MovingStatistics(teacher, 0.75)
+    first, second = IMAGES, 2 * IMAGES + 1
+    assert torch.equal(distance(moving, teacher, first), distance(alone, teacher, first))
+    moving.remember()
+    assert torch.equal(distance(moving, teacher, first), distance(alone, teacher, first))
+    stem = next(layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d))
+    entering: list[Tensor] = []
+    stem.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    for images in (first, second):
+        teacher(images)
+    means = [features.mean(dim=(0, 2, 3)) for features in entering]
+    distance(moving, teacher, second)
+    moving.remember()
+    expected = 0.75 * means[0] + 0.25 * means[1]
+    torch.testing.assert_close(moving.get_buffer("past_mean_0"), expected, rtol=1e-4, atol=1e-5)
+    assert int(moving.num_rounds) == 2
+
+
+def test_a_memory_is_saved(teacher: Backbone) -> None:
+    moving, again = MovingStatistics(teacher, 0.75), MovingStatistics(teacher, 0.75)
+    distance(moving, teacher, IMAGES)
+    moving.remember()
+    again.load_state_dict(moving.state_dict())
+    others = 2 * IMAGES
+    assert torch.equal(distance(moving, teacher, others), distance(again, teacher, others))
 
 
 def test_a_teacher_without_batch_norm_is_refused() -> None:

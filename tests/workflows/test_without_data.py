@@ -31,6 +31,7 @@ METHODS = {
     "zskt": "batch_size = 8, steps_per_epoch = 2, student_updates = 2, noise_size = 4",
     "dafl": "batch_size = 8, steps_per_epoch = 2, noise_size = 4",
     "cmi": "batch_size = 8, steps_per_epoch = 2, images_per_round = 8, pool_size = 16, inversion_steps = 2",
+    "fast": "batch_size = 8, steps_per_epoch = 2, images_per_round = 8, pool_size = 16, warmup_rounds = 1",
 }
 
 RecipeWriter = Callable[..., Path]
