@@ -1,12 +1,12 @@
 """Write the table of methods in docs/methods.md.
 
-    python docs/methods_table.py                  all but the costs, which stay as they are
-    python docs/methods_table.py --measure DATA   the costs as well; DATA holds CIFAR-100
+    python docs/methods_table.py             all but the costs, which stay as they are
+    python docs/methods_table.py --measure   the costs as well, on noise of the form of CIFAR-100
 
-Papers come from the docstrings, taps and added parameters from building each method for one pair; a test
-holds the page against them. Costs are medians of training steps that all methods take in turns, so
-that a disturbance meets all of them; an idle machine gives better ones. On two CPU cores it takes
-a quarter of an hour.
+Papers come from the docstrings, taps and added parameters from building each method for one pair, words
+from methods_words.toml; a test holds the page against them. Costs are medians of training steps that all
+methods take in turns, so that a disturbance meets all of them; an idle machine gives better ones. Where
+images are invented in rounds, the share of a round is added, by the method's own number of steps.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
+import time
+import tomllib
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdctl.assembly.assemble import build_compute
 from kdctl.assembly.catalog import full_catalog
@@ -26,19 +29,37 @@ from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.workspace import open_workspace
 from kdctl.engine.device import choose_device, describe, prepare
+from kdctl.engine.throughput import peak_allocated
+from kdctl.losses.image_pool import PoolOptions
+from kdctl.plugins import load_plugin_file
 from kdctl.protocols.distiller import methods
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.workflows.benchmarking import Subject
 
 PAGE = Path(__file__).with_name("methods.md")
 BEGIN, END = "<!-- table of methods -->", "<!-- end of table -->"
-HEADINGS = ("method", "paper", "its own term", "taps", "added", "cost", "what we do differently")
+HEADINGS = (
+    *("method", "paper", "its own term", "taps", "added", "cost", "memory (MiB)"),
+    "what we do differently",
+)
 STUDENT, TEACHER = "resnet8x4", "resnet32x4"
-SAMPLES_PER_CLASS = 100
-"""Of CIFAR-100 while measuring: twenty copies of all of it would fill the memory."""
+NOISE = PAGE.parents[1] / "benchmarks" / "synthetic.py"
+"""Images of no meaning: what a step costs does not depend on them."""
+ROUND_STEPS = 2
+"""Of a generator, in a round of inventing that is measured."""
 UNKNOWN = "—"
 CONDITIONS = "Costs: "
+
+
+class Cost(NamedTuple):
+    """What a training step of a method takes, as the table says it."""
+
+    time: str = UNKNOWN
+    """Relative to that of `ce`."""
+    memory: str = UNKNOWN
+    """In MiB."""
 
 
 class Words(NamedTuple):
@@ -49,162 +70,16 @@ class Words(NamedTuple):
 
 
 WORDS = {
-    "ce": Words("CE alone", "—"),
-    "kd": Words(
-        "T² KL(p_t ‖ p_s)", "batch mean, not the mean over classes; T² is always there; `standardise`"
-    ),
-    "dkd": Words(
-        "α TCKD + β NCKD", "from log-probabilities; the warm-up rises with every step, not every epoch"
-    ),
-    "dist": Words("β d(P_s, P_t) + γ d(P_sᵀ, P_tᵀ), d = 1 − Pearson", "T² as in the code, not the paper"),
-    "deit": Words(
-        "CE(z_dist, argmax z_t) on the distillation token's head; or T² KL",
-        "`hard = false`: KL is not divided by the number of classes; works with one head, too",
-    ),
-    "ab": Words(
-        "Σ 2^(k−n) ‖(m − sgn(f_t) r(f_s))₊‖², then CE",
-        "a connector at every stage; batch statistics in the first phase, which is part of the schedule",
-    ),
-    "atsc": Words(
-        "‖f_t − P(f_s)‖² + α ‖θ* − θ‖²; then CE of the shared classifier",
-        "the whole classifier learns and is shipped; the penalty is on the encoder, norms included",
-    ),
-    "dml": Words(
-        "K models: mean of KL(p_j ‖ p_k) over the others j; no teacher",
-        "all are updated at once, as in the code; `order = 'in_turn'` as in the paper",
-    ),
-    "kdcl": Words(
-        "K models: T² KL(softmax(z / T) ‖ p_k), z_c = min_k (z_kc − z_ky); no teacher",
-        "one view of each image for all; no `linear` and no `general` target",
-    ),
-    "one": Words(
-        "n last stages: Σ CE(z_i) + CE(z_e), T² KL(p_e ‖ p_i), z_e their gated mean; no teacher",
-        "the student is the first branch; the ensemble of all is evaluated, too",
-    ),
-    "mean_teacher": Words(
-        "T² KL(p_a ‖ p_s), a the moving average of the student's weights; no other teacher",
-        "one view of each image; `distance = 'mse'` is the paper's",
-    ),
-    "byot": Words(
-        "CE and KL(p ‖ p_i) at exits i, ‖f_i − f‖²; no teacher",
-        "all exits in the feature term; no attention, no strong augmentation",
-    ),
-    "cat_kd": Words(
-        "‖W_s f_s − W_t f_t‖² at h x w positions, mean",
-        "maps have no bias, predictions keep theirs; `normalise` has the paper's maps of length 1",
-    ),
-    "fsp": Words(
-        "Σ ‖f_i f_i+1ᵀ / HW − same of teacher‖², mean; then CE",
-        "a projector where widths differ, so that any pair will do; the first phase is part of the schedule",
-    ),
-    "ft": Words(
-        "autoencoder of f_t first; then abs(n(E(f_t)) − n(E_s(f_s))), mean",
-        "the paper's factors; `form = 'attention'` has those of the code of protocol `crd`",
-    ),
-    "ickd": Words(
-        "‖n(F_s F_sᵀ) − n(F_t F_tᵀ)‖² / C",
-        "rows normalised as in the code; `form = 'paper'` has raw products",
-    ),
-    "mlld": Words(
-        "Σ_T T² KL + ‖P_s P_sᵀ − P_t P_tᵀ‖² / B + ‖P_sᵀP_s − P_tᵀP_t‖² / K",
-        "one view of each image, not two; `low_confidence` selects, where the code scales",
-    ),
-    "ttm": Words(
-        "w KL(softmax(z_t / T) ‖ softmax(z_s)), no T²",
-        "w = 1, `weighted`: Σ p_t^(1/T); from logarithms",
-    ),
-    "aver": Words(
-        "mean of T² KL(p_k ‖ p_s) over teachers k", "`mean_of = 'probabilities'`: KL from their mean"
-    ),
-    "ebkd": Words("mean of w_k T² KL(p_k ‖ p_s), w_k = 1 − H_k / ΣH", "entropies from log-probabilities"),
-    "aekd": Words(
-        "Σ a_k T² KL(p_k ‖ p_s), a = argmin ‖Σ a_k g_k‖²",
-        "gradients in closed form, weights solved exactly on the device, not by an SVM on the CPU",
-    ),
-    "aekd_f": Words(
-        "as `aekd`, and Σ b_k ‖f_k − R_k(f_s)‖²", "hints count from the first epoch; gradients stop at f_s"
-    ),
-    "camkd": Words(
-        "Σ w_k T² KL(p_k ‖ p_s) + Σ v_k ‖f_k − E_k(f_s)‖²",
-        "weights are constants and sum to 1; options for the code's gradient and its 1/K",
-    ),
-    "fitnet_mkd": Words(
-        "mean of T² KL(p_k ‖ p_s) and of ‖f_k − R_k(f_s)‖²", "hints have a gradient, which public code lost"
-    ),
-    "simkd_v": Words(
-        "mean of ‖f_k − P_k(f_s)‖²; the teachers' classifiers vote", "no definition is public: our reading"
-    ),
-    "simkd_multi": Words(
-        "mean of ‖f_k − P(f_s)[k]‖²; the teachers' classifiers are averaged",
-        "no definition is public: our reading",
-    ),
-    "zskt": Words(
-        "KL(p_t ‖ p_s) and Σ ‖a_s − a_t‖² on images that make KL large; no data",
-        "temperature is honoured; `divergence = 'mean'` has the code's scale; no clipping",
-    ),
-    "dafl": Words(
-        "T² KL(p_t ‖ p_s) on images of which the teacher is sure, of all classes alike; no data",
-        "temperature is honoured; the student learns after the generator's update, not beside it",
-    ),
-    "cmi": Words(
-        "T² KL(p_t ‖ p_s) on a pool of images by the statistics of batch norms, set apart; no data",
-        "contrast of pooled features as in the paper; remembered ones are negatives only",
-    ),
-    "cmi_simkd": Words("as `simkd`, on the pool of `cmi`; no data", "no code is public: our reading"),
-    "fitnet": Words(
-        "‖f_t − R(f_s)‖², mean",
-        "pools instead of strided connectors; `hint_share` gives the paper's two stages",
-    ),
-    "at": Words(
-        "Σ ‖a_s − a_t‖², mean; a = normalised mean of f²",
-        "no stage is dropped where one model has more; `mode = 'paper'` has the paper's norm",
-    ),
-    "sp": Words("‖G_t − G_s‖² / B², rows of F Fᵀ normalised", "—"),
-    "nst": Words(
-        "MMD² of channels' maps, polynomial kernel",
-        "mean over the pairs by default; their sum in protocol `crd`",
-    ),
-    "vid": Words(
-        "(μ(f_s) − f_t)² / v + log v, halved, mean", "variances are trained; softplus cannot overflow"
-    ),
-    "ofd": Words(
-        "Σ 2^(i−n) ‖r(f_s) − max(f_t, m)‖², partial",
-        "before ReLU; the teacher stays in eval mode; margins are measured where no batch norm gives them",
-    ),
-    "reviewkd": Words(
-        "Σ HCL(ABF(f_s), f_t)", "any pair of models; the teacher is in eval mode; warm-up with every step"
-    ),
-    "semckd": Words(
-        "Σ a_ij ‖R_ij(f_s,i) − f_t,j‖², a learned",
-        "anchors instead of batch-sized layers; similarities normalised",
-    ),
-    "pkt": Words("KL of neighbourhood probabilities", "—"),
-    "rkd": Words("Huber of distances and of angles", "—"),
-    "cc": Words(
-        "mean ⟨D_i, D_i+1⟩, D = abs(e_s − e_t)", "`form = 'kernel'` is the paper's; the code's is the default"
-    ),
-    "crd": Words(
-        "NCE(e_s; bank_t) + NCE(e_t; bank_s)",
-        "negatives drawn on the device, with replacement; cannot overflow",
-    ),
-    "srrl": Words("‖h − h_t‖² + ‖W_t h − z_t‖², means", "KL beside it as in protocol simkd; W_t is frozen"),
-    "projector": Words(
-        "log Σ abs(n(P x_s) − n(x_t))⁴", "mean over the batch; a guard of 1e-5 in the logarithm"
-    ),
-    "simkd": Words(
-        "‖f_t − P(f_s)‖², mean; the teacher's classifier is shipped",
-        "no teacher needed to evaluate; the student's idle head is left out of training",
-    ),
-    "sequential": Words(
-        "as `simkd`, then CE of a new classifier on the frozen encoder",
-        "the paper gives no details: they are options",
-    ),
+    name: Words(**words)
+    for name, words in tomllib.loads(
+        Path(__file__).with_name("methods_words.toml").read_text("utf-8")
+    ).items()
 }
 
 
-def plan_of(method: str, **data: int) -> RunPlan:
-    """Return a run of a method with its default options on CIFAR-100."""
-    fewest, _ = methods.get(method).item.num_teachers
+def plan_of(method: dict[str, Any], **data: Any) -> RunPlan:
+    """Return a run of a method, with its defaults but for what it names, on CIFAR-100 or other data."""
+    fewest, _ = methods.get(method["name"]).item.num_teachers
     tree = {
         **{"schema": SCHEMA, "numerics": NUMERICS, "protocol": "", "data_fingerprint": "", "engine": {}},
         **{"data": {"name": "cifar100", **data}, "student": STUDENT, "seed": 0, "method": method},
@@ -230,35 +105,36 @@ def taps_of(structure: Structure) -> str:
     return ", ".join(names) or UNKNOWN
 
 
-def row_of(method: str, structure: Structure, cost: str) -> str:
+def row_of(method: str, structure: Structure, cost: Cost) -> str:
     """Return the table's line of a method."""
     entry = methods.get(method)
     added = sum(structure.added.values())
     cells = (
         f"`{method}` {entry.label}",
         *(paper_of(method), WORDS[method].term, taps_of(structure)),
-        *(f"{added:,}" if added else UNKNOWN, cost, WORDS[method].differently),
+        *(f"{added:,}" if added else UNKNOWN, *cost, WORDS[method].differently),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def table(costs: dict[str, str], conditions: str) -> str:
+def table(costs: dict[str, Cost], conditions: str) -> str:
     """Return the whole table, methods by name but `ce` first, and under which conditions costs were taken."""
     structures = Structures(DataLibrary(Path(), may_fetch=False))
     names = sorted(WORDS, key=lambda name: (name != "ce", name))
     lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
     for name in names:
-        plan = plan_of(name)
+        plan = plan_of({"name": name})
         structure = structures.of(plan, structures.counts(plan.data))
-        lines.append(row_of(name, structure, costs.get(name, UNKNOWN)))
+        lines.append(row_of(name, structure, costs.get(name, Cost())))
     return "\n".join([*lines, "", f"{CONDITIONS}{conditions}"])
 
 
-def costs_in(page: str) -> dict[str, str]:
+def costs_in(page: str) -> dict[str, Cost]:
     """Return the costs that a page has now."""
     between = page.partition(BEGIN)[2].partition(END)[0]
     rows = [line.split(" | ") for line in between.splitlines() if line.startswith("| `")]
-    return {cells[0].split("`")[1]: cells[HEADINGS.index("cost")] for cells in rows}
+    first = HEADINGS.index("cost")
+    return {cells[0].split("`")[1]: Cost(*cells[first : first + len(Cost._fields)]) for cells in rows}
 
 
 def conditions_in(page: str) -> str:
@@ -268,31 +144,77 @@ def conditions_in(page: str) -> str:
     )
 
 
-def written(page: str, costs: dict[str, str], conditions: str) -> str:
+def written(page: str, costs: dict[str, Cost], conditions: str) -> str:
     """Return the page with the table as it is now."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{table(costs, conditions)}\n{END}{rest.split(END)[1]}"
 
 
-def measured(words: argparse.Namespace) -> dict[str, str]:
-    """Return the time of a training step of each method, relative to that of `ce`."""
+def measured(words: argparse.Namespace) -> dict[str, Cost]:
+    """Return the time of a training step of each method, relative to that of `ce`, and its memory."""
     seconds: dict[str, list[float]] = {name: [] for name in WORDS}
+    device = choose_device(words.device)
     with (
         tempfile.TemporaryDirectory() as folder,
         open_workspace(
-            Path(folder) / "runs", words.measure, device=words.device, num_threads=words.threads
+            Path(folder) / "runs", Path(folder), device=words.device, num_threads=words.threads
         ) as workspace,
     ):
-        data = {"samples_per_class": SAMPLES_PER_CLASS, "batch_size": words.batch}
-        subjects = {name: Subject([plan_of(name, **data)], workspace, Path(folder) / name) for name in WORDS}
-        prepare(build_compute(plan_of("ce"), choose_device(words.device)), words.threads)
+        load_plugin_file(NOISE)
+        data = {"name": "noise", "batch_size": words.batch, "augmentation": "crop-flip"}
+        plans = {name: plan_of(made_small(name, words.batch), **data) for name in WORDS}
+        subjects = {name: Subject([plan], workspace, Path(folder) / name) for name, plan in plans.items()}
+        prepare(build_compute(plans["ce"], device), words.threads)
+        rounds = {name: round_seconds(subject, words.batch) for name, subject in subjects.items()}
         for subject in subjects.values():
             subject.warm_up(words.steps)
         for _ in range(words.rounds):
             for name, subject in subjects.items():
-                seconds[name].append(subject.take(words.steps))
-    alone = median(seconds["ce"])
-    return {name: f"{median(times) / alone:.2f}" for name, times in seconds.items()}
+                seconds[name].append(subject.take(words.steps) / words.steps)
+        memory = {name: step_bytes(subject) / 2**20 for name, subject in subjects.items()}
+    times = {name: median(taken) + rounds[name] for name, taken in seconds.items()}
+    return {name: Cost(f"{times[name] / times['ce']:.2f}", f"{memory[name]:,.0f}") for name in WORDS}
+
+
+def made_small(method: str, batch: int) -> dict[str, Any]:
+    """Return a method that makes batches of this size and small rounds, if it makes its own images."""
+    names = methods.get(method).config.__dataclass_fields__
+    small = {"batch_size": batch, "images_per_round": batch, "pool_size": 4 * batch}
+    sizes = small | {"inversion_steps": ROUND_STEPS, "warmup_rounds": 0}
+    made = issubclass(methods.get(method).config, GeneratedImages)
+    return {"name": method, **{name: size for name, size in sizes.items() if made and name in names}}
+
+
+def round_seconds(subject: Subject, batch: int) -> float:
+    """Return the share of a round of inventing in a step of the student, by the usual numbers of both."""
+    (member,) = subject.gang.members
+    config = type(member.distiller.config)
+    if not issubclass(config, PoolOptions):
+        return 0.0
+    began = time.perf_counter()
+    member.maybe_prepare_epoch()
+    of_image = (time.perf_counter() - began) / (batch * ROUND_STEPS)
+    usual: Any = config()
+    tried = usual.images_per_round * usual.inversion_steps
+    return of_image * batch * tried / usual.images_per_epoch
+
+
+def step_bytes(subject: Subject) -> int:
+    """Return what a step needs: what is there before it, and the most that is allocated during it."""
+    (member,), gang = subject.gang.members, subject.gang
+    modules = [member.distiller, *gang.teachers, *member.distiller.setup.teachers]
+    weights = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    gradients = [value.grad for value in weights if value.grad is not None]
+    kept = [
+        value
+        for part in member.optimizers
+        for state in part.optimizer.state.values()
+        for value in state.values()
+    ]
+    steps = subject.ready()
+    tensors = [value for value in (*weights, *gradients, *kept) if isinstance(value, Tensor)]
+    there = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
+    return sum(there.values()) + peak_allocated(steps.take, gang.compute.device)
 
 
 def conditions_of(words: argparse.Namespace) -> str:
@@ -309,7 +231,7 @@ def conditions_of(words: argparse.Namespace) -> str:
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description="Write the table of methods in docs/methods.md.")
-    parser.add_argument("--measure", metavar="DATA", type=Path, help="folder that holds CIFAR-100")
+    parser.add_argument("--measure", action="store_true", help="the costs as well")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="in each round")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,9 @@ _PRODUCT = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices whose product shows the peak."""
 
 _REPEATS = 5
+
+_MEMORY_EVENT = "[memory]"
+"""What torch's profiler calls an allocation, and a release, whose size is negative."""
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
@@ -49,6 +53,29 @@ def count_launches(work: Callable[[], object], device: torch.device) -> int:
     with _OperatorCount() as count:
         work()
     return count.operators
+
+
+def peak_allocated(work: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that torch has allocated at once during `work`, beyond what it had before.
+
+    What libraries below torch allocate for themselves is not seen.
+    """
+    if device.type == "cuda":
+        _synchronise(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        _synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        work()
+    recorded: Any = profiler.profiler
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in recorded.kineto_results.events()
+        if event.name() == _MEMORY_EVENT
+    )
+    return max(itertools.accumulate((size for _, size in changes), initial=0))
 
 
 class _OperatorCount(TorchDispatchMode):

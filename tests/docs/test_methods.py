@@ -27,8 +27,10 @@ def test_the_table_is_what_building_each_method_gives(script: ModuleType) -> Non
 
 
 def test_costs_are_kept_while_the_rest_is_written(script: ModuleType) -> None:
-    page = f"{script.BEGIN}\n{script.table({'kd': '1.50'}, 'two rounds.')}\n{script.END}\n"
-    assert script.costs_in(page)["kd"] == "1.50"
+    cost = script.Cost(time="1.50", memory="120")
+    page = f"{script.BEGIN}\n{script.table({'kd': cost}, 'two rounds.')}\n{script.END}\n"
+    assert script.costs_in(page)["kd"] == cost
+    assert script.costs_in(page)["fitnet"] == script.Cost()
     assert script.conditions_in(page) == "two rounds."
     assert script.written(page, script.costs_in(page), script.conditions_in(page)) == page
 

@@ -7,7 +7,7 @@ import torch
 
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.throughput import Stopwatch, count_launches, peak_flops
+from kdctl.engine.throughput import Stopwatch, count_launches, peak_allocated, peak_flops
 
 CPU = torch.device("cpu")
 
@@ -27,6 +27,20 @@ def test_operators_of_forward_and_backward_pass_count_and_views_do_not() -> None
 
 def test_the_peak_is_a_rate_that_any_machine_reaches_and_none_exceeds() -> None:
     assert 1e8 < peak_flops(CPU, "fp32") < 1e15
+
+
+def test_what_is_allocated_at_once_counts_and_what_was_there_before_does_not() -> None:
+    kept = torch.zeros(1000)
+
+    def work() -> None:
+        for _ in range(3):
+            first = torch.zeros(5000)
+            second = first + 1
+            del first
+            second.add_(kept[0])
+            del second
+
+    assert 2 * 4 * 5000 <= peak_allocated(work, CPU) < 2.2 * 4 * 5000
 
 
 def test_it_takes_the_steps_it_was_asked_for_each_time_from_the_start_of_an_epoch(
