@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,9 @@ from kdctl.workflows.metering import Meter, spent_seconds
 from kdctl.workflows.racing import accuracy
 from kdctl.workflows.rounds import OPEN, Rounds
 from kdctl.workflows.sweep_plan import SweepPlan, plan_sweep
+
+TELLING_SECONDS = 5.0
+"""After a wish to stop, Optuna is told of ended configurations for so long; the next start tells the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +200,12 @@ class _RunningSweep:
         )
         replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
         is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
+        stopped = math.inf
         for proposal in self.study.untold(proposals):
+            now = time.monotonic()
+            stopped = min(stopped, now) if self.scheduler.stop() else math.inf
+            if now - stopped > TELLING_SECONDS:
+                return False
             runs = store.runs(keys=[plan.key for plan in self.planner.replicates(proposal.point)])
             self._tell(proposal, runs, metric, pruned=runs[0].configuration in rounds.pruned)
         return is_through

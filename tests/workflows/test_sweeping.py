@@ -13,7 +13,7 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, RecipeError, UsageError
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState
+from kdctl.records import RunResult, RunState
 
 RecipeWriter = Callable[..., Path]
 
@@ -171,6 +171,24 @@ def test_a_search_that_was_stopped_chooses_what_it_would_have_chosen(
     stopped = workflows.sweep(path, workspace, progress=seen, stop=lambda: len(seen.gangs) == 2)
     assert not stopped.complete
     assert [run.key for run in workflows.sweep(path, workspace).runs] == undisturbed_keys
+
+
+def test_a_wish_to_stop_is_heard_while_optuna_is_told_and_the_next_start_tells_the_rest(
+    workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(Silent):
+        number = 0
+
+        def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+            self.number += 1
+
+    monkeypatch.setattr("kdctl.workflows.sweeping.TELLING_SECONDS", -1.0)
+    path, seen = recipe("method = 'ce'\n[grid]\noptimizer.learning_rate = [0.1, 0.2]\n", teacher=""), Ended()
+    stopped = workflows.sweep(path, workspace, progress=seen, stop=lambda: seen.number == 2)
+    assert {run.state for run in stopped.runs} == {RunState.FINISHED}
+    assert not stopped.complete
+    assert started(path, workspace) == []
+    assert workflows.sweep(path, workspace).complete
 
 
 def test_a_longer_search_goes_on_from_the_shorter_one(workspace: Workspace, recipe: RecipeWriter) -> None:
