@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.engine.file_kinds import DamagedCheckpointError, require_weights
+from kdctl.engine.pickle_cost import require_affordable
 from kdctl.engine.plain_tensors import difference, require_plain
 from kdctl.errors import KdctlError
 from kdctl.files import open_file
@@ -197,6 +198,7 @@ def unpickled(path: Path, data: bytes) -> Any:
         DamagedCheckpointError: it is no such file, or holds more than tensors and plain values.
     """
     try:
+        require_affordable(data)
         return load_quietly(data)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from kdctl.engine.checkpoint import load_quietly
+from kdctl.engine.pickle_cost import require_affordable
 
 _REFUSED = frozenset(
     {
@@ -72,8 +73,9 @@ def read_with_stand_ins(data: bytes) -> Any:
     """Return what torch saved, with stand-ins for objects that are no tensors and no plain values.
 
     Raises:
-        pickle.UnpicklingError: it names what no data are made of, or too many things.
+        pickle.UnpicklingError: it names what no data are made of, or too many things, or would take forever.
     """
+    require_affordable(data)
     stand_ins: list[Any] = [(_stand_in(name), f"builtins.{name}") for name in _BUILTINS]
     for _ in range(_MOST_NAMES):
         try:
