@@ -94,6 +94,7 @@ def read_model(path: Path) -> ModelCheckpoint:
         raise foreign(path)
     try:
         tree = json.loads(plan)
+        canonical_json(tree).encode()  # half letters and numbers that are none could be kept nowhere
     except (ValueError, RecursionError) as error:
         raise foreign(path) from error
     if not isinstance(tree, dict):

@@ -142,9 +142,21 @@ def test_a_flipped_bit_is_damage_wherever_it_is(model: nn.Module, path: Path) ->
         {"format": checkpoint.FORMAT, "plan": "{}"},
         {"format": checkpoint.FORMAT, "plan": 3, "weights": {}},
         {"format": checkpoint.FORMAT, "plan": "{", "weights": {}},
+        {"format": checkpoint.FORMAT, "plan": '{"name": "\\ud800"}', "weights": {}},
+        {"format": checkpoint.FORMAT, "plan": '{"rate": NaN}', "weights": {}},
         {"format": checkpoint.FORMAT, "plan": "{}", "weights": [torch.zeros(3)]},
     ],
-    ids=["tensor", "state dict", "format", "no weights", "plan", "broken plan", "list of weights"],
+    ids=[
+        "tensor",
+        "state dict",
+        "format",
+        "no weights",
+        "plan",
+        "broken plan",
+        "half letter",
+        "no number",
+        "list of weights",
+    ],
 )
 def test_a_file_that_torch_can_load_may_still_be_no_checkpoint_of_ours(content: Any, path: Path) -> None:
     path.parent.mkdir()
