@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdctl.cli import options, report_options
-from kdctl.errors import UsageError
+from kdctl.errors import UsageError, suggestion
 from kdctl.records import Selection
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Call
 
     if form == PAGE_FORMAT and output is None:
         raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
-    chosen = None if form == PAGE_FORMAT else report_formats.get(form)
+    chosen = report_formats.find(form)
+    if chosen is None and form != PAGE_FORMAT:
+        known = [*report_formats.names(), PAGE_FORMAT]
+        raise UsageError(f"there is no table format '{form}'.", suggestion(form, known, "Formats"))
     if output is not None:
         require_free(output, force=force)
     return chosen

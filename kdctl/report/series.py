@@ -62,7 +62,7 @@ def choose_series(data: FigureData, runs: Sequence[StoredRun]) -> Chosen:
     made: dict[str, list[Series]] = {}
     for item in divide(groups, fields, _panel_field(groups, fields)):
         made.setdefault(item.panel, []).append(item)
-    kept = [_best(series) for series in made.values()]
+    kept = [best_of(series, MOST_LINES) for series in made.values()]
     left_out = sum(len(series) for series in made.values()) - sum(map(len, kept))
     note = (
         f"the best {MOST_LINES} of each panel; {plural(left_out, 'configuration')} left out"
@@ -88,6 +88,18 @@ def divide(groups: Sequence[Replicates], fields: Sequence[str], by: str | None) 
         name = (", ".join(settings_of(group.plan, others, names)) or "all runs") if others else ""
         series.append(Series(panel=panel, name=name, group=group))
     return series
+
+
+def best_of(series: Sequence[Series], most: int) -> list[Series]:
+    """Return at most so many series, the best by test accuracy, in the order in which they were."""
+    if len(series) <= most:
+        return list(series)
+
+    def accuracy(item: Series) -> float:
+        return item.group.summary.mean if item.group.summary else -math.inf
+
+    best = sorted(series, key=accuracy, reverse=True)[:most]
+    return [item for item in series if item in best]
 
 
 def subject_words(
@@ -189,18 +201,6 @@ def _panel_field(groups: Sequence[Replicates], fields: Sequence[str]) -> str | N
     counts = {field: len({group.values[place] for group in groups}) for place, field in enumerate(fields)}
     few = [field for field, count in counts.items() if 1 < count <= MOST_LINES]
     return few[0] if few else None
-
-
-def _best(series: list[Series]) -> list[Series]:
-    """Return at most `MOST_LINES` series, the best by accuracy, in the order in which they were."""
-    if len(series) <= MOST_LINES:
-        return series
-
-    def accuracy(item: Series) -> float:
-        return item.group.summary.mean if item.group.summary else -math.inf
-
-    best = sorted(series, key=accuracy, reverse=True)[:MOST_LINES]
-    return [item for item in series if item in best]
 
 
 def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:

@@ -35,6 +35,7 @@ def test_a_sweep_is_reported_in_every_format_by_fields_of_the_recipe(
     assert "0.1" in pivot
     kdctl("report --sweep tinny").refused("no sweep 'tinny'", "did you mean 'tiny'", code=1)
     kdctl("report --format latx").refused("no table format 'latx'", code=2)
+    kdctl("report --format htlm").refused("no table format 'htlm'", "did you mean 'html'", code=2)
     kdctl("report --rows metod").refused("metod", "did you mean 'method'", code=2)
     kdctl("report --spread wide").refused("no spread 'wide'", code=2)
 

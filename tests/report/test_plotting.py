@@ -1,10 +1,17 @@
-"""Figures as files: what names hold is neither obeyed nor read as a formula."""
+"""Figures as files: names are neither obeyed nor read as formulas, and many settings stay legible."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
 
+from kdctl.records import Selection
+from kdctl.report.figure import FigureData
+from kdctl.report.figures.bars import MOST_BARS, BarsConfig, draw_bars
 from kdctl.report.plotting import add_legend, add_title, log_axis, new_figure, rendered
+
+if TYPE_CHECKING:
+    from tests.report.conftest import MakeRun
 
 HOSTILE = "a\x1b[31m\x07\u202eb $x_{$ 数 <b>"
 
@@ -20,3 +27,20 @@ def test_hostile_names_give_sound_files_without_a_warning() -> None:
     written = {suffix: rendered(figure, suffix) for suffix in (".svg", ".png", ".pdf")}
     ET.fromstring(written[".svg"])
     assert rb"a\x1b[31m\x07\u202eb $x_{$" in written[".svg"]
+
+
+def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: MakeRun) -> None:
+    rates = [round(0.001 * (place + 1), 3) for place in range(MOST_BARS + 3)]
+    runs = [make_run(50.0 + place, settings={"optimizer.learning_rate": rates[place]}) for place in range(43)]
+    data = FigureData(
+        runs=tuple(reversed(runs)),
+        teachers=(),
+        select=Selection.LAST,
+        totals={},
+        epochs=lambda key: (),
+        evaluations=lambda key: (),
+    )
+    figure = draw_bars(data, BarsConfig())
+    (axes,) = figure.axes
+    assert [patch.get_height() for patch in axes.patches] == [50.0 + place for place in range(3, 43)]
+    assert "the best 40; 3 configurations left out" in figure.get_suptitle()

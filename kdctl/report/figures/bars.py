@@ -14,6 +14,7 @@ from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import Look, add_legend, add_title, looks, new_figure
 from kdctl.report.series import (
     Series,
+    best_of,
     counted_groups,
     divide,
     error_of,
@@ -23,9 +24,13 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
+from kdctl.report.wording import plural
 
 MOST_LABELS = 16
 """So many bars have their numbers written on them."""
+
+MOST_BARS = 40
+"""So many can be told apart, and their names read, in the width of a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
     fields = distinguishing_fields([run.plan for run in data.runs])
     known = known_fields(run.plan for run in data.runs)
     by = resolve_field(options.by, known) if options.by else (fields or ["method.name"])[0]
-    series = divide(counted_groups(data, fields), fields, by)
+    every = divide(counted_groups(data, fields), fields, by)
+    series = best_of(every, MOST_BARS)
     places = list(dict.fromkeys(item.panel for item in series))
     names = list(dict.fromkeys(item.name for item in series))
     figure, ((axes,),) = new_figure(panel=(min(9.0, max(4.2, 0.42 * len(series) + 1.0)), 2.8))
@@ -63,7 +69,9 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
     axes.set_ylabel(f"test {_worded(options)} (%)")
     axes.margins(y=0.15)
     what = f"{replicate_words([item.group for item in series])}; points: seeds; {selection_words(data)}"
-    add_title(figure, f"Test {_worded(options)} accuracy", subject_words(data), what)
+    left_out = len(every) - len(series)
+    note = f"the best {MOST_BARS}; {plural(left_out, 'configuration')} left out" if left_out else ""
+    add_title(figure, f"Test {_worded(options)} accuracy", subject_words(data), what, note)
     if len(names) > 1:
         add_legend(figure, list(handles.values()), list(handles))
     return figure
