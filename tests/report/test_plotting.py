@@ -42,5 +42,10 @@ def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: M
     )
     figure = draw_bars(data, BarsConfig())
     (axes,) = figure.axes
-    assert [patch.get_height() for patch in axes.patches] == [50.0 + place for place in range(3, 43)]
+    tops = [float(patch.get_window_extent().y1) for patch in axes.patches]
+    assert len(tops) == MOST_BARS
+    assert tops == sorted(tops)
+    names = axes.get_xticklabels()
+    assert names[0].get_text() == "learning rate 0.004"
+    assert {name.get_horizontalalignment() for name in names} == {"right"}, "a name ends below its bar"
     assert "the best 40; 3 configurations left out" in figure.get_suptitle()

@@ -63,7 +63,8 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
         handles.setdefault(
             item.name, _draw(axes, item, at, style[item.name], data, options, len(series), 0.8 / len(names))
         )
-    axes.set_xticks(range(len(places)), places, rotation=30 if _is_crowded(places, figure) else 0)
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(places)), places, **(slanted if _is_crowded(places, figure) else {}))
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_ylabel(f"test {_worded(options)} (%)")
