@@ -45,6 +45,7 @@ from kdctl.store.leases import Lease, Owner
 _KEY = re.compile(r"[0-9a-f]{16}")
 _PLAN = "plan.json"
 _RESULT = "result.json"
+_EPOCHS = "epochs.jsonl"
 _HOLDER = "holder.json"
 _FAILURE = "failure.json"
 _DROPPED = "dropped.json"
@@ -91,7 +92,7 @@ class RunFolder:
         """Work in `root/key`, which is made with the first file."""
         self.key = key
         self.path = root / key
-        self._epochs = JsonLines(self.path / "epochs.jsonl", EpochResult)
+        self._epochs = JsonLines(self.path / _EPOCHS, EpochResult)
         self._evaluations = JsonLines(self.path / "evaluations.jsonl", Evaluation)
 
     def write_plan(self, run: PlannedRun) -> None:
@@ -106,7 +107,7 @@ class RunFolder:
         """
         run = self._read(_PLAN, PlannedRun)
         if run is None:
-            raise KdctlError(f"{self.path} has no plan.json.", "name the folder of a run.")
+            raise KdctlError(f"{self.path} has no plan.json.", "restore it, or name the folder of a run.")
         if run.key != self.key:
             raise KdctlError(
                 f"{self.path} holds the plan of another run, {run.key}.", f"rename the folder to {run.key}."
@@ -277,7 +278,7 @@ class RunFolder:
 def run_folders(root: Path) -> list[RunFolder]:
     """Return the run folders in `root`, by key: those that have a plan, and are not about to be removed.
 
-    A folder that nobody may look into counts as one: it is not gone.
+    A folder that nobody may look into counts as one: it is not gone. So does one whose plan was lost.
 
     Raises:
         KdctlError: `root` itself may not be looked into.
@@ -293,4 +294,5 @@ def run_folders(root: Path) -> list[RunFolder]:
 
 def _may_be_run(folder: Path) -> bool:
     plan = folder / _PLAN
-    return os.path.lexists(plan) or (bool(_KEY.fullmatch(folder.name)) and not is_gone(plan))
+    is_lost = any(os.path.lexists(folder / name) for name in (_RESULT, _EPOCHS))
+    return os.path.lexists(plan) or (bool(_KEY.fullmatch(folder.name)) and (is_lost or not is_gone(plan)))

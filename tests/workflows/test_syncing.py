@@ -95,6 +95,25 @@ def test_a_damaged_folder_does_not_keep_the_others_out(
         assert all("is damaged" in mistake.problem for mistake in report.damaged)
 
 
+@pytest.mark.parametrize("left", ["result.json", "epochs.jsonl"])
+def test_a_run_whose_plan_was_lost_with_the_database_is_named(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, left: str
+) -> None:
+    runs = workflows.sweep(recipe(GRID), workspace).runs
+    copy = rebuilt(workspace.runs, tmp_path / "again")
+    for path in (copy / runs[1].key).iterdir():
+        if path.name != left:
+            path.unlink()
+    (copy / ("0" * 16)).mkdir()  # of a run that never began
+    with workflows.open_workspace(copy, num_threads=1) as again:
+        report = workflows.synchronise(again)
+        assert len(report.added) == len(runs) - 1
+        (mistake,) = report.damaged
+        assert mistake.problem == f"{copy / runs[1].key} has no plan.json."
+        (unknown,) = workflows.check(again).findings
+        assert runs[1].key in unknown.problem
+
+
 def test_a_sweep_of_any_name_has_a_file_of_its_own(tmp_path: Path) -> None:
     names = ["lr", "a/b", "..", "x" * 300, "x" * 301, "größer", "lr.json", ""]
     paths = [sweep_path(tmp_path, name) for name in names]
@@ -127,6 +146,7 @@ def test_a_sound_store_passes_its_check(workspace: Workspace, recipe: RecipeWrit
         (lambda folder: (folder / "result.json").unlink(), "holds no result.json"),
         (lambda folder: (folder / "result.json").write_text("x"), "is damaged"),
         (lambda folder: (folder / "plan.json").write_text("x"), "is damaged"),
+        (lambda folder: (folder / "plan.json").unlink(), "has no plan.json"),
         (lambda folder: (folder / "epochs.jsonl").write_text(""), "is not what the run wrote"),
         (lambda folder: (folder / "last.pt").unlink(), "last.pt is missing"),
         (lambda folder: (folder / "last.pt").write_bytes(b"short"), "is not the file"),
