@@ -27,6 +27,13 @@ from kdctl.report.table_format import Table, sort_rows
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")
 """Kinds of tables, by the name that `--layout` takes."""
 
+_BESIDE_MEANS = {
+    "published": "published numbers",
+    "intervals": "intervals of differences",
+    "versus_best": "comparisons with the best row",
+}
+"""Options whose columns stand beside a row's mean, with what they show."""
+
 
 class TableOptions(TypedDict, total=False):
     """How a table is to look; what is left out is taken from the sweep's `[report]`, else from its runs."""
@@ -80,7 +87,8 @@ def build_report(
         **options: see `TableOptions`.
 
     Raises:
-        UsageError: a field, value, selection rule, spread or layout does not exist.
+        UsageError: a field, value, selection rule, spread or layout does not exist, or the layout has no
+            place for what an option shows.
         KdctlError: no run has a number to show.
     """
     sweeps = (sweep,) if isinstance(sweep, StoredSweep) else tuple(sweep or ())
@@ -91,6 +99,8 @@ def build_report(
     select = read_selection(given.get("select") or Selection.LAST)
     require_numbers(students, select, unfinished_count=kind == "runs")
     layout = _layout(students, sweeps, kind, select, given)
+    if kind in ("paper", "runs") or layout.columns:
+        _refuse_beside_means(options)
     if kind == "runs":
         table = run_table(students, layout)
     else:
@@ -139,6 +149,15 @@ def _kind(name: str | None) -> str:
     if name is not None and name not in LAYOUTS:
         raise UsageError(f"there is no layout '{name}'.", suggestion(name, LAYOUTS, "Layouts"))
     return name or "list"
+
+
+def _refuse_beside_means(options: TableOptions) -> None:
+    """Refuse what was asked for and would be missing; a recipe means its usual table, and is not refused."""
+    if asked := [shown for name, shown in _BESIDE_MEANS.items() if options.get(name)]:
+        raise UsageError(
+            f"this layout has no place for {' and '.join(asked)}.",
+            "they stand beside the mean of a row: --layout list or overview, without --columns.",
+        )
 
 
 def _layout(

@@ -231,3 +231,11 @@ def test_all_diverged_names_what_to_change(make_run):
     with pytest.raises(KdctlError, match=r"no run has finished: 2 diverged\.") as caught:
         build_report(runs)
     assert "smaller learning rate" in caught.value.hint
+
+
+@pytest.mark.parametrize("layout", [{"layout": "paper"}, {"layout": "runs"}, {"columns": ["learning_rate"]}])
+def test_what_a_layout_has_no_place_for_is_refused_where_it_was_asked_for(layout, rates, make_sweep):
+    with pytest.raises(UsageError, match="no place for intervals of differences and comparisons"):
+        build_report(rates, intervals=True, versus_best=True, **layout)
+    sweep = make_sweep(rates, report={"intervals": True})
+    assert build_report(rates, sweep, **layout).rows, "a recipe means its usual table"
