@@ -207,13 +207,13 @@ def maybe_follow(num_devices: int, device: str) -> int:
 
     Does not come back where torchrun started this process to follow another.
     """
-    from kdctl.engine.ranks import WORLD_SIZE, is_follower
+    from kdctl.engine.ranks import WORLD_SIZE, is_follower, ranks_told
 
     if is_follower(os.environ):
         from kdctl.execution.distributed import follow
 
         raise typer.Exit(follow(device))
-    return int(os.environ.get(WORLD_SIZE, num_devices))
+    return ranks_told(os.environ).count if WORLD_SIZE in os.environ else num_devices
 
 
 @contextlib.contextmanager

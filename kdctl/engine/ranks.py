@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from kdctl.errors import UsageError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 
 RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Variables of the environment by which torchrun tells a process who it is."""
+
+_MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
+"""Variables that tell where the processes meet."""
 
 PATIENCE = timedelta(minutes=30)
 """How long the others wait for a process before they give up; an evaluation or a plan takes less."""
@@ -82,9 +87,33 @@ class Ranks:
         return everything
 
 
+def ranks_told(environment: Mapping[str, str]) -> Ranks:
+    """Return who this process is, as torchrun tells; alone, if it did not start it.
+
+    Raises:
+        UsageError: the variables are not as torchrun sets them: left over from something else.
+    """
+    if WORLD_SIZE not in environment:
+        return Ranks(rank=0, count=1)
+    told = {name: environment.get(name, "0") for name in (WORLD_SIZE, RANK, LOCAL_RANK)}
+    are_numbers = all(re.fullmatch("[0-9]{1,6}", value) for value in told.values())
+    count, rank = (int(told[WORLD_SIZE]), int(told[RANK])) if are_numbers else (0, 0)
+    if not rank < count or (count > 1 and not all(map(environment.get, _MEETING_PLACE))):
+        names = " ".join(name for name in (*told, *_MEETING_PLACE) if name in environment)
+        raise UsageError(
+            f"the environment has {names}, but not as torchrun sets them for the processes of a run.",
+            f"unset them (`unset {names}`), or start kdctl by torchrun.",
+        )
+    return Ranks(rank=rank, count=count)
+
+
 def is_follower(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun started this process to follow another."""
-    return int(environment.get(WORLD_SIZE, "1")) > 1 and int(environment.get(RANK, "0")) > 0
+    """Whether torchrun started this process to follow another.
+
+    Raises:
+        UsageError: see `ranks_told`.
+    """
+    return ranks_told(environment).rank > 0
 
 
 def join(device_type: str) -> Ranks:
@@ -93,9 +122,8 @@ def join(device_type: str) -> Ranks:
     Raises:
         MachineError: they do not come.
     """
-    rank, count = int(os.environ[RANK]), int(os.environ[WORLD_SIZE])
+    ranks = ranks_told(os.environ)
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-    ranks = Ranks(rank=rank, count=count)
     with watching(ranks):
         distributed.init_process_group(backend, timeout=PATIENCE)
     return ranks
