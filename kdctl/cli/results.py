@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise KdctlError(
             f"{path} cannot be written ({error.strerror}).", "name another file, in a folder that is yours."
         ) from error
