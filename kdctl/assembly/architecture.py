@@ -21,6 +21,7 @@ from kdctl.recipe.imported import is_imported
 from kdctl.recipe.plan import RunPlan, ShippedModel, TeacherRef, TrainedOn
 from kdctl.recipe.stored import is_plan, read_component, read_shipped
 from kdctl.records import SHIPPED
+from kdctl.store.folder import RunFolder
 
 Architecture = str | ShippedModel
 """Name of a model, or how one is put together."""
@@ -132,9 +133,26 @@ def read_trained(path: Path) -> ModelCheckpoint:
     """Read a model that a run left behind, with the plan that says what it is.
 
     Raises:
-        KdctlError: the file is missing, damaged, unsafe, or was not written by kdctl.
+        KdctlError: the file is missing, damaged, unsafe, was not written by kdctl, or lies in the folder of a
+            run that left another file of this name behind.
     """
+    recorded = _recorded_sha256(path)  # before the file: a run writes its result last
     content = read_model(path)
     if not is_plan(content.plan):
         raise foreign(path)
+    if recorded not in ("", content.sha256):
+        raise KdctlError(
+            f"{path} is not the file it was: its SHA-256 differs from the one on record.",
+            "restore it from a copy, or train or name another model.",
+        )
     return content
+
+
+def _recorded_sha256(path: Path) -> str:
+    """Return the SHA-256 that a file had when its run ended; empty of other files, or if it is not known."""
+    place = path.absolute().parent
+    try:
+        artifacts = RunFolder(place.parent, place.name).artifacts()
+    except KdctlError:  # what lies beside it is no result of a run
+        return ""
+    return next((artifact.sha256 for artifact in artifacts if artifact.name == path.name), "")

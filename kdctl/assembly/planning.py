@@ -12,7 +12,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.plan_notes import plan_notes
 from kdctl.assembly.structure import Structure, Structures
-from kdctl.assembly.teachers import TeacherLibrary
+from kdctl.assembly.teachers import TeacherLibrary, require_classes
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.recipe.layers import NAME
@@ -31,10 +31,11 @@ class Planner:
     def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         """Name plug-ins, data and teachers as the workspace has them."""
         self.recipe = recipe
+        self._teachers = TeacherLibrary(workspace)
         self._context = PlanContext(
             catalog=full_catalog(),
             fingerprint=workspace.library.fingerprint,
-            teachers=TeacherLibrary(workspace),
+            teachers=self._teachers,
         )
         self._library = workspace.library
         self._structures = Structures(workspace.library)
@@ -48,7 +49,8 @@ class Planner:
         if workspace.library is not self._library:
             return Planner(self.recipe, workspace)
         planner = copy.copy(self)
-        planner._context = dataclasses.replace(self._context, teachers=TeacherLibrary(workspace))
+        planner._teachers = TeacherLibrary(workspace)
+        planner._context = dataclasses.replace(self._context, teachers=planner._teachers)
         return planner
 
     def replicates(self, point: Point) -> tuple[RunPlan, ...]:
@@ -62,10 +64,22 @@ class Planner:
             plan = self.recipe.plan(point, self.recipe.seeds[0], self._context)
             with self._mistakes_in(None):
                 require_same_data(plan, self._library)
+                self._require_same_classes(plan)
             self.structure(plan)
             seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
         return self._known[name]
+
+    def _require_same_classes(self, plan: RunPlan) -> None:
+        """Refuse teachers of other data, where those are meant, if they know fewer or more classes.
+
+        Raises:
+            KdctlError: a teacher of another number of classes, or one whose weights cannot be read.
+        """
+        for teacher in plan.teachers:
+            if teacher.trained_on and teacher.trained_on.other_data:
+                wanted = self._structures.counts(plan.data).num_classes
+                require_classes(teacher, self._teachers.num_classes(teacher, wanted), wanted)
 
     def structure(self, plan: RunPlan) -> Structure:
         """Return how a run is built.

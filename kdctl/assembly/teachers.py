@@ -85,6 +85,15 @@ class TeacherLibrary:
         shipped = shipped_by(content.plan, model_in(path.name))
         return dataclasses.replace(shipped, checkpoint_sha256=content.sha256, checkpoint=str(path))
 
+    def num_classes(self, teacher: TeacherRef, otherwise: int) -> int:
+        """Return how many classes a trained teacher tells apart; `otherwise` if its weights do not show it.
+
+        Raises:
+            KdctlError: the weights are missing, damaged or unsafe.
+        """
+        folder = self._workspace.folder(teacher.run) if teacher.run else None
+        return num_classes(read_trained(_path_of(teacher, folder)).weights, otherwise)
+
     def weights(self, source: str, student: Spec, data: Spec) -> InitialWeights:
         """Return the weights that a student is to start from; see `find_initial_weights`.
 
@@ -108,11 +117,10 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
     """
     folder = context.folder(teacher.run) if teacher.run else None
     part = teacher.model.part if teacher.model else SHIPPED
-    path = folder.path / checkpoint_name(Selection.LAST, part) if folder else Path(teacher.checkpoint)
+    path = _path_of(teacher, folder)
     content = read_trained(path)
     require_finite(content.weights, path)
-    expected = teacher.checkpoint_sha256 or (_recorded_sha256(folder, path.name) if folder else "")
-    if expected and content.sha256 != expected:
+    if teacher.checkpoint_sha256 not in ("", content.sha256):
         raise KdctlError(
             f"{path} is not the file it was: its SHA-256 differs from the one on record.",
             "restore it from a copy, or train or name the teacher anew.",
@@ -138,6 +146,12 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
     )
 
 
+def _path_of(teacher: TeacherRef, folder: RunFolder | None) -> Path:
+    """Return where the weights of a trained teacher are."""
+    part = teacher.model.part if teacher.model else SHIPPED
+    return folder.path / checkpoint_name(Selection.LAST, part) if folder else Path(teacher.checkpoint)
+
+
 def _test_top1(folder: RunFolder, part: str) -> float | None:
     """Return the accuracy of a model of a run after its last epoch, in percent; None if it is not known."""
     if part:
@@ -145,11 +159,6 @@ def _test_top1(folder: RunFolder, part: str) -> float | None:
         return models[part].test.top1 if part in models else None
     result = folder.result()
     return result.selected[Selection.LAST.value].test.top1 if result else None
-
-
-def _recorded_sha256(folder: RunFolder, name: str) -> str:
-    """Return the SHA-256 that a run's checkpoint had at its end; empty if it is not known."""
-    return next((artifact.sha256 for artifact in folder.artifacts() if artifact.name == name), "")
 
 
 def require_same_input(plan: Mapping[str, Any], part: str, context: RunContext) -> None:
@@ -235,10 +244,18 @@ def _mistakes(teacher: TeacherRef, data: SelectedData, context: RunContext) -> t
 
 
 def _require_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -> None:
-    backbone = load_teacher(teacher, data, context).backbone
-    if backbone.num_classes != data.num_classes:
+    require_classes(teacher, load_teacher(teacher, data, context).backbone.num_classes, data.num_classes)
+
+
+def require_classes(teacher: TeacherRef, known: int, wanted: int) -> None:
+    """Refuse a teacher that tells another number of classes apart than its student is to.
+
+    Raises:
+        KdctlError: the numbers differ.
+    """
+    if known != wanted:
         raise KdctlError(
-            f"the teacher {teacher.name} ({teacher.where}) tells {backbone.num_classes} classes apart, "
-            f"the data have {data.num_classes}.",
+            f"the teacher {teacher.name} ({teacher.where}) tells {known} classes apart, "
+            f"the data have {wanted}.",
             "name a teacher of the same classes, or change data.num_classes.",
         )

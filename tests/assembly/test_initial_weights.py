@@ -162,9 +162,9 @@ def test_no_student_starts_from_numbers_that_are_not_finite(
     content = torch.load(path, weights_only=True)
     name = next(name for name, tensor in content["weights"].items() if tensor.dim() == 4)
     content["weights"][name][0] = float("nan")
-    torch.save(content, path)
+    torch.save(content, tmp_path / "checkpoint.pt")
     torch.save(content["weights"], tmp_path / "public.pth")
-    for source in (trained, path, tmp_path / "public.pth"):
+    for source in (tmp_path / "checkpoint.pt", tmp_path / "public.pth"):
         with pytest.raises(RecipeError, match=f"not finite .* the first is {name}") as caught:
             workflows.plan_training(recipe("method = 'ce'", teacher="", student=student(source)), workspace)
         assert "use another one" in caught.value.hint

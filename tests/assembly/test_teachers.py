@@ -15,7 +15,7 @@ from kdctl.assembly.teachers import TeacherLibrary, load_teacher
 from kdctl.assembly.workspace import Workspace, open_workspace
 from kdctl.engine.fold import largest_error
 from kdctl.engine.frozen import frozen_copy
-from kdctl.errors import RecipeError
+from kdctl.errors import KdctlError, RecipeError
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import RunState
 from kdctl.workflows.subjects import open_subject
@@ -128,6 +128,44 @@ def test_a_teacher_of_other_data_is_refused_unless_it_is_meant(
     (taught,) = workflows.train(meant, workspace)
     assert taught.state is RunState.FINISHED
     assert "other_data" not in str(taught.plan)
+
+
+def test_a_teacher_of_other_classes_is_refused_by_the_plan_even_if_other_data_are_meant(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    five = OTHER.replace("size = 16", "size = 16, num_classes = 5")
+    (run,) = workflows.train(recipe("method = 'ce'", teacher="", data=five), workspace)
+    file = workspace.folder(run.key).path / "last.pt"
+    for named in (f"run = '{run.key}'", f"checkpoint = '{file}'"):
+        meant = recipe("method = 'kd'", teacher=f"teacher = {{{named}, other_data = true}}")
+        with pytest.raises(RecipeError, match="tells 5 classes apart, the data have 10"):
+            workflows.plan_training(meant, workspace)
+
+
+def test_a_model_that_was_altered_after_its_run_neither_teaches_nor_is_evaluated_nor_gone_on_from(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    file = workspace.folder(run.key).path / "last.pt"
+    content = torch.load(file)
+    content["weights"]["classifier.bias"] += 0.001
+    torch.save(content, file)
+    altered = "is not the file it was: its SHA-256 differs"
+    for source in (run.key, str(file)):
+        with pytest.raises(KdctlError, match=altered):
+            open_subject(source, workspace)
+        student = f"student = {{name = 'resnet3', weights = '{source}'}}"
+        with pytest.raises(KdctlError, match=altered):
+            workflows.plan_training(recipe("method = 'ce'", teacher="", student=student), workspace)
+    with pytest.raises(KdctlError, match=altered):
+        workflows.plan_training(
+            recipe("method = 'kd'", teacher=f"teacher = {{checkpoint = '{file}'}}"), workspace
+        )
+    with pytest.raises(KdctlError, match=altered):
+        workflows.train(recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}'}}"), workspace)
+    copy = workspace.runs.parent / "mine.pt"
+    file.rename(copy)  # what somebody made of it, under a name of its own, is a model like any other
+    assert open_subject(copy, workspace).sha256
 
 
 def test_a_teacher_that_saw_fewer_images_of_the_same_classes_is_welcome(
