@@ -5,10 +5,12 @@ Figures are made without pyplot: it keeps figures alive, and chooses a window sy
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,10 +153,21 @@ def rendered(figure: Figure, suffix: str) -> bytes:
         raise ValueError(f"no figure is written as {suffix}")
     buffer = io.BytesIO()
     _make_harmless(figure)
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    with mpl.rc_context(STYLE), _no_date_of_build(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a font without a letter of a name shows a box
         figure.savefig(buffer, format=suffix.removeprefix("."), dpi=DPI, metadata=dict(undated[suffix]))
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _no_date_of_build() -> Generator[None]:
+    """Set a variable aside that matplotlib reads although no figure gets a date: it need not be a number."""
+    date = os.environ.pop("SOURCE_DATE_EPOCH", None)
+    try:
+        yield
+    finally:
+        if date is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = date
 
 
 def _make_harmless(figure: Figure) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
+
+import pytest
 
 from kdctl.records import Selection
 from kdctl.report.figure import FigureData
@@ -27,6 +30,17 @@ def test_hostile_names_give_sound_files_without_a_warning() -> None:
     written = {suffix: rendered(figure, suffix) for suffix in (".svg", ".png", ".pdf")}
     ET.fromstring(written[".svg"])
     assert rb"a\x1b[31m\x07\u202eb $x_{$" in written[".svg"]
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
+def test_no_date_of_a_build_gets_into_a_figure(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure, [[axes]] = new_figure(1, 1)
+    axes.plot([0.01, 0.1], [1.0, 2.0])
+    plain = rendered(figure, suffix)
+    for date in ("x", "0"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        assert rendered(figure, suffix) == plain
+        assert os.environ["SOURCE_DATE_EPOCH"] == date
 
 
 def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: MakeRun) -> None:
