@@ -183,7 +183,8 @@ def read_bytes(path: Path) -> bytes:
             head = file.read(_HEAD)
             if head and not any(head):
                 raise damaged(path)  # before the rest is read, which may be larger than memory
-            return head + file.read()
+            file.seek(0)
+            return file.read()
     except MemoryError as error:
         raise KdctlError(f"{path} is larger than memory.", "name a file of a model's weights.") from error
     except OSError as error:

@@ -64,7 +64,7 @@ def test_a_state_that_may_not_be_read_is_told_and_kept(stopped: Member, make_mem
         raise PermissionError(13, "Permission denied")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdctl.files.open_file", refuse)
+        patch.setattr("kdctl.engine.checkpoint.open_file", refuse)
         with pytest.raises(KdctlError, match="Permission denied"):
             make_member("kd")
     assert path.is_file()
