@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from kdctl.recipe.plan import OF_TEACHERS
@@ -192,8 +194,12 @@ def task_of(row: Replicates) -> frozenset[str]:
     )
 
 
-def _remaining(row: Replicates) -> frozenset[str]:
-    return frozenset(map(_remaining_settings, row.plans))
+def _remaining(row: Replicates) -> frozenset[tuple[str, Fraction]]:
+    """Return the settings that a row averages over, each with its share of the runs in the mean."""
+    known = {run.configuration: run.plan for run in row.runs}
+    settings = {configuration: _remaining_settings(plan) for configuration, plan in known.items()}
+    counts = Counter(settings[run.configuration] for run in row.counted or row.runs)
+    return frozenset((setting, Fraction(number, counts.total())) for setting, number in counts.items())
 
 
 def _remaining_settings(plan: Mapping[str, Any]) -> str:

@@ -107,6 +107,17 @@ def test_pooled_configurations_are_subtracted_but_never_tested(replicates):
     assert "verdict" not in record
 
 
+def test_a_baseline_that_averages_over_the_same_settings_in_other_shares_is_not_equal(replicates):
+    """Four of the method's five runs have one rate, and half of the baseline's."""
+    baselines = [*replicates(70.0, method="ce", rate=0.05), *replicates(72.0, method="ce", rate=0.1)]
+    rows = [*replicates(78.0, 78.2, 78.1, 78.3, rate=0.05), *replicates(60.0, rate=0.1)]
+    equal = "against ce with otherwise equal settings"
+    uneven = build_report([*baselines, *rows], rows=["method"])
+    assert not any(equal in note for note in uneven.notes)
+    even = build_report([*baselines, *rows[3:]], rows=["method"])
+    assert any(equal in note for note in even.notes)
+
+
 def test_a_published_number_stands_beside_its_row_and_is_tested(replicates, make_sweep):
     runs = replicates(78.2, 78.0, 78.1)
     table = build_report(runs, make_sweep(runs, reported=[SIMKD]))
