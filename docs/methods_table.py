@@ -157,7 +157,11 @@ def measured(words: argparse.Namespace) -> dict[str, Cost]:
     with (
         tempfile.TemporaryDirectory() as folder,
         open_workspace(
-            Path(folder) / "runs", Path(folder), device=words.device, num_threads=words.threads
+            Path(folder) / "runs",
+            Path(folder),
+            device=words.device,
+            num_threads=words.threads,
+            teacher_cache="off",  # else a table answers for the teacher, where it is small
         ) as workspace,
     ):
         load_plugin_file(NOISE)
