@@ -110,11 +110,10 @@ class ImageWorkers:
         """
         if self._processes:
             raise ValueError("rings are opened before the first batch is asked for")
-        shape = (num_slots, batch_size, size, size, 3)
         ring = Ring(
             number=len(self._rings),
             prepare=prepare,
-            pixels=_shared(shape, torch.uint8),
+            pixels=_shared((num_slots, batch_size, size, size, 3), torch.uint8),
             wanted=_shared((num_slots, batch_size, 2), torch.int64),
             missing=[0] * num_slots,
         )
