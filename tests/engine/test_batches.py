@@ -33,6 +33,20 @@ def augmented_plainly(split: Split, order: EpochOrder, place: int, padding: int)
     return plainly(crop[:, ::-1] if order.flips[place] else crop)
 
 
+def test_every_byte_becomes_the_number_that_its_channel_says() -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 1).T.reshape(2, 16, 8, 3)
+    turned = pixels.transpose(1, 2)  # does not lie in memory row by row
+    for image in (pixels, turned):
+        expected = (image.double() / 255 - torch.tensor(mean).double()) / torch.tensor(std).double()
+        normalised = Normalisation(mean, std, CPU)(image)
+        assert normalised.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(normalised.double(), expected.permute(0, 3, 1, 2), rtol=0, atol=1e-6)
+    # As the formula of three steps rounds, so that an upgrade changes no number.
+    scale, shift = 1.0 / (255.0 * torch.tensor(std)), -torch.tensor(mean) / torch.tensor(std)
+    assert torch.equal(Normalisation(mean, std, CPU)(pixels), (pixels * scale + shift).permute(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize("padding", [0, 2, 4])
 @pytest.mark.parametrize("augmentation", ["crop-flip", "crop", "none"])
 def test_a_batch_is_what_padding_cropping_and_flipping_give(
