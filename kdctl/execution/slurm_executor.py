@@ -8,7 +8,6 @@ them; a job that is gone gives them back.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections import Counter
@@ -42,6 +41,10 @@ GONE_SECONDS = 5.0
 """A job that `squeue` has not listed for so long is gone; between two states a job may be missing from it."""
 
 
+TASK_OPTIONS = ("ntasks", "nodes", "ntasks_per_node")
+"""Options of `sbatch` that say how many tasks a job has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlurmConfig:
     """Gangs as jobs of a cluster."""
@@ -54,13 +57,16 @@ class SlurmConfig:
     """Options of `sbatch`, '_' for '-': partition, time (minutes), gpus_per_node, account, ..."""
     lease: LeaseConfig = LeaseConfig()
 
+    def __post_init__(self) -> None:
+        """Refuse numbers of tasks that are none, before anything is planned with them."""
+        for name in TASK_OPTIONS:
+            _whole(name, self.options.get(name, 1))
+
     @property
     def num_tasks(self) -> int:
         """Return how many tasks each job has, which train each of its runs together."""
-        if (total := self.options.get("ntasks")) is not None:
-            return _whole("ntasks", total)
-        each = (_whole(name, self.options.get(name, 1)) for name in ("nodes", "ntasks_per_node"))
-        return math.prod(each)
+        total, nodes, each = (_whole(name, self.options.get(name, 1)) for name in TASK_OPTIONS)
+        return total if "ntasks" in self.options else nodes * each
 
     def capacity(self, context: RunContext) -> Capacity:
         """Return how many jobs may run at once; how many do is the cluster's decision."""
@@ -206,23 +212,28 @@ class SlurmExecutor:
             return
         try:
             self._require_parts(jobs)
+            numbers = self._order(jobs)
         except KdctlError as error:
-            self._give_back(jobs, error)
+            for back in (back for job in jobs for back in job.release_all(error.problem)):
+                self.recorder.close(back.plan, back.owner, back.reason)
             raise
+        for job, number in zip(jobs, numbers, strict=True):
+            job.number, job.known = number, time.monotonic()
+            write_atomically(job.folder / JOB, number.encode())
+
+    def _order(self, jobs: Sequence[_Job]) -> list[str]:
+        """Write the orders of jobs and submit them; return their numbers.
+
+        Raises:
+            KdctlError: `sbatch` refuses them.
+        """
         workspace, lease = self.recorder.workspace, self.plan.lease
         setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
             write_atomically(job.folder / ORDER, to_json(order).encode())
         options = {"job_name": "kdctl", "array_parallelism": self.plan.slots, **self.plan.options}
-        try:
-            numbers = self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
-        except KdctlError as error:
-            self._give_back(jobs, error)
-            raise
-        for job, number in zip(jobs, numbers, strict=True):
-            job.number, job.known = number, time.monotonic()
-            write_atomically(job.folder / JOB, number.encode())
+        return self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
 
     def _require_parts(self, jobs: Sequence[_Job]) -> None:
         """Refuse runs whose batches the tasks of a job cannot share."""
@@ -234,10 +245,6 @@ class SlurmExecutor:
                     f"engine.batch_parts = {plan.engine.batch_parts}.",
                     f"-o engine.batch_parts={num_tasks} gives each task a part of every batch.",
                 )
-
-    def _give_back(self, jobs: Sequence[_Job], error: KdctlError) -> None:
-        for back in (back for job in jobs for back in job.release_all(error.problem)):
-            self.recorder.close(back.plan, back.owner, back.reason)
 
     def _handle_events(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
         """Return the runs that a job has ended, and all others once it is gone."""
@@ -283,7 +290,7 @@ def _whole(name: str, value: object) -> int:
     Raises:
         UsageError: it is none.
     """
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"--slurm-option {name}={value} is no number.", f"{name}=2")
     return value
 

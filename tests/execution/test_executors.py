@@ -43,6 +43,21 @@ def test_wishes_that_do_not_fit_together_are_refused() -> None:
         workflows.choose_executor("slurm", slurm_options={"gangs_per_job": 0})
 
 
+@pytest.mark.parametrize("name", ["ntasks", "nodes", "ntasks_per_node"])
+@pytest.mark.parametrize("value", ["two", 0, -1, 1.5, True])
+def test_a_number_of_tasks_that_is_none_is_refused_before_anything_is_planned(
+    name: str, value: object
+) -> None:
+    with pytest.raises(UsageError, match=f"--slurm-option {name}={value} is no number"):
+        workflows.choose_executor("slurm", slurm_options={name: value})
+
+
+def test_the_tasks_of_a_job_are_those_of_all_its_nodes_unless_their_number_is_given() -> None:
+    assert SlurmConfig().num_tasks == 1
+    assert SlurmConfig(options={"nodes": 2, "ntasks_per_node": 4}).num_tasks == 8
+    assert SlurmConfig(options={"nodes": 2, "ntasks": 4}).num_tasks == 4
+
+
 def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
