@@ -1,15 +1,18 @@
 """LaTeX that compiles: what hostile names and special signs become."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from kdctl.report.formats.latex import latex
+from kdctl.report.formats.latex import MOST_ROWS, latex
 from kdctl.report.table_format import Cell, Column, Mark, Table
 
-needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs")
+needs_tex = pytest.mark.skipif(
+    None in (shutil.which("pdflatex"), shutil.which("pdftotext")), reason="needs pdflatex with booktabs"
+)
 HOSTILE = r"\input{/etc/passwd} $x$ 100 % a_b #1 {c} [d] * ~ ^ & < > | \ é … → 漢"
 
 
@@ -36,6 +39,17 @@ def table():
         notes=("Δ ce: `kdctl runs list` says more.", HOSTILE, "[a note] with § and †"),
         rules=(1, 3),
     )
+
+
+def repeated(table, number):
+    """Return a table of so many rows, all columns of which are as wide as a line of a page bears."""
+    columns = (
+        *table.columns,
+        *(Column(title=f"setting {place}", parts=(f"s{place}",)) for place in range(8)),
+    )
+    more = tuple(Cell(text="undecided", values=(1,)) for _ in range(8))
+    rows = tuple(table.rows[place % 3] + more for place in range(number))
+    return dataclasses.replace(table, columns=columns, rows=rows, rules=(1, 3))
 
 
 def compiled(path):
@@ -83,3 +97,40 @@ def test_a_paper_reads_it_as_often_as_it_likes(table, tmp_path):
     )
     compiled(paper)
     assert (tmp_path / "paper.pdf").stat().st_size > 1000
+
+
+def test_a_table_that_fits_on_a_page_stays_in_one_piece(table):
+    text = latex(repeated(table, MOST_ROWS))
+    assert r"\begin{table}" in text
+    assert "longtable" not in text
+
+
+@needs_tex
+def test_a_long_table_goes_on_over_pages_with_its_head_on_each(table, tmp_path):
+    path = tmp_path / "table.tex"
+    path.write_text(latex(repeated(table, 120)), encoding="utf-8")
+    log = compiled(path)
+    assert "Overfull" not in log
+    assert int(re.search(r"table\.pdf \((\d+) pages", log)[1]) > 1
+    text = subprocess.run(
+        ["pdftotext", "-layout", "table.pdf", "-"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    pages = text.removesuffix("\f").split("\f")
+    assert all("setting 7" in page for page in pages)
+    assert text.count("undecided") == 120 * 8
+    assert [("continued on" in page, "Table 1, continued" in page) for page in pages] == [
+        (place < len(pages) - 1, place > 0) for place in range(len(pages))
+    ]
+
+
+@needs_tex
+def test_a_long_table_has_pages_of_its_own_in_a_paper_of_two_columns(table, tmp_path):
+    (tmp_path / "table.tex").write_text(latex(repeated(table, 60)), encoding="utf-8")
+    paper = tmp_path / "paper.tex"
+    paper.write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs,longtable}\\begin{document}Before.\n"
+        "\\input{table}\\makeatletter\\typeout{two columns: \\if@twocolumn yes\\else no\\fi}\nAfter.\n"
+        "\\input{table.tex}\\end{document}\n",
+        encoding="utf-8",
+    )
+    assert "two columns: yes" in compiled(paper)

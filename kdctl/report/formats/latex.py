@@ -42,7 +42,7 @@ _SPECIAL = {
     "\n": " ",
 }
 _BEFORE = r"""% pdflatex compiles this file as it is. In a paper, \input it; its preamble then needs
-% \usepackage{booktabs,graphicx}.
+% \usepackage{PACKAGES}.
 \expandafter\let\expandafter\kdctlinside\csname @twoclasseserror\endcsname
 \ifx\documentclass\kdctlinside
   \def\kdctlend{}
@@ -50,7 +50,7 @@ _BEFORE = r"""% pdflatex compiles this file as it is. In a paper, \input it; its
   \documentclass{article}
   \usepackage[utf8]{inputenc}
   \usepackage[margin=2cm]{geometry}
-  \usepackage{booktabs,graphicx}
+  \usepackage{PACKAGES}
   \def\kdctlend{\end{document}}
   \begin{document}
 \fi
@@ -58,26 +58,114 @@ _BEFORE = r"""% pdflatex compiles this file as it is. In a paper, \input it; its
 _AFTER = "\\kdctlend\n"
 _WIDEST = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
 
+MOST_ROWS = 30
+"""Of a table that stands on one page with its caption and its notes; a longer one goes on over pages."""
+
+_ONE_COLUMN = r"""\begingroup
+\expandafter\ifx\csname if@twocolumn\endcsname\iftrue
+  \onecolumn\let\kdctlcolumns\twocolumn
+\else
+  \let\kdctlcolumns\relax
+\fi
+\setlength{\tabcolsep}{4pt}
+\setlength{\LTcapwidth}{\linewidth}
+\setcounter{LTchunksize}{1000}"""
+"""A longtable takes no part of a page with two columns. All rows in one chunk: widths are right at once."""
+
+_CANDIDATES = 3
+"""Rows from which the width of columns is measured."""
+
+_SMALLER = ("small", "footnotesize", "scriptsize", "tiny")
+"""Sizes of letters that a table over pages is tried in: it cannot be scaled as one on a page can."""
+
 
 @report_formats.register("latex", label="LaTeX", aliases=("tex",))
 def latex(table: Table) -> str:
-    """LaTeX table (booktabs), narrowed to the line if it is too wide, with caption above and notes below."""
-    body = [
-        r"\begin{table}[htbp]",
-        r"\centering",
-        rf"\caption{{{_escaped(table.caption)}}}",
-        rf"\resizebox{{{_WIDEST}}}{{!}}{{%",
-        rf"\begin{{tabular}}{{@{{}}{''.join(_letter(column) for column in table.columns)}@{{}}}}",
-        r"\toprule",
-        *_head(table.columns),
-        r"\midrule",
-        *_rows(table),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        *_notes(table.notes),
-        r"\end{table}",
+    """LaTeX table (booktabs), narrowed to the line if it is too wide, with caption above and notes below.
+
+    One of more than 30 rows is a longtable, which goes on over pages.
+    """
+    is_long = len(table.rows) > MOST_ROWS
+    before = _BEFORE.replace("PACKAGES", "booktabs,longtable" if is_long else "booktabs,graphicx")
+    body = _over_pages(table) if is_long else _on_a_page(table)
+    return before + "\n".join(body) + "\n" + _AFTER
+
+
+def _on_a_page(table: Table) -> Iterator[str]:
+    yield r"\begin{table}[htbp]"
+    yield r"\centering"
+    yield rf"\caption{{{_escaped(table.caption)}}}"
+    yield rf"\resizebox{{{_WIDEST}}}{{!}}{{%"
+    yield rf"\begin{{tabular}}{{{_letters(table.columns)}}}"
+    yield r"\toprule"
+    yield from _head(table.columns)
+    yield r"\midrule"
+    yield from _rows(table)
+    yield r"\bottomrule"
+    yield r"\end{tabular}}"
+    if table.notes:
+        yield r"\par\smallskip"
+        yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
+        yield _notes(table.notes)
+        yield r"\end{minipage}"
+    yield r"\end{table}"
+
+
+def _over_pages(table: Table) -> Iterator[str]:
+    widest = list(_widest(table))
+    yield _ONE_COLUMN
+    yield from _smaller_letters(table, widest)
+    yield rf"\begin{{longtable}}{{{_letters(table.columns)}}}"
+    yield from (f"{row} \\kill" for row in (_titles(table.columns), *widest))
+    yield rf"\caption{{{_escaped(table.caption)}}}\\"
+    yield r"\toprule"
+    yield from _head(table.columns)
+    yield r"\midrule"
+    yield r"\endfirsthead"
+    span = rf"\multicolumn{{{len(table.columns)}}}"
+    yield rf"{span}{{@{{}}l@{{}}}}{{\tablename\ \thetable, continued}}\\"
+    yield r"\toprule"
+    yield from _head(table.columns)
+    yield r"\midrule"
+    yield r"\endhead"
+    yield r"\midrule"
+    yield rf"{span}{{@{{}}r@{{}}}}{{continued on the next page}}\\"
+    yield r"\endfoot"
+    yield r"\bottomrule"
+    yield r"\endlastfoot"
+    yield from _rows(table)
+    yield r"\end{longtable}"
+    if table.notes:
+        yield rf"{{\footnotesize\raggedright\noindent {_notes(table.notes)}\par}}"
+    yield r"\kdctlcolumns\endgroup"
+
+
+def _smaller_letters(table: Table, widest: Sequence[str]) -> Iterator[str]:
+    """Choose a size in which the table finds room in the line, if there is one."""
+    yield r"\def\kdctlmeasure{\setbox0=\hbox{%"
+    yield rf"\begin{{tabular}}{{{_letters(table.columns)}}}"
+    yield from _head(table.columns)
+    yield from (f"{row} \\\\" for row in widest)
+    yield r"\end{tabular}}}"
+    yield r"\kdctlmeasure"
+    for size in _SMALLER:
+        yield rf"\ifdim\wd0>\linewidth\{size}\kdctlmeasure\fi"
+
+
+def _widest(table: Table) -> Iterator[str]:
+    """Yield rows of the widest cells of each column: a longtable that begins so has its widths at once.
+
+    Letters are not equally wide, so that the cell with the most of them may come second or third.
+    """
+    columns = [
+        sorted(dict.fromkeys(cells), key=len, reverse=True) for cells in zip(*_cells(table), strict=True)
     ]
-    return _BEFORE + "\n".join(body) + "\n" + _AFTER
+    for place in range(_CANDIDATES):
+        yield " & ".join(cells[min(place, len(cells) - 1)] for cells in columns)
+
+
+def _letters(columns: Sequence[Column]) -> str:
+    return f"@{{}}{''.join(_letter(column) for column in columns)}@{{}}"
 
 
 def _letter(column: Column) -> str:
@@ -103,13 +191,16 @@ def _head(columns: Sequence[Column]) -> Iterator[str]:
             if group
         ]
         yield "".join(rules)
-    titles = [
+    yield f"{_titles(columns)} \\\\"
+
+
+def _titles(columns: Sequence[Column]) -> str:
+    return " & ".join(
         _escaped(column.title)
         if column.align == "left"
         else rf"\multicolumn{{1}}{{{_at_edge(place, columns)}}}{{{_escaped(column.title)}}}"
         for place, column in enumerate(columns)
-    ]
-    yield f"{' & '.join(titles)} \\\\"
+    )
 
 
 def _at_edge(place: int, columns: Sequence[Column]) -> str:
@@ -119,17 +210,22 @@ def _at_edge(place: int, columns: Sequence[Column]) -> str:
 
 
 def _rows(table: Table) -> Iterator[str]:
+    for number, cells in enumerate(_cells(table)):
+        if number in table.rules and number > 0:
+            yield r"\midrule"
+        yield f"{' & '.join(cells)} \\\\"
+
+
+def _cells(table: Table) -> Iterator[list[str]]:
+    """Yield the cells of each row; in a column, the signs of ± stand below each other."""
     widths = [
         max((len(row[place].text.partition("±")[2]) for row in table.rows), default=0)
         if column.align == "plus-minus"
         else 0
         for place, column in enumerate(table.columns)
     ]
-    for number, row in enumerate(table.rows):
-        if number in table.rules and number > 0:
-            yield r"\midrule"
-        cells = (_cell(cell, width) for cell, width in zip(row, widths, strict=True))
-        yield f"{' & '.join(cells)} \\\\"
+    for row in table.rows:
+        yield [_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
 
 
 def _cell(cell: Cell, width: int) -> str:
@@ -142,13 +238,8 @@ def _cell(cell: Cell, width: int) -> str:
     return rf"\underline{{{text}}}" if cell.mark is Mark.SECOND else text
 
 
-def _notes(notes: Sequence[str]) -> Iterator[str]:
-    if not notes:
-        return
-    yield r"\par\smallskip"
-    yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    yield "\\par\n".join(_escaped(note.replace("`", "'")) for note in notes)
-    yield r"\end{minipage}"
+def _notes(notes: Sequence[str]) -> str:
+    return "\\par\n".join(_escaped(note.replace("`", "'")) for note in notes)
 
 
 def _escaped(text: str) -> str:
