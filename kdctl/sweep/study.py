@@ -28,7 +28,7 @@ from kdctl.errors import KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
-from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, explain, name_values
+from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_values
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -97,6 +97,8 @@ class ConfigurationStudy:
             if evidence is not None:
                 explain(self._study, proposal.trial, evidence)
             self._study.tell(proposal.trial, rounded, state=state, skip_if_finished=True)
+            if evidence is not None:
+                date(self._study, proposal.trial, evidence)
 
     def tell_pruned(self, proposal: Proposal) -> None:
         """Report that a configuration was dropped on the way: samplers take it for a bad one."""

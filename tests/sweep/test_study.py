@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 
 import optuna
@@ -187,6 +188,12 @@ def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
     assert told.user_attrs["started"] == began
     assert told.user_attrs["ended"] == ended
     assert "started" not in failed.user_attrs
+    times = (told.datetime_start, told.datetime_complete)
+    assert [time.astimezone(UTC).isoformat(timespec="milliseconds") for time in times if time] == [
+        began,
+        ended,
+    ]
+    assert failed.datetime_start is not None, "one whose times are not known keeps Optuna's"
     storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
     assert optuna.load_study(study_name="s", storage=storage).metric_names == [
         "top-1 test accuracy (%), mean over seeds"
