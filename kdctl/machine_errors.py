@@ -100,9 +100,14 @@ def as_machine_errors() -> Generator[None]:
         raise MachineError(fault) from error
 
 
+_MEND = "mend the disk or its permissions"
+
+
 def _refused(path: str, error: OSError, done: str) -> MachineFault:
     needs_room = error.errno in _NO_ROOM
-    action = "free disk space" if needs_room else "mend the disk or its permissions"
+    in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
+    otherwise = "move the file away that lies where a folder should be" if in_the_way else _MEND
+    action = "free disk space" if needs_room else otherwise
     return MachineFault(
         problem=f"{path or 'a file'} cannot be {done} ({error.strerror or error}).",
         hint=f"{action}; {GOES_ON}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import resource
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -37,6 +38,14 @@ schedule = {name = "constant", epochs = 1}
 """A study of the digits that come with scikit-learn: a run takes a tenth of a second."""
 
 RecipeWriter = Callable[..., Path]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Let no file grow beyond so many bytes: whatever writes a larger one fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda num_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

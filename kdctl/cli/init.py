@@ -74,6 +74,7 @@ def init(
     Without --student it asks, if there is a terminal.
     """
     from kdctl.cli.console import say
+    from kdctl.cli.results import write_whole
     from kdctl.workflows.drafting import DEFAULT_PROTOCOL, Draft, checked_draft, draft_recipe
 
     if path.suffix != ".toml":
@@ -100,7 +101,7 @@ def init(
     text = draft_recipe(draft, recipe_options.teacher_table(draft.teacher) if draft.teacher else None, path)
     recipe = checked_draft(text, path)
     _show_plan(recipe, runs, data)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
     say(f"{path} is written; start it: kdctl sweep {path}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import refusal
 
 if TYPE_CHECKING:
     from kdctl.report.table_format import Table
@@ -23,6 +24,16 @@ def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
     from kdctl.cli.console import say
 
     require_free(path, force=force)
+    write_whole(path, content)
+    say(f"written: {path}")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, over one that is there; if that fails, nothing has changed.
+
+    Raises:
+        KdctlError: it cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -31,10 +42,7 @@ def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise KdctlError(
-            f"{path} cannot be written ({error.strerror}).", "name another file, in a folder that is yours."
-        ) from error
-    say(f"written: {path}")
+        raise KdctlError(f"{path} cannot be written ({error.strerror}).", refusal(error).hint) from error
 
 
 def require_free(path: Path, *, force: bool) -> None:

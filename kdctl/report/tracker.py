@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 from kdctl.errors import KdctlError
 from kdctl.evaluation_records import Evaluation
+from kdctl.machine_errors import unwritable
 from kdctl.records import EpochResult, RunState, SplitMetrics, StoredRun
 from kdctl.registry import Registry
 from kdctl.report.fields import flatten, show_value
@@ -124,6 +128,40 @@ def require_package(module: str, extra: str) -> None:
             f"an export to {extra} needs the package {module}, which is not installed.",
             f"pip install 'kdctl[{extra}]'.",
         )
+
+
+@contextmanager
+def staged(folder: Path) -> Generator[Path]:
+    """Give an empty folder to write into; at the end its files are moved into `folder`, over older ones.
+
+    If anything fails before, `folder` stays as it was: no export is half there.
+
+    Raises:
+        MachineError: the disk is full, or may not be written.
+    """
+    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    stage = place / f".{folder.name}.{uuid.uuid4().hex}.tmp"  # on the same disk: moving takes no time
+    try:
+        stage.mkdir()
+        yield stage
+        _move_into(folder, stage)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move_into(folder: Path, stage: Path) -> None:
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage.rename(folder)
+        return
+    for path in sorted(stage.rglob("*")):
+        target = folder / path.relative_to(stage)
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(exist_ok=True)
+        else:
+            path.replace(target)
 
 
 def _values(epoch: EpochResult) -> dict[str, float | None]:

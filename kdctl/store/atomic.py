@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from kdctl.machine_errors import unwritable
@@ -13,34 +14,81 @@ from kdctl.machine_errors import unwritable
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `content`: a reader sees the old file or the new one, never a part.
 
-    The folder is made if need be. A writer that is killed may leave a hidden `.tmp` file behind.
-    What is not `durable` may be lost in a power cut, and is written at once.
+    The folder is made if need be, and goes again if the file cannot be written. A writer that is killed may
+    leave a hidden `.tmp` file behind. What is not `durable` may be lost in a power cut, and is written at
+    once.
 
     Raises:
         MachineError: the disk is full, or may not be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with written_together(durable=durable) as write:
+        write(path, content)
+
+
+@contextlib.contextmanager
+def written_together(*, durable: bool = True) -> Generator[Callable[[Path, bytes], None]]:
+    """Give a function that writes files, as `write_atomically` does; all appear at the end, or none does.
+
+    Raises:
+        MachineError: the disk is full, or one may not be written.
+    """
+    temporaries: dict[Path, Path] = {}
+    made: list[Path] = []
+
+    def write(path: Path, content: bytes) -> None:
+        temporaries[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with _explained(path):
+            made[:0] = _missing_folders(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(temporaries[path], content, durable=durable)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _remove(temporary)
-        raise unwritable(path, error) from error
+        yield write
+        for path, temporary in temporaries.items():
+            with _explained(path):
+                temporary.replace(path)
     except BaseException:
-        _remove(temporary)
+        _undo(temporaries.values(), made)
         raise
     if durable:
-        _sync_folder(path.parent)
+        for folder in {path.parent for path in temporaries}:
+            _sync_folder(folder)
 
 
-def _remove(temporary: Path) -> None:
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _explained(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _missing_folders(path: Path) -> list[Path]:
+    """Return the folders above a file that are not there, the deepest first."""
+    missing: list[Path] = []
+    for folder in path.parents:
+        if folder.exists():
+            break
+        missing.append(folder)
+    return missing
+
+
+def _write(path: Path, content: bytes, *, durable: bool) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _undo(files: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Remove files that may be there, then folders that are empty, the deepest first."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

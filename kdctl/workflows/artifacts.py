@@ -11,7 +11,7 @@ import numpy as np
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.evaluate import pooled_features
 from kdctl.engine.exported_program import check_target, exported
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, Selection
 from kdctl.report.figure import Features
 from kdctl.store.atomic import write_atomically
@@ -49,7 +49,7 @@ def export_model(
         "mean": opened.data.mean,
         "std": opened.data.std,
     }
-    _write(target, exported(opened.model, opened.sizes.input_size, target, facts))
+    write_atomically(target, exported(opened.model, opened.sizes.input_size, target, facts))
 
 
 def save_features(
@@ -82,7 +82,7 @@ def save_features(
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    _write(target, buffer.getvalue())
+    write_atomically(target, buffer.getvalue())
 
 
 def features_of(
@@ -111,12 +111,3 @@ def features_of(
             name: pooled_features(model, images, opened.compute).numpy() for name, model in models.items()
         },
     )
-
-
-def _write(target: Path, content: bytes) -> None:
-    try:
-        write_atomically(target, content)
-    except OSError as error:
-        raise KdctlError(
-            f"{target} cannot be written ({error.strerror}).", "free disk space or mend permissions."
-        ) from error

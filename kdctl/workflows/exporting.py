@@ -14,7 +14,7 @@ from kdctl.errors import KdctlError, UsageError, suggestion
 from kdctl.records import StoredRun
 from kdctl.report.fields import flatten
 from kdctl.serialization import to_tree
-from kdctl.store.atomic import write_atomically
+from kdctl.store.atomic import written_together
 from kdctl.text import spreadsheet_cell
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool
     taken = [path for path in paths.values() if path.exists()]
     if taken and not force:
         raise KdctlError(f"{taken[0]} is there already.", "name another folder, or say --force to overwrite.")
-    for name, rows in tables.items():
-        write_atomically(paths[name], _written(list(rows), form))
+    with written_together() as write:
+        for name, rows in tables.items():
+            write(paths[name], _written(list(rows), form))
     return list(paths.values())
 
 

@@ -13,7 +13,7 @@ from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
 from kdctl.report.shown_runs import by_role, only_where
-from kdctl.store.atomic import write_atomically
+from kdctl.store.atomic import write_atomically, written_together
 from kdctl.workflows.reporting import chosen_runs, class_totals
 
 _PICTURE = re.compile(r"invented\.epoch-(\d+)\.png")
@@ -94,19 +94,19 @@ def plot_all(
     files = [folder / f"{name}{suffix}" for name in figures.names() for suffix in suffixes]
     require_free(files, force=force)
     data = figure_data(workspace, **which)
-    written: list[Path] = []
+    drawn: list[Path] = []
     left_out: list[Mistake] = []
-    for name in figures.names():
-        try:
-            figure = draw(name, data)
-        except NothingToDrawError as error:
-            left_out.append(Mistake(problem=f"{name}: {error.problem}", hint=error.hint))
-            continue
-        for suffix in suffixes:
-            path = folder / f"{name}{suffix}"
-            write_atomically(path, rendered(figure, suffix))
-            written.append(path)
-    return Drawn(files=tuple(written), left_out=tuple(left_out))
+    with written_together() as write:
+        for name in figures.names():
+            try:
+                figure = draw(name, data)
+            except NothingToDrawError as error:
+                left_out.append(Mistake(problem=f"{name}: {error.problem}", hint=error.hint))
+                continue
+            for suffix in suffixes:
+                drawn.append(folder / f"{name}{suffix}")
+                write(drawn[-1], rendered(figure, suffix))
+    return Drawn(files=tuple(drawn), left_out=tuple(left_out))
 
 
 def figure_data(

@@ -38,3 +38,13 @@ def test_a_map_of_features_is_made_of_one_run(kdctl: Kdctl, swept: str, tmp_path
     assert (answer.code, answer.err) == (0, "wrote map.png\n")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     kdctl("plot tsne -o b.png --set run=ffffffff").refused("begins with 'ffffffff'", code=1)
+
+
+def test_a_full_disk_leaves_no_part_of_a_figure(
+    kdctl: Kdctl, swept: str, tmp_path: Path, full_disk: Callable[[int], None]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    full_disk(40_000)
+    for command in ("plot bars -o new/bars.png", "report --figures new/figures"):
+        kdctl(command).refused("cannot be written", "free disk space", code=1)
+        assert sorted(tmp_path.rglob("*")) == before

@@ -155,3 +155,20 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
 @pytest.mark.parametrize("name", trackers.names())
 def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Path) -> None:
     trackers.get(name).item([], tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("name", "most"), [("tensorboard", 300), ("mlflow", 100_000)])
+def test_a_full_disk_leaves_an_older_export_as_it_was(
+    name: str, most: int, tracked: list[TrackedRun], tmp_path: Path, full_disk: Callable[[int], None]
+) -> None:
+    pytest.importorskip(name)
+    export = trackers.get(name).item
+    folder = tmp_path / "logs"
+    export(tracked[:1], folder)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    full_disk(most)
+    for place in (folder, tmp_path / "new" / "logs"):
+        with pytest.raises(KdctlError, match=r"logs.* cannot be written|cannot write .*logs") as caught:
+            export(tracked, place)
+        assert "free disk space" in caught.value.hint
+        assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before

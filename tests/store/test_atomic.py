@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kdctl.store.atomic import write_atomically
+from kdctl.machine_errors import MachineError
+from kdctl.store.atomic import write_atomically, written_together
 
 
 def test_content_replaces_what_was_there(tmp_path: Path) -> None:
@@ -30,6 +31,34 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path) -> N
 
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_neither_file_nor_folder(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    full_disk(1000)
+    with pytest.raises(MachineError, match=r"new/folder/file cannot be written"):
+        write_atomically(tmp_path / "new" / "folder" / "file", b"a" * 2000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_all(contents: dict[Path, bytes]) -> None:
+    with written_together() as write:
+        for path, content in contents.items():
+            write(path, content)
+            assert not path.exists() or path.read_bytes() == b"old"
+
+
+def test_of_files_that_are_written_together_one_that_fails_leaves_all_as_they_were(
+    tmp_path: Path, full_disk: Callable[[int], None]
+) -> None:
+    write_atomically(tmp_path / "a", b"old")
+    full_disk(1000)
+    contents = {tmp_path / "a": b"new", tmp_path / "folder" / "b": b"b"}
+    with pytest.raises(MachineError, match="cannot be written"):
+        write_all({**contents, tmp_path / "folder" / "more" / "c": b"c" * 2000})
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+    write_all(contents)
+    assert {path: path.read_bytes() for path in contents} == contents
 
 
 def test_a_killed_writer_leaves_one_whole_version(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from kdctl.errors import KdctlError, words_of
 from kdctl.records import RunState
-from kdctl.report.tracker import Scalar, TrackedRun, require_package, trackers
+from kdctl.report.tracker import Scalar, TrackedRun, require_package, staged, trackers
 
 DATABASE = "mlflow.db"
 KEY_TAG = "kdctl.run"
@@ -31,16 +35,29 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
     """
     require_package("mlflow", "mlflow")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent anywhere
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - optional, slow to import
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - optional, slow to import
 
     for chatty in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    client: Any = MlflowClient(tracking_uri=f"sqlite:///{(folder / DATABASE).resolve()}")
+    with staged(folder) as stage:
+        if (folder / DATABASE).exists():
+            shutil.copyfile(folder / DATABASE, stage / DATABASE)
+        try:
+            _write_all(runs, stage / DATABASE, (folder / "artifacts").resolve().as_uri())
+        except (MlflowException, SQLAlchemyError) as error:
+            raise KdctlError(
+                f"MLflow cannot write {folder / DATABASE}: {words_of(error).splitlines()[0]}.",
+                "free disk space, or name another folder.",
+            ) from error
+
+
+def _write_all(runs: Sequence[TrackedRun], database: Path, artifacts: str) -> None:
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - optional, slow to import
+
+    client: Any = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
     for run in runs:
         found = client.get_experiment_by_name(run.group)
-        artifacts = (folder / "artifacts").resolve().as_uri()
         experiment = found.experiment_id if found else client.create_experiment(run.group, artifacts)
         for earlier in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.run.key}'"):
             client.delete_run(earlier.info.run_id)

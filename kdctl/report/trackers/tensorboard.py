@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.records import RunState
-from kdctl.report.tracker import TrackedRun, require_package, trackers
+from kdctl.report.tracker import TrackedRun, require_package, staged, trackers
 
 EVENTS = "events.out.tfevents.kdctl"
 _LONGEST = 150
@@ -21,10 +21,11 @@ _LONGEST = 150
 def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> None:
     """Write `folder/<sweep>/<run>/events...` for `tensorboard --logdir folder`: scalars and settings."""
     require_package("tensorboard", "tensorboard")
-    for run in runs:
-        path = folder / _safe(run.group) / f"{_safe(run.name)} {run.run.key[:8]}" / EVENTS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_events(run))
+    with staged(folder) as stage:
+        for run in runs:
+            path = stage / _safe(run.group) / f"{_safe(run.name)} {run.run.key[:8]}" / EVENTS
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_events(run))
 
 
 def _safe(name: str) -> str:

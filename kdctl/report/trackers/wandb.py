@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.records import RunState
-from kdctl.report.tracker import TrackedRun, require_package, trackers
+from kdctl.report.tracker import TrackedRun, require_package, staged, trackers
 
 
 @trackers.register("wandb", label="Weights & Biases", aliases=("weights_and_biases",))
@@ -22,12 +22,13 @@ def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> None:
     """
     require_package("wandb", "wandb")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # nothing is sent anywhere
-    folder.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        for earlier in (folder / "wandb").glob(f"offline-run-*-{run.run.key}"):
-            shutil.rmtree(earlier)
-        _write(run, folder)
-    _close()
+    with staged(folder) as stage:
+        for run in runs:
+            _write(run, stage)
+        _close()
+        for run in runs:
+            for earlier in (folder / "wandb").glob(f"offline-run-*-{run.run.key}"):
+                shutil.rmtree(earlier)
 
 
 def _write(run: TrackedRun, folder: Path) -> None:
