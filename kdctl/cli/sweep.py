@@ -11,7 +11,7 @@ import typer
 
 from kdctl.cli import options
 from kdctl.cli.short_names import takes_short_names
-from kdctl.errors import Mistake
+from kdctl.errors import KdctlError, Mistake
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.records import RunState
 
@@ -217,7 +217,6 @@ def _worded(fault: MachineFault, missing_bytes: int) -> Mistake:
 def _show_outcome(
     outcome: SweepOutcome, form: options.Format, *, quiet: bool, runs: Path, is_shipped: bool
 ) -> None:
-    from kdctl import workflows
     from kdctl.cli.console import print_json, say
     from kdctl.report.leaders import leading_lines, weak_teacher_lines
     from kdctl.serialization import to_tree
@@ -229,18 +228,29 @@ def _show_outcome(
     counts = Counter(run.state.value for run in outcome.runs)
     say(f"{outcome.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     has_table = outcome.complete and any(run.state is RunState.FINISHED for run in outcome.students)
-    if has_table and form is options.Format.TEXT:
-        with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
-            conclusion = workflows.conclude(outcome.name, workspace)
-        if conclusion:
-            _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
-            return
+    is_shown = has_table and form is options.Format.TEXT
+    if is_shown and (conclusion := _concluded(outcome.name, runs)):
+        _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
+        return
     for line in leading_lines(outcome.runs):
         say(line)
     for line in weak_teacher_lines(outcome.runs):
         say(f"warning: {line}")
     if has_table:
         say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")
+
+
+def _concluded(name: str, runs: Path) -> Conclusion | None:
+    """Write the table and the page of a sweep; what keeps them from it does not undo what was trained."""
+    from kdctl import workflows
+    from kdctl.cli.console import say
+
+    try:
+        with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
+            return workflows.conclude(name, workspace)
+    except KdctlError as error:
+        say(f"warning: all is trained, but there is no table yet: {error.problem} {error.hint}")
+        return None
 
 
 def _show_conclusion(conclusion: Conclusion, name: str, *, is_shipped: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
 from kdctl.errors import UsageError, suggestion
@@ -32,7 +32,14 @@ _BESIDE_MEANS = {
     "intervals": "intervals of differences",
     "versus_best": "comparisons with the best row",
 }
-"""Options whose columns stand beside a row's mean, with what they show."""
+"""Options whose columns stand beside the accuracy of a row, with what they show."""
+
+_OF_MEANS = {
+    "columns": "fields over columns",
+    "best_by": "the best setting only",
+    "mark_best": "marks of the best",
+}
+"""Options that have no meaning for single runs, with what they show."""
 
 
 class TableOptions(TypedDict, total=False):
@@ -99,16 +106,29 @@ def build_report(
     select = read_selection(given.get("select") or Selection.LAST)
     require_numbers(students, select, unfinished_count=kind == "runs")
     layout = _layout(students, sweeps, kind, select, given)
-    if kind in ("paper", "runs") or layout.columns:
-        _refuse_beside_means(options)
+    left_out = _without_place(kind, layout, given)
+    _refuse([shown for name, shown in left_out.items() if options.get(name)])
     if kind == "runs":
         table = run_table(students, layout)
     else:
         table = _mean_table(students, kind, layout, [*_reported(sweeps), *given.get("published", ())])
     weak = (f"Warning: {line}." for line in weak_teacher_lines(students, select))
-    table = dataclasses.replace(table, notes=(*table.notes, *teacher_notes(teachers, layout), *weak))
+    notes = (*table.notes, *teacher_notes(teachers, layout), *weak, *_left_out_notes(left_out.values()))
+    table = dataclasses.replace(table, notes=notes)
     sort = given.get("sort", "")
     return sort_rows(table, sort, descending=given.get("reverse", False)) if sort else table
+
+
+def wrong_options(options: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what a recipe's `[report]` names that runs of these plans will not have."""
+    known = known_fields(plans)
+    for name in ("rows", "columns", "values"):
+        for word in options.get(name, ()):
+            try:
+                find_measures([word]) if name == "values" else resolve_field(word, known)
+            except UsageError as error:
+                near, question, _ = error.hint.partition("?")  # without the list of all there are
+                yield f"[report] {name}: {error.problem} {near}{question}"
 
 
 def _mean_table(
@@ -151,13 +171,25 @@ def _kind(name: str | None) -> str:
     return name or "list"
 
 
-def _refuse_beside_means(options: TableOptions) -> None:
-    """Refuse what was asked for and would be missing; a recipe means its usual table, and is not refused."""
-    if asked := [shown for name, shown in _BESIDE_MEANS.items() if options.get(name)]:
+def _without_place(kind: str, layout: Layout, given: TableOptions) -> dict[str, str]:
+    """Return the options that were given and would be missing in the table, with what they show."""
+    is_narrow = kind in ("paper", "runs") or layout.columns or layout.values
+    homeless = (_BESIDE_MEANS if is_narrow else {}) | (_OF_MEANS if kind == "runs" else {})
+    return {name: shown for name, shown in homeless.items() if given.get(name)}
+
+
+def _refuse(asked: Sequence[str]) -> None:
+    """Refuse what somebody asked for now; a recipe means its usual table, and is not refused."""
+    if asked:
         raise UsageError(
-            f"this layout has no place for {' and '.join(asked)}.",
-            "they stand beside the mean of a row: --layout list or overview, without --columns.",
+            f"this table has no place for {' and '.join(asked)}.",
+            "leave that out, or take --layout list or overview without --columns and --values.",
         )
+
+
+def _left_out_notes(asked: Iterable[str]) -> Iterator[str]:
+    if listed := " and ".join(asked):
+        yield f"The recipe's [report] also asks for {listed}: this table has no place for that."
 
 
 def _layout(

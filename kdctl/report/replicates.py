@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,14 @@ LOST_STATES = (RunState.DIVERGED, RunState.FAILED, RunState.PRUNED)
 
 
 def selected_epoch(run: StoredRun, select: Selection) -> Selected | None:
-    """Return the numbers of the epoch that `select` picks; None unless the run finished and has them."""
+    """Return the numbers of the epoch that `select` picks; None unless the run finished and has them.
+
+    An accuracy that is no number, which no training gives, counts as none.
+    """
     if run.state is not RunState.FINISHED or run.result is None:
         return None
-    return run.result.selected.get(select)
+    found = run.result.selected.get(select)
+    return found if found is not None and math.isfinite(found.test.top1) else None
 
 
 @dataclass(frozen=True, kw_only=True)

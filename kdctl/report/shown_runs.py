@@ -37,6 +37,11 @@ def require_numbers(runs: Sequence[StoredRun], select: Selection, *, unfinished_
         raise KdctlError("there are no runs to report.", "train some: `kdctl train` or `kdctl sweep`.")
     if any(run.state is RunState.FINISHED for run in runs):
         available = sorted({rule for run in runs if run.result for rule in run.result.selected})
+        if select in available:
+            raise KdctlError(
+                "no finished run has an accuracy that is a number.",
+                f"look at their epochs: kdctl runs show {runs[0].key}",
+            )
         raise KdctlError(
             f"no finished run has a '{select}' epoch.",
             f"use another selection rule ({', '.join(available)}), or hold out a validation split.",

@@ -91,9 +91,13 @@ class MeanTest:
 def summarize(values: Sequence[float]) -> Summary:
     """Return n, mean and sample standard deviation sqrt(sum (x - mean)^2 / (n - 1)).
 
+    Where a value is infinite or no number, so is the mean, and there is no standard deviation.
+
     Raises:
         ValueError: there are no values.
     """
+    if not all(map(math.isfinite, values)):
+        return Summary(n=len(values), mean=sum(values) / len(values), std=None)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Summary(n=len(values), mean=statistics.fmean(values), std=std)
 

@@ -126,8 +126,13 @@ def _brief(row: RowMapping) -> RunBrief:
         state=row["state"],
         epochs=row["epochs"],
         planned_epochs=epochs,
-        top1=row["top1"] if row["top1"] is not None else row["top1_so_far"],
+        top1=_number(row["top1"] if row["top1"] is not None else row["top1_so_far"]),
         reason=row["reason"],
         created=row["created"],
         updated=row["updated"],
     )
+
+
+def _number(value: object) -> float | None:
+    """Return an accuracy; None for what is no number, which records spell as a text."""
+    return float(value) if isinstance(value, (int, float)) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Point, Search
 from kdctl.records import SETTLED, RunState
+from kdctl.report.build import wrong_options
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
 
@@ -49,7 +50,9 @@ class SweepPlan:
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """Lengths of teachers and students, and warnings of what looks wrong."""
-        return self.planner.notes(self.teachers, self.runs or (self.example,))
+        students = self.runs or (self.example,)
+        warnings = _report_warnings(self.recipe, students)
+        return (*self.planner.notes(self.teachers, students), *warnings)
 
     @property
     def recipe(self) -> Recipe:
@@ -168,6 +171,14 @@ def _plan(
         replace=replace,
         leaving=leaving,
     )
+
+
+def _report_warnings(recipe: Recipe, plans: Sequence[RunPlan]) -> Iterator[str]:
+    """Say now what would be wrong with the table once all is trained."""
+    if options := recipe.tree.get("report"):
+        kinds = {(plan.data.name, plan.method.name, plan.student.name, plan.protocol): plan for plan in plans}
+        for line in wrong_options(options, [plan.tree() for plan in kinds.values()]):
+            yield f"warning: {line}"
 
 
 def _chosen_points(search: Search, study: str, workspace: Workspace) -> Sequence[Point]:

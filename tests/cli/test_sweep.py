@@ -333,3 +333,15 @@ def test_a_recipe_that_drops_points_is_refused_with_what_differs_until_told_to(
         kdctl(words).refused("1 of its 2 runs", "grid.method: [ce, kd] → [kd]", "--replace", code=2)
     assert kdctl(f"sweep {smaller} --threads 1 --quiet --replace").code == 0
     assert len(json.loads(kdctl("runs list --sweep tiny --format json").out)["rows"]) == 2
+
+
+def test_a_report_that_names_what_no_run_has_is_told_before_the_runs_and_does_not_undo_them(
+    kdctl: Kdctl, recipe: Callable[[str], str]
+) -> None:
+    name = recipe("[report]\npage = true\nrows = ['metod']\nvalues = ['top9']\n")
+    planned = kdctl(f"sweep {name} --dry-run")
+    assert "warning: [report] rows: no run has a field 'metod'. did you mean 'method'?\n" in planned.out
+    assert "warning: [report] values: there is no value 'top9'. did you mean 'top5'?\n" in planned.out
+    answer = kdctl(f"sweep {name} --threads 1")
+    assert answer.code == 0
+    assert "there is no table yet: no run has a field 'metod'" in answer.err

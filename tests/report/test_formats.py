@@ -1,12 +1,15 @@
 """Golden files, to be read by eye: tests/golden/report/."""
 
 import csv
+import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from kdctl.errors import KdctlError
 from kdctl.report.build import build_report
 from kdctl.report.table_format import Cell, Column, Table, report_formats
 
@@ -146,3 +149,32 @@ def test_no_format_holds_what_a_terminal_would_obey(name):
     if name == "json":
         tree = json.loads(written)
         assert (tree["caption"], tree["notes"], tree["rows"][0]["name"]) == (HOSTILE, [HOSTILE], HOSTILE)
+
+
+def with_loss(run, loss):
+    selected = {
+        rule: dataclasses.replace(epoch, test=dataclasses.replace(epoch.test, loss=loss))
+        for rule, epoch in run.result.selected.items()
+    }
+    return dataclasses.replace(run, result=dataclasses.replace(run.result, selected=selected))
+
+
+def test_a_loss_that_is_no_number_is_told_and_no_format_stumbles_over_it(make_run):
+    losses = (1.0, math.inf, -math.inf)
+    runs = [with_loss(make_run(75.0, seed=seed), loss) for seed, loss in enumerate(losses)]
+    rate = {"optimizer.learning_rate": 0.1}
+    runs += [with_loss(make_run(70.0, seed=seed, settings=rate), math.inf) for seed in range(2)]
+    table = build_report(runs, values=["top1", "loss"])
+    assert [row[2].text for row in table.rows] == ["nan ± —", "inf ± —"]
+    for entry in report_formats.entries():
+        assert "inf" in entry.item(table)
+    rows = json.loads(report_formats.get("json").item(table))["rows"]
+    assert [(row["loss_mean"], row["loss_std"]) for row in rows] == [("nan", None), ("inf", None)]
+
+
+def test_an_accuracy_that_is_no_number_counts_as_none(make_run):
+    runs = [make_run(top1, seed=seed) for seed, top1 in enumerate((75.0, 77.0, math.nan))]
+    (record,) = build_report(runs).records()
+    assert (record["top1_mean"], record["n"], record["num_planned"]) == (76.0, 2, 3)
+    with pytest.raises(KdctlError, match="no finished run has an accuracy that is a number"):
+        build_report(runs[2:])

@@ -233,9 +233,23 @@ def test_all_diverged_names_what_to_change(make_run):
     assert "smaller learning rate" in caught.value.hint
 
 
-@pytest.mark.parametrize("layout", [{"layout": "paper"}, {"layout": "runs"}, {"columns": ["learning_rate"]}])
-def test_what_a_layout_has_no_place_for_is_refused_where_it_was_asked_for(layout, rates, make_sweep):
+@pytest.mark.parametrize(
+    "layout",
+    [{"layout": "paper"}, {"layout": "runs"}, {"columns": ["learning_rate"]}, {"values": ["top1", "loss"]}],
+)
+def test_what_a_layout_has_no_place_for_is_refused_or_where_a_recipe_says_it_told(layout, rates, make_sweep):
     with pytest.raises(UsageError, match="no place for intervals of differences and comparisons"):
         build_report(rates, intervals=True, versus_best=True, **layout)
     sweep = make_sweep(rates, report={"intervals": True})
-    assert build_report(rates, sweep, **layout).rows, "a recipe means its usual table"
+    assert build_report(rates, sweep, **layout).notes[-1] == (
+        "The recipe's [report] also asks for intervals of differences: this table has no place for that."
+    )
+    assert not [note for note in build_report(rates, sweep).notes if "no place" in note]
+
+
+@pytest.mark.parametrize("asked", [{"columns": ["learning_rate"]}, {"best_by": "test"}, {"mark_best": True}])
+def test_a_table_of_single_runs_has_no_place_for_what_is_told_of_means(asked, rates, make_sweep):
+    with pytest.raises(UsageError, match="no place for"):
+        build_report(rates, layout="runs", **asked)
+    sweep = make_sweep(rates, report={"layout": "runs", **asked})
+    assert "no place" in build_report(rates, sweep).notes[-1]

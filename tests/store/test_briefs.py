@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kdctl.errors import KdctlError
-from kdctl.records import PlannedRun, RunState, SweepMember
+from kdctl.records import PlannedRun, RunState, SplitMetrics, SweepMember
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
@@ -46,6 +48,9 @@ def test_a_run_that_is_still_training_tells_its_accuracy_so_far(
         store.record_epoch(planned.key, make_epoch(number))
     (brief,) = store.briefs()
     assert (brief.state, brief.epochs, brief.top1) == (RunState.RUNNING, 2, 40.0)
+    wrong = dataclasses.replace(make_epoch(3), test=SplitMetrics(top1=math.nan, top5=0.0, loss=math.nan))
+    store.record_epoch(planned.key, wrong)
+    assert [brief.top1 for brief in store.briefs()] == [None], "no number, which a list could not sort"
 
 
 def test_a_plan_that_lacks_a_field_is_listed_without_it(store: Store, plan_run: PlanRun) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
-from kdctl.report.table_format import Column, Table, report_formats
+from kdctl.report.table_format import Column, Number, Table, report_formats
 from kdctl.text import harmless_json
 
 SCHEMA = 1
@@ -18,10 +19,15 @@ def write_json(table: Table) -> str:
         "schema": SCHEMA,
         "caption": table.caption,
         "columns": [_column(column) for column in table.columns],
-        "rows": table.records(),
+        "rows": [{name: _spelled(value) for name, value in row.items()} for row in table.records()],
         "notes": table.notes,
     }
     return harmless_json(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def _spelled(value: Number) -> Number:
+    """Write what JSON has no number for as the store does: 'nan', 'inf', '-inf'."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _column(column: Column) -> dict[str, Any]:
