@@ -114,6 +114,9 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
         if isinstance(error, OSError) and error.errno is not None:  # what the machine refuses is no bug
             print_mistakes([refusal(error)])
             sys.exit(1)
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("kdctl"):
+            print_mistakes([_missing(error.name)])
+            sys.exit(1)
         traceback.print_exc()
         problem = f"kdctl stumbled: {words_of(error)}."
         print_mistakes(
@@ -128,6 +131,14 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     finally:
         log.removeHandler(shown)
     sys.exit(code or 0)
+
+
+def _missing(module: str) -> Mistake:
+    """Word that a package is not there which was installed with kdctl, or is needed by one that was."""
+    return Mistake(
+        problem=f"the Python package {module.partition('.')[0]} is not installed, and kdctl needs it here.",
+        hint="install kdctl again, so that pip finds what is missing.",
+    )
 
 
 def _leave_quietly() -> NoReturn:
