@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdctl.assembly.data import DataLibrary
 from kdctl.store.folder import RunFolder
 
 if TYPE_CHECKING:
+    from kdctl.assembly.data import DataLibrary
     from kdctl.engine.teacher_table import TeacherTable
 
 TeacherCache = Literal["auto", "on", "off"]
@@ -21,8 +23,8 @@ class RunContext:
 
     runs: Path
     """Folder of run folders."""
-    library: DataLibrary
-    """The data sets."""
+    open_library: Callable[[], DataLibrary] = field(compare=False)
+    """Makes the library: what only looks at the store loads nothing that reads images."""
     device: str = "auto"
     """'auto', 'cpu', 'cuda' or 'cuda:N'."""
     num_threads: int | None = None
@@ -36,6 +38,11 @@ class RunContext:
     """Whether teacher outputs are kept that come again; it changes no number."""
     tables: dict[str, TeacherTable] = field(default_factory=dict["str", "TeacherTable"], compare=False)
     """The outputs that are kept for all gangs of this process, by what decides them."""
+
+    @functools.cached_property
+    def library(self) -> DataLibrary:
+        """The data sets."""
+        return self.open_library()
 
     def folder(self, key: str) -> RunFolder:
         """Return the folder of a run."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.run_context import RunContext, TeacherCache
 from kdctl.errors import KdctlError
 from kdctl.store.store import Store
+
+if TYPE_CHECKING:
+    from kdctl.assembly.data import DataLibrary
 
 DATABASE = "kdctl.db"
 
@@ -60,12 +62,8 @@ def open_workspace(
     """
     folder = _require_no_file(runs, "--runs")
     with Store.open(folder / DATABASE, create=create, read_only=read_only) as store:
-        library = (
-            data
-            if isinstance(data, DataLibrary)
-            else DataLibrary(_require_no_file(data, "--data"), places=places)
-        )
-        yield Workspace(runs=folder, store=store, library=library, **execution)
+        opened = _opens(data, places) if isinstance(data, (Path, str)) else lambda: data
+        yield Workspace(runs=folder, store=store, open_library=opened, **execution)
 
 
 @contextmanager
@@ -87,13 +85,31 @@ def open_for_planning(
             be written.
     """
     folder = _require_no_file(runs, "--runs")
-    library = DataLibrary(_require_no_file(data, "--data"), may_fetch=may_fetch, places=places)
+    opened = _opens(data, places, may_fetch=may_fetch)
     with ExitStack() as stack:
         path = folder / DATABASE
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
         store = stack.enter_context(Store.open(path, read_only=True))
-        yield Workspace(runs=folder, store=store, library=library, **execution)
+        yield Workspace(runs=folder, store=store, open_library=opened, **execution)
+
+
+def _opens(
+    data: Path | str, places: Mapping[str, str] | None, *, may_fetch: bool = True
+) -> Callable[[], DataLibrary]:
+    """Return what makes a library of the data below a folder.
+
+    Raises:
+        KdctlError: there is a file where the folder should be.
+    """
+    root = _require_no_file(data, "--data")
+
+    def opened() -> DataLibrary:
+        from kdctl.assembly.data import DataLibrary  # noqa: PLC0415 - it loads what reads images
+
+        return DataLibrary(root, may_fetch=may_fetch, places=places)
+
+    return opened
 
 
 def _require_no_file(name: Path | str, option: str) -> Path:

@@ -143,8 +143,10 @@ def _maybe_print_unfolded(headings: Sequence[str], rows: Sequence[Sequence[str]]
         columns.append(list(map("".join, padded)))
     first, *lines = ("  ".join(row).rstrip() for row in zip(*columns, strict=True))
     console.print(Text(first, style="bold"), overflow="ignore", no_wrap=True)
-    if lines:
+    if lines and console.stderr:
         console.out("\n".join(lines), highlight=False)
+    elif lines:  # results: no bars are drawn there, and rich looks at each line again
+        console.file.write("\n".join(lines) + "\n")
     return True
 
 

@@ -58,7 +58,7 @@ class Setup:
         """Return the run folders, data and device that the worker trains with."""
         return RunContext(
             runs=Path(self.runs),
-            library=DataLibrary(Path(self.data)),
+            open_library=lambda: DataLibrary(Path(self.data)),
             device=self.device,
             num_threads=self.num_threads,
             num_workers=self.num_workers,

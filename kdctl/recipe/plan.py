@@ -236,7 +236,7 @@ class RunPlan:
     @functools.cached_property
     def key(self) -> str:
         """Hash of everything that can change the run's numbers, and of nothing else."""
-        return content_key({"configuration": self.configuration, "seed": self.seed})
+        return key_of(self.configuration, self.seed)
 
     def planned(self) -> PlannedRun:
         """Return the record by which the store gets to know the run."""
@@ -285,6 +285,11 @@ class RunPlan:
             "optimizer": table(self.optimizer),
             "schedule": table(self.schedule),
         }
+
+
+def key_of(configuration: str, seed: int) -> str:
+    """Return the key of the run of a configuration with a seed."""
+    return content_key({"configuration": configuration, "seed": seed})
 
 
 def content_key(tree: Mapping[str, Any]) -> str:

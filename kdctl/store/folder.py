@@ -39,7 +39,7 @@ from kdctl.records import (
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, sha256_of
-from kdctl.store.json_files import JsonLines, Record, line_of, read_record
+from kdctl.store.json_files import JsonLines, Record, has_checksum, line_of, read_record
 from kdctl.store.leases import Lease, Owner
 
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -114,6 +114,10 @@ class RunFolder:
             )
         return run
 
+    def has_sealed_plan(self) -> bool:
+        """Return whether the plan has a checksum, with which it was read; earlier versions wrote none."""
+        return has_checksum(self.path / _PLAN)
+
     def write_environment(self, environment: Environment) -> None:
         """Write where and with what the run is computed."""
         self._write("environment.json", environment)
@@ -164,13 +168,11 @@ class RunFolder:
 
     def result(self) -> RunResult | None:
         """Return how the run ended, once it has."""
-        ending = self.ending()
-        return ending.result if ending else None
+        return ending.result if (ending := self.ending()) else None
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return the files that the run left behind; none before it ended."""
-        ending = self.ending()
-        return ending.artifacts if ending else ()
+        return ending.artifacts if (ending := self.ending()) else ()
 
     def forget_artifacts(self, names: Collection[str]) -> None:
         """Take files out of what the run left behind; all else stays as it was written."""

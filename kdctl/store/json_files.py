@@ -147,6 +147,18 @@ def read_record(path: Path, record: type[Record], *, if_damaged: str) -> Record:
         raise KdctlError(f"{path} is damaged: it {why_damaged(error)}.", if_damaged) from error
 
 
+def has_checksum(path: Path) -> bool:
+    """Return whether the record that a file holds has a checksum, right or wrong.
+
+    Raises:
+        KdctlError: the file cannot be read.
+    """
+    try:
+        return _CHECKSUM_KEY in read_file(path, at_most=LARGEST_FILE)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def line_of(record: object) -> bytes:
     """Return a record as a line of a file, with its checksum."""
     return with_checksum(to_json(record).encode()) + b"\n"

@@ -14,8 +14,8 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.recipe.imported import ImportedPlan
-from kdctl.recipe.plan import RunPlan
+from kdctl.recipe.imported import ImportedPlan, is_imported
+from kdctl.recipe.plan import RunPlan, key_of
 from kdctl.recipe.sections import Catalog
 from kdctl.recipe.stored import is_plan, read_any
 from kdctl.records import Artifact, PlannedRun, RunState
@@ -191,7 +191,20 @@ def foreign_plan(planned: PlannedRun, folder: RunFolder, keys: KeysOfPlans) -> I
 
     A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
     """
-    key = keys.of(planned.plan)
+    yield from _foreign(planned, folder, keys.of(planned.plan))
+
+
+def foreign_key(planned: PlannedRun, folder: RunFolder) -> Iterator[Mistake]:
+    """Hold a run's key against its configuration and its seed, for which no plug-in need be loaded.
+
+    That is enough for a plan that lies there with its checksum, as it was written.
+    """
+    plan, configuration = planned.plan, planned.configuration
+    key = "" if not is_plan(plan) else configuration if is_imported(plan) else None
+    yield from _foreign(planned, folder, key_of(configuration, planned.seed) if key is None else key)
+
+
+def _foreign(planned: PlannedRun, folder: RunFolder, key: str | None) -> Iterator[Mistake]:
     if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:
         yield Mistake(
             problem=f"{folder.path} is not run {folder.key}: its plan.json was altered.",

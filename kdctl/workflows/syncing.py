@@ -17,7 +17,7 @@ from kdctl.store.integrity import changed_epochs, contradictions, read_ended_run
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.checking import KeysOfPlans, foreign_plan
+from kdctl.workflows.checking import KeysOfPlans, foreign_key, foreign_plan
 
 _AT_ONCE = 100
 """Folders that are brought into the database in one transaction."""
@@ -91,7 +91,7 @@ def _read(
     Args:
         folder: of a run.
         store: what it is held against.
-        keys: computes those of plans, for which it loads torch.
+        keys: computes those of plans without a checksum, for which it loads torch.
         known: SHA-256 of the lines of its epochs as the store knows them, empty if it does not; None of a
             run that the store does not know.
 
@@ -107,7 +107,11 @@ def _read(
         contents = read_contents(folder, ended_run)
         if known is None:  # a known run may have been asked for since it was dropped
             contents = dataclasses.replace(contents, dropped=reason)
-            mistakes.extend(foreign_plan(contents.plan, folder, keys))
+            mistakes.extend(
+                foreign_key(contents.plan, folder)
+                if folder.has_sealed_plan()
+                else foreign_plan(contents.plan, folder, keys)
+            )
     except MachineError:  # no folder is to blame for it
         raise
     except KdctlError as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,10 +30,23 @@ finally:
 """
 
 
-def imported_by(folder: Path, *words: str) -> set[str]:
-    """Return the top-level modules that a command imports."""
+SEVERAL = """
+import sys
+from kdctl.cli import main
+for words in sys.argv[1:]:
+    try:
+        main(words.split())
+    except SystemExit as end:
+        if end.code:
+            raise
+print(" ".join({module.partition(".")[0] for module in sys.modules}), file=sys.stderr)
+"""
+
+
+def imported_by(folder: Path, *words: str, spy: str = SPY) -> set[str]:
+    """Return the top-level modules that a command imports, or several commands."""
     process = subprocess.run(
-        [sys.executable, "-c", SPY, *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", spy, *words], cwd=folder, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
     return set(process.stderr.split())
@@ -44,10 +58,11 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path: Path) -> None:
         assert imported_by(tmp_path, *verb, "--help") & HEAVY == set(), verb
 
 
-def test_a_report_never_loads_torch(kdctl: Kdctl, recipe: Callable[[], str], tmp_path: Path) -> None:
-    kdctl(f"sweep {recipe()} --threads 1 --quiet")
-    for words in (["report"], ["list", "runs"]):
-        assert imported_by(tmp_path, *words) & {"torch", "torchvision", "optuna"} == set(), words
+def test_verbs_that_look_at_the_store_never_load_torch(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:
+    for file in tmp_path.glob("runs/kdctl.db*"):
+        file.unlink()
+    commands = ("sync", "sync", "report", "list runs", "list sweeps", "watch --once", "db check")
+    assert imported_by(tmp_path, *commands, spy=SEVERAL) & {"torch", "torchvision", "optuna"} == set()
 
 
 def test_version_and_help(kdctl: Kdctl) -> None:
@@ -200,3 +215,33 @@ def test_every_verb_that_takes_plugins_loads_the_installed_ones(
     point = importlib.metadata.EntryPoint(name="gone", value="no_such_package", group="kdctl.plugins")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
     kdctl(command).refused("the installed plug-in 'gone' failed to import", code=2)
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        *((name, f"export logs --to {name}") for name in ("tensorboard", "mlflow", "wandb")),
+        ("pyarrow", "db export tables --format parquet"),
+    ],
+)
+def test_an_extra_that_is_not_there_is_named_and_nothing_written(
+    extra: str, command: str, kdctl: Kdctl, two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(two_runs, tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setitem(sys.modules, extra, None)
+    kdctl(command).refused(f"the package {extra}, which is not installed", "pip install 'kdctl[", code=1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_package_that_came_with_kdctl_and_is_gone_is_no_bug(two_runs: Path, tmp_path: Path) -> None:
+    words = ["plot", "bars", "-o", str(tmp_path / "bars.svg"), "--runs", str(two_runs)]
+    code = f"import sys; sys.modules['matplotlib'] = None\n{SPY}"
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert "error: the Python package matplotlib is not installed" in process.stderr
+    assert "hint: install kdctl again" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert list(tmp_path.iterdir()) == []

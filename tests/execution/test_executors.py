@@ -76,7 +76,7 @@ def test_a_sweep_where_slurm_is_absent_says_so_before_anything_is_claimed(
 def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path) -> None:
     context = RunContext(
         runs=tmp_path / "runs",
-        library=DataLibrary(tmp_path / "data"),
+        open_library=lambda: DataLibrary(tmp_path / "data"),
         device="cpu",
         num_threads=3,
         num_workers=2,

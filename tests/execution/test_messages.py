@@ -18,7 +18,7 @@ from kdctl.store.leases import LeaseConfig
 def setup_in(place: Path) -> Setup:
     context = RunContext(
         runs=place / "runs",
-        library=DataLibrary(place / "data"),
+        open_library=lambda: DataLibrary(place / "data"),
         device="cpu",
         num_threads=1,
         num_workers=0,

@@ -13,7 +13,14 @@ import pytest
 from kdctl.errors import KdctlError
 from kdctl.records import EpochResult, PlannedRun, RunResult, RunState
 from kdctl.store import histories
-from kdctl.store.epoch_lines import pack, parse_epochs, sha256_of, unpack
+from kdctl.store.epoch_lines import (
+    _split_at_once,
+    _split_line_by_line,
+    pack,
+    parse_epochs,
+    sha256_of,
+    unpack,
+)
 from kdctl.store.folder import RunFolder
 from kdctl.store.ingest import ingest
 from kdctl.store.json_files import with_checksum
@@ -137,6 +144,12 @@ CHECKED = b"".join(with_checksum(line) + b"\n" for line in LINES.splitlines())
         CHECKED.replace(b"\n", b"\r\n"),
         CHECKED[:-4] + b'0"}\n',  # another checksum
         with_checksum(CHECKED.splitlines()[0]) + b"\n",  # two
+        b'{"a":1e-05,"b":2}\n{"a":3.5,"b":1e-7}\n',
+        b'{"a":1e+16}\n{"a":1.5}\n',
+        b'{"a":"fine-tune 100 %","b":1}\n{"a":"fine-tune 100 %","b":2}\n',
+        b'{"a":"\1","b":1}\n{"a":"\1","b":2}\n',
+        b'{"a":1}\n{"a":2}{"a":3}\n',
+        b"1\n2\n",
     ],
 )
 def test_packed_lines_come_back_as_they_were(lines: bytes) -> None:
@@ -156,7 +169,27 @@ def test_checksums_take_no_room_in_what_is_packed() -> None:
     assert len(pack(CHECKED)) <= len(pack(LINES)) + 1
 
 
-@pytest.mark.parametrize("junk", [b"junk", b"C", b"S", b"SC", b"Cjunk", b"C" + zlib.compress(b"a\n1 2\n3")])
+def test_lines_that_are_divided_at_once_are_packed_as_those_that_are_looked_at_one_by_one() -> None:
+    lines = b'{"a":1e-05,"b":[2,"x-1 %"]}\n{"a":-3.5,"b":[1e-7,"x-9 %"]}\n'
+    assert _split_at_once(lines) == _split_line_by_line(lines)
+    assert _split_at_once(lines) == (
+        [b'{"a":', b',"b":[', b',"x', b' %"]}'],
+        [b"1e-05 -3.5", b"2 1e-7", b"-1 -9"],
+    )
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"junk",
+        b"C",
+        b"S",
+        b"SC",
+        b"Cjunk",
+        b"C" + zlib.compress(b"a\n1 2\n3"),
+        b"C" + zlib.compress(b"a\0b\0c\n1 2"),
+    ],
+)
 def test_damaged_bytes_are_refused(junk: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         unpack(junk)
