@@ -41,7 +41,7 @@ def show_plans(
                 plan.key[:8],
                 describe(plan, told.get(plan.key, "")),
                 str(plan.epochs),
-                str(plan.data.options.batch_size),
+                str(plan.batch_size),
                 plan.precision(),
                 f"{state}, a teacher: trained first" if first else state,
             ]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, cast
 from annotated_types import Ge, Le, Lt
 
 from kdctl.recipe.component import PLUGIN_NUMERICS, Spec, content_of, option
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.history import HEADING, told_by
 from kdctl.recipe.optimization import Schedule
 from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS
@@ -215,6 +216,12 @@ class RunPlan:
     def epochs(self) -> int:
         """Length of the run."""
         return cast(Schedule, self.schedule.options).epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Training images in an update: the method's, where it makes them itself."""
+        options = self.method.options
+        return (options if isinstance(options, GeneratedImages) else self.data.options).batch_size
 
     def tree(self) -> dict[str, Any]:
         """Return the plan as plain dicts and scalars, as it is stored."""

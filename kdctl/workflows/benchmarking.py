@@ -135,7 +135,7 @@ def benchmark(
         num_threads=torch.get_num_threads(),
         precision=first.precision(),
         deterministic=first.engine.deterministic,
-        batch_size=first.data.options.batch_size,
+        batch_size=first.batch_size,
         steps=num_steps,
         rounds=num_rounds,
         peak_gflop_per_second=peak / 1e9,

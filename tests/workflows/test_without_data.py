@@ -92,6 +92,14 @@ def test_the_plan_says_so(recipe: RecipeWriter, tmp_path: Path) -> None:
     assert not list(evaluation_only(plans[1:]))
 
 
+def test_a_plan_tells_the_batches_that_the_method_makes(recipe: RecipeWriter, tmp_path: Path) -> None:
+    with workflows.open_workspace(tmp_path / "runs", tmp_path / "data") as workspace:
+        made = workflows.plan_training(recipe("method = { name = 'zskt', batch_size = 24 }"), workspace)
+    (teacher,), (student,) = made.teachers, made.runs
+    assert teacher.batch_size == teacher.data.options.batch_size != 24
+    assert student.batch_size == 24
+
+
 def test_images_that_are_held_out_are_kept_and_the_others_dropped(
     recipe: RecipeWriter, tmp_path: Path
 ) -> None:
