@@ -71,7 +71,7 @@ class BatchStatistics(nn.Module):
             raise KdctlError(
                 "the method compares images by the statistics of the teacher's batch norms, and the teacher "
                 "has none.",
-                "choose a teacher with batch norm, or a method that reads its predictions alone (zskt).",
+                "choose a teacher with batch norm, or a method that asks for none (dafl).",
             )
         # In a tuple: no submodules, so never trained, saved or put into training mode.
         self._layers = (layers,)
