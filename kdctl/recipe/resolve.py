@@ -33,6 +33,10 @@ Record = TypeVar("Record")
 
 _SCALAR_EXPECTED = ("float_type", "int_type", "bool_type", "string_type", "literal_error", "int_from_float")
 """Types of pydantic's errors where one value was expected."""
+_LIST_EXPECTED = ("tuple_type", "list_type")
+"""Types where a list was."""
+_LONGEST_HINT = 200
+"""Characters of a value that a hint repeats."""
 
 
 @dataclass
@@ -221,6 +225,8 @@ class Resolver:
             hint = _grid_hint(f"{dotted}.{option}", plain[option]) if wants_one else ""
             if isinstance(plain[option], str) and (number := number_meant(plain[option])):
                 hint = f"write {option} = {number}."
+            if detail["loc"] == (option,) and detail["type"] in _LIST_EXPECTED:
+                hint = _list_hint(f"{dotted}.{option}", plain[option])
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
@@ -241,6 +247,17 @@ def _grid_hint(dotted: str, value: Any) -> str:
         return ""
     line = f"{dotted} = {json.dumps(value, default=str)}"
     return f"a run has one {dotted}; lists belong into [grid]: write {line} there."
+
+
+def _list_hint(dotted: str, value: Any) -> str:
+    """Say how a list is written that came as text or as its only item; empty where that cannot be told."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, Mapping) or len(text) > _LONGEST_HINT:
+        return ""
+    # Quotes that are not within others are taken away by a shell: of ["a", "b"] it leaves [a, b].
+    words = (word.strip() for word in text.strip("[] ").split(","))
+    line = ", ".join(number_meant(word) or json.dumps(word, ensure_ascii=False) for word in words if word)
+    return f"write {dotted} = [{line}]; on the command line in quotes: -o '{dotted} = [{line}]'."
 
 
 @functools.lru_cache(maxsize=4096)

@@ -54,6 +54,13 @@ AXES = ("schedule.epochs", "schedule.gamma", "data.size", "data.padding", "data.
         (f"{TRAIN} -o optimizer.learning_rate=.1", "hint: write learning_rate = 0.1."),
         (f"{TRAIN} -o optimizer.momentum=+.5", "hint: write momentum = +0.5."),
         (f"{TRAIN} -o optimizer.learning_rate=1.", "hint: write learning_rate = 1."),
+        (
+            f"{TRAIN} --method dml -o method.peers=[student,resnet4]",
+            """-o 'method.peers = ["student", "resnet4"]'.""",
+        ),
+        (f"{TRAIN} --method dml -o method.peers=resnet4", 'hint: write method.peers = ["resnet4"];'),
+        (f"{TRAIN} -o schedule.milestones=30,60", "-o 'schedule.milestones = [30, 60]'."),
+        (f"{TRAIN} -o schedule.milestones=30", "hint: write schedule.milestones = [30];"),
         (f"{TRAIN} -o {'a.' * 10_000}b=1", "no field has so long a name"),
         (f"{TRAIN} -o data.path={'[' * 10_000}", "has no option 'path'"),
         (f"{TRAIN} -o schedule.milestones={'[' * 40}1{']' * 40}", "nested more than 32 deep"),
