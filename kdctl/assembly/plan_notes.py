@@ -29,6 +29,7 @@ def plan_notes(
         students: all other runs.
         counts: how many images a data set has.
     """
+    students = list({plan.configuration: plan for plan in students}.values())  # seeds are alike
     return tuple(
         dict.fromkeys(
             [

@@ -34,6 +34,10 @@ POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
 
 
+_WIDE = 10.0
+"""Times the smallest number of a grid that its largest one must be for an axis of powers of ten."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
     """A configuration that Optuna wants to see run."""
@@ -63,14 +67,14 @@ class ConfigurationStudy:
 
     def propose_grid(self, points: Sequence[Point]) -> list[Proposal]:
         """Return a trial for every point, in their order; those an earlier start made are used again."""
-        choices = _choices(points)
         with self._lock:
             known = {_to_json(proposal.point.values) for proposal in self.proposals()}
+            distributions = _grid_distributions(points) | self._earlier_distributions()
             for point in points:
                 text = _to_json(point.values)
                 if text not in known:
                     known.add(text)
-                    self._study.add_trial(_running_trial(point, text, choices))
+                    self._study.add_trial(_running_trial(point, text, distributions))
         trials = {_to_json(proposal.point.values): proposal.trial for proposal in self.proposals()}
         return [Proposal(trial=trials[_to_json(point.values)], point=point) for point in points]
 
@@ -104,6 +108,11 @@ class ConfigurationStudy:
         """Report that a configuration was dropped on the way: samplers take it for a bad one."""
         with self._lock:
             self._study.tell(proposal.trial, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def _earlier_distributions(self) -> dict[str, BaseDistribution]:
+        """Return those that the study's trials have: Optuna wants the same kind in all of them."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {name: kind for trial in trials for name, kind in trial.distributions.items()}
 
     def _ask(self, search: Search, number: int) -> Proposal:
         self._study.sampler = _sampler(search, number)
@@ -233,24 +242,37 @@ def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _running_trial(point: Point, text: str, choices: Mapping[str, tuple[Any, ...]]) -> FrozenTrial:
+def _running_trial(point: Point, text: str, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
     """Return a trial that runs at a point; asking for an enqueued one would read all trials each time."""
     parameters = _parameters(point.values)
     return optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=parameters,
-        distributions={dotted: CategoricalDistribution(choices[dotted]) for dotted in parameters},
+        distributions={dotted: distributions[dotted] for dotted in parameters},
         user_attrs={POINT: text},
     )
 
 
-def _choices(points: Sequence[Point]) -> dict[str, tuple[Any, ...]]:
-    """Return the values that each field takes, in order of appearance."""
+def _grid_distributions(points: Sequence[Point]) -> dict[str, BaseDistribution]:
+    """Return from where to where each field goes if its values are numbers, else the values.
+
+    Optuna keeps the distribution with each trial: two thousand choices two thousand times would be tens of
+    megabytes. Numbers also have an axis in a dashboard, choices have none.
+    """
     choices: dict[str, dict[Any, None]] = {}
     for point in points:
         for dotted, value in _parameters(point.values).items():
             choices.setdefault(dotted, {})[value] = None
-    return {dotted: tuple(values) for dotted, values in choices.items()}
+    return {dotted: _grid_distribution(list(values)) for dotted, values in choices.items()}
+
+
+def _grid_distribution(values: Sequence[Any]) -> BaseDistribution:
+    if any(isinstance(value, (bool, str)) for value in values):
+        return CategoricalDistribution(values)
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(min(values), max(values))
+    low, high = float(min(values)), float(max(values))
+    return FloatDistribution(low, high, log=low > 0.0 and high >= _WIDE * low)
 
 
 def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:

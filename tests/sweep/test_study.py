@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Point, Search
 from kdctl.sweep.dashboard import Evidence
-from kdctl.sweep.study import ConfigurationStudy, known_points, open_study
+from kdctl.sweep.study import POINT, ConfigurationStudy, known_points, open_study
 
 POINTS = (
     Point(values={"method": "ce"}),
@@ -68,6 +70,40 @@ def test_a_grid_that_is_proposed_again_uses_the_same_trials(database: Path) -> N
     with open_study(database, "s") as second:
         assert second.propose_grid(POINTS) == before
         assert second.proposals() == before
+
+
+def test_numbers_of_a_grid_have_an_axis_and_do_not_list_all_choices_with_each_trial(
+    study: ConfigurationStudy, database: Path
+) -> None:
+    rates, epochs = [0.001 * 2**step for step in range(8)], (10, 20)
+    grid = [
+        {"optimizer.learning_rate": rate, "schedule.epochs": length} for rate in rates for length in epochs
+    ]
+    study.propose_grid([Point(values={**values, "method.x": [1, 2], "method.y": True}) for values in grid])
+    (kinds,) = {
+        str(sorted(trial.distributions.items())): trial.distributions for trial in trials(database)
+    }.values()
+    assert kinds == {
+        "optimizer.learning_rate": FloatDistribution(0.001, 0.128, log=True),
+        "schedule.epochs": IntDistribution(10, 20),
+        "method.x": CategoricalDistribution(["[1, 2]"]),
+        "method.y": CategoricalDistribution([True]),
+    }
+
+
+def test_a_grid_goes_on_in_a_study_that_lists_its_choices(study: ConfigurationStudy, database: Path) -> None:
+    rates = (0.05, 0.1, 0.2)
+    points = [Point(values={"optimizer.learning_rate": rate}) for rate in rates]
+    listed = CategoricalDistribution(rates)  # as an earlier version proposed them
+    values, text = dict(points[0].values), json.dumps(points[0].values)
+    study._study.add_trial(
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=values, distributions=dict.fromkeys(values, listed),
+            user_attrs={POINT: text},
+        )
+    )  # fmt: skip
+    assert [proposal.trial for proposal in study.propose_grid(points)] == [0, 1, 2]
+    assert {str(trial.distributions) for trial in trials(database)} == {str(dict.fromkeys(values, listed))}
 
 
 def test_optuna_sees_points_as_parameters_and_means_as_values(
