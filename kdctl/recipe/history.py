@@ -84,7 +84,8 @@ def align(plans: Sequence[dict[str, Any]]) -> None:
     Where a plan lacks an option, it gets the value that stands for its absence; an option under an old name
     gets the new one. Both are known from the histories of all the plans, which are then removed from them.
     """
-    facts = dict.fromkeys(fact for plan in plans if HEADING in plan for fact in _facts(plan))
+    told = {(repr(plan[HEADING]), _names(plan)): plan for plan in plans if HEADING in plan}
+    facts = dict.fromkeys(fact for plan in told.values() for fact in _facts(plan))
     by_plugin: dict[tuple[str, str | None], list[_Fact]] = {}
     for fact in sorted(facts, key=lambda fact: not fact.renamed):  # first: not lacking
         by_plugin.setdefault((fact.path[0], fact.names[0]), []).append(fact)
@@ -93,6 +94,19 @@ def align(plans: Sequence[dict[str, Any]]) -> None:
         for section in {section for section, _ in by_plugin}:
             for fact in by_plugin.get((section, look_up(plan, f"{section}.{NAME}")), []):
                 _tell(plan, fact)
+
+
+def _names(plan: Tree) -> tuple[str, ...]:
+    """Return the plug-ins of a plan; plans of the same ones with equal histories tell the same facts."""
+    return tuple(_names_in(plan))
+
+
+def _names_in(table: Tree) -> Iterator[str]:
+    for part, value in table.items():
+        if part == NAME:
+            yield str(value)
+        elif isinstance(value, dict) and part != HEADING:
+            yield from (f"{part}.{name}" for name in _names_in(cast(Tree, value)))
 
 
 def _facts(plan: Tree) -> Iterator[_Fact]:

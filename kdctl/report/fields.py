@@ -183,13 +183,10 @@ def _by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[dict[Any, Mapping[str,
     first: dict[Any, Mapping[str, Any]] = {}
     counts: Counter[Any] = Counter()
     for plan in plans:
-        kind = tuple(
-            [
-                (name, value if type(value) in _SCALARS else id(value))
-                for name, value in plan.items()
-                if name != "seed"
-            ]
-        )
+        parts = [
+            value if type(value) in _SCALARS else id(value) for name, value in plan.items() if name != "seed"
+        ]
+        kind = (tuple(plan), tuple(parts))
         first.setdefault(kind, plan)
         counts[kind] += 1
     return first, counts

@@ -94,17 +94,33 @@ def folded_columns(table: Table, width: int, measure: Callable[[Table], int]) ->
         width: letters in a line.
         measure: returns how many letters wide a part is printed.
 
-    A column that does not fit beside them comes alone with them.
+    After the first part, these are only as many as tell the rows apart. A column that does not fit beside
+    those comes alone with them.
     """
     keys = [place for place, column in enumerate(table.columns) if column.identifies]
     rest = [place for place in range(len(table.columns)) if place not in keys]
-    chosen: list[int] = []
+    fewest, chosen = _fewest(table, keys), list[int]()
     for place in rest:
-        if chosen and measure(_part(table, [*keys, *chosen, place])) > width:
+        is_full = measure(_part(table, [*keys, *chosen, place])) > width
+        if is_full and (chosen or len(fewest) < len(keys)):
             yield _part(table, [*keys, *chosen])
-            chosen = []
+            keys, chosen = fewest, []
         chosen.append(place)
     yield _part(table, [*keys, *chosen])
+
+
+def _fewest(table: Table, keys: Sequence[int]) -> list[int]:
+    """Return the columns among `keys`, the left ones first, without which rows would look alike."""
+
+    def num_told_apart(places: Sequence[int]) -> int:
+        return len({tuple(row[place].text for place in places) for row in table.rows})
+
+    kept = list(keys)
+    for place in reversed(keys):
+        rest = [other for other in kept if other != place]
+        if rest and num_told_apart(rest) == num_told_apart(keys):
+            kept = rest
+    return kept
 
 
 def _part(table: Table, places: list[int]) -> Table:

@@ -1,5 +1,7 @@
 """Tables in terminals that are too narrow for them."""
 
+import dataclasses
+
 import pytest
 
 from kdctl.report.build import build_report
@@ -32,6 +34,22 @@ def test_each_part_repeats_what_its_rows_are_about(table):
     parts = [block for block in markdown_within(table, 60).split("\n\n") if block.startswith("|")]
     assert len(parts) > 1
     assert all(part.startswith("| method ") for part in parts)
+
+
+def test_later_parts_repeat_only_what_tells_their_rows_apart(make_run):
+    settings = [("ce", 0.1), ("kd", 0.1), ("kd", 0.2)]
+    runs = [
+        make_run(70.0 + place, settings={"method.name": method, "optimizer.learning_rate": rate})
+        for place, (method, rate) in enumerate(settings)
+    ]
+    named = dataclasses.replace(build_report(runs, rows=["student", "method", "learning_rate"]), notes=())
+    heads = [
+        [cell.strip() for cell in block.splitlines()[0].strip("|").split("|")]
+        for block in markdown_within(named, 45).split("\n\n")[1:]
+    ]
+    assert heads[0][:3] == ["student", "method", "learning rate"]
+    assert {tuple(head[:2]) for head in heads[1:]} == {("method", "learning rate")}
+    assert max(map(len, markdown_within(named, 45).splitlines())) <= 45
 
 
 def test_a_terminal_that_is_wide_enough_gets_the_table_as_it_is(table):
