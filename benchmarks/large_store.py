@@ -32,7 +32,7 @@ from kdctl.records import (
     SplitMetrics,
 )
 from kdctl.store.epoch_lines import sha256_of
-from kdctl.store.folder import Ending
+from kdctl.store.folder_records import Ending
 from kdctl.store.json_files import line_of
 
 SEEDS = 5

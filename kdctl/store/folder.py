@@ -20,69 +20,27 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.errors import KdctlError, Mistake
 from kdctl.evaluation_records import Evaluation
-from kdctl.files import is_gone, open_file, unreadable
-from kdctl.records import (
-    SETTLED,
-    Artifact,
-    Environment,
-    EpochResult,
-    PlannedRun,
-    RunResult,
-    RunState,
-    Selection,
-)
+from kdctl.files import is_gone, open_file, read_file, unreadable
+from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunResult
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, sha256_of
-from kdctl.store.json_files import JsonLines, Record, has_checksum, line_of, read_record
+from kdctl.store.folder_records import Dropped, Ending, Whereabouts
+from kdctl.store.json_files import JsonLines, Record, file_has_checksum, line_like, line_of, read_record
 from kdctl.store.leases import Lease, Owner
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _PLAN = "plan.json"
+_ENVIRONMENT = "environment.json"
 _RESULT = "result.json"
 _EPOCHS = "epochs.jsonl"
 _HOLDER = "holder.json"
 _FAILURE = "failure.json"
 _DROPPED = "dropped.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """What `result.json` holds: one file, so that a run ends in one instant."""
-
-    result: RunResult
-    artifacts: tuple[Artifact, ...]
-    run: str = ""
-    """Key of the run; empty in what earlier versions wrote."""
-    epochs_sha256: str = ""
-    """Of the lines of its epochs.jsonl; empty in what earlier versions wrote."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no run ends with.
-
-        Raises:
-            ValueError: the state is no end, a finished run has no last epoch, or a file's name is a path.
-        """
-        state, selected = self.result.state, self.result.selected
-        if state not in SETTLED | {RunState.FAILED}:
-            raise ValueError(f"a run does not end as {state.value}")
-        if state is RunState.FINISHED and Selection.LAST.value not in selected:
-            raise ValueError("a finished run has a last epoch")
-        for name in (artifact.name for artifact in self.artifacts):
-            if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
-                raise ValueError(f"{name!r} is no name of a file in the folder")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Dropped:
-    """What `dropped.json` holds."""
-
-    reason: str
 
 
 class RunFolder:
@@ -116,15 +74,25 @@ class RunFolder:
 
     def has_sealed_plan(self) -> bool:
         """Return whether the plan has a checksum, with which it was read; earlier versions wrote none."""
-        return has_checksum(self.path / _PLAN)
+        return file_has_checksum(self.path / _PLAN)
 
     def write_environment(self, environment: Environment) -> None:
         """Write where and with what the run is computed."""
-        self._write("environment.json", environment)
+        self._write(_ENVIRONMENT, Whereabouts.of(environment, run=self.key))
 
     def environment(self) -> Environment | None:
-        """Return where and with what the run was computed, once that is written."""
-        return self._read("environment.json", Environment)
+        """Return where and with what the run was computed, once that is written.
+
+        Raises:
+            KdctlError: it cannot be read, is damaged, or is another run's.
+        """
+        known = self._read(_ENVIRONMENT, Whereabouts)
+        if known is not None and known.run not in ("", self.key):
+            raise KdctlError(
+                f"{self.path / _ENVIRONMENT} is damaged: it speaks of another run, {known.run}.",
+                "restore the file from a copy, or delete the folder and run it again.",
+            )
+        return known and known.environment()
 
     def append_epoch(self, epoch: EpochResult) -> None:
         """Add an epoch; it is on disk when this returns."""
@@ -175,11 +143,15 @@ class RunFolder:
         return ending.artifacts if (ending := self.ending()) else ()
 
     def forget_artifacts(self, names: Collection[str]) -> None:
-        """Take files out of what the run left behind; all else stays as it was written."""
+        """Take files out of what the run left behind; all else stays as it was written.
+
+        A result without a checksum, from an earlier version, gets none: it would vouch for the other files.
+        """
         ending = self.ending()
         kept = tuple(item for item in ending.artifacts if item.name not in names) if ending else ()
         if ending is not None and len(kept) < len(ending.artifacts):
-            self._write(_RESULT, dataclasses.replace(ending, artifacts=kept))
+            path, shorter = self.path / _RESULT, dataclasses.replace(ending, artifacts=kept)
+            write_atomically(path, line_like(read_file(path), shorter))
 
     def discard_result(self) -> None:
         """Forget how the run ended: it failed, and is tried again."""
@@ -217,12 +189,13 @@ class RunFolder:
 
     def write_dropped(self, run: PlannedRun, reason: str) -> None:
         """Write why a sweep does not go on with the run, which may never have begun."""
-        self.write_plan(run)
-        self._write(_DROPPED, _Dropped(reason=reason))
+        if is_gone(self.path / _PLAN):
+            self.write_plan(run)
+        self._write(_DROPPED, Dropped(reason=reason))
 
     def dropped(self) -> str:
         """Return why a sweep dropped the run; empty if none did, or if it was started after all."""
-        known = self._read(_DROPPED, _Dropped)
+        known = self._read(_DROPPED, Dropped)
         return known.reason if known else ""
 
     def discard_dropped(self) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdctl.errors import Mistake
+from kdctl.evaluation_records import Evaluation
 from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection, SplitMetrics
 from kdctl.serialization import from_tree, to_tree
 from kdctl.store.epoch_lines import parse_trees, sha256_of
-from kdctl.store.folder import Ending, RunFolder
+from kdctl.store.folder import RunFolder
+from kdctl.store.folder_records import Ending
 from kdctl.store.json_files import to_json
+from kdctl.store.lost_checksums import lost_checksums
 
 _HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
 
@@ -52,7 +56,7 @@ def read_ended_run(folder: RunFolder) -> EndedRun | None:
 
 
 def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mistake]:
-    """Return what the files of a folder say against each other; a run that has not ended says nothing.
+    """Return what the files of a folder say against each other, and which have lost their checksums.
 
     Args:
         folder: of a run.
@@ -62,8 +66,11 @@ def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mis
         KdctlError: a file cannot be read, or is damaged.
     """
     found = ended or read_ended_run(folder)
-    if found is None:
-        return []
+    lost = list(lost_checksums(folder, found.lines if found else folder.epoch_lines()))
+    return lost or ([] if found is None else _contradictions(folder, found))
+
+
+def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
     if not found.is_as_written:
         problems: Iterable[str] = ["holds an epochs.jsonl that is not what the run wrote"]
     else:
@@ -76,23 +83,53 @@ def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mis
 
 
 def changed_epochs(folder: RunFolder, known: Sequence[EpochResult]) -> list[Mistake]:
-    """Return whether an ended run's folder says something else of an epoch than what is known of it.
+    """Return whether a folder says something else of an epoch than what is known of it.
+
+    A run that has not ended may have trained an epoch again since, in another time, for the same numbers.
 
     Raises:
         KdctlError: a file cannot be read, or is damaged.
     """
-    if folder.ending() is None:
-        return []
-    before = {epoch.epoch: to_json(epoch) for epoch in known}
+    told = _in_words if folder.ending() is not None else _numbers_in_words
+    before = {epoch.epoch: told(epoch) for epoch in known}
     numbers = [
-        str(epoch.epoch)
-        for epoch in folder.epochs()
-        if before.get(epoch.epoch, to_json(epoch)) != to_json(epoch)
+        str(epoch.epoch) for epoch in folder.epochs() if before.get(epoch.epoch, told(epoch)) != told(epoch)
     ]
     if not numbers:
         return []
     problem = f"{folder.path} says something else of epoch {', '.join(numbers)} than the database."
-    return [Mistake(problem=problem, hint=_HINT.format(folder.key))]
+    hint = (
+        "restore the one that was altered: epochs.jsonl from a copy, or the database from the run folders "
+        "(move it away, then `kdctl sync`)."
+    )
+    return [Mistake(problem=problem, hint=hint)]
+
+
+def changed_evaluations(
+    folder: RunFolder, written: Sequence[Evaluation], known: Iterable[Evaluation]
+) -> list[Mistake]:
+    """Return whether a folder lacks an evaluation that is known, or has it with other numbers.
+
+    Args:
+        folder: of a run.
+        written: its evaluations.
+        known: what the database knows of them.
+    """
+    lost = [f"'{item.selection}' on {item.split}" for item in known if item not in written]
+    if not lost:
+        return []
+    problem = f"{folder.path} says something else of the evaluation of {', '.join(lost)} than the database."
+    hint = f"restore evaluations.jsonl from a copy, or evaluate again: `kdctl eval {folder.key}`."
+    return [Mistake(problem=problem, hint=hint)]
+
+
+def _in_words(epoch: EpochResult) -> str:
+    return to_json(epoch)
+
+
+def _numbers_in_words(epoch: EpochResult) -> str:
+    timeless = dataclasses.replace(epoch, seconds=0.0, images_per_second=0.0, device_seconds=None, ended="")
+    return to_json(timeless)
 
 
 def _numbers(result: RunResult, epochs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

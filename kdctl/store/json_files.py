@@ -28,6 +28,8 @@ LARGEST_NUMBER = 2**63 - 1
 _CHECKSUM = "checksum"
 """Key of a record in a file, beside its own: of what it is when that is left out."""
 
+_CHECKSUM_NAME = f'"{_CHECKSUM}"'.encode()
+
 _CHECKSUM_KEY = f',"{_CHECKSUM}":'.encode()
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -59,6 +61,26 @@ def without_checksum(content: bytes) -> bytes | None:
     rest, found, _ = content.rpartition(_CHECKSUM_KEY)
     plain = rest + b"}"
     return plain if found and with_checksum(plain) == content else None
+
+
+def has_checksum(content: bytes) -> bool:
+    """Return whether a record, or one of several lines, has a checksum, right or wrong."""
+    return _CHECKSUM_NAME in content
+
+
+def first_without_checksum(lines: bytes, *, may_begin_later: bool) -> int | None:
+    """Return the number of the first line that lacks its checksum; None if none does.
+
+    Args:
+        lines: complete ones.
+        may_begin_later: earlier versions, which wrote none, may have written all lines or the first ones.
+    """
+    begin = lines.find(_CHECKSUM_NAME) if may_begin_later else 0
+    if begin < 0 or lines.count(_CHECKSUM_NAME, begin) == lines.count(b"\n", begin):
+        return None
+    first = lines.count(b"\n", 0, begin)
+    places = enumerate(lines.split(b"\n")[first:-1], start=first + 1)
+    return next((number for number, line in places if not has_checksum(line)), None)
 
 
 def why_damaged(error: ValueError) -> str:
@@ -147,14 +169,14 @@ def read_record(path: Path, record: type[Record], *, if_damaged: str) -> Record:
         raise KdctlError(f"{path} is damaged: it {why_damaged(error)}.", if_damaged) from error
 
 
-def has_checksum(path: Path) -> bool:
+def file_has_checksum(path: Path) -> bool:
     """Return whether the record that a file holds has a checksum, right or wrong.
 
     Raises:
         KdctlError: the file cannot be read.
     """
     try:
-        return _CHECKSUM_KEY in read_file(path, at_most=LARGEST_FILE)
+        return has_checksum(read_file(path, at_most=LARGEST_FILE))
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -162,6 +184,11 @@ def has_checksum(path: Path) -> bool:
 def line_of(record: object) -> bytes:
     """Return a record as a line of a file, with its checksum."""
     return with_checksum(to_json(record).encode()) + b"\n"
+
+
+def line_like(before: bytes, record: object) -> bytes:
+    """Return a record as a line, with a checksum if there was one in what it replaces."""
+    return line_of(record) if has_checksum(before) else to_json(record).encode() + b"\n"
 
 
 class JsonLines(Generic[Record]):

@@ -5,27 +5,41 @@ runs/sweeps/<name>.json    recipe and members, in the order in which they were p
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_files import line_of, read_record
+from kdctl.store.json_files import file_has_checksum, line_of, read_record
 from kdctl.store.run_table import states
 from kdctl.store.store import Store
 
 FOLDER = "sweeps"
+
+_WITH_CHECKSUM = 2
+"""Form of a file that ends with a checksum; earlier versions wrote neither."""
 
 _APPLE_DOUBLE = "._"
 """Begins the names of files that macOS adds on disks of other systems."""
 
 _LONGEST_NAME = 120
 """Letters of a file name; a longer sweep's name is cut and told apart by its hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepFile(StoredSweep):
+    """What the file of a sweep holds."""
+
+    form: int = 1
+    """`_WITH_CHECKSUM`, if it was not written by an earlier version."""
 
 
 def keep_sweep(
@@ -47,7 +61,7 @@ def keep_sweep(
     """
     with store.writing() as connection:
         sweeps.record(connection, name, recipe=recipe, members=members, leaving=leaving)
-        content = line_of(sweeps.find(connection, name))
+        content = _content(sweeps.find(connection, name))
         path = sweep_path(root, name)
         if not _holds(path, content):
             write_atomically(path, content)
@@ -73,13 +87,25 @@ def read_sweep(path: Path) -> StoredSweep:
     """Read the file of a sweep.
 
     Raises:
-        KdctlError: it cannot be read, or is damaged.
+        KdctlError: it cannot be read, is damaged, or has lost its checksum.
     """
     hint = "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again."
     try:
-        return read_record(path, StoredSweep, if_damaged=hint)
-    except FileNotFoundError as error:
+        known = read_record(path, _SweepFile, if_damaged=hint)
+        is_whole = known.form < _WITH_CHECKSUM or file_has_checksum(path)
+    except OSError as error:
         raise unreadable(path, error) from error
+    if not is_whole:
+        raise KdctlError(f"{path} is damaged: its checksum is missing.", hint)
+    return StoredSweep(**_fields(known))
+
+
+def differs(sweep: StoredSweep, known: StoredSweep) -> bool:
+    """Return whether the file of a sweep says something else than the database.
+
+    Members that never started have no folder: after the database was lost it knows fewer than the file.
+    """
+    return sweep.recipe != known.recipe or not set(known.members) <= set(sweep.members)
 
 
 def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
@@ -113,6 +139,14 @@ def sweep_path(root: Path, name: str) -> Path:
     if len(safe) > _LONGEST_NAME:
         safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return root / FOLDER / f"{safe}.json"
+
+
+def _content(sweep: StoredSweep) -> bytes:
+    return line_of(_SweepFile(**_fields(sweep), form=_WITH_CHECKSUM))
+
+
+def _fields(sweep: StoredSweep) -> dict[str, Any]:
+    return {item.name: getattr(sweep, item.name) for item in dataclasses.fields(StoredSweep)}
 
 
 def _holds(path: Path, content: bytes) -> bool:

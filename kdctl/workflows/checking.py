@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.recipe.imported import ImportedPlan, is_imported
-from kdctl.recipe.plan import RunPlan, key_of
-from kdctl.recipe.sections import Catalog
-from kdctl.recipe.stored import is_plan, read_any
-from kdctl.records import Artifact, PlannedRun, RunState
+from kdctl.records import Artifact, RunState, StoredSweep
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import sha256_of
 from kdctl.store.folder import RunFolder, run_folders
-from kdctl.store.integrity import EndedRun, changed_epochs, contradictions, read_ended_run
+from kdctl.store.integrity import (
+    EndedRun,
+    changed_epochs,
+    changed_evaluations,
+    contradictions,
+    read_ended_run,
+)
 from kdctl.store.json_files import to_json
 from kdctl.store.removal import held_runs
 from kdctl.store.store import Store
-from kdctl.store.sweep_files import read_sweep, sweep_files
+from kdctl.store.sweep_files import differs, read_sweep, sweep_files
+from kdctl.workflows.plan_keys import KeysOfPlans, foreign_plan, same_plan
 
 _READ = "read the folders into the database: `kdctl sync`."
-_ENDED = (RunState.FINISHED, RunState.DIVERGED)
+ENDED = (RunState.FINISHED, RunState.DIVERGED)
+"""States of runs that have a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
     ]
     try:
         briefs = {brief.key: brief for brief in store.briefs()}
-        sweeps = {sweep.name for sweep in store.sweeps()}
+        sweeps = {sweep.name: sweep for sweep in store.sweeps()}
         held = held_runs(store, [key for key, brief in briefs.items() if brief.state is RunState.RUNNING])
     except MachineError as error:  # nothing can be compared with such a database
         findings.extend(error.mistakes)
@@ -101,50 +103,63 @@ def _contradictions(
 ) -> Iterator[Mistake]:
     """Compare what the database says of a run with its folder."""
     if folder is None:
-        if brief.epochs or brief.state in _ENDED:
-            yield Mistake(
-                problem=f"run {brief.key} ({brief.state.value}) has no folder any more.",
-                hint=f"restore it from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
-            )
+        yield from without_folder(brief)
         return
     planned, ended_run = folder.plan(), read_ended_run(folder)
     run = workspace.store.run(brief.key)
+    compute = hashes or not same_plan(run.plan, planned.plan)  # a later version may have written the folder's
     altered = [
         *contradictions(folder, ended_run),
-        *(foreign_plan(planned, folder, keys) if hashes else ()),
+        *(foreign_plan(planned, folder, keys) if compute else ()),
     ]
+    rebuild = f"rebuild it from the run folders: move {workspace.store.path} away, then `kdctl sync`."
     if (run.seed, run.configuration) != (planned.seed, planned.configuration) or (
-        hashes and keys.of(run.plan) not in (None, run.key)
+        compute and keys.of(run.plan) not in (None, run.key)
     ):
-        yield Mistake(
-            problem=f"the database has another plan of run {run.key} than its folder.",
-            hint=f"rebuild it from the run folders: move {workspace.store.path} away, then `kdctl sync`.",
-        )
+        problem = f"the database has another plan of run {run.key} than its folder."
+        yield Mistake(problem=problem, hint=rebuild)
     yield from altered or _other_epochs(workspace.store, folder, ended_run)
-    for readable in (folder.environment, folder.evaluations, folder.failure, folder.dropped):
+    environment = folder.environment()
+    for readable in (folder.failure, folder.dropped):
         readable()
+    yield from changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(brief.key))
     if altered:
         return
+    if ended_run is not None and environment != run.environment:
+        yield Mistake(problem=f"run {brief.key} has another environment in its folder.", hint=_READ)
     result, num_epochs = (
         ended_run and ended_run.ending.result,
         len(ended_run.epochs if ended_run else folder.epochs()),
     )
+    action = rebuild if brief.state in ENDED else _READ  # what has ended is final, and not read again
     if result is not None and result.state is not brief.state:
-        yield Mistake(
-            problem=f"run {brief.key} is {brief.state.value}, but its folder says {result.state.value}.",
-            hint=_READ,
-        )
-    elif result is None and brief.state in _ENDED:
-        yield Mistake(
-            problem=f"run {brief.key} is {brief.state.value}, but its folder holds no result.json.",
-            hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
-        )
+        problem = f"run {brief.key} is {brief.state.value}, but its folder says {result.state.value}."
+        yield Mistake(problem=problem, hint=action)
+    elif result is None and brief.state in ENDED:
+        yield without_result(brief)
     elif result is not None and to_json(result) != to_json(run.result):
-        yield Mistake(problem=f"run {brief.key} has another result in its folder.", hint=_READ)
-    if brief.state in _ENDED and num_epochs != brief.epochs:
+        yield Mistake(problem=f"run {brief.key} has another result in its folder.", hint=action)
+    if brief.state in ENDED and num_epochs != brief.epochs:
         problem = f"run {brief.key} has {brief.epochs} epochs, its folder {num_epochs}."
-        yield Mistake(problem=problem, hint=_READ)
+        yield Mistake(problem=problem, hint=action)
     yield from _files(folder, ended_run.ending.artifacts if ended_run else (), hashes=hashes)
+
+
+def without_folder(brief: RunBrief) -> Iterator[Mistake]:
+    """Say that a run that left something behind has lost its folder."""
+    if brief.epochs or brief.state in ENDED:
+        yield Mistake(
+            problem=f"run {brief.key} ({brief.state.value}) has no folder any more.",
+            hint=f"restore it from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
+        )
+
+
+def without_result(brief: RunBrief) -> Mistake:
+    """Say that a run that has ended has lost its result."""
+    return Mistake(
+        problem=f"run {brief.key} is {brief.state.value}, but its folder holds no result.json.",
+        hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {brief.key}`.",
+    )
 
 
 def _other_epochs(store: Store, folder: RunFolder, ended_run: EndedRun | None) -> Iterable[Mistake]:
@@ -152,64 +167,6 @@ def _other_epochs(store: Store, folder: RunFolder, ended_run: EndedRun | None) -
     if ended_run is not None and sha256_of(store.history(folder.key)) == ended_run.sha256:
         return ()
     return changed_epochs(folder, store.epochs(folder.key))
-
-
-class KeysOfPlans:
-    """Computes the keys of stored plans anew; those that differ in their seed are read once.
-
-    The catalog, which loads torch, is made when the first key is asked for.
-    """
-
-    def __init__(self) -> None:
-        """Know no plan yet."""
-        self._read: dict[str, RunPlan | ImportedPlan | None] = {}
-
-    def of(self, plan: Mapping[str, Any]) -> str | None:
-        """Return the key that a plan has; None if that is not known here, empty if it is no plan."""
-        if not is_plan(plan):
-            return ""
-        text = to_json({**plan, "seed": 0})
-        if text not in self._read:
-            try:
-                self._read[text] = read_any(plan, self._catalog)
-            except ValueError:
-                return ""
-        known = self._read[text]
-        if isinstance(known, RunPlan):
-            known = known.with_seed(plan["seed"])
-        return known and known.key
-
-    @functools.cached_property
-    def _catalog(self) -> Catalog:
-        from kdctl.assembly.catalog import full_catalog  # noqa: PLC0415 - loads torch
-
-        return full_catalog()
-
-
-def foreign_plan(planned: PlannedRun, folder: RunFolder, keys: KeysOfPlans) -> Iterator[Mistake]:
-    """Compute a run's key anew from its plan, and compare it with the one it goes by.
-
-    A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
-    """
-    yield from _foreign(planned, folder, keys.of(planned.plan))
-
-
-def foreign_key(planned: PlannedRun, folder: RunFolder) -> Iterator[Mistake]:
-    """Hold a run's key against its configuration and its seed, for which no plug-in need be loaded.
-
-    That is enough for a plan that lies there with its checksum, as it was written.
-    """
-    plan, configuration = planned.plan, planned.configuration
-    key = "" if not is_plan(plan) else configuration if is_imported(plan) else None
-    yield from _foreign(planned, folder, key_of(configuration, planned.seed) if key is None else key)
-
-
-def _foreign(planned: PlannedRun, folder: RunFolder, key: str | None) -> Iterator[Mistake]:
-    if (key is not None and key != folder.key) or planned.plan.get("seed") != planned.seed:
-        yield Mistake(
-            problem=f"{folder.path} is not run {folder.key}: its plan.json was altered.",
-            hint=f"restore the file from a copy, or remove the run: `kdctl runs rm {folder.key}`.",
-        )
 
 
 def _files(folder: RunFolder, artifacts: Sequence[Artifact], *, hashes: bool) -> Iterator[Mistake]:
@@ -233,7 +190,7 @@ def _num_bytes(path: Path) -> int:
         raise unreadable(path, error) from error
 
 
-def _sweeps(workspace: Workspace, known: set[str]) -> Iterator[Mistake]:
+def _sweeps(workspace: Workspace, known: Mapping[str, StoredSweep]) -> Iterator[Mistake]:
     try:
         paths = sweep_files(workspace.runs)
     except UnreadableError as error:
@@ -241,12 +198,14 @@ def _sweeps(workspace: Workspace, known: set[str]) -> Iterator[Mistake]:
         return
     for path in paths:
         try:
-            name = read_sweep(path).name
+            sweep = read_sweep(path)
         except KdctlError as error:
             yield from error.mistakes
             continue
-        if name not in known:
+        if sweep.name not in known:
             yield Mistake(problem=f"the database does not know the sweep in {path}.", hint=_READ)
+        elif differs(sweep, known[sweep.name]):
+            yield Mistake(problem=f"{path} says something else of its sweep than the database.", hint=_READ)
 
 
 def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = False) -> Path:

@@ -11,13 +11,20 @@ from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError
 from kdctl.records import RunState, StoredSweep
+from kdctl.store.briefs import RunBrief
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import FolderContents, ingest_all, read_contents
-from kdctl.store.integrity import changed_epochs, contradictions, read_ended_run
+from kdctl.store.integrity import (
+    changed_epochs,
+    changed_evaluations,
+    contradictions,
+    read_ended_run,
+)
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.checking import KeysOfPlans, foreign_key, foreign_plan
+from kdctl.workflows.checking import ENDED, without_folder, without_result
+from kdctl.workflows.plan_keys import KeysOfPlans, foreign_key, foreign_plan
 
 _AT_ONCE = 100
 """Folders that are brought into the database in one transaction."""
@@ -61,8 +68,7 @@ def synchronise(
     hashes, seen = store.history_hashes(), set[str]()
     read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
-        known = hashes.get(folder.key, "") if folder.key in before else None
-        found = _read(folder, store, keys, known=known)
+        found = _read(folder, store, keys, known=before.get(folder.key), sha256=hashes.get(folder.key, ""))
         if isinstance(found, FolderContents):
             read.append(found)
         else:
@@ -71,6 +77,10 @@ def synchronise(
             seen |= ingest_all(store, read).keys()
             read.clear()
         progress(number, len(folders))
+    there = {folder.key for folder in folders}
+    for key, brief in before.items():
+        if key not in there:
+            damaged.extend(without_folder(brief))
     after = {brief.key: brief for brief in store.briefs(keys=seen)}
     different = {key: brief.state for key, brief in after.items() if before.get(key) != brief}
     return SyncReport(
@@ -84,7 +94,7 @@ def synchronise(
 
 
 def _read(
-    folder: RunFolder, store: Store, keys: KeysOfPlans, *, known: str | None
+    folder: RunFolder, store: Store, keys: KeysOfPlans, *, known: RunBrief | None, sha256: str
 ) -> FolderContents | Sequence[Mistake]:
     """Return what a folder holds, or why it is not to be read into the database.
 
@@ -92,8 +102,8 @@ def _read(
         folder: of a run.
         store: what it is held against.
         keys: computes those of plans without a checksum, for which it loads torch.
-        known: SHA-256 of the lines of its epochs as the store knows them, empty if it does not; None of a
-            run that the store does not know.
+        known: the run as the store knows it; None if it does not.
+        sha256: of the lines of its epochs as the store knows them; empty if it does not.
 
     Raises:
         MachineError: the database cannot be read.
@@ -102,8 +112,6 @@ def _read(
         reason = folder.dropped()
         ended_run = read_ended_run(folder)
         mistakes = contradictions(folder, ended_run)
-        if known is not None and ended_run is not None and known != ended_run.sha256:
-            mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
         contents = read_contents(folder, ended_run)
         if known is None:  # a known run may have been asked for since it was dropped
             contents = dataclasses.replace(contents, dropped=reason)
@@ -112,6 +120,13 @@ def _read(
                 if folder.has_sealed_plan()
                 else foreign_plan(contents.plan, folder, keys)
             )
+        elif ended_run is None and known.state in ENDED:
+            mistakes.append(without_result(known))
+        elif ended_run is not None and sha256 != ended_run.sha256:
+            mistakes.extend(changed_epochs(folder, store.epochs(folder.key)))
+        if known is not None and contents.evaluations:
+            before = store.evaluations(folder.key)
+            mistakes.extend(changed_evaluations(folder, contents.evaluations, before))
     except MachineError:  # no folder is to blame for it
         raise
     except KdctlError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -173,21 +174,74 @@ def test_a_database_with_a_bad_row_is_damaged_and_can_be_rebuilt(
 
 
 @pytest.mark.parametrize(
-    ("statement", "words"),
+    ("statement", "complaint"),
     [
-        ("UPDATE kdctl_runs SET seed = 7", "db check"),
-        ("UPDATE kdctl_runs SET configuration = 'abc'", "db check"),
-        ("UPDATE kdctl_runs SET plan = replace(plan, '0.01', '0.02')", "db check --hashes"),
+        ("UPDATE kdctl_runs SET seed = 7", "the database has another plan of run"),
+        ("UPDATE kdctl_runs SET configuration = 'abc'", "the database has another plan of run"),
+        (
+            "UPDATE kdctl_runs SET plan = replace(plan, '0.01', '0.02')",
+            "the database has another plan of run",
+        ),
+        ("UPDATE kdctl_runs SET environment = replace(environment, '0.', '9.')", "has another environment"),
+        ("UPDATE kdctl_runs SET result = replace(result, ':4', ':9')", "has another result in its folder"),
+        ("UPDATE kdctl_sweeps SET recipe = replace(recipe, '0.01', '0.02')", "something else of its sweep"),
     ],
 )
-def test_a_row_that_was_altered_is_named(kdctl: Kdctl, run: Path, statement: str, words: str) -> None:
+def test_a_row_that_was_altered_is_named_and_can_be_rebuilt(
+    kdctl: Kdctl, run: Path, statement: str, complaint: str
+) -> None:
     with closing(sqlite3.connect(run.parent / "kdctl.db")) as connection:
-        connection.execute(statement)
+        assert connection.execute(statement).rowcount > 0
         connection.commit()
-    answer = kdctl(words)
+    answer = kdctl("db check")
     assert answer.code == 1
-    assert "the database has another plan of run" in answer.err
+    assert complaint in answer.err
     assert "kdctl sync" in answer.err
+    if "move" in answer.err:
+        lose_the_database(run)
+    assert kdctl("sync").code == 0
+    assert kdctl("db check").code == 0
+
+
+def without_its_checksum(path: Path, old: str, new: str) -> None:
+    replaced(path, old, new)
+    path.write_text(re.sub(r',"checksum":"[0-9a-f]{16}"', "", path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("plan.json", '"protocol":"', '"protocol":"x'),
+        ("environment.json", '"host":"', '"host":"x'),
+        ("result.json", '"train_seconds":', '"train_seconds":1'),
+        ("sweeps/tiny.json", "0.01", "0.02"),
+    ],
+)
+def test_a_record_whose_checksum_was_taken_out_is_named(
+    kdctl: Kdctl, run: Path, name: str, old: str, new: str
+) -> None:
+    path = (run.parent if name.startswith("sweeps/") else run) / name
+    without_its_checksum(path, old, new)
+    checked = kdctl("db check")
+    assert checked.code == 1
+    assert f"{name} is damaged: its checksum is missing." in checked.err
+    lose_the_database(run)
+    answer = kdctl("sync")
+    assert answer.code == 1
+    assert (
+        answer.err.count("error: ") == answer.err.count(f"{name} is damaged: its checksum is missing.") == 1
+    )
+
+
+def test_what_a_finished_run_has_lost_is_named_by_sync(kdctl: Kdctl, run: Path) -> None:
+    (run / "result.json").unlink()
+    answer = kdctl("sync")
+    assert answer.code == 1
+    assert f"run {run.name} is finished, but its folder holds no result.json." in answer.err
+    shutil.rmtree(run)
+    answer = kdctl("sync")
+    assert answer.code == 1
+    assert f"run {run.name} (finished) has no folder any more." in answer.err
 
 
 def test_a_database_with_a_torn_page_is_damaged(kdctl: Kdctl, run: Path) -> None:
