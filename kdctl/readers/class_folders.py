@@ -15,15 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import ImageOps
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Images, Labels, Split, canonical_order
 from kdctl.readers.decoded_cache import cached
 from kdctl.readers.folder_entries import UnusableEntries, some_of
-from kdctl.readers.pixels import UnreadableImageError, read_image, resized
+from kdctl.readers.pixels import (
+    UnreadableImageError,
+    read_image,
+    refusing_enormous_images,
+    resized,
+    upright,
+)
 
-_DECODING = "2"
+_DECODING = "3"
 """Part of every cache key; raise it when the same files would give other pixels or another order."""
 
 _CHUNK = 256
@@ -173,7 +178,10 @@ def _decode(listing: FolderListing, size: int, *, resize: bool) -> Split:
                 problems.append(f"{file.path} ({error})")
         return problems
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+    with (
+        refusing_enormous_images(),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):  # Pillow decodes without the interpreter's lock
         chunks = pool.map(decode_chunk, range(0, len(listing.files), _CHUNK))
         problems = [problem for chunk in chunks for problem in chunk]
     if problems:
@@ -187,7 +195,7 @@ def _decode(listing: FolderListing, size: int, *, resize: bool) -> Split:
 
 
 def _pixels(path: Path, size: int, *, resize: bool) -> Images:
-    image = ImageOps.exif_transpose(read_image(path))
+    image = upright(read_image(path))
     if resize:
         return np.asarray(resized(image, size))
     if image.size != (size, size):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import io
-import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from kdctl.readers.pixels import UnreadableImageError, read_image
+from kdctl.readers.pixels import UnreadableImageError, read_image, upright
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG begins, whatever its file is called."""
@@ -85,17 +83,9 @@ def check_image(content: bytes, name: str) -> None:
     decode_image(content, name)
 
 
-@contextlib.contextmanager
-def refusing_enormous_images() -> Generator[None]:
-    """Turn Pillow's warning of enormous images into an error, in all threads of the process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def _decode_by_pillow(content: bytes, name: str) -> Tensor:
     try:
-        image = ImageOps.exif_transpose(read_image(io.BytesIO(content)))
+        image = upright(read_image(io.BytesIO(content)))
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{name} ({error})") from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -6,6 +6,7 @@ cache, so that the next process only looks whether sizes and times of the files 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -21,8 +22,8 @@ import numpy.typing as npt
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Labels
 from kdctl.readers.folder_entries import some_of
-from kdctl.readers.image_content import check_image, refusing_enormous_images
-from kdctl.readers.pixels import UnreadableImageError
+from kdctl.readers.image_content import check_image
+from kdctl.readers.pixels import UnreadableImageError, refusing_enormous_images
 
 _CHECKS = "1"
 """Part of the name of every stored manifest; raise it when other images than before would pass."""
@@ -112,9 +113,9 @@ class _Manifest:
     def save(self) -> None:
         """Write what is known; a cache that cannot be written only costs time."""
         listing, rows = self._listing, self._known
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             with part.open("wb") as file:
                 np.savez(
                     file,
@@ -127,6 +128,9 @@ class _Manifest:
             part.replace(self._path)
         except OSError as error:
             _log.info("the hashes of %s are not kept: %s", listing.folder, error)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def _read(self) -> None:
         try:

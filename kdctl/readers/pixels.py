@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from kdctl.files import open_file
 from kdctl.protocols.dataset import Images
 
 IMAGE_SUFFIXES = frozenset(
@@ -24,6 +28,12 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 """Per channel."""
+
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error)
+"""What Pillow raises for files that are not what they seem."""
+
+_XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
+"""What Pillow calls Adobe's words on an image, by format."""
 
 _CHUNK = 4096
 """Images whose squares are held in memory at a time."""
@@ -43,10 +53,37 @@ def read_image(path: Path | BinaryIO) -> Image.Image:
         UnreadableImageError: the file is damaged, is no image, or has more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as image:
-            return _to_rgb(image)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        with contextlib.ExitStack() as stack:
+            # What Pillow opens itself it maps into memory, and a grey TIFF marked as turned comes out wrong.
+            file = stack.enter_context(open_file(path)) if isinstance(path, Path) else path
+            return _to_rgb(stack.enter_context(Image.open(file)))
+    except (*_DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(str(error)) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF says, if that can be read.
+
+    Pillow would also turn what only Adobe's XMP says, and torchvision, which decodes JPEG files, would not.
+    """
+    for name in _XMP:
+        image.info.pop(name, None)
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGED:
+        return image
+
+
+@contextlib.contextmanager
+def refusing_enormous_images() -> Generator[None]:
+    """Turn Pillow's warning of enormous images into an error, in all threads of the process.
+
+    What it warns of otherwise, such as EXIF that is cut short, alters no pixel and is left unsaid.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def resized(image: Image.Image, size: int) -> Image.Image:

@@ -122,6 +122,15 @@ def test_images_are_turned_as_their_camera_says(tmp_path: Path) -> None:
     assert np.array_equal(np.argwhere(split.images[0, :, :, 0] == 255), [[0, 1]])
 
 
+def test_enormous_images_are_refused_in_memory_as_they_are_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "apple" / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(KdctlError, match=r"1 of 1 images in .* cannot be used: .*decompression bomb"):
+        decode_listing(list_class_folders(tmp_path), size=2, cache=tmp_path / "cache")
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_other_layouts_are_called_by_their_name(tmp_path: Path, name: str) -> None:
     put(tmp_path / "own" / "train" / "apple" / "1.png")
