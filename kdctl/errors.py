@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -66,6 +69,22 @@ def words_of(error: BaseException) -> str:
     except Exception as failure:  # noqa: BLE001 - its own code words it
         said = f"it cannot be worded ({type(failure).__name__})"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+_OURS = Path(__file__).parent
+
+
+def place_of(error: BaseException) -> str:
+    """Return file and line of the innermost code that is no library's: kdctl's, or a plug-in's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename))]
+    last = (own or frames)[-1]
+    return f"{last.filename}, line {last.lineno}"
+
+
+def _is_own(file: Path) -> bool:
+    libraries = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+    return _OURS in file.parents or not any(folder in file.parents for folder in libraries)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.errors import KdctlError, Mistake
+from kdctl.errors import KdctlError, Mistake, place_of
 
 GOES_ON = "the same command goes on."
 
@@ -24,6 +24,11 @@ def _numbers(*names: str) -> frozenset[int]:
 
 _NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
 """The disk, a quota or a limit is used up."""
+
+_OF_CODE = _numbers(
+    "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY", "EINVAL", "EBADF", "ESPIPE", "EPIPE"
+)
+"""Code that is wrong gets these answers from a sound machine, too."""
 
 _DISK_GONE = _numbers("EIO", "EROFS", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN")
 """A device fails, was unplugged or became read-only, or the server of a network disk is away."""
@@ -63,7 +68,10 @@ def refusal(error: OSError) -> Mistake:
     what = f"{place} cannot be used" if place else "a file or the output cannot be used"
     allowed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     action = "allow it" if allowed else "free disk space" if error.errno in _NO_ROOM else "mend it"
-    return Mistake(problem=f"{what}: {error.strerror}.", hint=f"{action}, or name another place.")
+    hint = f"{action}, or name another place."
+    if error.errno in _OF_CODE and error.__traceback__ is not None:
+        hint += f" If nobody named it, this is a bug: {place_of(error)}."
+    return Mistake(problem=f"{what}: {error.strerror}.", hint=hint)
 
 
 def _stands_nowhere() -> bool:

@@ -60,3 +60,14 @@ def test_that_the_current_folder_is_gone_is_told(tmp_path: Path, monkeypatch: py
     assert refusal(caught.value) == Mistake(
         problem="the folder you stand in is gone.", hint="change to another one: cd."
     )
+
+
+def test_what_wrong_code_gets_as_well_is_told_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "nowhere").read_bytes()
+    mistake = refusal(caught.value)
+    assert mistake.problem == f"{tmp_path / 'nowhere'} cannot be used: No such file or directory."
+    assert "mend it, or name another place. If nobody named it, this is a bug: " in mistake.hint
+    assert f"{Path(__file__).name}, line " in mistake.hint
+    denied = PermissionError(errno.EACCES, "Permission denied", "x")
+    assert refusal(denied).hint == "allow it, or name another place."

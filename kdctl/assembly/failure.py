@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from kdctl.errors import KdctlError, Mistake
+from kdctl.errors import KdctlError, Mistake, place_of
 from kdctl.machine_errors import GOES_ON, MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
 
 TRACEBACK = "traceback.txt"
 """File in the folder of a run that an unexpected error stopped."""
-
-_SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch words it, by device and version."""
@@ -103,14 +99,6 @@ def _is_memory(error: Exception) -> bool:
 def brief(error: Exception) -> str:
     """Return kind and first line of an error."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def place_of(error: Exception) -> str:
-    """Return file and line of the innermost code that is no library's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _SITE_PACKAGES not in Path(frame.filename).parents]
-    last = (own or frames)[-1]
-    return f"{last.filename}, line {last.lineno}"
 
 
 def named_runs(keys: Sequence[str]) -> str:

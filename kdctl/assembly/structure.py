@@ -18,12 +18,12 @@ from kdctl.assembly.assemble import (
     require_single_gradient,
 )
 from kdctl.assembly.data import DataLibrary, Sizes
-from kdctl.assembly.failure import brief, place_of
+from kdctl.assembly.failure import brief
 from kdctl.engine.device import shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.sync_batch_norm import require_eager
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, place_of
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match, methods
 from kdctl.protocols.maps import tap_and_size
