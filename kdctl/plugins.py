@@ -7,6 +7,7 @@ file, or of all Python files of the package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -92,7 +93,7 @@ def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: s
     if _loaded.get(origin.source) == origin:
         return
     try:
-        with registering_from(origin):
+        with registering_from(origin), contextlib.redirect_stdout(sys.stderr):  # results are alone on stdout
             run()
     except KdctlError as error:
         raise UsageError(f"{what}: {error.problem}", error.hint) from error

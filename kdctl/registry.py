@@ -98,9 +98,19 @@ def folded(name: str) -> str:
 class Registry(Generic[Item]):
     """All plug-ins of one kind, by name."""
 
-    def __init__(self, kind: str, room: str) -> None:
-        """Make a registry of `kind` (singular: 'method') whose files live in package `room`."""
+    def __init__(
+        self, kind: str, room: str, *, base: type | None = None, needs: tuple[str, ...] = ()
+    ) -> None:
+        """Make a registry.
+
+        Args:
+            kind: of what, singular: 'method'.
+            room: package in which its files lie.
+            base: what is registered derives from it; None: it is anything that can be called.
+            needs: attributes that it has.
+        """
         self.kind = kind
+        self._base, self._needs = base, needs
         self._room = room
         self._room_imported = False
         self._entries: dict[str, Entry[Item]] = {}
@@ -122,7 +132,8 @@ class Registry(Generic[Item]):
         other numbers than the one before raises `numerics`.
 
         Raises:
-            UsageError: the name or an alias is taken by another plug-in.
+            UsageError: the name or an alias is taken by another plug-in, or what is registered is no such
+                plug-in.
         """
 
         def decorate(item: Item) -> Item:
@@ -211,8 +222,29 @@ class Registry(Generic[Item]):
                     f"the {self.kind} '{entry.name}' is registered twice: '{owner}' has that name already.",
                     "give one of them another name.",
                 )
+        self._require_fitting(entry)
         self._insert(entry)
         undo.callback(self._remove, entry)
+
+    def _require_fitting(self, entry: Entry[Item]) -> None:
+        item: Any = entry.item
+        if not folded(entry.name):
+            raise UsageError(
+                f"a {self.kind} is registered as '{entry.name}'.", "name it with letters or digits."
+            )
+        lacking = [name for name in self._needs if not hasattr(item, name)]
+        if self._base and not (isinstance(item, type) and issubclass(item, self._base)):
+            problem, hint = (
+                f"is no {self._base.__name__}",
+                f"register a class that derives from {_path(self._base)}",
+            )
+        elif not callable(item):
+            problem, hint = "cannot be called", "register a class or a function"
+        elif lacking:
+            problem, hint = f"has no {' and no '.join(lacking)}", f"give it {' and '.join(lacking)}"
+        else:
+            return
+        raise UsageError(f"the {self.kind} '{entry.name}' {problem}.", f"{hint}.")
 
     def _insert(self, entry: Entry[Item]) -> None:
         self._entries[entry.name] = entry
@@ -234,6 +266,10 @@ class Registry(Generic[Item]):
         except BaseException:
             self._room_imported = False  # half a room would answer "there is no such method"
             raise
+
+
+def _path(base: type) -> str:
+    return f"{base.__module__}.{base.__qualname__}"
 
 
 def _spellings(entry: Entry[Any]) -> set[str]:

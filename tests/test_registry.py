@@ -174,3 +174,26 @@ def test_a_plugin_that_fails_leaves_everything_as_it_was() -> None:
     with registering_from(version("b")):  # mended
         others.register("new")(Thing)
     assert others.names() == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "complaint"),
+    [
+        ("mine", 3, "the thing 'mine' is no Thing."),
+        ("mine", int, "the thing 'mine' is no Thing."),
+        ("mine", Thing, "the thing 'mine' has no size."),
+        ("-", Thing, "a thing is registered as '-'."),
+    ],
+)
+def test_what_is_no_such_plugin_is_refused_with_what_it_lacks(name: str, item: type, complaint: str) -> None:
+    things: Registry[type] = Registry("thing", "kdctl.nowhere", base=Thing, needs=("size",))
+    with pytest.raises(UsageError) as refused:
+        things.register(name)(item)
+    assert refused.value.problem == complaint
+    assert refused.value.hint
+
+
+def test_what_cannot_be_called_makes_nothing() -> None:
+    things: Registry[object] = Registry("thing", "kdctl.nowhere")
+    with pytest.raises(UsageError, match="the thing 'mine' cannot be called"):
+        things.register("mine")(3)

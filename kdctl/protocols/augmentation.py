@@ -83,7 +83,9 @@ class ShiftAndFlip(Augmentation):
         return cropped.flip(2) if self.views.flips and torch.rand(()) < 0.5 else cropped
 
 
-augmentations: Registry[type[Augmentation]] = Registry("augmentation", "kdctl.augmentations")
+augmentations: Registry[type[Augmentation]] = Registry(
+    "augmentation", "kdctl.augmentations", base=Augmentation
+)
 
 
 def build_augmentation(data: DatasetOptions) -> Augmentation:

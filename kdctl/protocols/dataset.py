@@ -256,4 +256,4 @@ def fingerprint(data: ImageData) -> str:
     return digest.hexdigest()
 
 
-datasets: Registry[type[Dataset]] = Registry("dataset", "kdctl.datasets")
+datasets: Registry[type[Dataset]] = Registry("dataset", "kdctl.datasets", needs=("load",))

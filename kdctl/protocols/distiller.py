@@ -282,4 +282,4 @@ class Distiller(nn.Module):
         return self.student
 
 
-methods: Registry[type[Distiller]] = Registry("method", "kdctl.methods")
+methods: Registry[type[Distiller]] = Registry("method", "kdctl.methods", base=Distiller)

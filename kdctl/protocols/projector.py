@@ -31,4 +31,4 @@ class Projector(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward()")
 
 
-projectors: Registry[type[Projector]] = Registry("projector", "kdctl.projectors")
+projectors: Registry[type[Projector]] = Registry("projector", "kdctl.projectors", base=Projector)

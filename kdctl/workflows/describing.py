@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdctl.errors import KdctlError, UsageError, nearest_name
+from kdctl.errors import KdctlError, UsageError, nearest_name, place_of, words_of
 from kdctl.recipe.documentation import OptionHelp, options_of, paragraphs
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.sections import Catalog, default_name
@@ -139,7 +139,7 @@ def method_facts(entry: Entry[Any]) -> MethodFacts | None:
             teachers = [models.get(TEACHER).item(NUM_CLASSES, INPUT_SIZE) for _ in range(fewest)]
             method = build_method(entry.name, {}, student, *teachers, num_samples=NUM_SAMPLES)
             structure = describe(method, teachers, epochs=240)
-    except KdctlError:
+    except Exception:  # noqa: BLE001 - it wants another pair, or numbers; what is broken, a plan tells with its place
         return None
     first = structure.phases[0]
     return MethodFacts(
@@ -175,14 +175,20 @@ def _model_facts(entry: Entry[Any]) -> ModelFacts:
     from kdctl.engine.cost import count_multiply_adds  # noqa: PLC0415 - torch: for models only
     from kdctl.engine.device import shapes_only  # noqa: PLC0415
 
-    with shapes_only():
-        backbone = entry.item(NUM_CLASSES, INPUT_SIZE)
-    return ModelFacts(
-        parameters=count_parameters(backbone),
-        multiply_adds=count_multiply_adds(backbone, INPUT_SIZE),
-        taps=dict(backbone.tap_shapes),
-        stage_taps=backbone.stage_taps,
-    )
+    try:
+        with shapes_only():
+            backbone = entry.item(NUM_CLASSES, INPUT_SIZE)
+        return ModelFacts(
+            parameters=count_parameters(backbone),
+            multiply_adds=count_multiply_adds(backbone, INPUT_SIZE),
+            taps=dict(backbone.tap_shapes),
+            stage_taps=backbone.stage_taps,
+        )
+    except KdctlError:
+        raise
+    except Exception as error:  # a plug-in may raise anything
+        problem = f"{entry.name} cannot be built: {words_of(error)} ({place_of(error)})."
+        raise KdctlError(problem, "mend the code it names.") from error
 
 
 def _recipe(path: Path, name: str) -> RecipeDescription:
