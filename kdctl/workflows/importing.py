@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from kdctl.engine.public_weights import (
 )
 from kdctl.errors import KdctlError, UsageError
 from kdctl.evaluation_records import Evaluation
+from kdctl.files import is_gone
 from kdctl.layers.timm_weights import cached_weights
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.component import Spec
@@ -200,16 +202,25 @@ def _require_same_classes(backbone: Backbone, sizes: Sizes, file: WeightsFile) -
 
 
 def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Evaluation:
-    """Write the run's folder, evaluate what lies there, and only then tell the store that it is finished."""
+    """Write the run's folder, evaluate what lies there, and only then tell the store that it is finished.
+
+    Where that fails, no folder is left that would be a run without an end.
+    """
     folder = workspace.folder(plan.key)
     path = folder.path / f"{Selection.LAST.value}.pt"
-    if not path.is_file():
-        folder.write_plan(plan.planned())
-        write_model(path, backbone, plan.tree())
-    subject = open_subject(path, workspace)
-    evaluation = evaluate_subject(subject, "test")
-    if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
-        _settle(subject, evaluation)
+    is_new = is_gone(folder.path)
+    try:
+        if not path.is_file():
+            folder.write_plan(plan.planned())
+            write_model(path, backbone, plan.tree())
+        subject = open_subject(path, workspace)
+        evaluation = evaluate_subject(subject, "test")
+        if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
+            _settle(subject, evaluation)
+    except BaseException:
+        if is_new and folder.ending() is None:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     folder.append_evaluation(evaluation)
     workspace.store.record_evaluation(evaluation)
     return evaluation
