@@ -110,7 +110,7 @@ def _contradictions(
     compute = hashes or not same_plan(run.plan, planned.plan)  # a later version may have written the folder's
     altered = [
         *contradictions(folder, ended_run),
-        *(foreign_plan(planned, folder, keys) if compute else ()),
+        *(foreign_plan(planned, folder, keys, is_known=keys.of(run.plan) == run.key) if compute else ()),
     ]
     rebuild = f"rebuild it from the run folders: move {workspace.store.path} away, then `kdctl sync`."
     if (run.seed, run.configuration) != (planned.seed, planned.configuration) or (

@@ -49,12 +49,16 @@ class KeysOfPlans:
         return full_catalog()
 
 
-def foreign_plan(planned: PlannedRun, folder: RunFolder, keys: KeysOfPlans) -> Iterator[Mistake]:
+def foreign_plan(
+    planned: PlannedRun, folder: RunFolder, keys: KeysOfPlans, *, is_known: bool = False
+) -> Iterator[Mistake]:
     """Compute a run's key anew from its plan, and compare it with the one it goes by.
 
-    A plan whose plug-in is not loaded, or that another version wrote, is taken as it is.
+    A plan whose plug-in is not loaded, or that another version wrote, is taken as it is: unless
+    the same run has a plan elsewhere that can be read here (`is_known`).
     """
-    yield from _foreign(planned, folder, keys.of(planned.plan))
+    key = keys.of(planned.plan)
+    yield from _foreign(planned, folder, "" if key is None and is_known else key)
 
 
 def foreign_key(planned: PlannedRun, folder: RunFolder) -> Iterator[Mistake]:

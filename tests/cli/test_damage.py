@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from kdctl.store.json_files import with_checksum
+
 Kdctl = Callable[..., Any]
 Damage = Callable[[Path], object]
 
@@ -201,6 +203,22 @@ def test_a_row_that_was_altered_is_named_and_can_be_rebuilt(
         lose_the_database(run)
     assert kdctl("sync").code == 0
     assert kdctl("db check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"learning_rate":0.1', '"learning_rate":0.2'), ('"name":"ce"', '"name":"cx"')],
+    ids=["another value", "a name that nobody knows"],
+)
+def test_a_plan_with_a_forged_checksum_is_found_while_the_database_is_there(
+    kdctl: Kdctl, run: Path, old: str, new: str
+) -> None:
+    place = next(path.parent for path in run.parent.glob("*/plan.json") if old in path.read_text())
+    plan = re.sub(r',"checksum":"[0-9a-f]{16}"', "", (place / "plan.json").read_text()).strip()
+    (place / "plan.json").write_bytes(with_checksum(plan.replace(old, new, 1).encode()) + b"\n")
+    answer = kdctl("db check")
+    assert answer.code == 1
+    assert f"{place.name} is not run {place.name}: its plan.json was altered." in answer.err
 
 
 def without_its_checksum(path: Path, old: str, new: str) -> None:
