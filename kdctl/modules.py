@@ -216,8 +216,11 @@ def build_method(
     *teachers: Backbone,
     num_samples: int = 1,
     seed: int = 0,
+    student_name: str = "",
 ) -> Distiller:
     """Build a method around a student and its teachers, ready for its last phase.
+
+    `student_name` is that of the student's model, for methods that draw parts of it again (`one`).
 
     Raises:
         UsageError: there is no such method, an option is wrong, or it takes another number of teachers.
@@ -238,6 +241,7 @@ def build_method(
         num_classes=student.num_classes,
         num_samples=num_samples,
         rng=torch.Generator("cpu"),
+        student_name=student_name,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "projectors"))

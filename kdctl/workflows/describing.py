@@ -137,7 +137,9 @@ def method_facts(entry: Entry[Any]) -> MethodFacts | None:
         with shapes_only():
             student = models.get(STUDENT).item(NUM_CLASSES, INPUT_SIZE)
             teachers = [models.get(TEACHER).item(NUM_CLASSES, INPUT_SIZE) for _ in range(fewest)]
-            method = build_method(entry.name, {}, student, *teachers, num_samples=NUM_SAMPLES)
+            method = build_method(
+                entry.name, {}, student, *teachers, num_samples=NUM_SAMPLES, student_name=STUDENT
+            )
             structure = describe(method, teachers, epochs=240)
     except Exception:  # noqa: BLE001 - it wants another pair, or numbers; what is broken, a plan tells with its place
         return None

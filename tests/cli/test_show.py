@@ -112,6 +112,15 @@ def test_every_example_can_be_planned(kdctl: Kdctl, tmp_path: Path, name: str) -
         assert workflows.plan_training(opened, workspace).runs
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_tells_what_it_costs_and_whether_it_has_teachers(kdctl: Kdctl, name: str) -> None:
+    out = kdctl(f"show {name}").out
+    assert re.search(r"^cost +[\d,]+ parameters trained besides the student", out, re.MULTILINE)
+    fewest, most = methods.get(name).item.num_teachers
+    (example,) = re.findall(r"^example +(.+)$", out, re.MULTILINE)
+    assert example.count("--teacher") == (0 if most == 0 else max(fewest, 1))
+
+
 def test_a_name_of_nothing_is_met_with_the_nearest(kdctl: Kdctl) -> None:
     kdctl("show simkdd").refused(
         "nothing called 'simkdd'", "did you mean 'simkd'?", "kdctl list methods", code=2
