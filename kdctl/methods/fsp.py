@@ -11,11 +11,11 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from kdctl.losses.features_first import FeaturesFirst, InitialisedByFeatures
-from kdctl.losses.stages import at_one_size, pair_stages
+from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages
 from kdctl.losses.vectors import dot_products
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Match, Setup, Step, methods
-from kdctl.recipe.component import Spec, component, tunable
+from kdctl.recipe.component import Spec, component, option, tunable
 
 _STEM = "stem"
 """Where features begin to flow."""
@@ -29,6 +29,9 @@ class FspConfig(InitialisedByFeatures):
     """Of the distance of flows. 1: the code of protocol `crd` asks for 50 in its settings and ignores it."""
     projector: Spec = component("projector", "linear")
     """Brings the student's maps to the teacher's width where the two differ; not shipped."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 @methods.register("fsp", label="FSP")
@@ -53,7 +56,10 @@ class FlowOfSolutionProcedure(FeaturesFirst):
     def __init__(self, config: FspConfig, setup: Setup) -> None:
         """Build a projector for every tap of the student that differs in width."""
         super().__init__(config, setup)
-        self.pairs = _stem(setup.student, setup.teacher) + pair_stages(setup.student, setup.teacher)
+        self.pairs = _stem(setup.student, setup.teacher) + tuple(
+            (map_of(setup.student, own, config.maps), map_of(setup.teacher, other, config.maps))
+            for own, other in pair_stages(setup.student, setup.teacher)
+        )
         self.projectors = nn.ModuleList(self._projector(*pair) for pair in self.pairs)
         self.compare(*(tuple(dict.fromkeys(taps)) for taps in zip(*self.pairs, strict=True)))
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.feature_distances import attention_map
-from kdctl.losses.stages import at_one_size
+from kdctl.losses.stages import Reading, at_one_size, map_of
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
-from kdctl.recipe.component import tunable
+from kdctl.recipe.component import option, tunable
 
 _PARAPHRASE, _TRANSFER = "paraphrase", "transfer"
 """The two stages of the paper."""
@@ -43,6 +43,9 @@ class FactorTransferConfig(Supervision):
     paraphrase_share: Annotated[float, Gt(0), Lt(1)] = 1 / 9
     """Share of the epochs in which the paraphraser alone is trained. The code of protocol `crd` puts 30
     epochs before its 240; here they are part of the schedule."""
+    maps: Reading = option("activated", since="0.2.0")
+    """Of wide ResNets: 'activated', or 'raw', the sums of residuals before batch norm and ReLU. 'raw' is the
+    reading of the code of protocol `crd`, which sets it."""
 
 
 @methods.register("ft", label="FT")
@@ -68,15 +71,16 @@ class FactorTransfer(Distiller):
         """Build paraphraser and translator for the last maps."""
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
-        self._taps = (student.final_tap, teacher.final_tap)
-        width = teacher.map_shape(teacher.final_tap).channels
+        own, other = (map_of(model, model.final_tap, config.maps) for model in (student, teacher))
+        self._taps = (own, other)
+        width = teacher.map_shape(other).channels
         factors = max(1, round(config.rate * width))
         self.paraphraser = nn.ModuleDict(
             {"encoder": _encoder(width, factors, normalised=False), "decoder": _decoder(factors, width)}
         )
-        own_width = student.map_shape(student.final_tap).channels
+        own_width = student.map_shape(own).channels
         self.translator = _encoder(own_width, factors, normalised=config.form == "attention")
-        self._rest = (teacher.tail(teacher.final_tap),)  # in a tuple: no submodule, never trained
+        self._rest = (teacher.tail(other),)  # in a tuple: no submodule, never trained
         self.arrange()
 
     def phases(self) -> tuple[Phase, ...]:

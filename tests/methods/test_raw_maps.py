@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdctl.methods.at import AttentionTransfer, AttentionTransferConfig
 from kdctl.methods.fitnet import FitNet, FitNetConfig
+from kdctl.methods.fsp import FlowOfSolutionProcedure, FspConfig
+from kdctl.methods.ft import FactorTransfer, FactorTransferConfig
 from kdctl.methods.nst import NeuronSelectivityConfig, NeuronSelectivityTransfer
 from kdctl.methods.reviewkd import ReviewKd, ReviewKdConfig
 from kdctl.methods.sp import SimilarityPreserving, SimilarityPreservingConfig
 from kdctl.methods.vid import VariationalInformationConfig, VariationalInformationDistillation
-from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.recipe.component import Spec
 from kdctl.registry import NoOptions
@@ -28,6 +30,7 @@ METHODS: dict[str, tuple[type[Distiller], type, dict[str, Any]]] = {
     "sp": (SimilarityPreserving, SimilarityPreservingConfig, {}),
     "vid": (VariationalInformationDistillation, VariationalInformationConfig, {"projector": LINEAR}),
     "fitnet": (FitNet, FitNetConfig, {"projector": LINEAR, "stage": 2}),
+    "ft": (FactorTransfer, FactorTransferConfig, {}),
     "reviewkd": (ReviewKd, ReviewKdConfig, {}),
 }
 READ = {
@@ -36,6 +39,7 @@ READ = {
     "sp": (("stage3",), ("stage3",)),
     "vid": (("stage1", "stage2", "stage3"), ("stage1", "stage2", "stage3")),
     "fitnet": (("stage2",), ("stage2",)),
+    "ft": (("stage3",), ("stage3",)),
 }
 """Stages of student and teacher."""
 
@@ -72,6 +76,32 @@ def test_reviewkd_reads_the_students_raw_maps_and_the_teachers_behind_batch_norm
     method = make_method("reviewkd", "wrn_16_2", "wrn_40_1", maps="raw")
     assert method.student_taps == ("pooled", "stage3_raw", "stage2_raw", "stage1_raw")
     assert method.teacher_taps == (("pooled", "stage3_pre", "stage2_pre", "stage1_pre"),)
+
+
+def test_features_flow_between_raw_maps_from_the_stem_on(make_setup: Callable[..., Setup]) -> None:
+    config = FspConfig(projector=LINEAR, maps="raw")
+    stages = [(f"stage{k}_raw", f"stage{k}_raw") for k in (1, 2, 3)]
+    assert list(FlowOfSolutionProcedure(config, make_setup("wrn_16_2", "wrn_40_2")).pairs) == [
+        ("stem", "stem"), *stages
+    ]  # fmt: skip
+    assert FlowOfSolutionProcedure(config, make_setup("wrn_16_2", "resnet8")).pairs[1] == (
+        "stage1_raw",
+        "stage1",
+    )
+
+
+def test_a_paraphrase_of_raw_maps_is_classified_as_they_are(
+    make_method: MakeMethod, make_step: Callable[..., Step]
+) -> None:
+    method = make_method("ft", "wrn_16_2", "wrn_40_1", maps="raw")
+    method.phase = method.phases()[0]
+    method.arrange()
+    for part in ("encoder", "decoder"):
+        method.get_submodule("paraphraser").add_module(part, nn.Identity())
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    outputs = method.setup.teacher.observe(images, method.teacher_taps[0])
+    losses = method.losses(make_step(LABELS, Outputs(logits=None), outputs))
+    torch.testing.assert_close(losses.logits, outputs.require_logits())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -128,7 +128,7 @@ def test_cat_kd_is_weighted_by_the_pair(
     assert (options.cat_weight, options.cat_size, options.normalise) == (weight, size, normalise)
 
 
-@pytest.mark.parametrize("method", ["fitnet", "at", "sp", "nst", "vid"])
+@pytest.mark.parametrize("method", ["fitnet", "at", "sp", "nst", "vid", "ft", "fsp"])
 def test_wide_resnets_are_read_raw_under_crd_alone(bench, method: str) -> None:
     def maps(preset: str, teacher: str, student: str) -> str:
         pair = f'extends = "{preset}"\nteacher = "{teacher}"\nstudent = "{student}"\nmethod = "{method}"'
