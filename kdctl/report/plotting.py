@@ -25,6 +25,7 @@ from kdctl.recipe.load import override_layer
 from kdctl.recipe.resolve import Resolver
 from kdctl.registry import Entry
 from kdctl.report.figure import Draw, FigureData, figures
+from kdctl.report.wording import words_in_common
 from kdctl.text import printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -122,7 +123,12 @@ def _folded(line: str, letters: int) -> list[str]:
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
-    """Put a legend below all panels, where it covers no data; in as many columns as there is room for."""
+    """Put a legend below all panels, where it covers no data; in as many columns as there is room for.
+
+    Without another title, it is headed by what all labels begin with before their numbers.
+    """
+    if not title:
+        title, labels = words_in_common(labels)
     widest = max((len(label) for label in labels), default=1) + _LEGEND_HANDLE
     columns = max(1, int(figure.get_figwidth() * 72 / (_POINTS_PER_LETTER * widest)))
     rows = -(-len(labels) // columns)

@@ -100,3 +100,23 @@ def counts_words(counts: Iterable[int]) -> str:
 def plural(count: int, noun: str) -> str:
     """Word a count: '1 run', '2 runs'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def words_in_common(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what stands before the numbers of labels, if it is the same, and the numbers alone.
+
+    ('learning rate 0.05', 'learning rate 0.1') are 'learning rate' and ['0.05', '0.1']. Other labels stay as
+    they are, with nothing before them.
+    """
+    parts = [label.rpartition(" ") for label in labels]
+    if len(labels) < 2 or len({words for words, _, _ in parts}) > 1 or not all(map(_is_number, parts)):
+        return "", list(labels)
+    return parts[0][0], [number for _, _, number in parts]
+
+
+def _is_number(parts: tuple[str, str, str]) -> bool:
+    try:
+        float(parts[2])
+    except ValueError:
+        return False
+    return bool(parts[0])

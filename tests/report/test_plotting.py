@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
-from kdctl.records import Selection
+from kdctl.records import Selection, StoredRun
 from kdctl.report.figure import FigureData
 from kdctl.report.figures.bars import MOST_BARS, BarsConfig, draw_bars
 from kdctl.report.plotting import add_legend, add_title, log_axis, new_figure, rendered
+from kdctl.report.wording import words_in_common
 
 if TYPE_CHECKING:
     from tests.report.conftest import MakeRun
@@ -43,23 +45,55 @@ def test_no_date_of_a_build_gets_into_a_figure(suffix: str, monkeypatch: pytest.
         assert os.environ["SOURCE_DATE_EPOCH"] == date
 
 
-def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: MakeRun) -> None:
-    rates = [round(0.001 * (place + 1), 3) for place in range(MOST_BARS + 3)]
-    runs = [make_run(50.0 + place, settings={"optimizer.learning_rate": rates[place]}) for place in range(43)]
-    data = FigureData(
-        runs=tuple(reversed(runs)),
+def data_of(runs: Sequence[StoredRun]) -> FigureData:
+    return FigureData(
+        runs=tuple(runs),
         teachers=(),
         select=Selection.LAST,
         totals={},
         epochs=lambda key: (),
         evaluations=lambda key: (),
     )
-    figure = draw_bars(data, BarsConfig())
+
+
+def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: MakeRun) -> None:
+    rates = [round(0.001 * (place + 1), 3) for place in range(MOST_BARS + 3)]
+    runs = [make_run(50.0 + place, settings={"optimizer.learning_rate": rates[place]}) for place in range(43)]
+    figure = draw_bars(data_of(runs[::-1]), BarsConfig())
     (axes,) = figure.axes
     tops = [float(patch.get_window_extent().y1) for patch in axes.patches]
     assert len(tops) == MOST_BARS
     assert tops == sorted(tops)
     names = axes.get_xticklabels()
-    assert names[0].get_text() == "learning rate 0.004"
+    assert (axes.get_xlabel(), names[0].get_text()) == ("learning rate", "0.004")
     assert {name.get_horizontalalignment() for name in names} == {"right"}, "a name ends below its bar"
     assert "the best 40; 3 configurations left out" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words", "short"),
+    [
+        (["learning rate 0.05", "learning rate 1e-05"], "learning rate", ["0.05", "1e-05"]),
+        (["learning rate 0.05"], "", ["learning rate 0.05"]),
+        (["learning rate 0.05", "kd 0.05"], "", ["learning rate 0.05", "kd 0.05"]),
+        (["resnet20 → resnet8", "resnet20 → vgg8"], "", ["resnet20 → resnet8", "resnet20 → vgg8"]),
+        (["4", "8"], "", ["4", "8"]),
+    ],
+)
+def test_what_stands_before_all_numbers_is_said_once(labels: list[str], words: str, short: list[str]) -> None:
+    assert words_in_common(labels) == (words, short)
+
+
+def test_settings_that_are_numbers_stand_on_an_axis_and_in_a_legend_with_a_title(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0, settings={"optimizer.learning_rate": rate, "method.name": method})
+        for method in ("kd", "simkd")
+        for rate in (0.1, 0.2)
+    ]
+    figure = draw_bars(data_of(runs), BarsConfig(by="learning_rate"))
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "learning rate"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.2"]
+    (legend,) = draw_bars(data_of(runs), BarsConfig(by="method")).legends
+    assert legend.get_title().get_text() == "learning rate"
+    assert [text.get_text() for text in legend.get_texts()] == ["0.1", "0.2"]

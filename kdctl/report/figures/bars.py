@@ -24,7 +24,7 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
-from kdctl.report.wording import plural
+from kdctl.report.wording import plural, words_in_common
 
 MOST_LABELS = 16
 """So many bars have their numbers written on them."""
@@ -64,7 +64,9 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
             item.name, _draw(axes, item, at, style[item.name], data, options, len(series), 0.8 / len(names))
         )
     slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(places)), places, **(slanted if _is_crowded(places, figure) else {}))
+    what_varies, ticks = words_in_common(places)
+    axes.set_xticks(range(len(places)), ticks, **(slanted if _is_crowded(ticks, figure) else {}))
+    axes.set_xlabel(what_varies)
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_ylabel(f"test {_worded(options)} (%)")
