@@ -124,6 +124,24 @@ def test_a_long_table_goes_on_over_pages_with_its_head_on_each(table, tmp_path):
 
 
 @needs_tex
+def test_a_long_table_that_is_too_wide_has_its_columns_below_each_other(table, tmp_path):
+    columns = tuple(Column(title=f"value {place}", parts=(f"v{place}",)) for place in range(20))
+    method = Column(title="method", parts=("method",), align="left", identifies=True)
+    cells = tuple(Cell(text="undecided (p = 1.00)", values=(1,)) for _ in columns)
+    rows = tuple((Cell(text=f"kd{place}", values=(place,)), *cells) for place in range(MOST_ROWS + 1))
+    path = tmp_path / "table.tex"
+    wide = dataclasses.replace(table, columns=(method, *columns), rows=rows, rules=())
+    text = latex(wide)
+    path.write_text(text, encoding="utf-8")
+    assert "Overfull" not in compiled(path)
+    assert text.count(r"\caption{") == 1
+    assert text.count(r"\begin{longtable}") == 1 + text.count("more columns") > 2
+    assert [text.count(f"{{value {place}}}") for place in range(20)] == [4] * 20, (
+        "in measure, widths and heads"
+    )
+
+
+@needs_tex
 def test_a_long_table_has_pages_of_its_own_in_a_paper_of_two_columns(table, tmp_path):
     (tmp_path / "table.tex").write_text(latex(repeated(table, 60)), encoding="utf-8")
     paper = tmp_path / "paper.tex"

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from kdctl.report.table_format import Cell, Column, Mark, Table, report_formats
+from kdctl.report.table_format import Cell, Column, Mark, Table, folded_columns, report_formats
 from kdctl.text import printable
 
 _SPECIAL = {
@@ -67,10 +67,18 @@ _ONE_COLUMN = r"""\begingroup
 \else
   \let\kdctlcolumns\relax
 \fi
-\setlength{\tabcolsep}{4pt}
 \setlength{\LTcapwidth}{\linewidth}
 \setcounter{LTchunksize}{1000}"""
 """A longtable takes no part of a page with two columns. All rows in one chunk: widths are right at once."""
+
+_LINE = 498
+"""Points of a line of the page on which the file compiles as it is."""
+
+_LETTER = 3.3
+"""Points of a letter in the smallest size, on average."""
+
+_GAP = 8.0
+"""Points between columns that stand near each other."""
 
 _CANDIDATES = 3
 """Rows from which the width of columns is measured."""
@@ -112,17 +120,36 @@ def _on_a_page(table: Table) -> Iterator[str]:
 
 
 def _over_pages(table: Table) -> Iterator[str]:
-    widest = list(_widest(table))
+    """Yield one longtable, or where the line is too short for all columns several below each other."""
     yield _ONE_COLUMN
+    for number, part in enumerate(folded_columns(table, _LINE, _least_width)):
+        if number:
+            yield r"\addtocounter{table}{-1}"
+        yield from _longtable(part, title=r"\tablename\ \thetable, more columns" if number else "")
+    if table.notes:
+        yield rf"{{\footnotesize\raggedright\noindent {_notes(table.notes)}\par}}"
+    yield r"\kdctlcolumns\endgroup"
+
+
+def _least_width(table: Table) -> int:
+    """Return about how many points wide a table is in the smallest letters."""
+    columns = zip(table.columns, zip(*table.rows, strict=True), strict=True)
+    letters = [max(len(column.title), *(len(cell.text) for cell in cells)) for column, cells in columns]
+    return round(_LETTER * sum(letters) + _GAP * len(letters))
+
+
+def _longtable(table: Table, title: str) -> Iterator[str]:
+    """Yield one longtable; without a title it has the table's caption."""
+    widest = list(_widest(table))
+    span = rf"\multicolumn{{{len(table.columns)}}}"
     yield from _smaller_letters(table, widest)
     yield rf"\begin{{longtable}}{{{_letters(table.columns)}}}"
     yield from (f"{row} \\kill" for row in (_titles(table.columns), *widest))
-    yield rf"\caption{{{_escaped(table.caption)}}}\\"
+    yield rf"{span}{{@{{}}l@{{}}}}{{{title}}}\\" if title else rf"\caption{{{_escaped(table.caption)}}}\\"
     yield r"\toprule"
     yield from _head(table.columns)
     yield r"\midrule"
     yield r"\endfirsthead"
-    span = rf"\multicolumn{{{len(table.columns)}}}"
     yield rf"{span}{{@{{}}l@{{}}}}{{\tablename\ \thetable, continued}}\\"
     yield r"\toprule"
     yield from _head(table.columns)
@@ -135,21 +162,19 @@ def _over_pages(table: Table) -> Iterator[str]:
     yield r"\endlastfoot"
     yield from _rows(table)
     yield r"\end{longtable}"
-    if table.notes:
-        yield rf"{{\footnotesize\raggedright\noindent {_notes(table.notes)}\par}}"
-    yield r"\kdctlcolumns\endgroup"
 
 
 def _smaller_letters(table: Table, widest: Sequence[str]) -> Iterator[str]:
-    """Choose a size in which the table finds room in the line, if there is one."""
+    """Bring columns nearer, then choose a size in which the table finds room in the line, if there is one."""
+    yield r"\normalsize\setlength{\tabcolsep}{6pt}"
     yield r"\def\kdctlmeasure{\setbox0=\hbox{%"
     yield rf"\begin{{tabular}}{{{_letters(table.columns)}}}"
     yield from _head(table.columns)
     yield from (f"{row} \\\\" for row in widest)
     yield r"\end{tabular}}}"
     yield r"\kdctlmeasure"
-    for size in _SMALLER:
-        yield rf"\ifdim\wd0>\linewidth\{size}\kdctlmeasure\fi"
+    for step in (r"\setlength{\tabcolsep}{4pt}", *(f"\\{size}" for size in _SMALLER)):
+        yield rf"\ifdim\wd0>\linewidth{step}\kdctlmeasure\fi"
 
 
 def _widest(table: Table) -> Iterator[str]:
