@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import optuna
 from sqlalchemy import DateTime, Integer, column, table, update
+from sqlalchemy.exc import SQLAlchemyError
 
 METRIC_WORDS = {
     "test": "top-1 test accuracy (%), mean over seeds",
@@ -84,14 +86,16 @@ def date(study: optuna.Study, number: int, evidence: Evidence) -> None:
     """Date a trial that was told by its runs, where their times are known.
 
     Optuna itself dates it by when it was proposed, with all others of a grid, and by when it was told; a
-    dashboard's timeline then shows that all trials took as long as the sweep.
+    dashboard's timeline then shows that all trials took as long as the sweep. Should an Optuna to come keep
+    its trials elsewhere, its own dates stay: no sweep stops for them.
     """
     if evidence.started is None or evidence.ended is None:
         return
     storage: Any = study._storage  # pyright: ignore[reportPrivateUsage] - Optuna offers no other way
     trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)  # pyright: ignore[reportPrivateUsage]
     times = {"datetime_start": _local(evidence.started), "datetime_complete": _local(evidence.ended)}
-    with getattr(storage, "_backend", storage).engine.begin() as connection:
+    engine = getattr(storage, "_backend", storage).engine
+    with contextlib.suppress(SQLAlchemyError), engine.begin() as connection:
         connection.execute(update(_TRIALS).where(_TRIALS.c.trial_id == trial).values(**times))
 
 
