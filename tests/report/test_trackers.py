@@ -157,6 +157,17 @@ def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Pa
     trackers.get(name).item([], tmp_path / "empty")
 
 
+def test_a_run_that_is_exported_among_others_has_another_name_and_is_there_once(
+    tracked: list[TrackedRun], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    export = trackers.get("tensorboard").item
+    export([dataclasses.replace(tracked[0], name="seed 0")], tmp_path)
+    export(tracked, tmp_path)
+    found = sorted(path.name for path in (tmp_path / "a sweep").iterdir())
+    assert found == sorted(f"simkd_α, seed {run.run.seed} {run.run.key[:8]}" for run in tracked)
+
+
 @pytest.mark.parametrize(("name", "most"), [("tensorboard", 300), ("mlflow", 100_000)])
 def test_a_full_disk_leaves_an_older_export_as_it_was(
     name: str, most: int, tracked: list[TrackedRun], tmp_path: Path, full_disk: Callable[[int], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from kdctl.records import RunState
 from kdctl.report.tracker import TrackedRun, require_package, staged, trackers
 
 EVENTS = "events.out.tfevents.kdctl"
+_KEY_DIGITS = 8
+"""Of a run's key, at the end of its folder's name."""
 _LONGEST = 150
 """Letters of a folder's name."""
 
@@ -23,9 +26,12 @@ def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> None:
     require_package("tensorboard", "tensorboard")
     with staged(folder) as stage:
         for run in runs:
-            path = stage / _safe(run.group) / f"{_safe(run.name)} {run.run.key[:8]}" / EVENTS
+            path = stage / _safe(run.group) / f"{_safe(run.name)} {run.run.key[:_KEY_DIGITS]}" / EVENTS
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_events(run))
+        for run in runs:  # it had another name when it was exported among other runs
+            for earlier in folder.glob(f"*/* {run.run.key[:_KEY_DIGITS]}/{EVENTS}"):
+                shutil.rmtree(earlier.parent)
 
 
 def _safe(name: str) -> str:
