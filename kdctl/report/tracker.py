@@ -111,7 +111,8 @@ class TrackedRun:
 
 
 Export = Callable[[Sequence[TrackedRun], Path], None]
-"""Writes runs into a folder; doing so again replaces what it wrote, and adds nothing twice."""
+"""Writes runs into a folder, all or nothing (`staged`); doing so again replaces what it wrote, and adds
+nothing twice."""
 
 trackers: Registry[Export] = Registry("tracker", "kdctl.report.trackers")
 """Programs that show runs, by name."""
