@@ -9,6 +9,9 @@ from typing import Any
 DEEPEST = 32
 """Tables and lists within each other; no recipe needs more than six."""
 
+MOST_KEYS = 10_000
+"""In all tables of a recipe; to look for the name that each unknown one may mean takes a millisecond."""
+
 LARGEST_SEED = 2**63 - 1
 """What generators of random numbers and databases hold."""
 
@@ -30,8 +33,11 @@ def unfit_text(tree: Any) -> str | None:
 
     Works without recursion: it is what keeps others from recursing too deeply.
     """
-    level = [tree]
+    level, num_keys = [tree], 0
     for _ in range(DEEPEST):
+        num_keys += sum(len(value) for value in level if isinstance(value, Mapping))
+        if num_keys > MOST_KEYS:
+            return f"its tables have more than {MOST_KEYS:,} keys"
         level = [item for value in level for item in _within(value)]
         if any(isinstance(item, str) and "\0" in item for item in level):
             return "a text has a NUL in it, which no name and no path can have"
