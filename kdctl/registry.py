@@ -2,7 +2,8 @@
 
 A registry imports its room on the first look-up, so that a plug-in file needs no list to be
 edited; names are matched without case, dashes, underscores and spaces, so that the spellings of
-papers (`ResNet-8x4`) find the canonical one (`resnet8x4`).
+papers (`ResNet-8x4`) find the canonical one (`resnet8x4`). Only between two digits it counts that something
+stands there: RegNetY-1.6GF is not RegNetY-16GF.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextvars
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,6 +21,9 @@ from typing import Any, Generic, TypeVar
 from kdctl.errors import UsageError, suggestion
 
 Item = TypeVar("Item")
+
+_BETWEEN = re.compile(r"[\W_]+")
+"""What stands between the letters and digits of a name."""
 
 FAMILY_SEPARATOR = ":"
 """Between a family of plug-ins and the name of one of them: 'timm:resnet50'."""
@@ -92,7 +97,10 @@ def registering_from(origin: Origin) -> Generator[None]:
 @functools.lru_cache(maxsize=4096)
 def folded(name: str) -> str:
     """Return the form in which names are compared."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    form = ""
+    for part in filter(None, _BETWEEN.split(name.casefold())):
+        form += "_" + part if form[-1:].isdigit() and part[0].isdigit() else part
+    return form
 
 
 class Registry(Generic[Item]):

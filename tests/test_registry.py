@@ -36,6 +36,16 @@ def test_a_plugin_is_found_in_all_its_spellings() -> None:
         assert things.find(name) is things.get(name)
 
 
+def test_numbers_side_by_side_are_not_one_number() -> None:
+    things = registry()
+    things.register("regnety_016", aliases=("RegNetY-1.6GF",))(Thing)
+    things.register("regnety_160", aliases=("regnet_y_16gf",))(Thing)
+    for name in ("regnet_y_1_6gf", "RegNetY-1.6GF", "regnet y 1-6 GF"):
+        assert things.get(name).name == "regnety_016"
+    for name in ("regnet_y_16gf", "RegNetY-16GF", "RegNet_Y16GF"):
+        assert things.get(name).name == "regnety_160"
+
+
 @given(st.text())
 def test_folding_twice_is_folding_once(name: str) -> None:
     assert folded(folded(name)) == folded(name)

@@ -67,12 +67,11 @@ class RegNetY:
         return RegNet(blocks, num_classes=num_classes, norm_layer=nn.BatchNorm2d)
 
 
-# Named as in timm: without its dot, torchvision's `regnet_y_1_6gf` would be the same name as `regnet_y_16gf`.
 for _name, _numbers, _aliases in (
     ("regnety_004", (16, 48, 27.89, 2.09, 8), ("regnet_y_400mf",)),
     ("regnety_008", (14, 56, 38.84, 2.4, 16), ("regnet_y_800mf",)),
-    ("regnety_016", (27, 48, 20.71, 2.65, 24), ()),
-    ("regnety_032", (21, 80, 42.63, 2.66, 24), ()),
+    ("regnety_016", (27, 48, 20.71, 2.65, 24), ("regnet_y_1_6gf",)),
+    ("regnety_032", (21, 80, 42.63, 2.66, 24), ("regnet_y_3_2gf",)),
     ("regnety_080", (17, 192, 76.82, 2.19, 56), ("regnet_y_8gf",)),
     ("regnety_160", (18, 200, 106.23, 2.48, 112), ("regnet_y_16gf",)),
 ):
