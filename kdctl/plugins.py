@@ -8,6 +8,7 @@ file, or of all Python files of the package.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -66,13 +67,19 @@ def loaded_plugin_files() -> tuple[Path, ...]:
     return tuple(path for source in _loaded if (path := Path(source)).is_absolute())
 
 
+@functools.cache
+def entry_points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Return what installed packages offer; looked up once, for it reads a file of every package."""
+    return tuple(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
 def load_installed_plugins() -> None:
     """Import every installed package that offers the entry point `kdctl.plugins`.
 
     Raises:
         UsageError: importing one failed; then it has registered nothing.
     """
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for point in entry_points():
         origin = Origin(source=point.value, sha256=_package_sha256(point))
         what = f"the installed plug-in '{point.name}'"
         _import_once(origin, point.load, what, "update or uninstall the package that brings it.")

@@ -153,9 +153,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, d
             write(tmp_path / package / name, text)
         importlib.invalidate_caches()
         point = importlib.metadata.EntryPoint(name="extra", value=package, group=ENTRY_POINT_GROUP)
-        monkeypatch.setattr(
-            importlib.metadata, "entry_points", lambda group: [point] if group == ENTRY_POINT_GROUP else []
-        )
+        monkeypatch.setattr(plugins, "entry_points", lambda: (point,))
 
     return pretend
 
@@ -195,13 +193,22 @@ def test_an_installed_plugin_that_fails_is_named(
 
 def test_an_entry_point_to_nowhere_is_named(things: Registry[type], install, monkeypatch) -> None:
     point = importlib.metadata.EntryPoint(name="gone", value="no_such_package.inner", group=ENTRY_POINT_GROUP)
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda: (point,))
     with pytest.raises(
         UsageError, match="the installed plug-in 'gone' failed to import: ModuleNotFoundError"
     ):
         load_installed_plugins()
 
 
-def test_no_installed_plugins_are_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [])
-    load_installed_plugins()
+def test_installed_packages_are_looked_through_once_and_need_not_offer_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups: list[str] = []
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: groups.append(group) or [])
+    plugins.entry_points.cache_clear()
+    try:
+        load_installed_plugins()
+        load_installed_plugins()
+    finally:
+        plugins.entry_points.cache_clear()
+    assert groups == [ENTRY_POINT_GROUP]

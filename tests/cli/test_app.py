@@ -13,6 +13,7 @@ import pytest
 import typer
 
 import kdctl as package
+from kdctl import plugins
 from kdctl.assembly import workspace
 from kdctl.cli.app import app
 
@@ -213,7 +214,7 @@ def test_every_verb_that_takes_plugins_loads_the_installed_ones(
     kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     point = importlib.metadata.EntryPoint(name="gone", value="no_such_package", group="kdctl.plugins")
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda: (point,))
     kdctl(command).refused("the installed plug-in 'gone' failed to import", code=2)
 
 
