@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from kdctl.engine.checkpoint import (
@@ -30,6 +29,7 @@ from kdctl.engine.checkpoint import (
     read_bytes,
     verify_checksums,
 )
+from kdctl.engine.device import shapes_only
 from kdctl.engine.file_kinds import is_safetensors, require_weights
 from kdctl.engine.plain_tensors import difference, require_finite, require_plain
 from kdctl.engine.stand_ins import read_with_stand_ins
@@ -190,7 +190,7 @@ class _Match:
 
     @classmethod
     def of(cls, builder: Published, weights: PublicWeights, input_size: int) -> _Match:
-        with torch.device("meta"):  # only names and shapes count here
+        with shapes_only():  # names and shapes are all that counts here
             backbone = builder(_ANY_CLASSES, input_size)
             names = dict(_names(builder, backbone, weights.tensors))
             rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)

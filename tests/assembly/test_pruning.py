@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdctl.assembly.assemble import count_parameters, make_projector, model_facts
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import models
 from kdctl.protocols.distiller import Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
@@ -35,7 +36,7 @@ The plain student counts whole; SimKD counts it whole but for its classifier.
 
 
 def simkd(student: str, teacher: str) -> Distiller:
-    with torch.device("meta"):
+    with shapes_only():
         taught, teaching = (models.get(name).item(100, 32) for name in (student, teacher))
         setup = Setup(
             student=taught,

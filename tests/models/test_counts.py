@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import models
 
 COUNTS = {
@@ -68,7 +68,7 @@ COUNTS = {
 
 
 def num_parameters(name: str, *, num_classes: int, input_size: int = 32) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(name).item(num_classes, input_size)
     return sum(parameter.numel() for parameter in backbone.parameters())
 

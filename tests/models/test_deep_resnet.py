@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.layers.branches import Residual
 from kdctl.protocols.backbone import Backbone, models
 
@@ -19,7 +20,7 @@ from kdctl.protocols.backbone import Backbone, models
     ],
 )
 def test_the_stem_keeps_small_images_as_they_are(name: str, widths: tuple[int, ...]) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(name).item(100, 32)
     assert backbone.tap_shapes["stem"] == (64, 32, 32)
     shapes = [backbone.tap_shapes[tap] for tap in backbone.stage_taps]
@@ -50,7 +51,7 @@ def test_forward_is_that_of_plain_blocks(drawn: Callable[[str], Backbone], name:
 
 
 def test_the_3x3_convolution_of_a_bottleneck_carries_the_stride() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         modules = list(models.get("resnet50").item(10, 16).links["stage2_pre"].modules())
     first = next(module for module in modules if isinstance(module, Residual))
     strides = [module.stride[0] for module in first.branch.modules() if isinstance(module, nn.Conv2d)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.models.resnet import PaddedShortcut
 from kdctl.protocols.backbone import models
 
@@ -18,7 +19,7 @@ def test_the_shortcut_thins_out_pixels_and_puts_zeros_on_both_sides() -> None:
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_depth_counts_the_convolutions_and_the_classifier(depth: int) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         modules = list(models.get(f"resnet{depth}_a").item(10, 32).modules())
     convs = [module for module in modules if isinstance(module, nn.Conv2d)]
     assert len(convs) + 1 == depth

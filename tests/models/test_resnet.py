@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import Backbone, models
 
 
@@ -48,7 +49,7 @@ def test_forward_is_that_of_plain_basic_blocks(
     ],
 )
 def test_maps_shrink_twice_while_they_widen(name: str, stem: int, widths: tuple[int, ...]) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(name).item(100, 32)
     assert backbone.tap_shapes["stem"] == (stem, 32, 32)
     shapes = [backbone.tap_shapes[tap] for tap in backbone.stage_taps]
@@ -56,7 +57,7 @@ def test_maps_shrink_twice_while_they_widen(name: str, stem: int, widths: tuple[
 
 
 def test_stages_of_resnet32x4_have_the_published_sizes() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         links = models.get("resnet32x4").item(100, 32).links
     sizes = [sum(p.numel() for p in links[f"stage{number}_pre"].parameters()) for number in (1, 2, 3)]
     assert sizes == [353_664, 1_411_840, 5_641_728]

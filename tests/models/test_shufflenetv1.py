@@ -6,19 +6,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdctl.engine.device import shapes_only
 from kdctl.layers.branches import Concatenation, Residual
 from kdctl.protocols.backbone import Backbone, models
 
 
 def test_maps_are_those_of_the_literature() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         shapes = models.get("shufflenetv1").item(100, 32).tap_shapes
     expected = {"stem": (24, 32, 32), "stage1": (240, 16, 16), "stage2": (480, 8, 8), "stage3": (960, 4, 4)}
     assert {tap: shapes[tap] for tap in expected} == expected
 
 
 def test_units_are_4_8_4_and_the_first_of_each_stage_halves() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get("shufflenetv1").item(100, 32)
     for number, num_units in ((1, 4), (2, 8), (3, 4)):
         modules = list(backbone.links[f"stage{number}_pre"].modules())
@@ -27,7 +28,7 @@ def test_units_are_4_8_4_and_the_first_of_each_stage_halves() -> None:
 
 
 def test_only_the_first_pointwise_convolution_after_the_stem_is_not_grouped() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         modules = list(models.get("shufflenetv1").item(100, 32).modules())
     pointwise = [m for m in modules if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
     assert [conv.groups for conv in pointwise] == [1, 1, *[3] * (2 * 16 - 1)]

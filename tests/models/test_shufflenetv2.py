@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import Backbone, models
 
 
@@ -13,7 +14,7 @@ from kdctl.protocols.backbone import Backbone, models
     ("name", "widths"), [("shufflenetv2", (116, 232, 464)), ("shufflenetv2x1_5", (176, 352, 704))]
 )
 def test_methods_read_the_stages_and_not_the_head(name: str, widths: tuple[int, ...]) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(name).item(100, 32)
     shapes = [backbone.tap_shapes[tap] for tap in backbone.stage_taps]
     assert shapes == [(width, size, size) for width, size in zip(widths, (16, 8, 4), strict=True)]

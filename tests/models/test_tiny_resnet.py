@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.layers.branches import Residual
 from kdctl.protocols.backbone import models
 
@@ -21,7 +22,7 @@ from kdctl.protocols.backbone import models
 def test_convolutions_come_in_pairs_and_an_odd_one_stands_alone(
     depth: int, num_pairs: int, widths: tuple[int, ...]
 ) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(f"resnet{depth}").item(10, 32)
     modules = list(backbone.modules())
     convs = [module for module in modules if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdctl.engine.device import shapes_only
 from kdctl.protocols.backbone import Backbone, models
 
 
@@ -15,7 +16,7 @@ from kdctl.protocols.backbone import Backbone, models
 def test_only_large_images_are_halved_before_the_last_stage(
     name: str, input_size: int, sizes: tuple[int, ...]
 ) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         backbone = models.get(name).item(100, input_size)
     assert backbone.tap_shapes["stem"] == (64, input_size, input_size)
     shapes = [backbone.tap_shapes[tap] for tap in backbone.stage_taps]

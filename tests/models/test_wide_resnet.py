@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.layers.branches import Residual
 from kdctl.protocols.backbone import Backbone, models
 
@@ -55,7 +56,7 @@ def test_a_stage_is_its_raw_sum_normalised_then_rectified(drawn: Callable[[str],
 
 def test_shortcuts_are_bare_convolutions_and_only_where_the_width_changes() -> None:
     def pointwise(name: str) -> list[nn.Conv2d]:
-        with torch.device("meta"):
+        with shapes_only():
             modules = list(models.get(name).item(10, 16).modules())
         return [
             module for module in modules if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
@@ -67,6 +68,6 @@ def test_shortcuts_are_bare_convolutions_and_only_where_the_width_changes() -> N
 
 
 def test_depth_40_has_six_blocks_a_stage() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         modules = list(models.get("wrn_40_2").item(10, 16).modules())
     assert sum(isinstance(module, Residual) for module in modules) == 3 * 6

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdctl.assembly.assemble import count_parameters, make_projector, model_facts
+from kdctl.engine.device import shapes_only
 from kdctl.methods.simkd import SimKd, SimKdConfig
 from kdctl.projectors.bottleneck import BottleneckConfig, BottleneckProjector
 from kdctl.protocols.backbone import models
@@ -55,7 +56,7 @@ def row(request: pytest.FixtureRequest) -> Row:
 def simkd(row: Row) -> SimKd:
     """Build the method for a pair, for 100 classes of 32x32 images, without memory for weights."""
     projector = Spec(kind="projector", name="bottleneck", options=BottleneckConfig())
-    with torch.device("meta"):
+    with shapes_only():
         setup = Setup(
             student=models.get(row.student).item(100, 32),
             teachers=(models.get(row.teacher).item(100, 32),),
