@@ -52,7 +52,7 @@ def confirm(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo, say
-    from kdctl.cli.formatting import counted, standing
+    from kdctl.cli.formatting import standing
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
@@ -61,8 +61,7 @@ def confirm(
 
     load_plugins(plugin)
     render = report_formats.get(form).item
-    given = options.slurm_options(slurm_option)
-    chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
+    chosen = options.chosen_executor(executor, slots, slurm_option)
     with (
         workflows.open_workspace(
             runs, data, device=device, num_threads=threads, create=False, read_only=dry_run
@@ -74,17 +73,11 @@ def confirm(
         if dry_run:
             show_plans((), plan.runs, plan.states)
         if dry_run or not quiet:
-            num_runs = len(plan.runs)
-            say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
+            say(standing(len(plan.runs), to_do=len(plan.to_do)))
         if dry_run:
             return
         table = workflows.confirm(
-            plan,
-            workspace,
-            executor=chosen,
-            progress=progress,
-            stop=stop,
-            gang_size=gang,
+            plan, workspace, executor=chosen, progress=progress, stop=stop, gang_size=gang
         )
     if table is None:
         stop.exit_if_heard()

@@ -98,10 +98,9 @@ def estimated(estimate: Estimate | None) -> str:
 
 def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
     """Say how far a sweep is: '16 runs: 9 done, 6 dropped, 1 to do'; with something `told` before it."""
-    standing_of = standing(
-        plan.num_runs, to_do=plan.num_to_do, dropped=plan.num_dropped, failed=plan.num_failed
+    return standing(
+        plan.num_runs, to_do=plan.num_to_do, dropped=plan.num_dropped, failed=plan.num_failed, told=told
     )
-    return f"{counted(plan.num_runs, 'run')}: {told}{standing_of}"
 
 
 def show_slow_threads(workspace: Workspace) -> None:

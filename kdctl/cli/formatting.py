@@ -29,12 +29,15 @@ def counted_seeds(seeds: Sequence[int], baseline_seeds: Sequence[int]) -> str:
     return f"{words} ({len(baseline_seeds)} without a teacher)" if more else words
 
 
-def standing(num_runs: int, *, to_do: int, dropped: int = 0, failed: int = 0) -> str:
-    """Say how far so many runs are: '9 done, 6 dropped, 1 to do'; what has ended otherwise is done."""
+def standing(num_runs: int, *, to_do: int, dropped: int = 0, failed: int = 0, told: str = "") -> str:
+    """Say how far runs are: '16 runs: 9 done, 6 dropped, 1 to do'; what has ended otherwise is done.
+
+    `told` is said of them before that.
+    """
     parts = [f"{num_runs - to_do - dropped - failed} done"]
     parts += [f"{dropped} dropped"] if dropped else []
     parts += [f"{failed} failed (--retry-failed)"] if failed else []
-    return ", ".join([*parts, f"{to_do} to do"])
+    return f"{counted(num_runs, 'run')}: {told}{', '.join([*parts, f'{to_do} to do'])}"
 
 
 def duration(seconds: float) -> str:

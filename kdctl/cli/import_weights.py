@@ -17,36 +17,40 @@ if TYPE_CHECKING:
 
 IMAGENET = "imagenet"
 
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched."
+    ),
+]
+Model = Annotated[str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")]
+Dataset = Annotated[str, typer.Option(help="Data set it was trained for; evaluated on its test set.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="What its images were normalised by, three numbers R,G,B; or imagenet, for both."),
+]
+Std = Annotated[str | None, typer.Option(help="Three numbers R,G,B that go with --mean.")]
+Source = Annotated[str, typer.Option(help="Where the file is from, for the record; else its name.")]
+Prefix = Annotated[
+    str, typer.Option(help="Only tensors whose names begin so: module.student. of a file with two models.")
+]
+Renames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OLD=NEW", help="A part of the file's dotted names, as fc in fc.weight; may repeat."
+    ),
+]
+
 
 def import_weights(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched."
-        ),
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")
-    ] = None,
-    dataset: Annotated[
-        str, typer.Option(help="Data set it was trained for; evaluated on its test set.")
-    ] = "cifar100",
-    mean: Annotated[
-        str | None,
-        typer.Option(help="What its images were normalised by, three numbers R,G,B; or imagenet, for both."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Three numbers R,G,B that go with --mean.")] = None,
-    source: Annotated[str, typer.Option(help="Where the file is from, for the record; else its name.")] = "",
-    prefix: Annotated[
-        str,
-        typer.Option(help="Only tensors whose names begin so: module.student. of a file with two models."),
-    ] = "",
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OLD=NEW", help="A part of the file's dotted names, as fc in fc.weight; may repeat."
-        ),
-    ] = None,
+    file: File,
+    model: Model = None,
+    dataset: Dataset = "cifar100",
+    mean: Mean = None,
+    std: Std = None,
+    source: Source = "",
+    prefix: Prefix = "",
+    rename: Renames = None,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

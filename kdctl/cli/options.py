@@ -13,6 +13,7 @@ from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution
+    from kdctl.execution.executor import ExecutorConfig
 
 RECIPE = "What to run"
 FOLDERS = "Folders"
@@ -267,6 +268,17 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_DATA = Path("data")
+
+
+def chosen_executor(executor: str, slots: int | None, slurm_option: list[str] | None) -> ExecutorConfig:
+    """Return who trains, by the words of --executor, --slots and --slurm-option.
+
+    Raises:
+        UsageError: there is no such executor, or it has no such options.
+    """
+    from kdctl import workflows
+
+    return workflows.choose_executor(executor, slots=slots, slurm_options=slurm_options(slurm_option))
 
 
 def slurm_options(words: list[str] | None) -> dict[str, object]:

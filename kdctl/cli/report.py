@@ -52,8 +52,6 @@ def report(
     For example: kdctl report --sweep lr_grid --rows method --columns learning_rate
     """
     from kdctl import workflows
-    from kdctl.cli.console import echo
-    from kdctl.cli.results import show_table, write_result
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
@@ -83,12 +81,7 @@ def report(
         if figures is not None:
             _draw(workspace, figures, which, force=force)
         text = chosen.item(table) if chosen else workflows.html_page([table], workspace, **which)
-    if output is not None:
-        write_result(output, text, force=force)
-    elif chosen and chosen.name == TERMINAL_FORMAT:
-        show_table(table)
-    else:
-        echo(text, end="")
+    _hand_out(table, text, output, force=force, for_people=bool(chosen and chosen.name == TERMINAL_FORMAT))
 
 
 def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Callable[[Table], str]] | None:
@@ -110,6 +103,19 @@ def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Call
     if output is not None:
         require_free(output, force=force)
     return chosen
+
+
+def _hand_out(table: Table, text: str, output: Path | None, *, force: bool, for_people: bool) -> None:
+    """Write the text of a table to a file, or print it; `for_people`, a terminal gets it folded."""
+    from kdctl.cli.console import echo
+    from kdctl.cli.results import show_table, write_result
+
+    if output is not None:
+        write_result(output, text, force=force)
+    elif for_people:
+        show_table(table)
+    else:
+        echo(text, end="")
 
 
 def _draw(workspace: Workspace, folder: Path, which: Which, *, force: bool) -> None:

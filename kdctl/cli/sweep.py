@@ -88,8 +88,7 @@ def sweep(
 
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
-    given = options.slurm_options(slurm_option)
-    chosen = workflows.choose_executor(executor, slots=slots, slurm_options=given)
+    chosen = options.chosen_executor(executor, slots, slurm_option)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
@@ -110,12 +109,7 @@ def sweep(
         progress,
     ):
         outcome = workflows.sweep(
-            plan,
-            workspace,
-            executor=chosen,
-            progress=progress,
-            stop=stop,
-            gang_size=gang,
+            plan, workspace, executor=chosen, progress=progress, stop=stop, gang_size=gang
         )
     _conclude(outcome, progress, stop, form, quiet=quiet, runs=runs, is_shipped=is_shipped(recipe))
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kdctl.cli.signals import StopSignals
     from kdctl.execution.executor import InProcessConfig
     from kdctl.records import StoredRun
-    from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.training import TrainPlan
 
 
@@ -73,7 +72,6 @@ def train(
     The same command again goes on where it stopped; a finished run is not trained twice.
     """
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_slow_threads
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.device import choose_device
@@ -83,18 +81,15 @@ def train(
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     if not dry_run:
         choose_device(device)  # before the plan: a GPU that is not there is told first
-    values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
     parts = {"engine": {"batch_parts": devices}} if devices > 1 else None
-    opened = recipe_options.open_recipe(
-        recipe, protocol, values, override or [], plugin or [], unless_said=parts
-    )
+    values = recipe_options.layer(student, teacher, method=method, data=dataset, seeds=seed or None)
+    given = (protocol, values, override or [], plugin or [])
+    opened = recipe_options.open_recipe(recipe, *given, unless_said=parts)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         if dry_run:
-            _show_plan(plan, workflows.estimate_training(plan, workspace), form)
-            if form is options.Format.TEXT and plan.to_do:
-                show_slow_threads(workspace)
+            _show_dry_run(plan, workspace, form)
             return
         _announce(plan, workspace, json=json, quiet=quiet)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
@@ -114,13 +109,12 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_notes
     from kdctl.cli.dry_run import estimated, show_slow_threads
-    from kdctl.cli.formatting import counted, standing
+    from kdctl.cli.formatting import standing
 
     in_words = not quiet and not json
     if in_words:
         _show_text(plan, to=messages())
-        num_runs = len(plan.teachers) + len(plan.runs)
-        say(f"{counted(num_runs, 'run')}: {standing(num_runs, to_do=len(plan.to_do))}")
+        say(standing(len(plan.teachers) + len(plan.runs), to_do=len(plan.to_do)))
     elif not quiet:
         say_notes(plan.notes, warnings_only=True)
     workflows.require_ready(plan.to_do, workspace)
@@ -163,12 +157,15 @@ def _refuse_idle_teachers(plan: TrainPlan, teachers: Sequence[str]) -> None:
         )
 
 
-def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format) -> None:
+def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -> None:
+    """Show what would be trained and how long it would take."""
+    from kdctl import workflows
     from kdctl.cli.console import output, print_json
-    from kdctl.cli.dry_run import estimated
+    from kdctl.cli.dry_run import estimated, show_slow_threads
     from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
+    estimate = workflows.estimate_training(plan, workspace)
     if form is options.Format.JSON:
         runs = planned_trees(plan.teachers, plan.runs, plan.states)
         seconds = estimate.seconds if estimate else None
@@ -176,6 +173,8 @@ def _show_plan(plan: TrainPlan, estimate: Estimate | None, form: options.Format)
     else:
         _show_text(plan, to=output())
         output().print(estimated(estimate), markup=False)
+        if plan.to_do:
+            show_slow_threads(workspace)
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:

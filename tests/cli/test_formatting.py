@@ -13,9 +13,10 @@ def test_a_run_that_does_not_go_on_for_now_is_worded_by_its_reason() -> None:
 
 
 def test_how_far_runs_are_names_what_there_is() -> None:
-    assert standing(16, to_do=16) == "0 done, 16 to do"
+    assert standing(16, to_do=16) == "16 runs: 0 done, 16 to do"
     assert (
-        standing(16, to_do=1, dropped=5, failed=2) == "8 done, 5 dropped, 2 failed (--retry-failed), 1 to do"
+        standing(16, to_do=1, dropped=5, failed=2)
+        == "16 runs: 8 done, 5 dropped, 2 failed (--retry-failed), 1 to do"
     )
 
 
