@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdctl.assembly.architecture import Architecture, build_architecture
-from kdctl.assembly.assemble import join, make_projector
 from kdctl.assembly.data import Sizes
-from kdctl.engine.cost import TrainingOperations, count_multiply_adds
-from kdctl.engine.device import shapes_computed, shapes_only
+from kdctl.engine.cost import TrainingOperations
+from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Batch, Distiller, Step, Update
@@ -38,49 +36,14 @@ class ImageOperations:
     """Of an image that is evaluated: forward passes of the shipped model and of the other classifiers."""
 
 
-class OperationCounter:
-    """Counts what runs compute, each combination of method, models and data once.
+def same_operations(plan: RunPlan, sizes: Sizes) -> Hashable:
+    """Return what decides how much a run computes for an image: runs that have it in common compute as much.
 
     Weights of a method's terms are not looked at, only whether they are 0.
     """
-
-    def __init__(self) -> None:
-        """Begin with nothing counted."""
-        self._known: dict[tuple[Any, ...], ImageOperations] = {}
-        self._models: dict[tuple[Architecture, Sizes], tuple[Backbone, float]] = {}
-
-    def of(self, plan: RunPlan, sizes: Sizes) -> ImageOperations:
-        """Return what a run computes for each image."""
-        known = (
-            *(plan.student.name, *(teacher.architecture for teacher in plan.teachers), sizes, plan.epochs),
-            *(plan.data.options.batch_size, plan.engine.average_decay > 0),
-            canonical_json(_rounded(plan.method.tree())),
-        )
-        if known not in self._known:
-            self._known[known] = self._count(plan, sizes)
-        return self._known[known]
-
-    def _count(self, plan: RunPlan, sizes: Sizes) -> ImageOperations:
-        student, alone = self._model(plan.student.name, sizes)
-        teachers = [self._model(teacher.architecture, sizes) for teacher in plan.teachers]
-        plain = ImageOperations(
-            student=alone,
-            teachers=sum(operations for _, operations in teachers),
-            training=3 * alone,
-            evaluation=alone,
-        )
-        try:
-            return _count_method(plan, sizes, student, [model for model, _ in teachers], plain)
-        except Exception:  # noqa: BLE001 - a plug-in whose code needs numbers: it counts like its student
-            return plain
-
-    def _model(self, architecture: Architecture, sizes: Sizes) -> tuple[Backbone, float]:
-        """Return a model without weights, which combinations share, with the operations of a forward pass."""
-        if (architecture, sizes) not in self._models:
-            with shapes_only():
-                model = build_architecture(architecture, sizes).eval()
-            self._models[architecture, sizes] = model, _forward(model, sizes)
-        return self._models[architecture, sizes]
+    models = (plan.student.name, *(teacher.architecture for teacher in plan.teachers))
+    steps = (plan.epochs, plan.data.options.batch_size, plan.engine.average_decay > 0)
+    return models, sizes, steps, canonical_json(_rounded(plan.method.tree()))
 
 
 def _rounded(value: Any) -> Any:
@@ -90,58 +53,98 @@ def _rounded(value: Any) -> Any:
     return float(bool(value)) if isinstance(value, float) else value
 
 
-def _count_method(
-    plan: RunPlan, sizes: Sizes, student: Backbone, teachers: Sequence[Backbone], plain: ImageOperations
-) -> ImageOperations:
-    batch_size = plan.data.options.batch_size
-    with shapes_computed():
-        distiller = join(
-            plan,
-            student,
-            teachers,
-            num_samples=batch_size + 1,
-            rng=torch.Generator("cpu"),
-            projector=make_projector,
+class OperationCounter:
+    """Counts on models and methods without numbers; how far each model is run, it is run once."""
+
+    def __init__(self) -> None:
+        """Begin with nothing counted."""
+        self._passes: dict[tuple[Backbone, str | None], float] = {}
+
+    def alone(self, student: Backbone, teachers: Sequence[Backbone]) -> ImageOperations:
+        """Return what a student computes that learns from labels."""
+        forward = self._pass(student)
+        return ImageOperations(
+            student=forward,
+            teachers=sum(self._pass(teacher) for teacher in teachers),
+            training=3 * forward,
+            evaluation=forward,
         )
-        training = plain.training
+
+    def of(self, distiller: Distiller, plan: RunPlan) -> ImageOperations:
+        """Return what a run computes; its method is left in its last phase."""
+        alone = self.alone(distiller.student, distiller.setup.teachers)
+        training = alone.training
         if not isinstance(plan.method.options, GeneratedImages):
-            spans = divide(distiller.phases(), plan.epochs)
-            training = 0.0
-            for span in spans:
+            batch_size, training = plan.data.options.batch_size, 0.0
+            for span in divide(distiller.phases(), plan.epochs):
                 distiller.begin(span.phase)
-                training += span.epochs / plan.epochs * _step(distiller, batch_size, sizes) / batch_size
-    shipped = distiller.inference_model()
-    others = [model.module for model in distiller.models() if model.is_classifier]
-    averages = [shipped] if plan.engine.average_decay else []
-    evaluated = (
-        plain.student if model is student else _forward(model, sizes)
-        for model in (shipped, *others, *averages)
-    )
-    return replace(plain, training=training, evaluation=sum(evaluated))
+                training += span.epochs / plan.epochs * self._step(distiller, batch_size) / batch_size
+        shipped = distiller.inference_model()
+        others = [model.module for model in distiller.models() if model.is_classifier]
+        averages = [shipped] if plan.engine.average_decay else []
+        evaluated = (
+            alone.student if model is distiller.student else _forward(model, distiller.student.input_size)
+            for model in (shipped, *others, *averages)
+        )
+        return replace(alone, training=training, evaluation=sum(evaluated))
+
+    def _pass(self, model: Backbone, last: str | None = None) -> float:
+        """Return the operations of a forward pass for an image, up to a tap; None: up to the logits."""
+        if (model, last) not in self._passes:
+            count = _forward(model, model.input_size) if last is None else _up_to(model, last)
+            self._passes[model, last] = count
+        return self._passes[model, last]
+
+    def _step(self, distiller: Distiller, batch_size: int) -> float:
+        """Return the operations of a training step, without those of the frozen teachers."""
+        try:
+            return self._student_in(distiller, batch_size) + _losses(
+                distiller, batch_size, runs_student=False
+            )
+        except Exception:  # noqa: BLE001 - losses of a plug-in that go back into the student
+            return _losses(distiller, batch_size, runs_student=True)
+
+    def _student_in(self, distiller: Distiller, batch_size: int) -> float:
+        """Return what a step computes in the student's own passes: three forward passes if it learns."""
+        student, last = distiller.student, None
+        if not distiller.reads_student_logits:
+            taps = [tap_and_size(name)[0] for name in distiller.student_taps]
+            last = max(taps, key=list(student.tap_shapes).index, default="")
+        forward = 0.0 if last == "" else batch_size * self._pass(student, last)
+        return sum(
+            update.repeats * (3 if _trains_student(distiller, update) else 1) * forward
+            for update in distiller.updates()
+            if update.reads
+        )
 
 
-def _step(distiller: Distiller, batch_size: int, sizes: Sizes) -> float:
-    """Return the operations of a training step, without those of the frozen teachers."""
-    size = sizes.input_size
-    images = torch.empty(batch_size, 3, size, size)
-    rows = torch.empty(batch_size, dtype=torch.int64)
-    batch = Batch(images=images, labels=rows, index=rows)
+def _losses(distiller: Distiller, batch_size: int, *, runs_student: bool) -> float:
+    """Return what the losses of a training step compute; with the student's passes where it `runs_student`.
+
+    Where it does not, its outputs are told by their shapes, which takes a fraction of the time.
+    """
     distiller.train()
-    teachers = tuple(
-        _shaped(teacher, taps, batch_size)
-        for teacher, taps in zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
-    )
-    with TrainingOperations() as counted:
+    with shapes_computed(), TrainingOperations() as counted:
+        size = distiller.student.input_size
+        images = torch.empty(batch_size, 3, size, size)
+        rows = torch.empty(batch_size, dtype=torch.int64)
+        teachers = tuple(
+            _shaped(teacher, taps, batch_size)
+            for teacher, taps in zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
+        )
         for update in distiller.updates():
             for _ in range(update.repeats):
                 outputs = Outputs(logits=None)
-                if update.reads:
+                if update.reads and runs_student:
                     with torch.set_grad_enabled(_trains_student(distiller, update)):
                         outputs = distiller.student.observe(
                             images, distiller.student_taps, with_logits=distiller.reads_student_logits
                         )
+                elif update.reads:
+                    outputs = _shaped(distiller.student, distiller.student_taps, batch_size)
+                    outputs = outputs if distiller.reads_student_logits else replace(outputs, logits=None)
                 step = Step(
-                    batch=batch,
+                    batch=Batch(images=images, labels=rows, index=rows),
                     student=outputs,
                     teachers=teachers if update.reads else (),
                     progress=torch.empty(()),
@@ -152,14 +155,14 @@ def _step(distiller: Distiller, batch_size: int, sizes: Sizes) -> float:
     return counted.total
 
 
-def _shaped(teacher: Backbone, names: Sequence[str], batch_size: int) -> Outputs:
-    """Return what a method reads of a frozen teacher, without running it: its shapes are known."""
+def _shaped(model: Backbone, names: Sequence[str], batch_size: int) -> Outputs:
+    """Return what a method reads of a model, without running it: its shapes are known."""
     taps: dict[str, Tensor] = {}
     for name in names:
         tap, size = tap_and_size(name)
-        shape = teacher.tap_shapes[tap]
+        shape = model.tap_shapes[tap]
         taps[name] = torch.empty(batch_size, *(shape if size is None else (shape[0], *size)))
-    return Outputs(logits=torch.empty(batch_size, teacher.num_classes), taps=taps)
+    return Outputs(logits=torch.empty(batch_size, model.num_classes), taps=taps)
 
 
 def _trains_student(distiller: Distiller, update: Update) -> bool:
@@ -171,5 +174,16 @@ def _trains_student(distiller: Distiller, update: Update) -> bool:
     return any(id(parameter) in trained for parameter in distiller.student.parameters())
 
 
-def _forward(model: nn.Module, sizes: Sizes) -> float:
-    return 2.0 * count_multiply_adds(model, sizes.input_size)
+def _up_to(model: Backbone, last: str) -> float:
+    """Return the operations of a forward pass up to a tap, for an image."""
+    size = model.input_size
+    with shapes_computed(), torch.no_grad(), TrainingOperations() as counted:
+        model.eval().observe(torch.empty(1, 3, size, size), [last], with_logits=False)
+    return counted.total
+
+
+def _forward(model: nn.Module, input_size: int) -> float:
+    """Return the operations of a forward pass for an image."""
+    with shapes_computed(), torch.no_grad(), TrainingOperations() as counted:
+        model.eval()(torch.empty(1, 3, input_size, input_size))
+    return counted.total

@@ -10,11 +10,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.operations import ImageOperations
 from kdctl.assembly.plan_notes import plan_notes
 from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary, require_classes
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
+from kdctl.readers.selection import Counts
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.plan import RunPlan, TrainedOn
 from kdctl.recipe.recipe import Recipe
@@ -78,7 +80,7 @@ class Planner:
         """
         for teacher in plan.teachers:
             if teacher.trained_on and teacher.trained_on.other_data:
-                wanted = self._structures.counts(plan.data).num_classes
+                wanted = self.counts(plan).num_classes
                 require_classes(teacher, self._teachers.num_classes(teacher, wanted), wanted)
 
     def structure(self, plan: RunPlan) -> Structure:
@@ -88,9 +90,25 @@ class Planner:
             RecipeError: models, projector and method do not fit together, or the code of one fails.
         """
         with self._mistakes_in(None):
-            counts = self._structures.counts(plan.data)
+            counts = self.counts(plan)
         with self._mistakes_in(plan):
             return self._structures.of(plan, counts)
+
+    def operations(self, plan: RunPlan) -> ImageOperations:
+        """Return what a run computes for each image; also of a run that was planned before, by a store.
+
+        Raises:
+            KdctlError: its data are not here, or a model cannot be built.
+        """
+        return self._structures.operations(plan, self.counts(plan))
+
+    def counts(self, plan: RunPlan) -> Counts:
+        """Return how many images a run sees.
+
+        Raises:
+            KdctlError: its data are missing or corrupt, or smaller than the options ask for.
+        """
+        return self._structures.counts(plan.data)
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
         """Return all runs, each once, seed-outermost: all configurations with the first seed come first.

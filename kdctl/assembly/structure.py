@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,8 @@ from kdctl.assembly.assemble import (
 )
 from kdctl.assembly.data import DataLibrary, Sizes
 from kdctl.assembly.failure import brief
-from kdctl.engine.device import shapes_only
+from kdctl.assembly.operations import ImageOperations, OperationCounter, same_operations
+from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.sync_batch_norm import require_eager
@@ -83,8 +85,12 @@ class Structures:
         """Ask `library` how many classes and samples there are, and how large the images are."""
         self._library = library
         self._counts: dict[str, Counts] = {}
-        self._backbones: dict[tuple[Architecture, Sizes], Backbone] = {}
+        self._models: dict[tuple[Architecture, Sizes], Backbone] = {}
         self._known: dict[str, Structure | KdctlError] = {}
+        self._counter = OperationCounter()
+        self._operations: dict[Hashable, ImageOperations] = {}
+        self._uncounted: dict[Hashable, Distiller] = {}
+        """What was built without weights, by `same_operations`, until its operations are asked for."""
 
     def counts(self, data: Spec) -> Counts:
         """Return how many images a run on these data sees.
@@ -115,14 +121,41 @@ class Structures:
             raise structure
         return structure
 
+    def operations(self, plan: RunPlan, counts: Counts) -> ImageOperations:
+        """Return what a run computes for each image, counted on what was built for its structure.
+
+        A method that cannot be built or asked without numbers counts like its student.
+
+        Raises:
+            KdctlError: a model cannot be built.
+        """
+        sizes = _sizes(counts)
+        known = same_operations(plan, sizes)
+        if known not in self._operations:
+            with contextlib.suppress(KdctlError):
+                self.of(plan, counts)
+            self._operations[known] = self._count(plan, sizes, self._uncounted.pop(known, None))
+        return self._operations[known]
+
+    def _count(self, plan: RunPlan, sizes: Sizes, distiller: Distiller | None) -> ImageOperations:
+        if distiller is not None:
+            with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
+                return self._counter.of(distiller, plan)
+        teachers = [self._model(teacher.architecture, sizes) for teacher in plan.teachers]
+        return self._counter.alone(self._model(plan.student.name, sizes), teachers)
+
     def _build(self, plan: RunPlan, counts: Counts) -> Structure:
         try:
-            with shapes_only():
-                return self._describe(plan, counts, self._backbone, tried_projector)
+            with shapes_computed():
+                distiller, structure = self._describe(plan, counts, self._model, tried_projector)
         except KdctlError:
             raise
         except Exception:  # noqa: BLE001 - code that needs numbers, not only shapes: it may do better with them
             return self._build_with_numbers(plan, counts)
+        known = same_operations(plan, _sizes(counts))
+        if known not in self._operations:
+            self._uncounted[known] = distiller
+        return structure
 
     def _build_with_numbers(self, plan: RunPlan, counts: Counts) -> Structure:
         """Build a run as it will be trained.
@@ -131,7 +164,7 @@ class Structures:
             KdctlError: a plug-in's code fails at it, and where.
         """
         try:
-            return self._describe(plan, counts, build_architecture, make_projector)
+            return self._describe(plan, counts, build_architecture, make_projector)[1]
         except KdctlError:
             raise
         except Exception as error:  # a plug-in may raise anything
@@ -143,14 +176,14 @@ class Structures:
         self,
         plan: RunPlan,
         counts: Counts,
-        backbone: Callable[[Architecture, Sizes], Backbone],
+        build_model: Callable[[Architecture, Sizes], Backbone],
         projector: Callable[[Spec, Shape, Shape], nn.Module],
-    ) -> Structure:
-        sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
-        teachers = [backbone(teacher.architecture, sizes) for teacher in plan.teachers]
+    ) -> tuple[Distiller, Structure]:
+        sizes = _sizes(counts)
+        teachers = [build_model(teacher.architecture, sizes) for teacher in plan.teachers]
         distiller = join(
             plan,
-            backbone(plan.student.name, sizes),
+            build_model(plan.student.name, sizes),
             teachers,
             num_samples=counts.num_train,
             rng=torch.Generator("cpu"),
@@ -161,13 +194,18 @@ class Structures:
         require_average(distiller, plan.engine.average_decay)
         require_single_gradient(plan)
         distiller.check_optimizer(plan.optimizer)
-        return describe(distiller, teachers, plan.epochs)
+        return distiller, describe(distiller, teachers, plan.epochs)
 
-    def _backbone(self, architecture: Architecture, sizes: Sizes) -> Backbone:
+    def _model(self, architecture: Architecture, sizes: Sizes) -> Backbone:
         """Return a model that students and teachers of all combinations may share: it has no weights."""
-        if (architecture, sizes) not in self._backbones:
-            self._backbones[architecture, sizes] = build_architecture(architecture, sizes).eval()
-        return self._backbones[architecture, sizes]
+        if (architecture, sizes) not in self._models:
+            with shapes_only():
+                self._models[architecture, sizes] = build_architecture(architecture, sizes).eval()
+        return self._models[architecture, sizes]
+
+
+def _sizes(counts: Counts) -> Sizes:
+    return Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
 
 
 def _engine(plan: RunPlan) -> list[object]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.utils.deterministic
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from kdctl.errors import UsageError
@@ -167,18 +168,24 @@ class _NothingDrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
+            return args[0] if args else (kwargs or {})["input"]
         if func is torch.randn:
             return torch.empty(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-class _WithoutGenerators(TorchFunctionMode):
-    """Draws without a generator: those of a CPU do not draw for tensors without numbers."""
+class _ShapesAlone(TorchFunctionMode):
+    """Does on tensors without numbers what their shapes need.
+
+    Batch norms are left out: they change no shape, and torch computes theirs in Python, in milliseconds each.
+    What draws random numbers does so without a generator: a CPU's does not draw for such tensors.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is functional.batch_norm:
+            return args[0] if args else (kwargs or {})["input"]
         others = {name: value for name, value in (kwargs or {}).items() if name != "generator"}
         return func(*args, **others)
 
@@ -193,5 +200,5 @@ def shapes_only() -> Generator[None]:
 @contextlib.contextmanager
 def shapes_computed() -> Generator[None]:
     """Let what runs inside compute shapes of shapes, random numbers too; see `shapes_only`."""
-    with shapes_only(), _WithoutGenerators():
+    with shapes_only(), _ShapesAlone():
         yield

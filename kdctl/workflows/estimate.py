@@ -13,9 +13,9 @@ import torch
 
 from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import DataLibrary, Sizes
+from kdctl.assembly.data import Sizes
 from kdctl.assembly.memory import require_memory
-from kdctl.assembly.operations import OperationCounter
+from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe
 from kdctl.errors import KdctlError, UsageError
@@ -23,7 +23,6 @@ from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.readers.archive import without_network
-from kdctl.readers.selection import Counts
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -73,7 +72,8 @@ def estimate_sweep(
     """
     capacity = (executor or InProcessConfig()).capacity(workspace)
     gangs = planned_gangs(plan, capacity, gang_size=gang_size)
-    return _estimate(gangs, capacity, workspace, search=plan if plan.num_later else None, gang_size=gang_size)
+    pace = _Pace(plan.planner, workspace, capacity)
+    return _estimate(gangs, pace, search=plan if plan.num_later else None, gang_size=gang_size)
 
 
 def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
@@ -82,19 +82,17 @@ def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
     students = [run for run in plan.to_do if run not in plan.teachers]
     teachers = [run for run in plan.to_do if run in plan.teachers]
     gangs = gangs_of(teachers, students, gang_size=DEFAULT_GANG_SIZE, slots=capacity.slots)
-    return _estimate(gangs, capacity, workspace)
+    return _estimate(gangs, _Pace(plan.planner, workspace, capacity))
 
 
 def _estimate(
     gangs: Sequence[Sequence[RunPlan]],
-    capacity: Capacity,
-    workspace: Workspace,
+    pace: _Pace,
     *,
     search: SweepPlan | None = None,
     gang_size: int = DEFAULT_GANG_SIZE,
 ) -> Estimate | None:
     """Return the time of gangs, and of the runs that a search will still choose."""
-    pace = _Pace(workspace, capacity)
     try:
         device_seconds, seconds = pace.of_gangs(gangs)
         if search:
@@ -105,7 +103,7 @@ def _estimate(
     return Estimate(
         seconds=seconds,
         device_seconds=device_seconds,
-        capacity=capacity,
+        capacity=pace.capacity,
         basis=" and ".join(sorted(pace.bases)) or "nothing to do",
         operations=pace.operations,
     )
@@ -121,10 +119,10 @@ def planned_gangs(plan: SweepPlan, capacity: Capacity, *, gang_size: int) -> lis
 class _Pace:
     """How fast runs are with an executor."""
 
-    def __init__(self, workspace: Workspace, capacity: Capacity) -> None:
+    def __init__(self, planner: Planner, workspace: Workspace, capacity: Capacity) -> None:
         device = choose_device(workspace.device)
-        self._capacity = capacity
-        self._counted = _CountedOperations(workspace.library, device, capacity.num_threads)
+        self.capacity = capacity
+        self._counted = _CountedOperations(planner.in_workspace(workspace), device, capacity.num_threads)
         self._store = workspace.store
         self._device = None if capacity.queued else describe(device)
         self.bases: set[str] = set()
@@ -141,14 +139,14 @@ class _Pace:
             sum(self._seconds(run, with_teachers=place == 0) for place, run in enumerate(gang))
             for gang in gangs
         ]
-        last = makespan([list(gang) for gang in gangs], each, slots=self._capacity.slots)
-        return sum(each), max(last, sum(each) / self._capacity.unshared_slots)
+        last = makespan([list(gang) for gang in gangs], each, slots=self.capacity.slots)
+        return sum(each), max(last, sum(each) / self.capacity.unshared_slots)
 
     def of_later(self, plan: SweepPlan, gang_size: int) -> tuple[float, float]:
         """Return the same for the batches that a search will choose: each ends before the next begins."""
         search, num_seeds = plan.recipe.search, len(plan.recipe.seeds)
         width = min(search.batch if search else 1, plan.num_later // num_seeds)
-        size = min(gang_size, -(-width * num_seeds // self._capacity.slots))
+        size = min(gang_size, -(-width * num_seeds // self.capacity.slots))
         sizes = [min(size, width - start) for start in range(0, width, size)] * num_seeds
         spent, lasted = self.of_gangs([[plan.example] * members for members in sizes])
         times = plan.num_later / (width * num_seeds)
@@ -223,17 +221,17 @@ class _EarlierRuns:
 class _CountedOperations:
     """What runs should take by their arithmetic."""
 
-    def __init__(self, library: DataLibrary, device: torch.device, num_threads: int | None) -> None:
-        self._library = library
+    def __init__(self, planner: Planner, device: torch.device, num_threads: int | None) -> None:
+        self._planner = planner
         self._num_threads = num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
-        self._counter = OperationCounter()
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
-        counts, sizes = self._counts(plan)
-        image, options = self._counter.of(plan, sizes), plan.method.options
+        with without_network():
+            counts, image = self._planner.counts(plan), self._planner.operations(plan)
+        options = plan.method.options
         operations = image.evaluation * (counts.num_val + counts.num_test)
         if isinstance(options, GeneratedImages):  # teachers that see images of one run no gang shares
             work = options.epoch_work(counts.input_size)
@@ -245,16 +243,13 @@ class _CountedOperations:
     def rate(self, plan: RunPlan) -> float:
         """Return the operations a second of a measured step: of the first plan that asks, for all."""
         if not self._rate:
-            _, sizes = self._counts(plan)
+            with without_network():
+                counts, image = self._planner.counts(plan), self._planner.operations(plan)
+            sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
             require_memory(plan, sizes, self._device)
-            operations = 3 * self._counter.of(plan, sizes).student * MEASURED_BATCH
+            operations = 3 * image.student * MEASURED_BATCH
             self._rate = operations / self._measured_step(plan.student.name, sizes)
         return self._rate
-
-    def _counts(self, plan: RunPlan) -> tuple[Counts, Sizes]:
-        with without_network():
-            counts = self._library.counts(plan.data)
-        return counts, Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
 
     def _measured_step(self, model: str, sizes: Sizes) -> float:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""

@@ -28,6 +28,8 @@ from kdctl.report.leaders import weak_teacher_lines
 class TrainPlan:
     """What a training will do, before it does it."""
 
+    planner: Planner
+    """What resolved the recipe."""
     runs: tuple[RunPlan, ...]
     """One for each seed."""
     teachers: tuple[RunPlan, ...]
@@ -35,7 +37,7 @@ class TrainPlan:
     states: dict[str, RunState]
     """Of the runs that the store knows already."""
     structure: Structure
-    """How the method joins student and teachers, the same for each seed; None where that is not known."""
+    """How the method joins student and teachers, the same for each seed."""
     notes: tuple[str, ...] = ()
     """Lengths of teachers and students, and warnings of what looks wrong."""
 
@@ -123,6 +125,7 @@ def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
     known = workspace.store.states([run.key for run in (*teachers, *runs)])
     states = {key: state for key, state in known.items() if state is not RunState.PRUNED}
     return TrainPlan(
+        planner=planner,
         runs=runs,
         teachers=teachers,
         states=states,
