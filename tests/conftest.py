@@ -21,10 +21,13 @@ from torch.utils._pytree import tree_leaves
 from kdctl import plugins, workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.workspace import Workspace
+from kdctl.datasets import digits
 from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.dataset import DatasetOptions, ImageData
 from kdctl.report.table_format import report_formats
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
 
 HEAD = """
 schema = 1
@@ -38,6 +41,50 @@ schedule = {name = "constant", epochs = 1}
 """A study of the digits that come with scikit-learn: a run takes a tenth of a second."""
 
 RecipeWriter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """No power is cut in tests: what they write need not lie on the disk before they go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_are_read_once() -> Iterator[None]:
+    """Most tests that train take the digits, each in a library of its own: to scale them takes longest."""
+    known: dict[tuple[str, str], ImageData] = {}
+    load = digits.Digits.load
+
+    def load_once(options: DatasetOptions, root: Path) -> ImageData:
+        place = repr(options), digits._TABLE
+        if place not in known:
+            known[place] = load(options, root)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits.Digits, "load", staticmethod(load_once))
+        yield
+
+
+@pytest.fixture(scope="session")
+def optuna_reads_its_history_once() -> Iterator[None]:
+    """Optuna reads all versions of its tables from files, several times for each database that it opens."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - only where tests sweep
+
+    known: dict[str, ScriptDirectory] = {}
+    read = ScriptDirectory.from_config
+
+    def read_once(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
 
 
 @pytest.fixture

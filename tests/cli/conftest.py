@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +74,9 @@ class Answer:
 
 
 @pytest.fixture(autouse=True)
-def leave_no_trace(forget_plugins: object, torch_settings: object) -> None:
+def leave_no_trace(
+    forget_plugins: object, torch_settings: object, optuna_reads_its_history_once: object
+) -> None:
     """Give other tests the plug-ins and the torch settings that they had."""
 
 
@@ -105,11 +109,23 @@ def recipe(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def swept(kdctl: Callable[..., Answer], recipe: Callable[[str], str]) -> str:
+def swept_copy(
+    stored: Callable[[str], Path], kdctl: object, recipe: Callable[[str], str], tmp_path: Path
+) -> Callable[[str], str]:
+    """Return the name of the tiny study with something added, whose finished runs lie in `runs`."""
+
+    def copy(body: str) -> str:
+        name = recipe(body)
+        shutil.copytree(stored((tmp_path / name).read_text()), tmp_path / "runs")
+        return name
+
+    return copy
+
+
+@pytest.fixture
+def swept(swept_copy: Callable[[str], str]) -> str:
     """Return a recipe whose four runs are finished."""
-    name = recipe(GRID)
-    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
-    return name
+    return swept_copy(GRID)
 
 
 @pytest.fixture
@@ -135,11 +151,22 @@ def start(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], subprocess.Popen
         process.communicate()
 
 
-@pytest.fixture(scope="module")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two finished runs of a sweep, whose recipe lies beside it; tests work on copies."""
-    place = tmp_path_factory.mktemp("store")
-    (place / "tiny.toml").write_text(TWO_RUNS)
-    with workflows.open_workspace(place / "runs", place / "data", num_threads=1) as workspace:
-        workflows.sweep(place / "tiny.toml", workspace)
-    return place / "runs"
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the run folders of a finished sweep, beside which its recipe lies; tests work on copies."""
+
+    @functools.cache
+    def sweep(recipe: str) -> Path:
+        place = tmp_path_factory.mktemp("stored")
+        (place / "tiny.toml").write_text(recipe)
+        with workflows.open_workspace(place / "runs", place / "data", num_threads=1) as workspace:
+            workflows.sweep(place / "tiny.toml", workspace)
+        return place / "runs"
+
+    return sweep
+
+
+@pytest.fixture(scope="session")
+def two_runs(stored: Callable[[str], Path]) -> Path:
+    """A store with two finished runs of a sweep; tests work on copies."""
+    return stored(TWO_RUNS)

@@ -9,16 +9,13 @@ import pandas as pd
 import pytest
 
 Kdctl = Callable[..., Any]
-WriteRecipe = Callable[..., str]
 
 TABLES = ("runs", "epochs", "evaluations", "artifacts", "sweeps", "members")
 
 
 @pytest.fixture
-def swept(kdctl: Kdctl, recipe: WriteRecipe) -> str:
-    name = recipe("[grid]\nmethod = ['kd', 'simkd']\n")
-    assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0
-    return name
+def swept(swept_copy: Callable[[str], str]) -> str:
+    return swept_copy("[grid]\nmethod = ['kd', 'simkd']\n")
 
 
 def test_a_check_counts_and_ends_with_one_when_something_is_wrong(

@@ -72,9 +72,9 @@ def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
 
 
 def test_a_report_goes_to_a_file_and_over_none_that_is_there(
-    kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
+    kdctl: Kdctl, swept_copy: Callable[[str], str], tmp_path: Path
 ) -> None:
-    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+    swept_copy(GRID)
     assert kdctl("report --format latex -o table.tex").out == ""
     written = (tmp_path / "table.tex").read_text()
     assert r"\begin{table}" in written
@@ -97,8 +97,10 @@ def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe
     assert len(json.loads(both.out)["rows"]) == 4  # kd has its own rates, and the same runs in both
 
 
-def test_a_sweep_without_a_table_names_those_that_have_one(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
-    kdctl(f"sweep {recipe(GRID)} --threads 1 --quiet")
+def test_a_sweep_without_a_table_names_those_that_have_one(
+    kdctl: Kdctl, swept_copy: Callable[[str], str], recipe: Callable[..., str]
+) -> None:
+    swept_copy(GRID)
     hot = recipe("[[grid]]\nmethod = ['ce', 'kd']\n", "hot.toml")
     rates = "-o optimizer.learning_rate=1e30 -o teacher.optimizer.learning_rate=0.05"
     kdctl(f"sweep {hot} --threads 1 --quiet -o name=hot {rates} -o schedule.epochs=3")
