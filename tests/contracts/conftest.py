@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdctl.assembly.assemble import build_distiller, build_student
+from kdctl.assembly.assemble import build_distiller
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes
 from kdctl.engine.device import Compute
@@ -33,6 +34,8 @@ SIZES = Sizes(num_classes=4, input_size=16)
 NUM_SAMPLES = 40
 BATCH = 6
 CPU = torch.device("cpu")
+STUDENT_SEED = 100
+"""Another one than those of the teachers."""
 
 HOST_READS = frozenset(
     {
@@ -164,9 +167,21 @@ def made_small(method: str | dict[str, Any]) -> str | dict[str, Any]:
     return {**{name: size for name, size in SMALL.items() if name in config.__dataclass_fields__}, **table}
 
 
-def build_teacher(name: str, seed: int) -> Backbone:
+@functools.lru_cache(maxsize=16)
+def drawn_model(name: str, seed: int) -> Backbone:
+    """Draw a model once for many tests, each of which takes a copy: to draw takes longer."""
     torch.manual_seed(seed)
-    return models.get(name).item(*SIZES).eval().requires_grad_(requires_grad=False)
+    return models.get(name).item(*SIZES)
+
+
+def build_teacher(name: str, seed: int) -> Backbone:
+    return copy.deepcopy(drawn_model(name, seed)).eval().requires_grad_(requires_grad=False)
+
+
+@functools.lru_cache(maxsize=16)
+def teacher_to_run(name: str, seed: int, options: EngineOptions) -> Backbone:
+    """Return a teacher as the engine runs it, which no test changes."""
+    return frozen_copy(build_teacher(name, seed), options, draw_batch().images)
 
 
 @pytest.fixture
@@ -193,7 +208,8 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
         plan = read_plan(tree, full_catalog())
         fewest, _ = methods.get(plan.method.name).item.num_teachers
         teachers = [build_teacher(teacher, seed) for seed in range(fewest)]
-        distiller = build_distiller(plan, build_student(plan, SIZES), teachers, num_samples=NUM_SAMPLES)
+        learner = copy.deepcopy(drawn_model(student, STUDENT_SEED))
+        distiller = build_distiller(plan, learner, teachers, num_samples=NUM_SAMPLES)
         distiller.train()
         member = Member(
             key=plan.key,
@@ -206,10 +222,11 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             plan=plan.tree(),
         )
         compute = Compute(device=CPU, options=EngineOptions(**engine))
-        batch = draw_batch()
-        frozen = [frozen_copy(teacher, compute.options, batch.images) for teacher in teachers]
-        gang = Gang(members=[member], teachers=frozen, data=None, compute=compute)  # type: ignore[arg-type]
-        return Trial(plan=plan, distiller=distiller, teachers=teachers, member=member, gang=gang, batch=batch)
+        run = [teacher_to_run(teacher, seed, compute.options) for seed in range(fewest)]
+        gang = Gang(members=[member], teachers=run, data=None, compute=compute)  # type: ignore[arg-type]
+        return Trial(
+            plan=plan, distiller=distiller, teachers=teachers, member=member, gang=gang, batch=draw_batch()
+        )
 
     return build
 

@@ -53,48 +53,54 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     (folder / "drawn.toml").write_text(RECIPE)
     with workflows.open_workspace(folder / "runs", folder / "data", num_threads=1) as workspace:
         workflows.sweep(folder / "drawn.toml", workspace)
-        for run in workspace.store.runs(sweep="drawn"):
+        of_each_method = {run.plan["method"]["name"]: run for run in workspace.store.runs(sweep="drawn")}
+        for run in of_each_method.values():
             workflows.evaluate(run.key, workspace)
         yield workspace
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(swept: Workspace) -> FigureData:
     return figure_data(swept, compute=True)
 
 
-@pytest.fixture(params=figures.names())
+@pytest.fixture(params=figures.names(), scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def drawn(name: str, data: FigureData) -> Figure:
+@pytest.fixture(scope="module")
+def figure(name: str, data: FigureData) -> Figure:
+    """Draw a figure once for the tests that look at it."""
     try:
         return draw(name, data)
     except NothingToDrawError as error:
         pytest.skip(f"the runs of this test hold nothing for it: {error.problem}")
 
 
-def test_a_figure_is_a_picture_in_every_format(name: str, data: FigureData) -> None:
-    figure = drawn(name, data)
-    assert ElementTree.fromstring(rendered(figure, ".svg")).tag.endswith("svg")
+@pytest.fixture(scope="module")
+def svg(figure: Figure) -> bytes:
+    """Render a figure once, before anything else lays it out."""
+    return rendered(figure, ".svg")
+
+
+def test_a_figure_is_a_picture_in_every_format(svg: bytes, figure: Figure) -> None:
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert rendered(figure, ".pdf").startswith(b"%PDF")
     assert rendered(figure, ".png").startswith(b"\x89PNG")
 
 
-def test_equal_runs_give_equal_files(name: str, data: FigureData) -> None:
-    assert rendered(drawn(name, data), ".svg") == rendered(drawn(name, data), ".svg")
+def test_equal_runs_give_equal_files(name: str, data: FigureData, svg: bytes) -> None:
+    assert rendered(draw(name, data), ".svg") == svg
 
 
-def test_a_figure_says_what_it_is_about_and_over_how_many_runs(name: str, data: FigureData) -> None:
-    figure = drawn(name, data)
+def test_a_figure_says_what_it_is_about_and_over_how_many_runs(figure: Figure) -> None:
     title = figure.get_suptitle()
     assert "digits" in title
     assert re.search(r"n = \d|run [0-9a-f]{8}", title)
 
 
-def test_every_axis_that_has_numbers_has_a_label(name: str, data: FigureData) -> None:
-    figure = drawn(name, data)
+def test_every_axis_that_has_numbers_has_a_label(name: str, figure: Figure) -> None:
     for axes in figure.get_axes():
         grid = axes.get_subplotspec()
         is_left = grid is None or grid.is_first_col()
@@ -105,8 +111,7 @@ def test_every_axis_that_has_numbers_has_a_label(name: str, data: FigureData) ->
             assert axes.get_xlabel(), name
 
 
-def test_no_text_of_a_figure_lies_outside_of_it(name: str, data: FigureData) -> None:
-    figure = drawn(name, data)
+def test_no_text_of_a_figure_lies_outside_of_it(figure: Figure) -> None:
     figure.draw_without_rendering()  # lays it out
     width, height = figure.bbox.width, figure.bbox.height
     for text in [figure._suptitle, *(text for legend in figure.legends for text in legend.get_texts())]:  # type: ignore[attr-defined]

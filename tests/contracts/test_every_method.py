@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -145,51 +143,6 @@ def test_its_randomness_is_its_own(try_method: TryMethod, method: str) -> None:
     assert torch.equal(first, trial.losses(step).total())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_its_losses_read_nothing_back_from_the_device(
-    try_method: TryMethod,
-    no_host_reads: Callable[[], AbstractContextManager[Any]],
-    method: str,
-    precision: str,
-) -> None:
-    trial = try_method(method, "wrn_16_2", "vgg8", student_precision=precision, teacher_precision=precision)
-    for update in trial.distiller.updates():
-        step = trial.look(update)  # what is set up once may read
-        with no_host_reads():
-            trial.losses(step).total()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_its_whole_steps_can_be_recorded_and_replayed(
-    try_method: TryMethod,
-    no_host_reads: Callable[[], AbstractContextManager[Any]],
-    tape_streams: type,
-    method: str,
-    precision: str,
-) -> None:
-    """Losses, backward pass, optimizer, what follows the update, and sums: all of it, bit for bit."""
-    if not methods.get(method).item.graph_safe:
-        pytest.skip("the method says that it cannot")
-    plain, replayed = (try_method(method, student_precision=precision) for _ in range(2))
-    works: list[Callable[[], None]] = []
-    for trial in (plain, replayed):
-        groups = trial.distiller.optimized()
-        trial.member.optimizers = trial.member.make_optimizers(groups, recordable=True)
-        learn = functools.partial(trial.learn, trial.inputs())
-        learn()  # what is set up once may read
-        works.append(learn)
-    works[1] = tape_streams().open().record(works[1], warm_up=lambda: None)
-    for step in range(3):
-        plain.distiller.setup.rng.manual_seed(step)
-        with no_host_reads():  # torch sums some gradients in another order where it is watched
-            works[0]()
-        replayed.distiller.setup.rng.manual_seed(step)
-        works[1]()
-    assert not differing(plain.distiller.state_dict(), replayed.distiller.state_dict())
-    for left, right in zip(plain.member.changing(), replayed.member.changing(), strict=True):
-        assert torch.equal(left, right)
-
-
 def test_its_inference_model_is_trained_along(try_method: TryMethod, method: str) -> None:
     trial = try_method(method)
     model = trial.distiller.inference_model()
@@ -222,7 +175,7 @@ def test_its_inference_model_needs_no_teacher_in_training_mode(try_method: TryMe
     assert not theirs & {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
 
 
-@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "resnet14"), ("vgg8", "mobilenetv2")])
+@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "resnet14"), ("wrn_16_2", "mobilenetv2")])
 def test_what_it_ships_can_be_saved_and_rebuilt(
     try_method: TryMethod, tmp_path: Path, method: str, student: str, teacher: str
 ) -> None:

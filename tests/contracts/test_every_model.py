@@ -10,9 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.device import shapes_only
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
+
+LARGE = frozenset(
+    {
+        *("regnety_032", "regnety_080", "regnety_160", "resnet34_imagenet", "resnet101_imagenet"),
+        *("resnet50", "resnet110", "resnet110_a", "resnet110x2", "resnet116", "wrn_28_4_post", "wrn_40_4"),
+    }
+)
+"""Models that the code of a smaller one builds: what needs their weights takes seconds, and is slow."""
 
 NUM_CLASSES = 7
 SIZES = (16, 32, 33, 64)
@@ -23,12 +32,15 @@ SEED = 1
 def smallest(name: str) -> int:
     """Return the height and width of the smallest images that a model takes here."""
     for size in SIZES:
-        with contextlib.suppress(KdctlError), torch.device("meta"):
+        with contextlib.suppress(KdctlError), shapes_only():
             return models.get(name).item(NUM_CLASSES, size).input_size
     raise AssertionError(f"{name} takes no images of {SIZES}")
 
 
-@pytest.fixture(scope="module", params=models.names())
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in models.names()],
+)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(SEED)
     return models.get(request.param).item(NUM_CLASSES, smallest(request.param)).eval()
@@ -61,7 +73,7 @@ def test_the_catalogue_can_describe_it(name: str) -> None:
 @pytest.mark.parametrize("name", models.names())
 def test_declared_shapes_are_those_of_the_maps(name: str) -> None:
     for size in SIZES[SIZES.index(smallest(name)) :]:
-        with torch.device("meta"):
+        with shapes_only():
             backbone = models.get(name).item(NUM_CLASSES, size).eval()
             outputs = backbone.observe(torch.empty(3, 3, size, size), list(backbone.tap_shapes))
         assert {tap: tuple(seen.shape[1:]) for tap, seen in outputs.taps.items()} == backbone.tap_shapes
