@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ from kdctl.protocols.distiller import Distiller, Losses, Step
 from kdctl.recipe.plan import EngineOptions
 from kdctl.records import EpochResult
 
+ROOMS = ("plenty", "one batch and a half", "hardly any")
+"""For how many teacher outputs a table has memory."""
 METHODS = ("ce", {"name": "kd", "temperature": 3.0}, "simkd")
 SGD = {"name": "sgd", "learning_rate": 0.05}
 ADAMW = {"name": "adamw", "learning_rate": 0.003}
@@ -94,7 +97,7 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
         assert_same_end(member, solo.members[0])
 
 
-@pytest.mark.parametrize("at_step", [0, 2, 3, 5])
+@pytest.mark.parametrize("ends_replayed", [False, True])
 @pytest.mark.parametrize("lookahead", [1, 2])
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_member: MakeMember,
@@ -102,25 +105,30 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     record: type,
     tape_streams: type,
     assert_same_end: Check,
-    at_step: int,
+    ends_replayed: bool,
     lookahead: int,
 ) -> None:
     make_gang = functools.partial(make_gang, compute=looking_ahead(lookahead))
     whole = make_gang(recordable(make_member("kd", folder="whole")))
     fit(whole, record())
-    for ends_replayed in (False, True):
-        parts, folder = record(), f"parts{ends_replayed}"
-        first = make_gang(recordable(make_member("kd", folder=folder)))
+    parts = record()
+    for at_step in (0, 2, 3, 5):  # one run, stopped so often
+        gang = make_gang(recordable(make_member("kd", folder="parts")))
         stop = lambda: parts.num_steps == at_step  # noqa: B023, E731 - used within the turn
-        assert not fit(first, parts, stop=stop, steps=GraphedSteps(first, tape_streams()))
-        second = make_gang(recordable(make_member("kd", folder=folder)))
-        ways = GraphedSteps(second, tape_streams()) if ends_replayed else EagerSteps(second)
-        assert fit(second, parts, steps=ways)
-        assert_same_end(whole.members[0], second.members[0])
+        assert not fit(gang, parts, stop=stop, steps=GraphedSteps(gang, tape_streams()))
+    last = make_gang(recordable(make_member("kd", folder="parts")))
+    assert fit(last, parts, steps=GraphedSteps(last, tape_streams()) if ends_replayed else EagerSteps(last))
+    assert_same_end(whole.members[0], last.members[0])
 
 
-@pytest.mark.parametrize("haste", range(4))
-@pytest.mark.parametrize("lookahead", [1, 2])
+@pytest.mark.parametrize(
+    ("lookahead", "haste"),
+    [
+        pytest.param(lookahead, haste, marks=pytest.mark.slow if haste > 1 else ())
+        for lookahead in (1, 2)
+        for haste in range(8)
+    ],
+)
 def test_however_lanes_overtake_each_other_the_bits_stay(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -143,9 +151,14 @@ def test_however_lanes_overtake_each_other_the_bits_stay(
         assert_same_end(left, right)
 
 
-@pytest.mark.parametrize("haste", range(3))
-@pytest.mark.parametrize("room", ["plenty", "one batch and a half", "hardly any"])
-@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
+@pytest.mark.parametrize(
+    ("room", "others", "haste"),
+    [
+        pytest.param(room, others, haste, marks=() if haste == place else pytest.mark.slow)
+        for place, (room, others) in enumerate(itertools.product(ROOMS, (False, True)))
+        for haste in range(6)
+    ],
+)
 def test_with_kept_teacher_outputs_the_bits_stay(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -162,11 +175,9 @@ def test_with_kept_teacher_outputs_the_bits_stay(
     train, reads = plain.data.train, plain.reads()
     row = row_bytes(reads, plain.run_teachers(train.batch(train.order(0, 0), 0).images, reads))
     views = torch.cat([train.views(train.order(0, epoch))[:32] for epoch in range(3)])  # of whole batches
-    num_rows, num_kept = {
-        "plenty": (10_000, len(views.unique())),
-        "one batch and a half": (24, 16),
-        "hardly any": (3, 0),
-    }[room]
+    num_rows, num_kept = dict(zip(ROOMS, ((10_000, len(views.unique())), (24, 16), (3, 0)), strict=True))[
+        room
+    ]
     table = TeacherTable(train.num_views, num_rows * row)
     for folder in ("filling", "known"):
         gang = make_gang(*(recordable(make_member(m, folder=folder)) for m in methods), table=table)
