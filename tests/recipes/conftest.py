@@ -1,4 +1,4 @@
-"""Recipes that come with kdctl, planned with one seed; no data of CIFAR are needed."""
+"""Recipes that come with kdctl, planned; no data of CIFAR are needed."""
 
 from __future__ import annotations
 
@@ -40,9 +40,15 @@ class UnreadLibrary(DataLibrary):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a `recipe` with every one in `recipes/`."""
+    """Run what asks for a `recipe` with every one in `recipes/`; with most of `any_recipe` it is slow."""
     if "recipe" in metafunc.fixturenames:
         metafunc.parametrize("recipe", RECIPES)
+    if "any_recipe" in metafunc.fixturenames:
+        sampled = [
+            pytest.param(name, marks=pytest.mark.slow if place % 5 else ())
+            for place, name in enumerate(RECIPES)
+        ]
+        metafunc.parametrize("any_recipe", sampled)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +64,7 @@ def plan(library: DataLibrary, tmp_path_factory: pytest.TempPathFactory) -> Call
 
     @functools.cache
     def planned(name: str, *, smoke: bool = False) -> SweepPlan:
-        recipe = workflows.open_recipe(FOLDER / name, ["seeds=1"], smoke=smoke)
+        recipe = workflows.open_recipe(FOLDER / name, smoke=smoke)
         with workflows.open_workspace(folder, library) as workspace:
             return workflows.plan_sweep(recipe, workspace)
 

@@ -39,9 +39,10 @@ def test_it_can_be_planned_and_says_what_it_is(recipe: str, plan: Plan) -> None:
     assert planned.recipe.description
 
 
-def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(recipe: str, plan: Plan) -> None:
-    whole, small = plan(recipe), plan(recipe, smoke=True)
-    assert {run.title() for run in small.runs} == {run.title() for run in whole.runs}
+def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(any_recipe: str, plan: Plan) -> None:
+    whole, small = plan(any_recipe), plan(any_recipe, smoke=True)
+    pairs = [{(run.pair(), run.method.name) for run in each.runs} for each in (whole, small)]
+    assert pairs[0] == pairs[1]
     for run in (*small.teachers, *small.runs):
         options = run.data.options
         assert (run.epochs, options.num_classes, options.samples_per_class) == (2, 4, 16)
@@ -50,7 +51,7 @@ def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(recipe: str, pl
 
 def test_every_published_number_has_a_row_of_its_protocol(recipe: str, plan: Plan) -> None:
     planned = plan(recipe)
-    runs = [as_stored(run) for run in planned.runs]
+    runs = [as_stored(run) for run in planned.runs if run.seed == planned.recipe.seeds[0]]
     select = Selection(planned.recipe.tree.get("report", {}).get("select", "last"))
     known = known_fields(run.plan for run in runs)
     reported = read_reported(planned.recipe.tree)

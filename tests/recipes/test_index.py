@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kdctl.cli.formatting import flop
 from kdctl.report.reported import read_reported
 from kdctl.workflows.sweep_plan import SweepPlan
 
+Plan = Callable[..., SweepPlan]
 FOLDER = Path(__file__).parents[2] / "recipes"
 ROWS = {
     cells[0]: cells[1:]
@@ -29,13 +31,8 @@ def sources(plan: SweepPlan) -> str:
     return "; ".join(dict.fromkeys(number.source for number in read_reported(plan.recipe.tree))) or "—"
 
 
-@pytest.fixture
-def whole(recipe: str, library: DataLibrary, tmp_path: Path) -> SweepPlan:
-    with workflows.open_workspace(tmp_path / "runs", library) as workspace:
-        return workflows.plan_sweep(FOLDER / recipe, workspace)
-
-
-def test_it_has_every_recipe_as_it_is(recipe: str, whole: SweepPlan) -> None:
+def test_it_has_every_recipe_as_it_is(recipe: str, plan: Plan) -> None:
+    whole = plan(recipe)
     what, runs, _, source = ROWS[link(recipe)]
     assert what == whole.recipe.description
     assert runs == f"{len(whole.teachers)} + {len(whole.runs)}"
@@ -44,10 +41,10 @@ def test_it_has_every_recipe_as_it_is(recipe: str, whole: SweepPlan) -> None:
 
 @pytest.mark.slow
 def test_it_has_the_cost_that_a_dry_run_prints(
-    recipe: str, whole: SweepPlan, library: DataLibrary, tmp_path: Path
+    recipe: str, plan: Plan, library: DataLibrary, tmp_path: Path
 ) -> None:
     with workflows.open_workspace(tmp_path / "runs", library, num_threads=1) as workspace:
-        estimate = workflows.estimate_sweep(whole, workspace)
+        estimate = workflows.estimate_sweep(plan(recipe), workspace)
     assert estimate is not None
     assert ROWS[link(recipe)][2] == flop(sum(estimate.operations.values()))
 
