@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "against_public.py"
 
 
+@pytest.mark.slow
 def test_all_contenders_of_a_small_pair_take_turns(tmp_path: Path) -> None:
     few = ("--rounds", "2", "--steps", "1", "--gang", "2", "--threads", "1", "--device", "cpu")
     done = subprocess.run(
