@@ -31,7 +31,7 @@ class AugmentedImages:
     def __call__(self, place: int, repeat: int, stream: int) -> Tensor:
         """Return the image at a place of the split, changed as the random stream says: [3, S, S], uint8."""
         image = self._source.read(int(self._rows[place]))
-        if self._augmentation.views is not None:  # it takes images of the right size only
+        if self._augmentation.views is not None:  # one with a number of views does not change the size
             image = self._frame(image)
         torch.default_generator.manual_seed(derive(stream, place, repeat))
         return self._augmentation(image, self._size)

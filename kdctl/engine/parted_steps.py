@@ -284,7 +284,8 @@ class _PartedWork:
     def settle(self) -> None:
         """Add up over all processes what each of them has counted since the last time.
 
-        The leader adds its whole sums, the others what has come to theirs since: so nothing counts twice.
+        After each call all processes have the same sums. So the next time one of them, the leader, puts in
+        its sums as they are, and each other only what it has added to its own since.
         """
         if self.ranks is None:
             return

@@ -93,7 +93,7 @@ class CudaStream:
         with _no_host_reads():
             self.run(warm_up)
         self.stream.synchronize()
-        if not self._records:  # torch gives a pool up with its last graph, and refuses to take it up again
+        if not self._records:  # torch frees a pool with its last graph, and a freed pool takes no other graph
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         if randomness is not None:
@@ -170,7 +170,8 @@ def _no_host_reads() -> Generator[None]:
 
 def _set_sync_debug_mode(mode: int | str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it does not find all waits, says torch; the capture finds the rest
+        # Torch warns that this mode does not find every wait; the capture itself fails at the others.
+        warnings.simplefilter("ignore")
         torch.cuda.set_sync_debug_mode(mode)
 
 

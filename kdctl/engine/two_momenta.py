@@ -81,8 +81,8 @@ def compute_gradients(
 ) -> None:
     """Give the parameters of optimizers their gradients, by one backward pass.
 
-    By two of them where an optimizer keeps the gradient of the task apart from that of all other terms; those
-    that do not then get the sum.
+    Where an optimizer keeps the gradient of the task apart from that of all other terms, by two backward
+    passes, one for each; the other optimizers then get the sum of both gradients.
 
     Args:
         losses: of an update.
