@@ -16,7 +16,7 @@ from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
 from kdctl.report.leaders import weak_teacher_lines
-from kdctl.report.measures import find_measures
+from kdctl.report.measures import find_measures, require_models
 from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
@@ -203,6 +203,8 @@ def _layout(
     rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))
     columns = tuple(resolve_field(name, known) for name in given.get("columns", ()))
     best_by = read_best_by(given.get("best_by") or ("val" if kind == "overview" else None))
+    values = find_measures(given.get("values", ()))
+    require_models(values, students, select)
     wanted = fields_of_layout(kind, [run.plan for run in students], rows, columns, choosing=bool(best_by))
     return Layout(
         rows=wanted.rows,
@@ -212,7 +214,7 @@ def _layout(
         beside="published" if "published" in given else "results" if kind == "overview" else "facts",
         select=select,
         spread=read_spread(given.get("spread") or "sample"),
-        values=find_measures(given.get("values", ())),
+        values=values,
         best_by=best_by,
         mark_best=given.get("mark_best", False),
         intervals=given.get("intervals", False),

@@ -27,6 +27,8 @@ class Measure:
     """What the value is divided by before it is printed; raw formats get it undivided."""
     higher_is_better: bool | None = None
     """None: neither."""
+    model: str = ""
+    """Of which other model of the run it tells, if of one."""
 
 
 def _val(read: Callable[[Selected], float | None]) -> Read:
@@ -137,6 +139,24 @@ def find_measures(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(map(_find, names))
 
 
+def require_models(measures: Sequence[Measure], runs: Sequence[StoredRun], select: Selection) -> None:
+    """Refuse a value of another model that no run has.
+
+    Raises:
+        UsageError: there is such a value.
+    """
+    models: set[str] = set()
+    for run in runs:
+        if run.result is not None and (epoch := selected_epoch(run, select)) is not None:
+            models.update(run.result.models_before, epoch.models)
+    for measure in measures:
+        if measure.model and measure.model not in models:
+            raise UsageError(
+                f"no run has numbers of a model '{measure.model}'.",
+                suggestion(measure.model, models, "Other models"),
+            )
+
+
 def _find(name: str) -> Measure:
     model, _, what = name.rpartition(".")
     if model and what in _OF_MODELS:
@@ -151,7 +171,9 @@ def _before(model: str) -> Measure:
         found = result.models_before.get(model)
         return found and found.test.top1
 
-    return Measure(name=f"{model}.before", title=f"{model} before (%)", higher_is_better=True, read=read)
+    return Measure(
+        name=f"{model}.before", title=f"{model} before (%)", higher_is_better=True, read=read, model=model
+    )
 
 
 def _after(model: str) -> Measure:
@@ -159,7 +181,9 @@ def _after(model: str) -> Measure:
         found = epoch.models.get(model)
         return found and found.test.top1
 
-    return Measure(name=f"{model}.top1", title=f"{model} after (%)", higher_is_better=True, read=read)
+    return Measure(
+        name=f"{model}.top1", title=f"{model} after (%)", higher_is_better=True, read=read, model=model
+    )
 
 
 _OF_MODELS: Mapping[str, Callable[[str], Measure]] = {"before": _before, "top1": _after}

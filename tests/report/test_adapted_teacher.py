@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
+from kdctl.errors import UsageError
 from kdctl.records import ModelMetrics, Selection, SplitMetrics, StoredRun
+from kdctl.report.build import build_report
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.plotting import draw
 
@@ -47,3 +49,17 @@ def test_runs_whose_teacher_has_no_accuracy_afterwards_are_left_out(make_run) ->
     assert len(axes.get_yticklabels()) == 1
     with pytest.raises(NothingToDrawError, match="no finished run has a teacher that adapts"):
         draw("adapted_teacher", data(unknown))
+
+
+def test_a_value_of_a_model_that_no_run_has_is_refused_with_those_there_are(make_run) -> None:
+    runs = [
+        adapting(make_run(97.0, seed=seed, settings={"method.name": "atsc"}), after=97.5) for seed in (0, 1)
+    ]
+    table = build_report(runs, rows=["method"], values=["teacher.before", "teacher.top1"])
+    assert [cell.text for cell in table.rows[0]][1:3] == ["98.00 ± 0.00", "97.50 ± 0.00"]
+    with pytest.raises(UsageError, match="no run has numbers of a model 'teacher2'") as refusal:
+        build_report(runs, rows=["method"], values=["teacher2.top1"])
+    assert refusal.value.hint == "did you mean 'teacher'? Other models: teacher."
+    with pytest.raises(UsageError) as refusal:
+        build_report([make_run(97.0)], values=["peer_1.before"])
+    assert refusal.value.hint == "There are no other models."
