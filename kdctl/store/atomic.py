@@ -26,8 +26,10 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 
 @contextlib.contextmanager
-def written_together(*, durable: bool = True) -> Generator[Callable[[Path, bytes], None]]:
+def written_together(*, durable: bool = True) -> Generator[Callable[[Path, bytes | Iterable[bytes]], None]]:
     """Give a function that writes files, as `write_atomically` does; all appear at the end, or none does.
+
+    What is too large to be held at once may be given in parts.
 
     Raises:
         MachineError: the disk is full, or one may not be written.
@@ -35,12 +37,13 @@ def written_together(*, durable: bool = True) -> Generator[Callable[[Path, bytes
     temporaries: dict[Path, Path] = {}
     made: list[Path] = []
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: bytes | Iterable[bytes]) -> None:
         temporaries[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         with _explained(path):
             made[:0] = _missing_folders(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(temporaries[path], content, durable=durable)
+            parts = [content] if isinstance(content, bytes) else content
+            _write(temporaries[path], parts, durable=durable)
 
     try:
         yield write
@@ -73,9 +76,9 @@ def _missing_folders(path: Path) -> list[Path]:
     return missing
 
 
-def _write(path: Path, content: bytes, *, durable: bool) -> None:
+def _write(path: Path, parts: Iterable[bytes], *, durable: bool) -> None:
     with path.open("xb") as file:
-        file.write(content)
+        file.writelines(parts)
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import io
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "json", "parquet")
+
+_PART = 1_000_000
+"""Letters of a CSV file that are written at once."""
 
 Row = dict[str, Any]
 
@@ -56,22 +61,27 @@ def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool
         raise KdctlError(f"{taken[0]} is there already.", "name another folder, or say --force to overwrite.")
     with written_together() as write:
         for name, rows in tables.items():
-            write(paths[name], _written(list(rows), form))
+            write(paths[name], _csv(rows) if form == "csv" else _written(list(rows()), form))
     return list(paths.values())
 
 
-def _tables(workspace: Workspace) -> dict[str, Iterator[Row]]:
+def _tables(workspace: Workspace) -> dict[str, Callable[[], Iterator[Row]]]:
+    """Return what makes the rows of each table, from the first one on whenever it is called."""
     store, runs, sweeps = workspace.store, workspace.store.runs(), workspace.store.sweeps()
     return {
-        "runs": (_run(run) for run in runs),
-        "epochs": ({"run": run.key, **_flat(epoch)} for run in runs for epoch in store.epochs(run.key)),
-        "evaluations": (_flat(item) for run in runs for item in store.evaluations(run.key)),
-        "artifacts": ({"run": run.key, **_flat(item)} for run in runs for item in store.artifacts(run.key)),
-        "sweeps": (
+        "runs": lambda: (_run(run) for run in runs),
+        "epochs": lambda: (
+            {"run": run.key, **_flat(epoch)} for run in runs for epoch in store.epochs(run.key)
+        ),
+        "evaluations": lambda: (_flat(item) for run in runs for item in store.evaluations(run.key)),
+        "artifacts": lambda: (
+            {"run": run.key, **_flat(item)} for run in runs for item in store.artifacts(run.key)
+        ),
+        "sweeps": lambda: (
             {"name": sweep.name, "created": sweep.created, "recipe": json.dumps(to_tree(sweep.recipe))}
             for sweep in sweeps
         ),
-        "members": (
+        "members": lambda: (
             {"sweep": sweep.name, "run": member.run_key, "role": member.role}
             for sweep in sweeps
             for member in sweep.members
@@ -97,12 +107,32 @@ def _flat(record: Any) -> Row:
     }
 
 
+def _csv(rows: Callable[[], Iterator[Row]]) -> Iterator[bytes]:
+    """Yield the lines of a table in parts. Rows are made twice: to find all columns, and to be written.
+
+    So they are never there at once. Ten thousand runs have millions of epochs: as a data frame, 9 GB.
+    """
+    names = list(dict.fromkeys(name for row in rows() for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows():
+        writer.writerow([_cell(row.get(name)) for name in names])
+        if text.tell() > _PART:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a CSV file has it: what is no number is left out, as what is not there."""
+    return None if isinstance(value, float) and math.isnan(value) else spreadsheet_cell(value)
+
+
 def _written(rows: list[Row], form: str) -> bytes:
     import pandas as pd  # noqa: PLC0415 - it takes half a second, and only exports need it
 
-    if form == "csv":
-        cells = [{name: spreadsheet_cell(value) for name, value in row.items()} for row in rows]
-        return pd.DataFrame(cells).to_csv(index=False).encode()
     table = pd.DataFrame(rows)
     if form == "json":
         return table.to_json(orient="records", indent=1).encode() + b"\n"

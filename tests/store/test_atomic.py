@@ -57,6 +57,9 @@ def test_of_files_that_are_written_together_one_that_fails_leaves_all_as_they_we
         write_all({**contents, tmp_path / "folder" / "more" / "c": b"c" * 2000})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
+    with written_together() as write:
+        write(tmp_path / "parts", iter([b"one", b"two"]))
+    assert (tmp_path / "parts").read_bytes() == b"onetwo"
     write_all(contents)
     assert {path: path.read_bytes() for path in contents} == contents
 
