@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.architecture import Architecture, build_architecture
+from kdctl.assembly.assemble import join, make_projector
 from kdctl.assembly.data import Sizes
-from kdctl.engine.device import shapes_only
+from kdctl.assembly.operations import losses_of_a_step
+from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.errors import KdctlError
-from kdctl.protocols.backbone import models
+from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.distiller import Distiller
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 
 COPIES = 3
@@ -43,28 +49,102 @@ def weight_bytes(architectures: Sequence[Architecture], sizes: Sizes, *, trained
     """Return what the weights of models take; with gradients and momenta if they are `trained`."""
     with shapes_only():
         built = [build_architecture(architecture, sizes) for architecture in architectures]
-    return (COPIES if trained else 1) * _num_bytes(built)
+    return (COPIES if trained else 1) * _num_bytes(weight for model in built for weight in model.parameters())
 
 
-def pass_bytes(name: str, sizes: Sizes, batch_size: int) -> int:
+@dataclass(frozen=True, kw_only=True)
+class RunBytes:
+    """What a run takes beside its frozen teachers."""
+
+    weights: int
+    """Of all that learns, with gradients and momenta, and of what is kept beside it: averages, banks."""
+    activations: int
+    """Of what an update keeps in fp32 between its forward and its backward passes."""
+
+
+def run_bytes(plan: RunPlan, sizes: Sizes, num_samples: int) -> RunBytes:
+    """Count what a run takes, on tensors without memory: no device is needed.
+
+    A method that makes its images, or cannot be asked without numbers, counts like its student.
+
+    Args:
+        plan: of the run.
+        sizes: of the images and labels.
+        num_samples: in the training set.
+    """
+    batch_size = plan.data.options.batch_size
+    with shapes_computed(batch_norms=True):
+        student = build_architecture(plan.student.name, sizes)
+        teachers = [build_architecture(teacher.architecture, sizes) for teacher in plan.teachers]
+        counted = RunBytes(
+            weights=COPIES * _num_bytes(student.parameters()), activations=pass_bytes(student, batch_size)
+        )
+        with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
+            distiller = join(
+                plan, student, teachers,
+                num_samples=num_samples, rng=torch.Generator("cpu"), projector=make_projector,
+            )  # fmt: skip
+            counted = replace(counted, weights=_kept_bytes(distiller, averaged=plan.engine.average_decay > 0))
+            if not isinstance(plan.method.options, GeneratedImages):
+                counted = replace(counted, activations=step_bytes(distiller, batch_size))
+    return counted
+
+
+def _kept_bytes(distiller: Distiller, *, averaged: bool) -> int:
+    """Return what lies in memory between two steps."""
+    count = sum(
+        (COPIES if weight.requires_grad else 1) * _num_bytes([weight]) for weight in distiller.parameters()
+    )
+    average = distiller.inference_model().parameters() if averaged else ()
+    return count + _num_bytes(distiller.buffers()) + _num_bytes(average)
+
+
+def step_bytes(distiller: Distiller, batch_size: int) -> int:
+    """Return what the largest update of a training step keeps in fp32 until its backward pass.
+
+    To be called within `shapes_computed`, with batch norms.
+    """
+    saved, most = _SavedTensors(distiller), 0
+    with saved.counted():
+        for _ in losses_of_a_step(distiller, batch_size, runs_student=True):
+            most = max(most, saved.num_bytes)
+            saved.clear()
+    return most
+
+
+def pass_bytes(model: Backbone, batch_size: int) -> int:
     """Return what a model keeps of a forward pass in fp32 until its backward pass, weights not counted.
 
-    Counted on tensors without memory, so that no device is needed.
+    To be called within `shapes_computed`, with batch norms.
     """
-    with shapes_only():
-        model = models.get(name).item(*sizes).train()
-        images = torch.empty(batch_size, 3, sizes.input_size, sizes.input_size)
-    weights = {_address(parameter) for parameter in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    saved = _SavedTensors(model)
+    with saved.counted():
+        model.train()(torch.empty(batch_size, 3, model.input_size, model.input_size))
+    return saved.num_bytes
 
-    def note(tensor: Tensor) -> Tensor:
-        if _address(tensor) not in weights:
-            kept[_address(tensor)] = tensor.untyped_storage()  # held, lest a later one gets its address
+
+class _SavedTensors:
+    """What is kept for backward passes: each storage once, and not the weights of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._weights = {_address(parameter) for parameter in module.parameters()}
+        self._kept: dict[int, torch.UntypedStorage] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._kept.values())
+
+    def counted(self) -> contextlib.AbstractContextManager[None]:
+        """Count what is kept from here on."""
+        return torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor)
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        if _address(tensor) not in self._weights:
+            self._kept[_address(tensor)] = tensor.untyped_storage()  # held, lest a later one gets its address
         return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model(images)
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _address(tensor: Tensor) -> int:
@@ -100,8 +180,8 @@ def _available_to_container() -> int | None:
     return None if limit == "max" else max(int(limit) - used, 0)
 
 
-def _num_bytes(modules: Sequence[nn.Module]) -> int:
-    return sum(weight.numel() * weight.element_size() for module in modules for weight in module.parameters())
+def _num_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _total_bytes(device: torch.device) -> int | None:

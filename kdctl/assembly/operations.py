@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from kdctl.engine.cost import TrainingOperations
 from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.protocols.distiller import Batch, Distiller, Step, Update
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update
 from kdctl.protocols.maps import tap_and_size
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
@@ -123,36 +123,48 @@ def _losses(distiller: Distiller, batch_size: int, *, runs_student: bool) -> flo
 
     Where it does not, its outputs are told by their shapes, which takes a fraction of the time.
     """
-    distiller.train()
     with shapes_computed(), TrainingOperations() as counted:
-        size = distiller.student.input_size
-        images = torch.empty(batch_size, 3, size, size)
-        rows = torch.empty(batch_size, dtype=torch.int64)
-        teachers = tuple(
-            _shaped(teacher, taps, batch_size)
-            for teacher, taps in zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
-        )
-        for update in distiller.updates():
-            for _ in range(update.repeats):
-                outputs = Outputs(logits=None)
-                if update.reads and runs_student:
-                    with torch.set_grad_enabled(_trains_student(distiller, update)):
-                        outputs = distiller.student.observe(
-                            images, distiller.student_taps, with_logits=distiller.reads_student_logits
-                        )
-                elif update.reads:
-                    outputs = _shaped(distiller.student, distiller.student_taps, batch_size)
-                    outputs = outputs if distiller.reads_student_logits else replace(outputs, logits=None)
-                step = Step(
-                    batch=Batch(images=images, labels=rows, index=rows),
-                    student=outputs,
-                    teachers=teachers if update.reads else (),
-                    progress=torch.empty(()),
-                    learning_rate=torch.empty(()),
-                    update=update,
-                )
-                distiller.losses(step)
+        for _ in losses_of_a_step(distiller, batch_size, runs_student=runs_student):
+            pass
     return counted.total
+
+
+def losses_of_a_step(distiller: Distiller, batch_size: int, *, runs_student: bool) -> Iterator[Losses]:
+    """Yield the losses of each update of a training step; to be called within `shapes_computed`.
+
+    Args:
+        distiller: without numbers, in the phase that is asked for.
+        batch_size: images in the step.
+        runs_student: whether the student is run; else its outputs are told by their shapes.
+    """
+    distiller.train()
+    size = distiller.student.input_size
+    images = torch.empty(batch_size, 3, size, size)
+    rows = torch.empty(batch_size, dtype=torch.int64)
+    teachers = tuple(
+        _shaped(teacher, taps, batch_size)
+        for teacher, taps in zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
+    )
+    for update in distiller.updates():
+        for _ in range(update.repeats):
+            outputs = Outputs(logits=None)
+            if update.reads and runs_student:
+                with torch.set_grad_enabled(_trains_student(distiller, update)):
+                    outputs = distiller.student.observe(
+                        images, distiller.student_taps, with_logits=distiller.reads_student_logits
+                    )
+            elif update.reads:
+                outputs = _shaped(distiller.student, distiller.student_taps, batch_size)
+                outputs = outputs if distiller.reads_student_logits else replace(outputs, logits=None)
+            step = Step(
+                batch=Batch(images=images, labels=rows, index=rows),
+                student=outputs,
+                teachers=teachers if update.reads else (),
+                progress=torch.empty(()),
+                learning_rate=torch.empty(()),
+                update=update,
+            )
+            yield distiller.losses(step)
 
 
 def _shaped(model: Backbone, names: Sequence[str], batch_size: int) -> Outputs:

@@ -177,14 +177,18 @@ class _NothingDrawn(TorchFunctionMode):
 class _ShapesAlone(TorchFunctionMode):
     """Does on tensors without numbers what their shapes need.
 
-    Batch norms are left out: they change no shape, and torch computes theirs in Python, in milliseconds each.
     What draws random numbers does so without a generator: a CPU's does not draw for such tensors.
     """
+
+    def __init__(self, *, batch_norms: bool) -> None:
+        """Leave batch norms out unless asked: torch computes their shapes in Python, in milliseconds each."""
+        super().__init__()
+        self._batch_norms = batch_norms
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is functional.batch_norm:
+        if func is functional.batch_norm and not self._batch_norms:
             return args[0] if args else (kwargs or {})["input"]
         others = {name: value for name, value in (kwargs or {}).items() if name != "generator"}
         return func(*args, **others)
@@ -198,7 +202,11 @@ def shapes_only() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def shapes_computed() -> Generator[None]:
-    """Let what runs inside compute shapes of shapes, random numbers too; see `shapes_only`."""
-    with shapes_only(), _ShapesAlone():
+def shapes_computed(*, batch_norms: bool = False) -> Generator[None]:
+    """Let what runs inside compute shapes of shapes, random numbers too; see `shapes_only`.
+
+    Args:
+        batch_norms: whether they are run. They change no shape, but keep something for a backward pass.
+    """
+    with shapes_only(), _ShapesAlone(batch_norms=batch_norms):
         yield

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
 from kdctl.assembly.data import sizes_of
-from kdctl.assembly.memory import available_bytes, pass_bytes, weight_bytes
+from kdctl.assembly.memory import available_bytes, run_bytes, weight_bytes
+from kdctl.assembly.operations import same_operations
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.device import choose_device
 from kdctl.recipe.plan import RunPlan
@@ -18,7 +19,7 @@ SHARE_OF_MEMORY = 0.8
 """Of the free memory: what a gang is planned to take at most."""
 
 OVERHEAD = 1.5
-"""On what is counted, for projectors, losses, and what libraries take for themselves."""
+"""On what is counted, for what libraries take for themselves."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,15 +75,13 @@ def _costs(plans: Sequence[RunPlan], context: RunContext) -> tuple[list[tuple[fl
     """Return what weights and activations of each member take, and the room there is for them, in bytes."""
     first = plans[0]
     available = available_bytes(choose_device(context.device))
-    sizes = sizes_of(context.library.select_for(first))
-    batch = first.data.options.batch_size
-    counted = {
-        name: (
-            OVERHEAD * weight_bytes([name], sizes, trained=True),
-            OVERHEAD * pass_bytes(name, sizes, batch),
-        )
-        for name in {plan.student.name for plan in plans}
-    }
+    selected = context.library.select_for(first)
+    sizes = sizes_of(selected)
+    counted: dict[Hashable, tuple[float, float]] = {}
+    for plan in plans:
+        if (alike := same_operations(plan, sizes)) not in counted:
+            count = run_bytes(plan, sizes, len(selected.train))
+            counted[alike] = OVERHEAD * count.weights, OVERHEAD * count.activations
     teachers = weight_bytes([teacher.architecture for teacher in first.teachers], sizes, trained=False)
     room = None if available is None else SHARE_OF_MEMORY * available - 2 * teachers
-    return [counted[plan.student.name] for plan in plans], room
+    return [counted[same_operations(plan, sizes)] for plan in plans], room

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.data import Sizes
-from kdctl.assembly.memory import pass_bytes, weight_bytes
+from kdctl.assembly.memory import RunBytes, pass_bytes, run_bytes
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.device import shapes_computed
 from kdctl.execution import gang_split
 from kdctl.execution.gang_split import fitting_parts, halves
 from kdctl.recipe.plan import RunPlan
@@ -42,7 +44,8 @@ class Hungry(Distiller):
 
     def __init__(self, config, setup):
         super().__init__(config, setup)
-        ALIVE.add(self)
+        if not next(setup.student.parameters()).is_meta:  # built to be trained, not to be planned with
+            ALIVE.add(self)
 
     def losses(self, step):
         if len(ALIVE) > self.config.most:
@@ -58,11 +61,10 @@ def gang(recipe: RecipeWriter, workspace: Workspace, number: int = 5) -> Sequenc
     return workflows.plan_sweep(path, workspace).runs
 
 
-def needs(weights: float, activations: float) -> int:
+def needs(plan: RunPlan, weights: float, activations: float) -> int:
     """Return the free memory in which so many weights and activations of the tiny student just fit."""
-    sizes = Sizes(num_classes=10, input_size=8)
-    count = weights * weight_bytes(["resnet3"], sizes, trained=True)
-    count += activations * pass_bytes("resnet3", sizes, 64)
+    one = run_bytes(plan, Sizes(num_classes=10, input_size=8), 50)
+    count = weights * one.weights + activations * one.activations
     return int(1.001 * count * gang_split.OVERHEAD / gang_split.SHARE_OF_MEMORY)
 
 
@@ -72,7 +74,59 @@ def needs(weights: float, activations: float) -> int:
 def test_what_a_pass_keeps_is_what_was_counted_by_hand(model: str, megabytes: float) -> None:
     """Inputs of convolutions and batch norms, results of ReLUs: per image of 32x32 pixels, in fp32."""
     sizes = Sizes(num_classes=100, input_size=32)
-    assert pass_bytes(model, sizes, 64) / 64 / 1e6 == pytest.approx(megabytes, rel=0.01)
+    with shapes_computed(batch_norms=True):
+        kept = pass_bytes(build_architecture(model, sizes), 64)
+    assert kept / 64 / 1e6 == pytest.approx(megabytes, rel=0.01)
+
+
+SIZES = Sizes(num_classes=10, input_size=16)
+PAIR = {"student": "student = 'resnet8'", "teacher": "teacher = 'resnet14'", "data": "data = 'digits'"}
+
+NUMERICAL = """
+from kdctl.protocols.distiller import Distiller, methods
+
+@methods.register("numerical")
+class Numerical(Distiller):
+    num_teachers = (0, 0)
+    def __init__(self, config, setup):
+        super().__init__(config, setup)
+        self.scale = next(setup.student.parameters()).sum().item()
+"""
+
+
+@pytest.fixture
+def counted(recipe: RecipeWriter, workspace: Workspace) -> Callable[..., RunBytes]:
+    def count(method: str, **lines: str) -> RunBytes:
+        path = recipe(f"method = {method}", **{**PAIR, **lines})
+        return run_bytes(workflows.plan_training(path, workspace).runs[0], SIZES, 50)
+
+    return count
+
+
+def test_whatever_learns_with_the_student_is_counted(counted: Callable[..., RunBytes]) -> None:
+    alone = counted("'ce'", teacher="")
+    three = counted("{ name = 'dml', peers = ['student', 'student'] }", teacher="")
+    assert three.weights == pytest.approx(3 * alone.weights, rel=0.01)
+    assert three.activations == pytest.approx(3 * alone.activations, rel=0.02)
+    taught = counted("'kd'")
+    assert taught.weights == alone.weights
+    assert taught.activations == pytest.approx(alone.activations, rel=0.01)
+    bank = 2 * 50 * 128 * 4  # student's and teacher's, 128 numbers of each of 50 images
+    assert counted("'crd'").weights > alone.weights + bank
+
+
+def test_an_average_is_kept_beside_the_student(counted: Callable[..., RunBytes]) -> None:
+    alone = counted("'ce'", teacher="")
+    averaged = counted("'ce'\n[engine]\naverage_decay = 0.9", teacher="")
+    assert averaged.weights == pytest.approx(4 / 3 * alone.weights, rel=0.01)
+
+
+def test_what_needs_numbers_counts_like_its_student(counted: Callable[..., RunBytes], tmp_path: Path) -> None:
+    alone = counted("'ce'", teacher="")
+    (tmp_path / "numerical.py").write_text(NUMERICAL)
+    odd = counted("'numerical'", teacher="", plugins="plugins = ['numerical.py']")
+    assert odd.activations == pytest.approx(alone.activations, rel=0.01)
+    assert odd.weights == pytest.approx(alone.weights, rel=0.02)  # without the statistics of batch norms
 
 
 def test_members_on_a_cpu_share_the_memory_of_activations(
@@ -83,9 +137,9 @@ def test_members_on_a_cpu_share_the_memory_of_activations(
 ) -> None:
     plans = gang(recipe, workspace)
     for free, expected in (
-        (needs(5, 1), [5]),
-        (needs(4, 1), [4, 1]),
-        (needs(2, 1), [2, 2, 1]),
+        (needs(plans[0], 5, 1), [5]),
+        (needs(plans[0], 4, 1), [4, 1]),
+        (needs(plans[0], 2, 1), [2, 2, 1]),
         (10, [1, 1, 1, 1, 1]),
     ):
         monkeypatch.setattr(gang_split, "available_bytes", lambda _device, free=free: free)
