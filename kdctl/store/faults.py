@@ -49,6 +49,10 @@ _JUNK = ("malformed JSON", "Could not decode to UTF-8")
 """What SQLite says of a row that holds no record, without a code of its own."""
 
 
+_CHANGED = ("no such table: kdctl_", "no such column: kdctl_", "has no column named ")
+"""How it says that somebody took a part of our schema away."""
+
+
 class DamagedRowError(ValueError):
     """A row holds what kdctl never writes."""
 
@@ -67,6 +71,8 @@ def explained(path: Path) -> Generator[None]:
         code = primary_code(error)
         if any(sign in str(error) for sign in _JUNK):
             raise _damaged(path, "a row holds what kdctl never writes") from error
+        if any(sign in str(error) for sign in _CHANGED):
+            raise _damaged(path, "it lacks a table or a column") from error
         if code not in _MEANINGS:
             raise
         problem, hint = _MEANINGS[code]
