@@ -67,9 +67,10 @@ class RunFolder:
         if run is None:
             raise KdctlError(f"{self.path} has no plan.json.", "restore it, or name the folder of a run.")
         if run.key != self.key:
-            raise KdctlError(
-                f"{self.path} holds the plan of another run, {run.key}.", f"rename the folder to {run.key}."
-            )
+            hint = f"rename the folder to {run.key}."
+            if not is_gone(self.path.parent / run.key):
+                hint = f"{run.key} has a folder of its own: move this copy away, or swap their names back."
+            raise KdctlError(f"{self.path} holds the plan of another run, {run.key}.", hint)
         return run
 
     def has_sealed_plan(self) -> bool:

@@ -6,6 +6,7 @@ the renamed folder is a note of what was meant, and whoever finds one finishes t
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from kdctl.store.tables import ArtifactRow, RunRow
 from kdctl.store.transitions import holder_of, is_held
 
 _REMOVED = ".removed-"
+
+_log = logging.getLogger(__name__)
 
 
 def held_runs(store: Store, keys: Iterable[str]) -> dict[str, Owner]:
@@ -88,14 +91,19 @@ def free_files(store: Store, folder: RunFolder, names: Sequence[str]) -> None:
 
 
 def _delete(folder: Path) -> Mistake | None:
-    """Delete a folder; return what is in the way."""
+    """Delete a folder; return what is in the way. Where it is a link, only that goes."""
     try:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            _log.warning("%s was a link: %s is left as it is.", folder, folder.resolve())
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
     except FileNotFoundError:
         return None
     except OSError as error:
+        why = error.strerror or error
         return Mistake(
-            problem=f"{error.filename or folder} of a removed run cannot be deleted ({error.strerror}).",
+            problem=f"{error.filename or folder} of a removed run cannot be deleted ({why}).",
             hint=f"allow it, and `kdctl sync` deletes the rest; or delete {folder} yourself.",
         )
     return None

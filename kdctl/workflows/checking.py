@@ -89,7 +89,7 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
 
 
 def _unknown(folders: dict[str, RunFolder], briefs: dict[str, RunBrief]) -> Iterator[Mistake]:
-    for key in folders.keys() - briefs.keys():
+    for key in sorted(folders.keys() - briefs.keys()):
         yield Mistake(problem=f"the database does not know the run folder {key}.", hint=_READ)
 
 

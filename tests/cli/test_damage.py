@@ -158,6 +158,8 @@ def test_evaluations_of_another_run_are_not_read(kdctl: Kdctl, run: Path) -> Non
         ("UPDATE kdctl_runs SET epochs = 1e300", "a row holds 1e+300 where a whole number should be"),
         ("UPDATE kdctl_runs SET configuration = x'ff'", "a row holds b'\\xff' where a text should be"),
         ("UPDATE kdctl_runs SET created = 'yesterday'", "a row holds 'yesterday' where a time should be"),
+        ("ALTER TABLE kdctl_runs RENAME COLUMN reason TO why", "it lacks a table or a column"),
+        ("DROP TABLE kdctl_runs", "it lacks a table or a column"),
     ],
 )
 def test_a_database_with_a_bad_row_is_damaged_and_can_be_rebuilt(
@@ -249,6 +251,32 @@ def test_a_record_whose_checksum_was_taken_out_is_named(
     assert (
         answer.err.count("error: ") == answer.err.count(f"{name} is damaged: its checksum is missing.") == 1
     )
+
+
+def test_of_a_run_folder_that_is_a_link_only_the_link_is_removed(
+    kdctl: Kdctl, run: Path, tmp_path: Path
+) -> None:
+    shutil.move(run, tmp_path / "elsewhere")
+    run.symlink_to(tmp_path / "elsewhere")
+    assert kdctl("db check --hashes").code == 0
+    answer = kdctl(f"runs rm {run.name} --yes")
+    assert answer.code == 0
+    assert f"{tmp_path / 'elsewhere'} is left as it is" in answer.err
+    assert (tmp_path / "elsewhere" / "plan.json").is_file()
+    assert not any(path.name.startswith(".removed") for path in run.parent.iterdir())
+    assert kdctl("sync").code == kdctl("db check").code == 0
+
+
+def test_copies_of_a_run_folder_are_named_in_order_with_what_to_do(kdctl: Kdctl, run: Path) -> None:
+    copies = [f"{run.name} (copy)", "f" * 16]
+    for name in copies:
+        shutil.copytree(run, run.parent / name)
+    told = kdctl("db check").err
+    assert told.index(copies[0]) < told.index(copies[1])
+    answer = kdctl("sync")
+    assert answer.code == 1
+    assert answer.err.count(f"holds the plan of another run, {run.name}.") == 2
+    assert f"{run.name} has a folder of its own: move this copy away" in answer.err
 
 
 def test_what_a_finished_run_has_lost_is_named_by_sync(kdctl: Kdctl, run: Path) -> None:
