@@ -107,7 +107,7 @@ def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None
     connect(path, steps=(FIRST,)).dispose()
 
     with pytest.raises(OperationalError, match="no such table"):
-        connect(path, steps=(FIRST, SECOND, ("DELETE FROM kdctl_missing",)))
+        connect(path, steps=(FIRST, SECOND, ("DELETE FROM missing",)))
 
     assert _version(path) == 1
     assert _things(path) == [("old",)]
