@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly import planning
 from kdctl.assembly.data import DataLibrary
 from kdctl.protocols.dataset import BalancedForm
 from kdctl.readers.selection import Counts, expected_counts
@@ -58,8 +59,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> DataLibrary:
 
 
 @pytest.fixture(scope="session")
-def plan(library: DataLibrary, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SweepPlan]:
-    """Plan a recipe by its name, each once; also in its scaled-down form."""
+def plan(
+    library: DataLibrary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., SweepPlan]]:
+    """Plan a recipe by its name, each once; also in its scaled-down form.
+
+    What recipes have in common, such as a table and its columns, is built once for all of them.
+    """
     folder = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -68,4 +74,6 @@ def plan(library: DataLibrary, tmp_path_factory: pytest.TempPathFactory) -> Call
         with workflows.open_workspace(folder, library) as workspace:
             return workflows.plan_sweep(recipe, workspace)
 
-    return planned
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "Structures", functools.cache(planning.Structures))
+        yield planned
