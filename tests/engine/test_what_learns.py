@@ -6,6 +6,7 @@ recorded, saved and counted.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import re
@@ -104,14 +105,23 @@ class Lab:
         return Gang(members=list(members), teachers=teachers, data=data, compute=compute)
 
 
-@pytest.fixture
-def lab(tmp_path: Path, data: TrainingData, make_plan: Callable[..., RunPlan]) -> Lab:
+@pytest.fixture(scope="module")
+def drawn_teachers() -> tuple[Backbone, ...]:
     torch.manual_seed(1)
-    teachers = tuple(
+    return tuple(
         models.get(name).item(NUM_CLASSES, SIZE).eval().requires_grad_(requires_grad=False)
         for name in ("resnet14", "resnet8x4")
     )
-    return Lab(root=tmp_path, data=data, plan=make_plan, teachers=teachers)
+
+
+@pytest.fixture
+def lab(
+    tmp_path: Path,
+    data: TrainingData,
+    make_plan: Callable[..., RunPlan],
+    drawn_teachers: tuple[Backbone, ...],
+) -> Lab:
+    return Lab(root=tmp_path, data=data, plan=make_plan, teachers=copy.deepcopy(drawn_teachers))
 
 
 def beside(method: str) -> str:
