@@ -89,8 +89,6 @@ class Structures:
         self._known: dict[str, Structure | KdctlError] = {}
         self._counter = OperationCounter()
         self._operations: dict[Hashable, ImageOperations] = {}
-        self._uncounted: dict[Hashable, Distiller] = {}
-        """What was built without weights, by `same_operations`, until its operations are asked for."""
 
     def counts(self, data: Spec) -> Counts:
         """Return how many images a run on these data sees.
@@ -134,15 +132,10 @@ class Structures:
         if known not in self._operations:
             with contextlib.suppress(KdctlError):
                 self.of(plan, counts)
-            self._operations[known] = self._count(plan, sizes, self._uncounted.pop(known, None))
+        if known not in self._operations:
+            teachers = [self._model(teacher.architecture, sizes) for teacher in plan.teachers]
+            self._operations[known] = self._counter.alone(self._model(plan.student.name, sizes), teachers)
         return self._operations[known]
-
-    def _count(self, plan: RunPlan, sizes: Sizes, distiller: Distiller | None) -> ImageOperations:
-        if distiller is not None:
-            with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
-                return self._counter.of(distiller, plan)
-        teachers = [self._model(teacher.architecture, sizes) for teacher in plan.teachers]
-        return self._counter.alone(self._model(plan.student.name, sizes), teachers)
 
     def _build(self, plan: RunPlan, counts: Counts) -> Structure:
         try:
@@ -154,7 +147,8 @@ class Structures:
             return self._build_with_numbers(plan, counts)
         known = same_operations(plan, _sizes(counts))
         if known not in self._operations:
-            self._uncounted[known] = distiller
+            with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
+                self._operations[known] = self._counter.of(distiller, plan)
         return structure
 
     def _build_with_numbers(self, plan: RunPlan, counts: Counts) -> Structure:
