@@ -86,7 +86,7 @@ def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path
     fields = dataclasses.fields(RunContext)
     told = {field.name for field in fields if getattr(context, field.name) != field.default}
     theirs = Setup.of(context, plugins=(), lease=LeaseConfig()).context()
-    for name in told - {"library", "tables"}:
+    for name in told - {"open_library", "tables"}:
         assert getattr(theirs, name) == getattr(context, name)
     assert theirs.library.root == context.library.root
     assert told >= {field.name for field in fields} - {"tables"}
