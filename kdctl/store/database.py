@@ -56,11 +56,12 @@ def require_database(path: Path) -> None:
     Raises:
         KdctlError: there is none.
     """
-    if not path.exists():
-        raise KdctlError(
-            f"there is no database {path}.",
-            "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart",
-        )
+    if path.exists():
+        return
+    hint = "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart"
+    if next(path.parent.glob("*/plan.json"), None) is not None:
+        hint = f"the run folders beside it are there: kdctl sync --runs {path.parent}"
+    raise KdctlError(f"there is no database {path}.", hint)
 
 
 def connect(

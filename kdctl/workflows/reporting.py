@@ -105,7 +105,10 @@ def chosen_runs(
         return list(found.values()), sweeps
     runs = store.runs()
     if not runs:
-        raise KdctlError("the store holds no runs yet.", "run: kdctl sweep quickstart")
+        raise KdctlError(
+            "the store holds no runs yet.",
+            "run: kdctl sweep quickstart; or read run folders that are there: kdctl sync",
+        )
     return runs, []
 
 

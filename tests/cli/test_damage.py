@@ -279,6 +279,13 @@ def test_copies_of_a_run_folder_are_named_in_order_with_what_to_do(kdctl: Kdctl,
     assert f"{run.name} has a folder of its own: move this copy away" in answer.err
 
 
+def test_a_database_that_is_gone_beside_its_run_folders_can_be_rebuilt(kdctl: Kdctl, run: Path) -> None:
+    lose_the_database(run)
+    for words in ("report", "runs list", "db check"):
+        kdctl(words).refused("there is no database runs/kdctl.db", "kdctl sync --runs runs", code=1)
+    assert kdctl("sync --runs runs").code == kdctl("db check").code == 0
+
+
 def test_what_a_finished_run_has_lost_is_named_by_sync(kdctl: Kdctl, run: Path) -> None:
     (run / "result.json").unlink()
     answer = kdctl("sync")
