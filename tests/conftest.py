@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import os
 import random
@@ -28,6 +30,7 @@ from kdctl.report.table_format import report_formats
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
+gc.set_threshold(50_000)  # a tenth of the time went into looking through all that torch has imported
 
 HEAD = """
 schema = 1
@@ -57,6 +60,7 @@ def digits_are_read_once() -> Iterator[None]:
     known: dict[tuple[str, str], ImageData] = {}
     load = digits.Digits.load
 
+    @functools.wraps(load)
     def load_once(options: DatasetOptions, root: Path) -> ImageData:
         place = repr(options), digits._TABLE
         if place not in known:
