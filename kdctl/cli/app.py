@@ -17,7 +17,13 @@ from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.cleanup import gc, rm
 from kdctl.cli.confirm import confirm
-from kdctl.cli.console import ShownWarnings, print_mistakes, replace_what_encodings_lack, say
+from kdctl.cli.console import (
+    ShownWarnings,
+    bound_width,
+    print_mistakes,
+    replace_what_encodings_lack,
+    say,
+)
 from kdctl.cli.db import database, sync
 from kdctl.cli.eval import evaluate
 from kdctl.cli.export import export
@@ -93,6 +99,7 @@ def root(
 def run(arguments: Sequence[str] | None) -> NoReturn:
     """Run the application; every expected failure ends as problem, hint and exit code."""
     replace_what_encodings_lack()
+    bound_width()
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
     try:

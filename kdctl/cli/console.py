@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import logging
+import os
 import re
 import sys
 import textwrap
@@ -28,12 +29,22 @@ JSON_SCHEMA = 1
 UNFOLDED = 100_000
 """Columns where the output is no terminal: a file should not have its lines folded."""
 
+_WIDTH_DIGITS = 4
+"""Of the widest terminal that is believed."""
+
 
 def replace_what_encodings_lack() -> None:
     """Make both streams print something for every letter: a run should not end for a name or a ±."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=REPLACING)
+
+
+def bound_width() -> None:
+    """Read a width of five digits in $COLUMNS as 9999: frames a thousand million wide fill the memory."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and len(said) > _WIDTH_DIGITS:
+        os.environ["COLUMNS"] = "9" * _WIDTH_DIGITS
 
 
 def echo(text: str, *, end: str = "\n") -> None:

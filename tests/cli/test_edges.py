@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kdctl.cli.app import run
 from kdctl.recipe.bounds import number_meant, unfit_text
 
 Kdctl = Callable[..., Any]
@@ -151,3 +152,16 @@ def test_trees_of_recipes_are_fit() -> None:
     assert "nested" in str(unfit_text(deep))
     while isinstance(deep, list):  # or Python recurses to free it
         deep = deep.pop()
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"), [("80", "80"), ("9999", "9999"), ("1000000000", "9999"), ("x", "x")]
+)
+def test_a_terminal_is_not_believed_to_be_miles_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, believed: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", said)
+    with pytest.raises(SystemExit):
+        run(["--version"])
+    assert os.environ["COLUMNS"] == believed
+    assert capsys.readouterr().out.startswith("kdctl ")
