@@ -16,12 +16,28 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Split
 
 
 def user_cache() -> Path:
-    """Return the folder of this user's decoded images."""
-    return platformdirs.user_cache_path("kdctl") / "decoded"
+    """Return the folder of this user's decoded images.
+
+    A user of a container who has no home folder gets one among the temporary files.
+
+    Raises:
+        KdctlError: somebody else has taken its name there.
+    """
+    try:
+        return platformdirs.user_cache_path("kdctl") / "decoded"
+    except RuntimeError:  # HOME is not set, and the system knows no such user
+        folder = Path(tempfile.gettempdir()) / f"kdctl-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise KdctlError(
+            f"{folder} belongs to somebody else.", "set HOME or XDG_CACHE_HOME to a folder of yours."
+        )
+    return folder / "decoded"
 
 
 def cached(key: str, decode: Callable[[], Split], *, folder: Path) -> Split:

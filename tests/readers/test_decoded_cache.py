@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Split
-from kdctl.readers.decoded_cache import cached
+from kdctl.readers import decoded_cache
+from kdctl.readers.decoded_cache import cached, user_cache
 
 
 class Decoder:
@@ -72,3 +74,22 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(np, "savez", full_disk)
     assert len(cached("key", Decoder(), folder=tmp_path)) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_has_a_cache_among_the_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def homeless(_name: str) -> Path:
+        raise RuntimeError("could not determine the home directory for '~/.cache'")
+
+    monkeypatch.setattr(decoded_cache.platformdirs, "user_cache_path", homeless)
+    monkeypatch.setattr(decoded_cache.tempfile, "tempdir", str(tmp_path))
+    place = user_cache()
+    assert place.parent.parent == tmp_path
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert user_cache() == place
+    other = place.parent.stat().st_uid + 1
+    place.parent.rename(tmp_path / f"kdctl-{other}")
+    monkeypatch.setattr(decoded_cache.os, "getuid", lambda: other)
+    with pytest.raises(KdctlError, match="belongs to somebody else"):
+        user_cache()
