@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -72,22 +72,21 @@ def run_bytes(plan: RunPlan, sizes: Sizes, num_samples: int) -> RunBytes:
         sizes: of the images and labels.
         num_samples: in the training set.
     """
-    batch_size = plan.data.options.batch_size
     with shapes_computed(batch_norms=True):
         student = build_architecture(plan.student.name, sizes)
         teachers = [build_architecture(teacher.architecture, sizes) for teacher in plan.teachers]
-        counted = RunBytes(
-            weights=COPIES * _num_bytes(student.parameters()), activations=pass_bytes(student, batch_size)
-        )
+        weights, activations = COPIES * _num_bytes(student.parameters()), None
         with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
             distiller = join(
                 plan, student, teachers,
                 num_samples=num_samples, rng=torch.Generator("cpu"), projector=make_projector,
             )  # fmt: skip
-            counted = replace(counted, weights=_kept_bytes(distiller, averaged=plan.engine.average_decay > 0))
+            weights = _kept_bytes(distiller, averaged=plan.engine.average_decay > 0)
             if not isinstance(plan.method.options, GeneratedImages):
-                counted = replace(counted, activations=step_bytes(distiller, batch_size))
-    return counted
+                activations = step_bytes(distiller, plan.batch_size)
+        if activations is None:
+            activations = pass_bytes(student, plan.batch_size)
+    return RunBytes(weights=weights, activations=activations)
 
 
 def _kept_bytes(distiller: Distiller, *, averaged: bool) -> int:

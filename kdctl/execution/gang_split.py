@@ -77,11 +77,11 @@ def _costs(plans: Sequence[RunPlan], context: RunContext) -> tuple[list[tuple[fl
     available = available_bytes(choose_device(context.device))
     selected = context.library.select_for(first)
     sizes = sizes_of(selected)
+    alike = [same_operations(plan, sizes) for plan in plans]
     counted: dict[Hashable, tuple[float, float]] = {}
-    for plan in plans:
-        if (alike := same_operations(plan, sizes)) not in counted:
-            count = run_bytes(plan, sizes, len(selected.train))
-            counted[alike] = OVERHEAD * count.weights, OVERHEAD * count.activations
+    for name, plan in dict(zip(alike, plans, strict=True)).items():
+        count = run_bytes(plan, sizes, len(selected.train))
+        counted[name] = OVERHEAD * count.weights, OVERHEAD * count.activations
     teachers = weight_bytes([teacher.architecture for teacher in first.teachers], sizes, trained=False)
     room = None if available is None else SHARE_OF_MEMORY * available - 2 * teachers
-    return [counted[same_operations(plan, sizes)] for plan in plans], room
+    return [counted[name] for name in alike], room

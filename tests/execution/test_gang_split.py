@@ -115,6 +115,13 @@ def test_whatever_learns_with_the_student_is_counted(counted: Callable[..., RunB
     assert counted("'crd'").weights > alone.weights + bank
 
 
+def test_a_method_that_makes_its_images_is_counted_with_its_own_batch(
+    counted: Callable[..., RunBytes],
+) -> None:
+    few, many = (counted(f"{{ name = 'dafl', batch_size = {size} }}") for size in (16, 64))
+    assert many.activations == pytest.approx(4 * few.activations, rel=0.02)
+
+
 def test_an_average_is_kept_beside_the_student(counted: Callable[..., RunBytes]) -> None:
     alone = counted("'ce'", teacher="")
     averaged = counted("'ce'\n[engine]\naverage_decay = 0.9", teacher="")
