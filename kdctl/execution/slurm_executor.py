@@ -41,10 +41,6 @@ GONE_SECONDS = 5.0
 """A job that `squeue` has not listed for so long is gone; between two states a job may be missing from it."""
 
 
-TASK_OPTIONS = ("ntasks", "nodes", "ntasks_per_node")
-"""Options of `sbatch` that say how many tasks a job has."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class SlurmConfig:
     """Gangs as jobs of a cluster."""
@@ -59,13 +55,13 @@ class SlurmConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers of tasks that are none, before anything is planned with them."""
-        for name in TASK_OPTIONS:
-            _whole(name, self.options.get(name, 1))
+        _ = self.num_tasks
 
     @property
     def num_tasks(self) -> int:
         """Return how many tasks each job has, which train each of its runs together."""
-        total, nodes, each = (_whole(name, self.options.get(name, 1)) for name in TASK_OPTIONS)
+        names = ("ntasks", "nodes", "ntasks_per_node")
+        total, nodes, each = (_whole(name, self.options.get(name, 1)) for name in names)
         return total if "ntasks" in self.options else nodes * each
 
     def capacity(self, context: RunContext) -> Capacity:
