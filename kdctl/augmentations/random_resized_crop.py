@@ -91,7 +91,7 @@ class RandomResizedCrop(Augmentation):
         image = self._functional.resize_image(part, [size, size], interpolation=self._mode, antialias=True)
         if torch.rand(()) < config.flip:
             image = image.flip(2)
-        if self._colour:
+        if self._colour:  # means of an image round by its order in memory
             image = image.contiguous()
         for change in self._colour:
             image = change(image)
