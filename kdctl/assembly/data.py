@@ -231,6 +231,11 @@ def sizes_of(data: SelectedData) -> Sizes:
     return Sizes(num_classes=data.num_classes, input_size=data.train.input_size)
 
 
+def counted_sizes(counts: Counts) -> Sizes:
+    """Return what a model of data of which only the numbers are known is built for."""
+    return Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
+
+
 def _located(spec: Spec, places: Mapping[str, str]) -> tuple[Spec, str]:
     """Return a data set where it lies now, and the name of what is read from there.
 

@@ -18,7 +18,7 @@ from kdctl.assembly.assemble import (
     require_average,
     require_single_gradient,
 )
-from kdctl.assembly.data import DataLibrary, Sizes
+from kdctl.assembly.data import DataLibrary, Sizes, counted_sizes
 from kdctl.assembly.failure import brief
 from kdctl.assembly.operations import ImageOperations, OperationCounter, same_operations
 from kdctl.engine.device import shapes_computed, shapes_only
@@ -127,7 +127,7 @@ class Structures:
         Raises:
             KdctlError: a model cannot be built.
         """
-        sizes = _sizes(counts)
+        sizes = counted_sizes(counts)
         known = same_operations(plan, sizes)
         if known not in self._operations:
             with contextlib.suppress(KdctlError):
@@ -145,7 +145,7 @@ class Structures:
             raise
         except Exception:  # noqa: BLE001 - code that needs numbers, not only shapes: it may do better with them
             return self._build_with_numbers(plan, counts)
-        known = same_operations(plan, _sizes(counts))
+        known = same_operations(plan, counted_sizes(counts))
         if known not in self._operations:
             with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
                 self._operations[known] = self._counter.of(distiller, plan)
@@ -173,7 +173,7 @@ class Structures:
         build_model: Callable[[Architecture, Sizes], Backbone],
         projector: Callable[[Spec, Shape, Shape], nn.Module],
     ) -> tuple[Distiller, Structure]:
-        sizes = _sizes(counts)
+        sizes = counted_sizes(counts)
         teachers = [build_model(teacher.architecture, sizes) for teacher in plan.teachers]
         distiller = join(
             plan,
@@ -196,10 +196,6 @@ class Structures:
             with shapes_only():
                 self._models[architecture, sizes] = build_architecture(architecture, sizes).eval()
         return self._models[architecture, sizes]
-
-
-def _sizes(counts: Counts) -> Sizes:
-    return Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
 
 
 def _engine(plan: RunPlan) -> list[object]:

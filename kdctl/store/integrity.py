@@ -15,9 +15,7 @@ from kdctl.store.epoch_lines import parse_trees, sha256_of
 from kdctl.store.folder import RunFolder
 from kdctl.store.folder_records import Ending
 from kdctl.store.json_files import to_json
-from kdctl.store.lost_checksums import lost_checksums
-
-_HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
+from kdctl.store.lost_checksums import HINT, lost_checksums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
     if found.ending.run not in ("", folder.key):
         problems = [f"holds the result of another run, {found.ending.run}"]
     return [
-        Mistake(problem=f"{folder.path} {problem}.", hint=_HINT.format(folder.key)) for problem in problems
+        Mistake(problem=f"{folder.path} {problem}.", hint=HINT.format(folder.key)) for problem in problems
     ]
 
 

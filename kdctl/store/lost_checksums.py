@@ -17,7 +17,8 @@ from kdctl.store.json_files import LARGEST_FILE, first_without_checksum, has_che
 
 _PLAN, _ENVIRONMENT, _RESULT, _FAILURE = "plan.json", "environment.json", "result.json", "failure.json"
 _EPOCHS, _EVALUATIONS = "epochs.jsonl", "evaluations.jsonl"
-_HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
+HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
+"""What to do about a file of a run, given its key."""
 
 
 def lost_checksums(folder: RunFolder, epoch_lines: bytes) -> Iterator[Mistake]:
@@ -65,4 +66,4 @@ def _is_record(content: bytes) -> bool:
 
 
 def _lost(folder: RunFolder, what: str) -> Mistake:
-    return Mistake(problem=f"{folder.path}/{what}.", hint=_HINT.format(folder.key))
+    return Mistake(problem=f"{folder.path}/{what}.", hint=HINT.format(folder.key))

@@ -13,8 +13,9 @@ import torch
 
 from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import Sizes
+from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.memory import require_memory
+from kdctl.assembly.operations import ImageOperations
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe
@@ -23,6 +24,7 @@ from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.readers.archive import without_network
+from kdctl.readers.selection import Counts
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -229,8 +231,7 @@ class _CountedOperations:
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
-        with without_network():
-            counts, image = self._planner.counts(plan), self._planner.operations(plan)
+        counts, image = self._counted(plan)
         options = plan.method.options
         operations = image.evaluation * (counts.num_val + counts.num_test)
         if isinstance(options, GeneratedImages):  # teachers that see images of one run no gang shares
@@ -243,13 +244,17 @@ class _CountedOperations:
     def rate(self, plan: RunPlan) -> float:
         """Return the operations a second of a measured step: of the first plan that asks, for all."""
         if not self._rate:
-            with without_network():
-                counts, image = self._planner.counts(plan), self._planner.operations(plan)
-            sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
+            counts, image = self._counted(plan)
+            sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
             operations = 3 * image.student * MEASURED_BATCH
             self._rate = operations / self._measured_step(plan.student.name, sizes)
         return self._rate
+
+    def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
+        """Return how many images a run sees, and what it computes for each."""
+        with without_network():
+            return self._planner.counts(plan), self._planner.operations(plan)
 
     def _measured_step(self, model: str, sizes: Sizes) -> float:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""
