@@ -33,6 +33,11 @@ def to_tree(record: Any) -> Any:
     return record.value if isinstance(record, enum.Enum) else record
 
 
+def values_of(record: Any, kind: type) -> dict[str, Any]:
+    """Return the values that a record has of the fields of `kind`, of which it is one."""
+    return {item.name: getattr(record, item.name) for item in dataclasses.fields(kind)}
+
+
 def from_tree(record: type[Record], tree: Any) -> Record:
     """Turn what `to_tree` made (also after a trip through JSON) back into a record.
 

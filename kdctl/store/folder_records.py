@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from kdctl.records import SETTLED, Artifact, Environment, RunResult, RunState, Selection
+from kdctl.serialization import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +45,11 @@ class Whereabouts(Environment):
     @classmethod
     def of(cls, environment: Environment, *, run: str) -> Whereabouts:
         """Return what is written of the environment of a run."""
-        return cls(**_fields(environment), run=run)
+        return cls(**values_of(environment, Environment), run=run)
 
     def environment(self) -> Environment:
         """Return it without the run."""
-        return Environment(**_fields(self))
+        return Environment(**values_of(self, Environment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,3 @@ class Dropped:
     """What `dropped.json` holds."""
 
     reason: str
-
-
-def _fields(environment: Environment) -> dict[str, Any]:
-    return {item.name: getattr(environment, item.name) for item in dataclasses.fields(Environment)}

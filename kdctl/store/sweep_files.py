@@ -5,7 +5,6 @@ runs/sweeps/<name>.json    recipe and members, in the order in which they were p
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from urllib.parse import quote
 from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
+from kdctl.serialization import values_of
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
 from kdctl.store.json_files import file_has_checksum, line_of, read_record
@@ -97,7 +97,7 @@ def read_sweep(path: Path) -> StoredSweep:
         raise unreadable(path, error) from error
     if not is_whole:
         raise KdctlError(f"{path} is damaged: its checksum is missing.", hint)
-    return StoredSweep(**_fields(known))
+    return StoredSweep(**values_of(known, StoredSweep))
 
 
 def differs(sweep: StoredSweep, known: StoredSweep) -> bool:
@@ -142,11 +142,7 @@ def sweep_path(root: Path, name: str) -> Path:
 
 
 def _content(sweep: StoredSweep) -> bytes:
-    return line_of(_SweepFile(**_fields(sweep), form=_WITH_CHECKSUM))
-
-
-def _fields(sweep: StoredSweep) -> dict[str, Any]:
-    return {item.name: getattr(sweep, item.name) for item in dataclasses.fields(StoredSweep)}
+    return line_of(_SweepFile(**values_of(sweep, StoredSweep), form=_WITH_CHECKSUM))
 
 
 def _holds(path: Path, content: bytes) -> bool:
