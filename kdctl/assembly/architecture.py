@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdctl.assembly.assemble import join, make_projector
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes
-from kdctl.engine.checkpoint import ModelCheckpoint, foreign, read_model
+from kdctl.engine.checkpoint import ModelCheckpoint, altered, foreign, read_model
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, as_teacher, models
 from kdctl.protocols.distiller import AVERAGE, Distiller, methods
@@ -141,10 +141,7 @@ def read_trained(path: Path) -> ModelCheckpoint:
     if not is_plan(content.plan):
         raise foreign(path)
     if recorded not in ("", content.sha256):
-        raise KdctlError(
-            f"{path} is not the file it was: its SHA-256 differs from the one on record.",
-            "restore it from a copy, or train or name another model.",
-        )
+        raise altered(path, "train or name another model")
     return content
 
 

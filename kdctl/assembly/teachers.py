@@ -15,7 +15,7 @@ from kdctl.assembly.architecture import build_shipped, num_classes, read_trained
 from kdctl.assembly.data import Sizes, sizes_of
 from kdctl.assembly.initial_weights import find_initial_weights
 from kdctl.assembly.run_context import RunContext
-from kdctl.engine.checkpoint import DamagedCheckpointError, load_weights
+from kdctl.engine.checkpoint import DamagedCheckpointError, altered, load_weights
 from kdctl.engine.plain_tensors import require_finite
 from kdctl.engine.public_weights import fitting_models, read_public_weights
 from kdctl.errors import KdctlError, Mistake, RecipeError
@@ -121,10 +121,7 @@ def load_teacher(teacher: TeacherRef, data: SelectedData, context: RunContext) -
     content = read_trained(path)
     require_finite(content.weights, path)
     if teacher.checkpoint_sha256 not in ("", content.sha256):
-        raise KdctlError(
-            f"{path} is not the file it was: its SHA-256 differs from the one on record.",
-            "restore it from a copy, or train or name the teacher anew.",
-        )
+        raise altered(path, "train or name the teacher anew")
     if part:
         require_same_input(content.plan, part, context)
     sizes = sizes_of(data)

@@ -249,3 +249,11 @@ def foreign(path: Path) -> DamagedCheckpointError:
     return DamagedCheckpointError(
         f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder."
     )
+
+
+def altered(path: Path, otherwise: str) -> KdctlError:
+    """Return the error for a file that is not the one on record; `otherwise` says what helps but a copy."""
+    return KdctlError(
+        f"{path} is not the file it was: its SHA-256 differs from the one on record.",
+        f"restore it from a copy, or {otherwise}.",
+    )
