@@ -40,7 +40,7 @@ from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.device import choose_device, describe
 from kdctl.engine.evaluate import agreement
 from kdctl.engine.frozen import frozen_copy
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import Selection, StoredRun
 from kdctl.report.statistics import SIGNIFICANCE, Summary, holm, summarize, welch
 

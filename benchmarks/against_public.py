@@ -31,7 +31,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.cli.recipe_options import layer, open_recipe
 from kdctl.engine.device import Compute, choose_device, describe, prepare
 from kdctl.protocols.dataset import Split
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.recipe import Recipe
 from kdctl.workflows.benchmarking import Subject
 

@@ -17,7 +17,7 @@ from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.shapes import VectorShape
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

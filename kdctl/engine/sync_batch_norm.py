@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from kdctl.errors import KdctlError, UsageError
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 

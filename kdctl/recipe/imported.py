@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from kdctl.recipe.component import Spec
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.layers import NAME, Merged
-from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, TeacherRef, content_key
+from kdctl.recipe.plan import NUMERICS, SCHEMA, TeacherRef, content_key
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog
 from kdctl.records import PlannedRun

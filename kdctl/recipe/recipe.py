@@ -10,11 +10,12 @@ from typing import Any, cast
 from kdctl.errors import Mistake
 from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.layer_mistakes import misnamed_sections, overruled, unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
-from kdctl.recipe.plan import EngineOptions, RunPlan
+from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.report_section import check_reporting
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from kdctl.recipe.plan import OF_TEACHERS
+from kdctl.recipe.engine_options import OF_TEACHERS
 from kdctl.report.fields import flatten, read_field
 from kdctl.report.moderated import moderated_tests
 from kdctl.report.replicates import Replicates

@@ -27,7 +27,7 @@ from kdctl.engine.evaluate import (
 from kdctl.engine.streamed_batches import EvaluationImages
 from kdctl.evaluation_records import Evaluation, Fidelity
 from kdctl.machine_errors import MachineError
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import SHIPPED, Selection, pruning_percent
 from kdctl.workflows.subjects import Subject, open_subject
 

@@ -16,7 +16,7 @@ from kdctl.assembly.workspace import Workspace, open_workspace
 from kdctl.engine.fold import largest_error
 from kdctl.engine.frozen import frozen_copy
 from kdctl.errors import KdctlError, RecipeError
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import RunState
 from kdctl.workflows.subjects import open_subject
 

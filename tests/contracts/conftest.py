@@ -29,7 +29,8 @@ from kdctl.engine.optim import build_optimizers
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update, methods
 from kdctl.recipe.data_free import GeneratedImages
-from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
 
 SIZES = Sizes(num_classes=4, input_size=16)

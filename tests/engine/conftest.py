@@ -22,7 +22,8 @@ from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, Split
-from kdctl.recipe.plan import NUMERICS, SCHEMA, EngineOptions, RunPlan
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import EpochResult
 from kdctl.store.folder import RunFolder

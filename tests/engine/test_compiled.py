@@ -11,7 +11,7 @@ from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.trainer import fit
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 CPU = torch.device("cpu")
 

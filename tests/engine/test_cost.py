@@ -7,7 +7,7 @@ from torch import nn
 from kdctl.engine.cost import count_multiply_adds, measure_latency, size_mb
 from kdctl.engine.device import Compute, shapes_only
 from kdctl.protocols.backbone import models
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 MEGAFLOPS = {
     "resnet8x4": 354.1,

@@ -13,7 +13,7 @@ import torch
 from kdctl.engine.device import Compute, choose_device, describe, has_fast_bf16, prepare, shapes_only
 from kdctl.errors import UsageError
 from kdctl.protocols.backbone import models
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 CPU = torch.device("cpu")
 

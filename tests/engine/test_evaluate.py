@@ -22,7 +22,7 @@ from kdctl.engine.evaluate import (
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.dataset import Split
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 CPU = torch.device("cpu")
 

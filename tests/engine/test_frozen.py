@@ -9,7 +9,7 @@ from kdctl.errors import KdctlError
 from kdctl.layers.branches import Residual
 from kdctl.layers.conv import conv3x3
 from kdctl.protocols.backbone import Backbone, GlobalAveragePool, Link, models
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 EXACT = EngineOptions(fold_teacher=False)

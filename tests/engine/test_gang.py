@@ -11,7 +11,7 @@ from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import EpochResult
 
 HOPELESS = {"name": "sgd", "learning_rate": 1e30}

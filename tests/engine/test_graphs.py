@@ -24,7 +24,7 @@ from kdctl.engine.trainer import choose_steps, fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Step
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import EpochResult
 
 ROOMS = ("plenty", "one batch and a half", "hardly any")

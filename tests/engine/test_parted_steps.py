@@ -16,7 +16,8 @@ from kdctl.engine.member import Member
 from kdctl.engine.parted_steps import PartedSteps, bounds, require_parts
 from kdctl.engine.trainer import choose_steps, fit
 from kdctl.errors import KdctlError, UsageError
-from kdctl.recipe.plan import EngineOptions, RunPlan
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.plan import RunPlan
 
 MakeMember = Callable[..., Member]
 MakeGang = Callable[..., Gang]

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from kdctl.engine.parted_steps import bounds
 from kdctl.engine.sync_batch_norm import SyncBatchNorm, require_eager
 from kdctl.errors import KdctlError
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 NUM_IMAGES = 7
 """They do not fall into equal parts."""

@@ -15,7 +15,7 @@ from kdctl.engine.teacher_lookahead import ChunkReader, Chunks, TeacherLookahead
 from kdctl.engine.teacher_outputs import TeacherReads
 from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 WISHES = (TeacherReads(taps=("stage2", "stage2@4x4", "pooled"), logits=True),)
 

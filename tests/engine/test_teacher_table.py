@@ -17,7 +17,7 @@ from kdctl.engine.teacher_outputs import TeacherReads, outputs_of
 from kdctl.engine.teacher_table import TeacherTable, rows_are_independent
 from kdctl.engine.trainer import fit
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 PLENTY = 2**30
 WISHES = (TeacherReads(taps=("stage2", "stage2@3x4", "pooled"), logits=True),)

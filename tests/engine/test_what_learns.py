@@ -31,7 +31,8 @@ from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import methods
-from kdctl.recipe.plan import EngineOptions, RunPlan
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.plan import RunPlan
 from kdctl.store.folder import RunFolder
 
 METHODS = {"adapting": "proof_adapting", "generating": "proof_generating", "peers": "proof_peers"}

@@ -11,7 +11,7 @@ from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.fold import FAITHFUL, fold_batch_norms, largest_error
 from kdctl.engine.frozen import frozen_copy
 from kdctl.protocols.backbone import models
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 
 pytestmark = [
     pytest.mark.gpu,

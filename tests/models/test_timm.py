@@ -20,8 +20,8 @@ from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import ParameterGroup
 from kdctl.protocols.shapes import MapShape, TokenShape
 from kdctl.recipe.component import Spec
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.optimization import AdamW
-from kdctl.recipe.plan import EngineOptions
 
 timm: Any = pytest.importorskip("timm")
 

@@ -16,8 +16,9 @@ from kdctl.recipe import plan as plan_module
 from kdctl.recipe import recipe as recipe_module
 from kdctl.recipe import stored as stored_module
 from kdctl.recipe.component import Spec, component, content_of, option, tunable
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.history import HEADING, align
-from kdctl.recipe.plan import EngineOptions, RunPlan
+from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_component, read_plan
 
 BASE = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\nmethod = "kd"\n'

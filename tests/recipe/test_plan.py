@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdctl.recipe.component import Spec
-from kdctl.recipe.plan import EngineOptions, RunPlan, TeacherRef
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.plan import RunPlan, TeacherRef
 from kdctl.recipe.recipe import make_recipe
 from kdctl.registry import NoOptions, Origin, Registry, registering_from
 from kdctl.serialization import canonical_json

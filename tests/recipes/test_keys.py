@@ -19,10 +19,11 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.protocols.dataset import datasets
 from kdctl.protocols.distiller import methods
 from kdctl.recipe.component import Spec, past_of, removed_options
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.imported import IMAGENET, ImportedPlan
 from kdctl.recipe.layers import Layer
 from kdctl.recipe.load import override_layer, preset_layers, preset_names
-from kdctl.recipe.plan import EngineOptions, InitialWeights, RunPlan, TeacherRef
+from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
 from kdctl.recipe.teacher_section import PlanContext
 from kdctl.registry import Entry

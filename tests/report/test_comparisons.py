@@ -3,7 +3,7 @@
 import pytest
 
 from kdctl.errors import UsageError
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.report.build import build_report
 from kdctl.report.reported import read_reported
 

@@ -20,7 +20,7 @@ from kdctl.recipe import plan as plan_module
 from kdctl.recipe import recipe as recipe_module
 from kdctl.recipe import stored as stored_module
 from kdctl.recipe.component import option
-from kdctl.recipe.plan import EngineOptions
+from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import RunState
 
 RecipeWriter = Callable[..., Path]
