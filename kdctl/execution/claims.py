@@ -15,6 +15,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.resume import discard_state
 from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
+from kdctl.store.folder_records import RecordFile
 from kdctl.store.ingest import ingest
 from kdctl.store.leases import Lease, LeaseConfig, Owner
 
@@ -64,7 +65,7 @@ class Claims:
     def reconcile(self, key: str) -> RunState | None:
         """Bring what a run's folder knows into the database; None when there is no folder."""
         folder = self.workspace.folder(key)
-        if not (folder.path / "plan.json").is_file():
+        if not (folder.path / RecordFile.PLAN).is_file():
             return None
         held = self.workspace.store.lease(key)
         holder = held.owner if held else None

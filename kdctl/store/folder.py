@@ -1,15 +1,5 @@
 """The folder of a run: the truth about it. The database is only its index.
 
-    runs/<key>/plan.json           what runs
-               environment.json    where and with what it was computed
-               epochs.jsonl        one line for each epoch
-               holder.json         who works on it, and until when; only while somebody does
-               result.json         how it ended, and the files it left behind
-               failure.json        what stopped it, if it failed
-               dropped.json        why a sweep dropped it, until somebody starts it after all
-               evaluations.jsonl   later looks at its model
-               *.pt                checkpoints, which the engine writes
-
 Nothing here needs the database, so that a compute node can write a folder on its own.
 """
 
@@ -29,18 +19,20 @@ from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunRes
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, sha256_of
-from kdctl.store.folder_records import Dropped, Ending, Whereabouts
-from kdctl.store.json_files import JsonLines, Record, file_has_checksum, line_like, line_of, read_record
+from kdctl.store.folder_records import Dropped, Ending, RecordFile, Whereabouts
+from kdctl.store.json_files import (
+    JsonLines,
+    Record,
+    complete_lines,
+    has_checksum,
+    line_like,
+    line_of,
+    parse_record,
+    read_content,
+)
 from kdctl.store.leases import Lease, Owner
 
 _KEY = re.compile(r"[0-9a-f]{16}")
-_PLAN = "plan.json"
-_ENVIRONMENT = "environment.json"
-_RESULT = "result.json"
-_EPOCHS = "epochs.jsonl"
-_HOLDER = "holder.json"
-_FAILURE = "failure.json"
-_DROPPED = "dropped.json"
 
 
 class RunFolder:
@@ -50,12 +42,20 @@ class RunFolder:
         """Work in `root/key`, which is made with the first file."""
         self.key = key
         self.path = root / key
-        self._epochs = JsonLines(self.path / _EPOCHS, EpochResult)
-        self._evaluations = JsonLines(self.path / "evaluations.jsonl", Evaluation)
+        self._epochs = JsonLines(self.path / RecordFile.EPOCHS, EpochResult)
+        self._evaluations = JsonLines(self.path / RecordFile.EVALUATIONS, Evaluation)
+
+    def content(self, name: RecordFile) -> bytes | None:
+        """Return what one of the files of records holds; None when there is no file.
+
+        Raises:
+            KdctlError: it cannot be read.
+        """
+        return read_content(self.path / name)
 
     def write_plan(self, run: PlannedRun) -> None:
         """Write what runs, with what the database needs to know the run again."""
-        self._write(_PLAN, run)
+        self._write(RecordFile.PLAN, run)
 
     def plan(self) -> PlannedRun:
         """Return what runs.
@@ -63,7 +63,7 @@ class RunFolder:
         Raises:
             KdctlError: there is no plan, it is damaged, or it is another run's.
         """
-        run = self._read(_PLAN, PlannedRun)
+        run = self._read(RecordFile.PLAN, PlannedRun)
         if run is None:
             raise KdctlError(f"{self.path} has no plan.json.", "restore it, or name the folder of a run.")
         if run.key != self.key:
@@ -75,11 +75,11 @@ class RunFolder:
 
     def has_sealed_plan(self) -> bool:
         """Return whether the plan has a checksum, with which it was read; earlier versions wrote none."""
-        return file_has_checksum(self.path / _PLAN)
+        return has_checksum(self.content(RecordFile.PLAN) or b"")
 
     def write_environment(self, environment: Environment) -> None:
         """Write where and with what the run is computed."""
-        self._write(_ENVIRONMENT, Whereabouts.of(environment, run=self.key))
+        self._write(RecordFile.ENVIRONMENT, Whereabouts.of(environment, run=self.key))
 
     def environment(self) -> Environment | None:
         """Return where and with what the run was computed, once that is written.
@@ -87,10 +87,10 @@ class RunFolder:
         Raises:
             KdctlError: it cannot be read, is damaged, or is another run's.
         """
-        known = self._read(_ENVIRONMENT, Whereabouts)
+        known = self._read(RecordFile.ENVIRONMENT, Whereabouts)
         if known is not None and known.run not in ("", self.key):
             raise KdctlError(
-                f"{self.path / _ENVIRONMENT} is damaged: it speaks of another run, {known.run}.",
+                f"{self.path / RecordFile.ENVIRONMENT} is damaged: it speaks of another run, {known.run}.",
                 "restore the file from a copy, or delete the folder and run it again.",
             )
         return known and known.environment()
@@ -104,11 +104,11 @@ class RunFolder:
         try:
             return parse_epochs(self.epoch_lines())
         except ValueError:  # reading line by line tells which one is at fault
-            return in_order(self._epochs.read())
+            return in_order(self._epochs.parse(self.epoch_lines()))
 
     def epoch_lines(self) -> bytes:
         """Return the epochs as they were written, so that a younger kdctl finds the same SHA-256."""
-        return self._epochs.content()
+        return complete_lines(self.content(RecordFile.EPOCHS) or b"")
 
     def is_past(self, epoch: int | None) -> bool:
         """Return whether the run has an epoch behind it; never past None, its end."""
@@ -129,11 +129,11 @@ class RunFolder:
             run=self.key,
             epochs_sha256=sha256_of(self.epoch_lines()),
         )
-        self._write(_RESULT, ending)
+        self._write(RecordFile.RESULT, ending)
 
     def ending(self) -> Ending | None:
         """Return all that is written of how the run ended, once it has."""
-        return self._read(_RESULT, Ending)
+        return self._read(RecordFile.RESULT, Ending)
 
     def result(self) -> RunResult | None:
         """Return how the run ended, once it has."""
@@ -151,12 +151,12 @@ class RunFolder:
         ending = self.ending()
         kept = tuple(item for item in ending.artifacts if item.name not in names) if ending else ()
         if ending is not None and len(kept) < len(ending.artifacts):
-            path, shorter = self.path / _RESULT, dataclasses.replace(ending, artifacts=kept)
+            path, shorter = self.path / RecordFile.RESULT, dataclasses.replace(ending, artifacts=kept)
             write_atomically(path, line_like(read_file(path), shorter))
 
     def discard_result(self) -> None:
         """Forget how the run ended: it failed, and is tried again."""
-        (self.path / _RESULT).unlink(missing_ok=True)
+        (self.path / RecordFile.RESULT).unlink(missing_ok=True)
 
     def hold(self, owner: Owner, *, lease_seconds: float) -> None:
         """Say that `owner` works here, for so long from now.
@@ -164,44 +164,44 @@ class RunFolder:
         Who claimed the run in the database says so; a claim is decided there, not here.
         """
         lease = Lease(owner=owner, expires=utc_now(seconds_ahead=lease_seconds))
-        write_atomically(self.path / _HOLDER, line_of(lease), durable=False)
+        write_atomically(self.path / RecordFile.HOLDER, line_of(lease), durable=False)
 
     def lease(self) -> Lease | None:
         """Return who works here, or did when they last said so."""
-        return self._read(_HOLDER, Lease)
+        return self._read(RecordFile.HOLDER, Lease)
 
     def let_go(self, owner: Owner) -> None:
         """Say that `owner` does not work here any more."""
         lease = self.lease()
         if lease is not None and lease.owner == owner:
-            (self.path / _HOLDER).unlink(missing_ok=True)
+            (self.path / RecordFile.HOLDER).unlink(missing_ok=True)
 
     def write_failure(self, failure: Mistake) -> None:
         """Write what stopped the run, and what to do about it."""
-        self._write(_FAILURE, failure)
+        self._write(RecordFile.FAILURE, failure)
 
     def failure(self) -> Mistake | None:
         """Return what stopped the run, if it failed."""
-        return self._read(_FAILURE, Mistake)
+        return self._read(RecordFile.FAILURE, Mistake)
 
     def discard_failure(self) -> None:
         """Forget what stopped the run: it is tried again."""
-        (self.path / _FAILURE).unlink(missing_ok=True)
+        (self.path / RecordFile.FAILURE).unlink(missing_ok=True)
 
     def write_dropped(self, run: PlannedRun, reason: str) -> None:
         """Write why a sweep does not go on with the run, which may never have begun."""
-        if is_gone(self.path / _PLAN):
+        if is_gone(self.path / RecordFile.PLAN):
             self.write_plan(run)
-        self._write(_DROPPED, Dropped(reason=reason))
+        self._write(RecordFile.DROPPED, Dropped(reason=reason))
 
     def dropped(self) -> str:
         """Return why a sweep dropped the run; empty if none did, or if it was started after all."""
-        known = self._read(_DROPPED, Dropped)
+        known = self._read(RecordFile.DROPPED, Dropped)
         return known.reason if known else ""
 
     def discard_dropped(self) -> None:
         """Forget that a sweep dropped the run: it is started after all."""
-        (self.path / _DROPPED).unlink(missing_ok=True)
+        (self.path / RecordFile.DROPPED).unlink(missing_ok=True)
 
     def append_evaluation(self, evaluation: Evaluation) -> None:
         """Add a later look at the run's model."""
@@ -213,7 +213,7 @@ class RunFolder:
         Raises:
             KdctlError: they cannot be read, are damaged, or are of another run's model.
         """
-        found = self._evaluations.read()
+        found = self._evaluations.parse(self.content(RecordFile.EVALUATIONS) or b"")
         for evaluation in found:
             if evaluation.run_key != self.key:
                 raise KdctlError(
@@ -240,15 +240,31 @@ class RunFolder:
         except OSError as error:
             raise unreadable(path, error) from error
 
-    def _write(self, name: str, record: object) -> None:
+    def _write(self, name: RecordFile, record: object) -> None:
         write_atomically(self.path / name, line_of(record))
 
-    def _read(self, name: str, record: type[Record]) -> Record | None:
+    def _read(self, name: RecordFile, record: type[Record]) -> Record | None:
         hint = "restore the file from a copy, or delete the folder and run it again."
-        try:
-            return read_record(self.path / name, record, if_damaged=hint)
-        except FileNotFoundError:
-            return None
+        content = self.content(name)
+        return None if content is None else parse_record(self.path / name, content, record, if_damaged=hint)
+
+
+class FolderSnapshot(RunFolder):
+    """A run folder in which every file is what it was when it was first read, and is read once.
+
+    For a look at all files of a run. It must not write: it would not see what it wrote.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Begin to look at `folder`."""
+        super().__init__(folder.path.parent, folder.key)
+        self._contents: dict[RecordFile, bytes | None] = {}
+
+    def content(self, name: RecordFile) -> bytes | None:
+        """Return what the file held when it was first read; None if there was no file."""
+        if name not in self._contents:
+            self._contents[name] = super().content(name)
+        return self._contents[name]
 
 
 def run_folders(root: Path) -> list[RunFolder]:
@@ -269,6 +285,6 @@ def run_folders(root: Path) -> list[RunFolder]:
 
 
 def _may_be_run(folder: Path) -> bool:
-    plan = folder / _PLAN
-    is_lost = any(os.path.lexists(folder / name) for name in (_RESULT, _EPOCHS))
+    plan = folder / RecordFile.PLAN
+    is_lost = any(os.path.lexists(folder / name) for name in (RecordFile.RESULT, RecordFile.EPOCHS))
     return os.path.lexists(plan) or (bool(_KEY.fullmatch(folder.name)) and (is_lost or not is_gone(plan)))

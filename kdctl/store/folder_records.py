@@ -1,11 +1,36 @@
-"""Records that only files of run folders hold."""
+"""The files of a run folder, `runs/<key>/`, and the records that only they hold.
+
+Beside them lie checkpoints, `*.pt`, which the engine writes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kdctl.records import SETTLED, Artifact, Environment, RunResult, RunState, Selection
 from kdctl.serialization import values_of
+
+
+class RecordFile(StrEnum):
+    """Names of the files that hold records."""
+
+    PLAN = "plan.json"
+    """What runs."""
+    ENVIRONMENT = "environment.json"
+    """Where and with what it was computed."""
+    EPOCHS = "epochs.jsonl"
+    """One line for each epoch."""
+    HOLDER = "holder.json"
+    """Who works on it, and until when; only while somebody does."""
+    RESULT = "result.json"
+    """How it ended, and the files it left behind."""
+    FAILURE = "failure.json"
+    """What stopped it, if it failed."""
+    DROPPED = "dropped.json"
+    """Why a sweep dropped it, until somebody starts it after all."""
+    EVALUATIONS = "evaluations.jsonl"
+    """Later looks at its model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,14 +57,14 @@ def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mis
     """Return what the files of a folder say against each other, and which have lost their checksums.
 
     Args:
-        folder: of a run.
+        folder: of a run; a snapshot, if `ended` was read of it.
         ended: what `read_ended_run` returned, if it was called; None: it is called here.
 
     Raises:
         KdctlError: a file cannot be read, or is damaged.
     """
     found = ended or read_ended_run(folder)
-    lost = list(lost_checksums(folder, found.lines if found else folder.epoch_lines()))
+    lost = list(lost_checksums(folder))
     return lost or ([] if found is None else _contradictions(folder, found))
 
 

@@ -147,38 +147,36 @@ def _spelled(tree: Any) -> Any:
     return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def read_record(path: Path, record: type[Record], *, if_damaged: str) -> Record:
-    """Read the record that a file holds.
+def read_content(path: Path) -> bytes | None:
+    """Return what a file of records holds; None when there is no file.
+
+    Raises:
+        KdctlError: it cannot be read.
+    """
+    try:
+        return read_file(path, at_most=LARGEST_FILE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def parse_record(path: Path, content: bytes, record: type[Record], *, if_damaged: str) -> Record:
+    """Return the record that a file holds.
 
     Args:
-        path: the file.
+        path: the file, for the message.
+        content: what was read of it.
         record: the type of what it holds.
         if_damaged: what to do about a file that holds something else.
 
     Raises:
-        FileNotFoundError: there is none.
-        KdctlError: it cannot be read, or is damaged.
+        KdctlError: the file is damaged.
     """
     try:
-        return from_json(record, read_file(path, at_most=LARGEST_FILE))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise unreadable(path, error) from error
+        return from_json(record, content)
     except ValueError as error:
         raise KdctlError(f"{path} is damaged: it {why_damaged(error)}.", if_damaged) from error
-
-
-def file_has_checksum(path: Path) -> bool:
-    """Return whether the record that a file holds has a checksum, right or wrong.
-
-    Raises:
-        KdctlError: the file cannot be read.
-    """
-    try:
-        return has_checksum(read_file(path, at_most=LARGEST_FILE))
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def line_of(record: object) -> bytes:
@@ -189,6 +187,11 @@ def line_of(record: object) -> bytes:
 def line_like(before: bytes, record: object) -> bytes:
     """Return a record as a line, with a checksum if there was one in what it replaces."""
     return line_of(record) if has_checksum(before) else to_json(record).encode() + b"\n"
+
+
+def complete_lines(content: bytes) -> bytes:
+    """Return lines up to the last line break: what follows it was never completed."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 class JsonLines(Generic[Record]):
@@ -219,22 +222,16 @@ class JsonLines(Generic[Record]):
         Raises:
             KdctlError: the file cannot be read, or a complete line is not such a record.
         """
-        *lines, _end = self.content().split(b"\n")
-        return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        return self.parse(read_content(self.path) or b"")
 
-    def content(self) -> bytes:
-        """Return all complete lines as they were written; none when there is no file.
+    def parse(self, content: bytes) -> list[Record]:
+        """Return the complete records of what was read of the file.
 
         Raises:
-            KdctlError: the file cannot be read.
+            KdctlError: a complete line is not such a record.
         """
-        try:
-            data = read_file(self.path, at_most=LARGEST_FILE)
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        return data[: data.rfind(b"\n") + 1]
+        lines = complete_lines(content).split(b"\n")[:-1]
+        return [self._parse(line, number) for number, line in enumerate(lines, start=1)]
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace all records, atomically."""

@@ -11,50 +11,45 @@ import json
 from collections.abc import Iterator
 
 from kdctl.errors import Mistake
-from kdctl.files import read_file, unreadable
 from kdctl.store.folder import RunFolder
-from kdctl.store.json_files import LARGEST_FILE, first_without_checksum, has_checksum
+from kdctl.store.folder_records import RecordFile
+from kdctl.store.json_files import complete_lines, first_without_checksum, has_checksum
 
-_PLAN, _ENVIRONMENT, _RESULT, _FAILURE = "plan.json", "environment.json", "result.json", "failure.json"
-_EPOCHS, _EVALUATIONS = "epochs.jsonl", "evaluations.jsonl"
+_SINGLE = (RecordFile.PLAN, RecordFile.ENVIRONMENT, RecordFile.RESULT, RecordFile.FAILURE)
+"""Files that hold one record each."""
+
+_LINES = (RecordFile.EPOCHS, RecordFile.EVALUATIONS)
+"""Files with one record a line."""
+
 HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
 """What to do about a file of a run, given its key."""
 
 
-def lost_checksums(folder: RunFolder, epoch_lines: bytes) -> Iterator[Mistake]:
+def lost_checksums(folder: RunFolder) -> Iterator[Mistake]:
     """Name the records of a run that have no checksum, beside others that tell that they had one.
 
     Each start writes plan and environment anew. Epochs from before that start, and evaluations of a run that
     had ended before, may lack theirs.
 
     Args:
-        folder: of the run.
-        epoch_lines: of its epochs.jsonl.
+        folder: of the run; a snapshot, where other records of it are read too.
 
     Raises:
         KdctlError: a file cannot be read.
     """
-    found = {name: _content(folder, name) for name in (_PLAN, _ENVIRONMENT, _RESULT, _FAILURE, _EVALUATIONS)}
-    has = {name: has_checksum(content) for name, content in found.items()}
-    is_ours = has[_ENVIRONMENT] or has[_RESULT] or has_checksum(epoch_lines)
-    if is_ours or (has[_PLAN] and found[_RESULT]):
-        for name in (_PLAN, _ENVIRONMENT, _RESULT, _FAILURE):
-            if not has[name] and _is_record(found[name]):
-                yield _lost(folder, f"{name} is damaged: its checksum is missing")
-    for name, content in ((_EPOCHS, epoch_lines), (_EVALUATIONS, found[_EVALUATIONS])):
-        number = first_without_checksum(content, may_begin_later=name == _EPOCHS or not has[_RESULT])
-        if number and _is_record(content.split(b"\n")[number - 1]):
-            yield _lost(folder, f"{name} is damaged: the checksum of line {number} is missing")
-
-
-def _content(folder: RunFolder, name: str) -> bytes:
-    path = folder.path / name
-    try:
-        return read_file(path, at_most=LARGEST_FILE)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise unreadable(path, error) from error
+    found = {file: folder.content(file) or b"" for file in _SINGLE}
+    found |= {file: complete_lines(folder.content(file) or b"") for file in _LINES}
+    has = {file: has_checksum(content) for file, content in found.items()}
+    is_ours = has[RecordFile.ENVIRONMENT] or has[RecordFile.RESULT] or has[RecordFile.EPOCHS]
+    if is_ours or (has[RecordFile.PLAN] and found[RecordFile.RESULT]):
+        for file in _SINGLE:
+            if not has[file] and _is_record(found[file]):
+                yield _lost(folder, f"{file} is damaged: its checksum is missing")
+    for file in _LINES:
+        may_begin_later = file is RecordFile.EPOCHS or not has[RecordFile.RESULT]
+        number = first_without_checksum(found[file], may_begin_later=may_begin_later)
+        if number and _is_record(found[file].split(b"\n")[number - 1]):
+            yield _lost(folder, f"{file} is damaged: the checksum of line {number} is missing")
 
 
 def _is_record(content: bytes) -> bool:

@@ -18,7 +18,7 @@ from kdctl.records import StoredSweep, SweepMember
 from kdctl.serialization import values_of
 from kdctl.store import sweeps
 from kdctl.store.atomic import write_atomically
-from kdctl.store.json_files import file_has_checksum, line_of, read_record
+from kdctl.store.json_files import LARGEST_FILE, has_checksum, line_of, parse_record
 from kdctl.store.run_table import states
 from kdctl.store.store import Store
 
@@ -91,11 +91,11 @@ def read_sweep(path: Path) -> StoredSweep:
     """
     hint = "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again."
     try:
-        known = read_record(path, _SweepFile, if_damaged=hint)
-        is_whole = known.form < _WITH_CHECKSUM or file_has_checksum(path)
+        content = read_file(path, at_most=LARGEST_FILE)
     except OSError as error:
         raise unreadable(path, error) from error
-    if not is_whole:
+    known = parse_record(path, content, _SweepFile, if_damaged=hint)
+    if known.form >= _WITH_CHECKSUM and not has_checksum(content):
         raise KdctlError(f"{path} is damaged: its checksum is missing.", hint)
     return StoredSweep(**values_of(known, StoredSweep))
 

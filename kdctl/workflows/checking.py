@@ -17,7 +17,7 @@ from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import sha256_of
-from kdctl.store.folder import RunFolder, run_folders
+from kdctl.store.folder import FolderSnapshot, RunFolder, run_folders
 from kdctl.store.integrity import (
     EndedRun,
     changed_epochs,
@@ -105,6 +105,7 @@ def _contradictions(
     if folder is None:
         yield from without_folder(brief)
         return
+    folder = FolderSnapshot(folder)
     planned, ended_run = folder.plan(), read_ended_run(folder)
     run = workspace.store.run(brief.key)
     compute = hashes or not same_plan(run.plan, planned.plan)  # a later version may have written the folder's

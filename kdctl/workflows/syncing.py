@@ -12,7 +12,7 @@ from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.briefs import RunBrief
-from kdctl.store.folder import RunFolder, run_folders
+from kdctl.store.folder import FolderSnapshot, RunFolder, run_folders
 from kdctl.store.ingest import FolderContents, ingest_all, read_contents
 from kdctl.store.integrity import (
     changed_epochs,
@@ -68,7 +68,8 @@ def synchronise(
     hashes, seen = store.history_hashes(), set[str]()
     read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
-        found = _read(folder, store, keys, known=before.get(folder.key), sha256=hashes.get(folder.key, ""))
+        sha256 = hashes.get(folder.key, "")
+        found = _read(FolderSnapshot(folder), store, keys, known=before.get(folder.key), sha256=sha256)
         if isinstance(found, FolderContents):
             read.append(found)
         else:
@@ -94,7 +95,7 @@ def synchronise(
 
 
 def _read(
-    folder: RunFolder, store: Store, keys: KeysOfPlans, *, known: RunBrief | None, sha256: str
+    folder: FolderSnapshot, store: Store, keys: KeysOfPlans, *, known: RunBrief | None, sha256: str
 ) -> FolderContents | Sequence[Mistake]:
     """Return what a folder holds, or why it is not to be read into the database.
 

@@ -62,7 +62,7 @@ def as_0_2_0_wrote(folder: RunFolder) -> None:
 
 
 def found(folder: RunFolder) -> list[str]:
-    problems = [mistake.problem for mistake in lost_checksums(folder, folder.epoch_lines())]
+    problems = [mistake.problem for mistake in lost_checksums(folder)]
     return [problem.removeprefix(f"{folder.path}/") for problem in problems]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
+from kdctl.store import folder
+from kdctl.store.json_files import read_content
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
 
 RecipeWriter = Callable[..., Path]
@@ -212,3 +215,24 @@ def test_a_backup_overwrites_only_by_force_and_never_the_database_itself(
     for force in (False, True):
         with pytest.raises(KdctlError, match="is there already"):
             workflows.back_up(workspace, workspace.store.path, force=force)
+
+
+def test_no_file_of_a_run_is_read_twice(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = workflows.train(recipe("method = 'ce'"), workspace)
+    workflows.evaluate(run.key, workspace)
+    reads: Counter[str] = Counter()
+
+    def count(path: Path) -> bytes | None:
+        reads[path.name] += 1
+        return read_content(path)
+
+    monkeypatch.setattr(folder, "read_content", count)
+    names = ("plan.json", "environment.json", "epochs.jsonl", "result.json", "evaluations.jsonl")
+    with workflows.open_workspace(rebuilt(workspace.runs, tmp_path / "again"), num_threads=1) as again:
+        workflows.synchronise(again)
+        assert [reads[name] for name in names] == [1] * len(names)
+        reads.clear()
+        assert workflows.check(again).findings == ()
+        assert [reads[name] for name in names] == [1] * len(names)
