@@ -6,10 +6,8 @@ import functools
 import gc
 import itertools
 import os
-import random
 import resource
 import subprocess
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -274,86 +272,6 @@ class TapeStreams:
 def tape_streams() -> type[TapeStreams]:
     """Streams that record and replay on a CPU as CUDA graphs do on a GPU."""
     return TapeStreams
-
-
-class UnrulyStream(TapeStream):
-    """A stream that does its work late, and in the wildest order against others that its waits allow."""
-
-    def __init__(self, others: UnrulyStreams) -> None:
-        super().__init__()
-        self.others = others
-        self.queue: deque[Callable[[], None] | tuple[UnrulyStream, int]] = deque()
-        """Work, or another stream with the number of works that must be done there before."""
-        self.num_queued = self.num_done = 0
-
-    def run(self, work: Callable[[], None]) -> None:
-        self.queue.append(work)
-        self.num_queued += 1
-
-    def record(
-        self, work: Callable[[], None], *, warm_up: Callable[[], None], randomness: object = None
-    ) -> Callable[[], None]:
-        self.others.finish()
-        return super().record(work, warm_up=warm_up, randomness=randomness)
-
-    def wait_for(self, other: object) -> None:
-        if isinstance(other, UnrulyStream):
-            self.queue.append((other, other.num_queued))
-
-    def go_on(self) -> bool:
-        """Do the next work; False if there is none, or it must wait."""
-        while self.queue:
-            if callable(self.queue[0]):
-                self.queue.popleft()()  # type: ignore[operator]
-                self.num_done += 1
-                return True
-            other, number = self.queue[0]
-            if other.num_done < number:
-                return False
-            self.queue.popleft()
-        return False
-
-
-class HostStream(TapeStream):
-    """The stream of code that knows no streams: what it waits for is done."""
-
-    def __init__(self, others: UnrulyStreams) -> None:
-        super().__init__()
-        self.others = others
-
-    def wait_for(self, other: object) -> None:
-        self.others.finish()
-
-
-class UnrulyStreams:
-    """Stands in for streams whose work overlaps as a GPU pleases."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.streams: list[UnrulyStream] = []
-
-    def open(self) -> UnrulyStream:
-        self.streams.append(UnrulyStream(self))
-        return self.streams[-1]
-
-    def current(self) -> HostStream:
-        return HostStream(self)
-
-    def finish(self) -> None:
-        """Do all that is queued; one stream runs ahead of the others as far as it can, then another."""
-        while any(stream.queue for stream in self.streams):
-            order = self.random.sample(self.streams, len(self.streams))
-            done = False
-            for stream in order:
-                while stream.go_on():
-                    done = True
-            assert done or not any(stream.queue for stream in self.streams), "streams wait for each other"
-
-
-@pytest.fixture
-def unruly_streams() -> type[UnrulyStreams]:
-    """Streams that overtake each other wherever nothing makes them wait, differently for each seed."""
-    return UnrulyStreams
 
 
 @pytest.fixture(scope="module")

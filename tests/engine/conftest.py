@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
+from kdctl.engine.resume import load_state
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.recipe.engine_options import EngineOptions
@@ -125,6 +127,20 @@ def make_member(
         # A method that needs no teacher gets it too: a gang shares whatever teachers it has.
         distiller = build_distiller(plan, build_student(plan, SIZES), (teacher,), num_samples=NUM_TRAIN)
         return build_member(plan, distiller, Folders(tmp_path / folder))  # type: ignore[arg-type]
+
+    return build
+
+
+@pytest.fixture
+def make_recordable(make_member: Callable[..., Member]) -> Callable[..., Member]:
+    """Assemble members on the CPU with the optimizers that they would have on a GPU."""
+
+    def build(*words: Any, **options: Any) -> Member:
+        member = make_member(*words, **options)
+        make = functools.partial(member.make_optimizers, recordable=True)
+        again = dataclasses.replace(member, make_optimizers=make, epoch=0, step=0)
+        load_state(again)
+        return again
 
     return build
 

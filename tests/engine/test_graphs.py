@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +16,7 @@ from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang
 from kdctl.engine.graphs import RECORDED, GraphedSteps
 from kdctl.engine.member import Member
-from kdctl.engine.resume import load_state
 from kdctl.engine.steps import EagerSteps
-from kdctl.engine.teacher_table import TeacherTable, row_bytes
 from kdctl.engine.trainer import choose_steps, fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
@@ -27,8 +24,6 @@ from kdctl.protocols.distiller import Distiller, Losses, Step
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import EpochResult
 
-ROOMS = ("plenty", "one batch and a half", "hardly any")
-"""For how many teacher outputs a table has memory."""
 METHODS = ("ce", {"name": "kd", "temperature": 3.0}, "simkd")
 SGD = {"name": "sgd", "learning_rate": 0.05}
 ADAMW = {"name": "adamw", "learning_rate": 0.003}
@@ -37,14 +32,6 @@ MakeMember = Callable[..., Member]
 MakeGang = Callable[..., Gang]
 Check = Callable[[Any, Any], None]
 DropTimes = Callable[[list[EpochResult]], list[EpochResult]]
-
-
-def recordable(member: Member) -> Member:
-    """Give a member on the CPU the optimizer that it would have on a GPU."""
-    make = functools.partial(member.make_optimizers, recordable=True)
-    again = dataclasses.replace(member, make_optimizers=make, epoch=0, step=0)
-    load_state(again)
-    return again
 
 
 def looking_ahead(num_batches: int) -> Compute:
@@ -59,7 +46,7 @@ def odd(member: Member, method: type[Distiller]) -> Member:
     ("optimizer", "lookahead"), [(SGD, 1), (ADAMW, 1), (SGD, 2), (SGD, 9)], ids=["sgd", "adamw", "two", "all"]
 )
 def test_replayed_steps_give_the_bits_of_plain_ones(
-    make_member: MakeMember,
+    make_recordable: MakeMember,
     make_gang: MakeGang,
     record: type,
     tape_streams: type,
@@ -71,7 +58,7 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
     plain, replayed = record(), record()
     gangs = [
         make_gang(
-            *(recordable(make_member(method, folder=folder, optimizer=optimizer)) for method in METHODS),
+            *(make_recordable(method, folder=folder, optimizer=optimizer) for method in METHODS),
             compute=looking_ahead(lookahead),
         )
         for folder in ("plain", "replayed")
@@ -87,12 +74,12 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
 
 
 def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
-    gang = make_gang(*(recordable(make_member(method, folder="gang")) for method in METHODS))
+    gang = make_gang(*(make_recordable(method, folder="gang") for method in METHODS))
     fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     for member, method in zip(gang.members, METHODS, strict=True):
-        solo = make_gang(recordable(make_member(method, folder="solo")))
+        solo = make_gang(make_recordable(method, folder="solo"))
         fit(solo, record(), steps=GraphedSteps(solo, tape_streams()))
         assert_same_end(member, solo.members[0])
 
@@ -100,7 +87,7 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
 @pytest.mark.parametrize("ends_replayed", [False, True])
 @pytest.mark.parametrize("lookahead", [1, 2])
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
-    make_member: MakeMember,
+    make_recordable: MakeMember,
     make_gang: MakeGang,
     record: type,
     tape_streams: type,
@@ -109,84 +96,16 @@ def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     lookahead: int,
 ) -> None:
     make_gang = functools.partial(make_gang, compute=looking_ahead(lookahead))
-    whole = make_gang(recordable(make_member("kd", folder="whole")))
+    whole = make_gang(make_recordable("kd", folder="whole"))
     fit(whole, record())
     parts = record()
     for at_step in (0, 2, 3, 5):  # one run, stopped so often
-        gang = make_gang(recordable(make_member("kd", folder="parts")))
+        gang = make_gang(make_recordable("kd", folder="parts"))
         stop = lambda: parts.num_steps == at_step  # noqa: B023, E731 - used within the turn
         assert not fit(gang, parts, stop=stop, steps=GraphedSteps(gang, tape_streams()))
-    last = make_gang(recordable(make_member("kd", folder="parts")))
+    last = make_gang(make_recordable("kd", folder="parts"))
     assert fit(last, parts, steps=GraphedSteps(last, tape_streams()) if ends_replayed else EagerSteps(last))
     assert_same_end(whole.members[0], last.members[0])
-
-
-@pytest.mark.parametrize(
-    ("lookahead", "haste"),
-    [
-        pytest.param(lookahead, haste, marks=pytest.mark.slow if haste > 1 else ())
-        for lookahead in (1, 2)
-        for haste in range(8)
-    ],
-)
-def test_however_lanes_overtake_each_other_the_bits_stay(
-    make_member: MakeMember,
-    make_gang: MakeGang,
-    record: type,
-    unruly_streams: Callable[[int], Any],
-    assert_same_end: Check,
-    haste: int,
-    lookahead: int,
-) -> None:
-    gangs = [
-        make_gang(
-            *(recordable(make_member(method, folder=folder)) for method in METHODS),
-            compute=looking_ahead(lookahead),
-        )
-        for folder in ("plain", "replayed")
-    ]
-    fit(gangs[0], record())
-    fit(gangs[1], record(), steps=GraphedSteps(gangs[1], unruly_streams(haste), required=True))
-    for left, right in zip(*(gang.members for gang in gangs), strict=True):
-        assert_same_end(left, right)
-
-
-@pytest.mark.parametrize(
-    ("room", "others", "haste"),
-    [
-        pytest.param(room, others, haste, marks=() if haste == place else pytest.mark.slow)
-        for place, (room, others) in enumerate(itertools.product(ROOMS, (False, True)))
-        for haste in range(6)
-    ],
-)
-def test_with_kept_teacher_outputs_the_bits_stay(
-    make_member: MakeMember,
-    make_gang: MakeGang,
-    record: type,
-    unruly_streams: Callable[[int], Any],
-    assert_same_end: Check,
-    haste: int,
-    room: str,
-    others: bool,
-) -> None:
-    methods = METHODS if others else ("kd",)
-    plain = make_gang(*(recordable(make_member(method, folder="plain")) for method in methods))
-    fit(plain, record())
-    train, reads = plain.data.train, plain.reads()
-    row = row_bytes(reads, plain.run_teachers(train.batch(train.order(0, 0), 0).images, reads))
-    views = torch.cat([train.views(train.order(0, epoch))[:32] for epoch in range(3)])  # of whole batches
-    num_rows, num_kept = dict(zip(ROOMS, ((10_000, len(views.unique())), (24, 16), (3, 0)), strict=True))[
-        room
-    ]
-    table = TeacherTable(train.num_views, num_rows * row)
-    for folder in ("filling", "known"):
-        gang = make_gang(*(recordable(make_member(m, folder=folder)) for m in methods), table=table)
-        steps = GraphedSteps(gang, unruly_streams(haste), required=True)
-        fit(gang, record(), steps=steps)
-        for left, right in zip(plain.members, gang.members, strict=True):
-            assert_same_end(left, right)
-        assert table.num_bytes == num_kept * row
-        assert steps.executed_as(gang.members[0]) == "graphs, teacher outputs kept"
 
 
 class Drawing(Distiller):
@@ -230,9 +149,9 @@ class Reading(Drawing):
 
 
 def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
-    gangs = [make_gang(recordable(odd(make_member("ce", folder=name), Drawing))) for name in ("a", "b")]
+    gangs = [make_gang(odd(make_recordable("ce", folder=name), Drawing)) for name in ("a", "b")]
     fit(gangs[0], record())
     fit(gangs[1], record(), steps=GraphedSteps(gangs[1], tape_streams(), required=True))
     assert gangs[0].members[0].distiller.mean.any()
@@ -244,7 +163,7 @@ def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
     [(Counting, "the method says that its steps cannot be recorded"), (Reading, "a step cannot be recorded")],
 )
 def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
-    make_member: MakeMember,
+    make_recordable: MakeMember,
     make_gang: MakeGang,
     record: type,
     tape_streams: type,
@@ -255,8 +174,8 @@ def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
 ) -> None:
     plain, mixed = (
         make_gang(
-            recordable(odd(make_member("ce", folder=folder), method)),
-            recordable(make_member("kd", folder=folder)),
+            odd(make_recordable("ce", folder=folder), method),
+            make_recordable("kd", folder=folder),
         )
         for folder in ("plain", "mixed")
     )
@@ -272,15 +191,15 @@ def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
 
 
 def test_where_records_are_required_a_member_without_is_an_error(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type
 ) -> None:
-    gang = make_gang(recordable(odd(make_member("ce"), Reading)))
+    gang = make_gang(odd(make_recordable("ce"), Reading))
     with pytest.raises(KdctlError, match=r"a step cannot be recorded \(aten::_local_scalar_dense"):
         fit(gang, record(), steps=GraphedSteps(gang, tape_streams(), required=True))
 
 
 def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
-    make_member: MakeMember,
+    make_recordable: MakeMember,
     make_gang: MakeGang,
     record: type,
     tape_streams: type,
@@ -288,10 +207,10 @@ def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
     assert_same_end: Check,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    plain = make_gang(recordable(make_member("kd", folder="plain")))
+    plain = make_gang(make_recordable("kd", folder="plain"))
     fit(plain, record())
     teacher.links["stem"].register_forward_hook(lambda _module, _inputs, output: output.sum().item() and None)
-    gang = make_gang(recordable(make_member("kd", folder="gang")))
+    gang = make_gang(make_recordable("kd", folder="gang"))
     with caplog.at_level(logging.WARNING):
         assert fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     assert_same_end(plain.members[0], gang.members[0])
@@ -299,13 +218,13 @@ def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
 
 
 def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
-    solo = make_gang(recordable(make_member("kd", folder="solo")))
+    solo = make_gang(make_recordable("kd", folder="solo"))
     fit(solo, record())
-    hopeless = recordable(make_member("ce", optimizer={"name": "sgd", "learning_rate": 1e30}))
-    taken = recordable(make_member("simkd"))
-    good = recordable(make_member("kd"))
+    hopeless = make_recordable("ce", optimizer={"name": "sgd", "learning_rate": 1e30})
+    taken = make_recordable("simkd")
+    good = make_recordable("kd")
 
     def copy_from(gang: Gang) -> None:
         taken.left = observer.num_steps >= 4
@@ -319,14 +238,14 @@ def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
 
 
 def test_each_phase_is_recorded_anew(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
     method = {"name": "fitnet", "hint_share": 0.5}
     length = {"schedule": {"name": "cosine", "epochs": 4}}
     plain, replayed = (
         make_gang(
-            recordable(make_member(method, folder=folder, **length)),
-            recordable(make_member("kd", folder=folder, **length)),
+            make_recordable(method, folder=folder, **length),
+            make_recordable("kd", folder=folder, **length),
         )
         for folder in ("plain", "replayed")
     )
@@ -340,9 +259,9 @@ def test_each_phase_is_recorded_anew(
 
 
 def test_the_members_of_a_benchmark_may_be_the_same_run(
-    make_member: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
+    make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
-    twins = [recordable(make_member("kd")) for _ in range(2)]
+    twins = [make_recordable("kd") for _ in range(2)]
     gang = make_gang(*twins)
     fit(gang, record(), steps=GraphedSteps(gang, tape_streams()))
     assert_same_end(*twins)
