@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -155,6 +156,7 @@ def _leave_quietly() -> NoReturn:
     sys.exit(1)
 
 
+@functools.cache  # tests and pages run hundreds of commands, and to build them takes longer than many of them
 def command_line() -> Any:
     """Return the application as a command, its flags without the type that help would show of them."""
     command: Any = typer.main.get_command(app)

@@ -12,12 +12,11 @@ from typing import Any
 
 import matplotlib
 import pytest
-import typer
 from PIL import Image
 
 import kdctl
 from kdctl import cli, workflows
-from kdctl.cli.app import app
+from kdctl.cli.app import command_line
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -71,7 +70,7 @@ def write_flowers(folder: Path) -> None:
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_the_command_line_understands_every_command_of_the_pages(command: str):
     words = shlex.split(command, comments=True)[1:]
-    parsed: Any = typer.main.get_command(app)
+    parsed: Any = command_line()
     while hasattr(parsed, "commands") and words and not words[0].startswith("-"):
         parsed = parsed.commands[words.pop(0)]
     if hasattr(parsed, "commands"):
@@ -100,7 +99,7 @@ def test_what_the_pages_try_dry_can_be_planned(
 
 def test_the_page_of_verbs_lists_every_verb_in_the_words_of_its_help():
     rows = re.findall(r"^\| `kdctl ([\w-]+)` \| (.+) \|$", VERBS.split("\n## ")[0], re.MULTILINE)
-    root: Any = typer.main.get_command(app)
+    root: Any = command_line()
     helps = {name: verb.get_short_help_str(limit=1000) for name, verb in root.commands.items()}
     assert dict(rows) == helps
 
