@@ -97,6 +97,8 @@ class _Sizes:
             if size:
                 known.append(size)
         self._known = {kind: int(median(sizes)) for kind, sizes in measured.items() if sizes}
+        self._weights: dict[tuple[str, int, int], int] = {}
+        """By the student's name, its classes and the size of its images."""
 
     def of(self, plan: RunPlan) -> int:
         kind = _kind(plan.tree())
@@ -107,10 +109,16 @@ class _Sizes:
     def _counted(self, plan: RunPlan) -> int:
         with without_network():
             counts = self._library.counts(plan.data)
-        with shapes_only():
-            student = models.get(plan.student.name).item(counts.num_classes, counts.input_size)
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in student.state_dict().values())
-        return weights * (3 if counts.num_val else 2)
+        student = plan.student.name, counts.num_classes, counts.input_size
+        if student not in self._weights:
+            self._weights[student] = _weight_bytes(*student)
+        return self._weights[student] * (3 if counts.num_val else 2)
+
+
+def _weight_bytes(name: str, num_classes: int, input_size: int) -> int:
+    with shapes_only():
+        model = models.get(name).item(num_classes, input_size)
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 
 
 def _kind(plan: Mapping[str, Any]) -> str:
