@@ -56,6 +56,7 @@ def refused(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Call
     return open_it
 
 
+@pytest.mark.usefixtures("waiting_for_disks")
 def test_connections_are_durable_patient_and_strict(database: Path) -> None:
     engine = connect(database)
     with reading(engine) as connection:

@@ -192,6 +192,7 @@ def test_known_points_are_looked_up_without_making_a_study(database: Path) -> No
     assert known_points(database, "s") == [POINTS[0]]
 
 
+@pytest.mark.usefixtures("waiting_for_disks")
 def test_optuna_waits_for_the_disk_no_more_often_than_the_store_does(study: ConfigurationStudy) -> None:
     engine = study._study._storage._backend.engine  # type: ignore[attr-defined]
     with engine.connect() as connection:
