@@ -9,7 +9,6 @@ import logging
 import os
 import sqlite3
 import tempfile
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,31 +20,17 @@ from kdctl.errors import KdctlError
 from kdctl.files import is_file, open_file, unreadable
 from kdctl.machine_errors import MachineError
 from kdctl.store.backup import copy_database, is_writable, read_only_uris
-from kdctl.store.faults import explained, primary_code
+from kdctl.store.faults import explained
+from kdctl.store.journal import MOUNTS, set_journal
 from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
 
 BUSY_SECONDS = 60
 """How long a connection waits for another one's lock. Optuna's 5 s fail with eight writers."""
 
-_JOURNAL_SECONDS = 5
-"""How long, at most, to try to change the journal mode, for which nobody else may be reading."""
-
 _SQLITE_MARK = b"SQLite format 3\x00"
 
 _WRITES = "kdctl_writes"
 """Execution option: the transaction takes the write lock at once."""
-
-MOUNTS = Path("/proc/mounts")
-"""Linux lists its mounted file systems here; other systems have no such file."""
-
-NETWORK_FILESYSTEMS = frozenset(
-    {
-        "9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
-        "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs",
-        "fuse.beegfs", "fuse.ceph", "fuse.cephfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs",
-        "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
-    }
-)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +84,7 @@ def connect(
             with writing(engine) as connection:
                 apply_steps(connection, path, steps)
         with explained(path):
-            _set_journal(engine, filesystem_of(path, mounts), min(timeout_seconds, _JOURNAL_SECONDS))
+            set_journal(engine, path, timeout_seconds=timeout_seconds, mounts=mounts)
     except BaseException:
         engine.dispose()
         raise
@@ -239,62 +224,3 @@ def _engine(path: Path, timeout_seconds: float, uri: str = "") -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
-
-
-def _set_journal(engine: Engine, filesystem: str, timeout_seconds: float) -> None:
-    """Use WAL, in which readers and the writer do not wait for each other, wherever it works."""
-    path = database_path(engine)
-    wanted = "delete" if is_network(filesystem) else "wal"
-    if wanted == "delete":
-        _log.warning(
-            "%s is on a network file system (%s): it works with a rollback journal, one process at a time."
-            " Better keep the database on a local disk.",
-            path,
-            filesystem,
-        )
-    mode = _switch_journal(engine, wanted, timeout_seconds)
-    if mode != wanted:
-        _log.warning("%s works with journal mode %s: SQLite refused %s here.", path, mode, wanted)
-
-
-def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
-    """Ask for a journal mode until it is granted, refused or time is up: SQLite itself does not wait here."""
-    deadline = time.monotonic() + timeout_seconds
-    with engine.connect() as pooled:
-        connection: Any = pooled.connection.driver_connection  # outside of a transaction
-        while (
-            mode := connection.execute("PRAGMA journal_mode").fetchone()[0]
-        ) != wanted and time.monotonic() < deadline:
-            try:
-                granted: str = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
-            except sqlite3.OperationalError as error:
-                if primary_code(error) != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(0.02)
-            else:
-                return granted
-    return mode
-
-
-def filesystem_of(path: Path, mounts: Path = MOUNTS) -> str:
-    """Return the type of the file system that `path` is on, as Linux calls it; empty if unknown."""
-    try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return ""
-    path = path.resolve()
-    kind_by_place = {Path(_unescaped(place)): kind for _, place, kind, *_ in map(str.split, lines)}
-    place = next((place for place in (path, *path.parents) if place in kind_by_place), None)
-    return kind_by_place[place] if place else ""
-
-
-def is_network(filesystem: str) -> bool:
-    """Return whether several hosts may see a file system of this type."""
-    return filesystem in NETWORK_FILESYSTEMS
-
-
-def _unescaped(place: str) -> str:
-    """Undo how /proc/mounts writes blanks, tabs, line breaks and backslashes."""
-    for written, meant in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        place = place.replace(written, meant)
-    return place
