@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from kdctl.assembly.run_context import RunContext, TeacherCache
 from kdctl.errors import KdctlError
+from kdctl.store.backup import is_writable
 from kdctl.store.store import Store
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def open_workspace(
         runs: folder of run folders and of the database.
         data: folder below which data sets are looked for, or a library that has read some already.
         create: False: the database must be there.
-        read_only: nothing will be written, so that an archive or a colleague's runs will do.
+        read_only: nothing will be written, so that an archive, a colleague's runs or those of an older
+            kdctl will do, and stay as they are.
         places: where data lie that were moved since, as `DataLibrary` takes it.
         **execution: how runs are computed here; see `Execution`.
 
@@ -68,6 +70,11 @@ def open_workspace(
     ):
         opened = _opens(data, places) if isinstance(data, (Path, str)) else lambda: data
         yield Workspace(runs=folder, store=store, open_library=opened, **execution)
+
+
+def may_be_written(runs: Path) -> bool:
+    """Return whether the database in `runs` can be written, as one in an archive cannot."""
+    return is_writable(runs / DATABASE)
 
 
 @contextmanager

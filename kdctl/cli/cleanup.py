@@ -33,12 +33,13 @@ def rm(
     from kdctl.cli.console import say
     from kdctl.cli.formatting import counted, file_size
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         removal = workflows.plan_removal(workspace, run, force=force)
-        for item in removal.runs:
-            say(_line(item))
-        size = file_size(removal.num_bytes)
-        _ask(f"Remove {counted(len(removal.runs), 'run')} for good, {size}?", yes=yes)
+    for item in removal.runs:
+        say(_line(item))
+    size = file_size(removal.num_bytes)
+    _ask(f"Remove {counted(len(removal.runs), 'run')} for good, {size}?", yes=yes)
+    with workflows.open_workspace(runs, create=False) as workspace:
         workflows.remove(workspace, removal)
     say(f"removed {counted(len(removal.runs), 'run')}, {size}")
 
@@ -66,17 +67,16 @@ def gc(
     from kdctl.cli.console import say
     from kdctl.cli.formatting import file_size
 
-    with workflows.open_workspace(runs, create=False) as workspace:
+    with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         collection = workflows.plan_collection(workspace, sweep=sweep, keep_last=keep_last, teachers=teachers)
-        _show(collection, form, done=not dry_run)
-        if dry_run:
-            return
-        if not collection.freed:
-            say("nothing to free")
-            return
+    _show(collection, form, done=not dry_run)
+    if dry_run:
+        return
+    if collection.freed:
         _ask(f"Delete the files that are marked 'free', {file_size(collection.num_bytes)}?", yes=yes)
+    with workflows.open_workspace(runs, create=False) as workspace:
         workflows.collect(workspace, collection)
-    say(f"freed {file_size(collection.num_bytes)}")
+    say(f"freed {file_size(collection.num_bytes)}" if collection.freed else "nothing to free")
 
 
 def _show(collection: Collection, form: options.Format, *, done: bool) -> None:

@@ -69,10 +69,13 @@ def evaluate(
     is_file = Path(subject).is_file()
     places = workflows.data_places(override or [])
     execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    archived = not workflows.may_be_written(runs)  # then the figures are shown, and not stored
     opened = (
         workflows.open_for_planning(runs, data, places=places, **execution)
         if is_file
-        else workflows.open_workspace(runs, data, create=False, read_only=True, places=places, **execution)
+        else workflows.open_workspace(
+            runs, data, create=False, read_only=archived, places=places, **execution
+        )
     )
     with opened as workspace:
         if export is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
+import threading
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -32,7 +35,7 @@ def copy_database(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with closing(_opened(source)) as origin, closing(sqlite3.connect(temporary)) as copy:
+        with closing(open_to_read(source)) as origin, closing(sqlite3.connect(temporary)) as copy:
             origin.backup(copy)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -41,9 +44,63 @@ def copy_database(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+class UpdatedCopy:
+    """A copy of a database with the schema of today, made anew after each change of the original.
+
+    An older kdctl may go on writing to the original while a newer one looks.
+    """
+
+    def __init__(self, path: Path, update: Callable[[Path], None]) -> None:
+        """Copy `path` when it is first asked for; `update` brings a copy up to date."""
+        self._path = path
+        self._update = update
+        self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._stamps: list[tuple[int, int] | None] = []
+
+    def opened(self, opened: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
+        """Return what `opened` makes of the copy; who reads an earlier one may go on.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        with self._lock:
+            journal = self._path.with_name(f"{self._path.name}-wal")
+            stamps = [_stamp(path) for path in (self._path, journal)]
+            if self._folder is None or stamps != self._stamps:
+                self._remove()
+                self._folder = tempfile.TemporaryDirectory(prefix="kdctl-")
+                copy_database(self._path, self._copy(self._folder))
+                self._update(self._copy(self._folder))
+                self._stamps = stamps
+            return opened(self._copy(self._folder))
+
+    def remove(self) -> None:
+        """Delete the copy."""
+        with self._lock:
+            self._remove()
+
+    def _copy(self, folder: tempfile.TemporaryDirectory[str]) -> Path:
+        return Path(folder.name, self._path.name)
+
+    def _remove(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written; None without the file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def complaints(path: Path) -> list[str]:
     """Return what SQLite finds wrong with a database: torn pages, lost rows, broken references."""
-    with closing(_opened(path)) as connection:
+    with closing(open_to_read(path)) as connection:
         try:
             integrity = [row[0] for row in connection.execute("PRAGMA integrity_check")]
             references = [
@@ -55,9 +112,12 @@ def complaints(path: Path) -> list[str]:
     return [*(line for line in integrity if line != _SOUND), *dict.fromkeys(references)]
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    if is_writable(path):
-        return sqlite3.connect(path)
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database that is to stay as it is."""
+    if is_writable(path):  # opened as such, or SQLite leaves the files of its journal behind
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
     best, fallback = read_only_uris(path)
     connection = sqlite3.connect(best, uri=True)
     try:

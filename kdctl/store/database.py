@@ -9,17 +9,18 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, Pool, create_engine, event
 
 from kdctl.errors import KdctlError
 from kdctl.files import is_file, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.store.backup import copy_database, is_writable, read_only_uris
+from kdctl.store.backup import UpdatedCopy, is_writable, read_only_uris
 from kdctl.store.faults import explained
 from kdctl.store.journal import MOUNTS, set_journal
 from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
@@ -66,17 +67,18 @@ def connect(
         steps: the schema's history.
         mounts: where the system lists its mounted file systems.
         timeout_seconds: how long a transaction waits for another's lock.
-        read_only: nothing will be written, so a place that cannot be written will do.
+        read_only: nothing will be changed: a place that cannot be written will do, and of an older
+            database a copy is brought up to date in place of the file.
 
     Raises:
         KdctlError: the place cannot be written, or the file is not a database, not ours, damaged,
             locked, or from a newer kdctl.
     """
-    if read_only and path.exists() and not is_writable(path):
+    if read_only and path.exists():
         return _connect_to_read(path, steps, timeout_seconds)
     _require_writable(path)
     _require_sqlite(path)
-    engine = _engine(path, timeout_seconds)
+    engine = _engine(path, partial(_open, path, timeout_seconds))
     try:
         with reading(engine) as connection:
             version = recognised_version(connection, path, steps)
@@ -113,10 +115,7 @@ def database_path(engine: Engine) -> Path:
 
 def _require_writable(path: Path) -> None:
     """Say in plain words what SQLite would refuse in its own."""
-    if path.is_dir():
-        raise KdctlError(
-            f"{path} is a folder, not a database.", f"name a file in it, such as {path / 'kdctl.db'}."
-        )
+    _require_no_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -134,12 +133,20 @@ def _require_writable(path: Path) -> None:
         )
 
 
+def _require_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise KdctlError(
+            f"{path} is a folder, not a database.", f"name a file in it, such as {path / 'kdctl.db'}."
+        )
+
+
 def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) -> Engine:
-    """Open a database whose file or folder may not be written: an archive, or a colleague's store."""
+    """Open a database that is to stay as it is: the reader only looks, or may not write there."""
+    _require_no_folder(path)
     _require_sqlite(path)
-    best, fallback = read_only_uris(path)
+    best, fallback = ("", "") if is_writable(path) else read_only_uris(path)
     for uri in (best, fallback):
-        engine = _engine(path, timeout_seconds, uri)
+        engine = _engine(path, partial(_open, path, timeout_seconds, uri))
         try:
             with reading(engine) as connection:
                 version = recognised_version(connection, path, steps)
@@ -148,32 +155,47 @@ def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) 
             if uri == fallback:
                 raise
             continue
+        except BaseException:
+            engine.dispose()
+            raise
         if version < len(steps):
             engine.dispose()
-            return _connect_to_copy(path, steps, timeout_seconds)
-        if uri == fallback and is_file(journal := path.with_name(f"{path.name}-wal")):
+            return _connect_to_copy(path, steps, timeout_seconds, is_ours=version > 0)
+        if uri and uri == fallback and is_file(journal := path.with_name(f"{path.name}-wal")):
             _log.warning("%s cannot be read: what was written last may be missing.", journal)
         return engine
     raise AssertionError("the last mode returns or raises")
 
 
-def _connect_to_copy(path: Path, steps: Sequence[Step], timeout_seconds: float) -> Engine:
-    """Bring a copy of an older database up to date, and work on that; it goes with the engine."""
-    _log.warning("%s was written by an older kdctl, and is read-only: a copy of it is read.", path)
-    folder = tempfile.TemporaryDirectory(prefix="kdctl-")
-    try:
-        with explained(path):
-            copy_database(path, copy := Path(folder.name, path.name))
-        engine = _engine(path, timeout_seconds, copy.as_uri())
+def _connect_to_copy(path: Path, steps: Sequence[Step], timeout_seconds: float, *, is_ours: bool) -> Engine:
+    """Work on a copy of an older database that is brought up to date; it goes with the engine."""
+    if is_ours:
+        later = "`kdctl sync` brings it up to date, and the older kdctl cannot read it from then on"
+        why = later if is_writable(path) else "it is read-only"
+        _log.warning("%s was written by an older kdctl: a copy of it is read (%s).", path, why)
+
+    def update(copy: Path) -> None:
+        engine = _engine(path, partial(_open, copy, timeout_seconds))
         with writing(engine) as connection:
             apply_steps(connection, path, steps, keep_copy=False)
-    except OSError as error:
-        problem = f"{path} was written by an older kdctl, and cannot be copied: {error.strerror}."
-        raise KdctlError(problem, f"free room in {folder.name}, or allow to write to {path}.") from error
+        engine.dispose()
+
+    copy = UpdatedCopy(path, update)
+
+    def opened() -> sqlite3.Connection:
+        try:
+            with explained(path):
+                return copy.opened(partial(_open, timeout_seconds=timeout_seconds))
+        except OSError as error:
+            problem = f"{path} was written by an older kdctl, and cannot be copied: {error.strerror}."
+            hint = f"free room in {tempfile.gettempdir()}, or bring it up to date: kdctl sync."
+            raise KdctlError(problem, hint) from error
+
+    engine = _engine(path, opened, poolclass=NullPool)  # each transaction looks for changes of the original
 
     @event.listens_for(engine, "engine_disposed")
     def clean_up(_engine: Engine) -> None:  # pyright: ignore[reportUnusedFunction]
-        folder.cleanup()
+        copy.remove()
 
     return engine
 
@@ -194,21 +216,26 @@ def _require_sqlite(path: Path) -> None:
         )
 
 
-def _engine(path: Path, timeout_seconds: float, uri: str = "") -> Engine:
+def _open(path: Path, timeout_seconds: float, uri: str = "") -> sqlite3.Connection:
+    """Open a file by its path, or as SQLite is told by `uri`."""
+    return sqlite3.connect(uri or path, timeout=timeout_seconds, uri=bool(uri), check_same_thread=False)
+
+
+def _engine(
+    path: Path, opened: Callable[[], sqlite3.Connection], *, poolclass: type[Pool] | None = None
+) -> Engine:
     """Return an engine whose transactions SQLAlchemy begins, not the driver.
 
     The driver begins none before a SELECT, so that reading and then writing would not be atomic.
 
     Args:
         path: the database.
-        timeout_seconds: how long a transaction waits for another's lock.
-        uri: how SQLite is to open it, if not just by its path.
+        opened: makes a connection that waits for the locks of others.
+        poolclass: of the connections; SQLAlchemy's choice if not given.
     """
-
-    def opened() -> sqlite3.Connection:
-        return sqlite3.connect(uri or path, timeout=timeout_seconds, uri=bool(uri), check_same_thread=False)
-
-    engine = create_engine(URL.create("sqlite+pysqlite", database=str(path)), creator=opened)
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)), creator=opened, poolclass=poolclass
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]

@@ -11,8 +11,8 @@ import hashlib
 import importlib.util
 import json
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,8 @@ class ConfigurationStudy:
         self._lock = lock
 
     def proposals(self) -> list[Proposal]:
-        """Return all configurations that were proposed so far, also by earlier starts.
-
-        A trial without a point is what a process left that was killed while it asked.
-        """
-        return [
-            Proposal(trial=trial.number, point=Point(values=json.loads(trial.user_attrs[POINT])))
-            for trial in self._study.get_trials(deepcopy=False)
-            if POINT in trial.user_attrs
-        ]
+        """Return all configurations that were proposed so far, also by earlier starts."""
+        return _proposals(self._study)
 
     def propose_grid(self, points: Sequence[Point]) -> list[Proposal]:
         """Return a trial for every point, in their order; those an earlier start made are used again."""
@@ -176,19 +169,34 @@ def require_sampler(search: Search) -> None:
         )
 
 
-def known_points(database: Path, name: str) -> list[Point]:
-    """Return the configurations that the study called `name` has proposed; none if there is no such study."""
-    with _lock(database):
-        storage = _storage(database)
-        try:
-            study = optuna.load_study(storage=storage, study_name=name)
-        except KeyError:
+def _proposals(study: optuna.Study) -> list[Proposal]:
+    """Return what was proposed; a trial without a point is of a process that was killed while it asked."""
+    return [
+        Proposal(trial=trial.number, point=Point(values=json.loads(trial.user_attrs[POINT])))
+        for trial in study.get_trials(deepcopy=False)
+        if POINT in trial.user_attrs
+    ]
+
+
+def known_points(open_to_read: Callable[[], sqlite3.Connection], name: str) -> list[Point]:
+    """Return the configurations that the study called `name` has proposed; none if there is no such study.
+
+    Args:
+        open_to_read: opens our database file, which stays as it is.
+        name: of the study.
+    """
+    with closing(open_to_read()) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone():
             return []
-        else:
-            known = ConfigurationStudy(study, _lock(database))
-            return [proposal.point for proposal in known.proposals()]
-        finally:
-            _close(storage)
+    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": open_to_read})
+    try:
+        study = optuna.load_study(storage=storage, study_name=name)
+    except KeyError:
+        return []
+    else:
+        return [proposal.point for proposal in _proposals(study)]
+    finally:
+        _close(storage)
 
 
 def _lock(database: Path) -> FileLock:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdctl.assembly.catalog import open_recipe
     from kdctl.assembly.readiness import require_ready
-    from kdctl.assembly.workspace import open_for_planning, open_workspace
+    from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
@@ -70,6 +70,7 @@ __all__ = [
     "html_page",
     "import_weights",
     "list_runs",
+    "may_be_written",
     "open_for_planning",
     "open_recipe",
     "open_workspace",
@@ -116,6 +117,7 @@ _MODULES = {
     "html_page": "kdctl.workflows.concluding",
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
+    "may_be_written": "kdctl.assembly.workspace",
     "open_for_planning": "kdctl.assembly.workspace",
     "open_recipe": "kdctl.assembly.catalog",
     "open_workspace": "kdctl.assembly.workspace",

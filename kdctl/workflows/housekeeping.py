@@ -82,7 +82,6 @@ def plan_removal(workspace: Workspace, prefixes: Sequence[str], *, force: bool =
             need it as a teacher.
     """
     store = workspace.store
-    finish_removals(store, workspace.runs)
     keys = list(dict.fromkeys(store.run(prefix).key for prefix in prefixes))
     mistakes = [*_in_work(workspace, keys), *([] if force else _needed(workspace, keys))]
     if mistakes:
@@ -99,6 +98,7 @@ def remove(workspace: Workspace, removal: Removal) -> None:
     Raises:
         KdctlError: a process has taken one of them up meanwhile.
     """
+    finish_removals(workspace.store, workspace.runs)
     for run in removal.runs:
         remove_run(workspace.store, workspace.runs, run.key)
 
@@ -121,7 +121,6 @@ def plan_collection(
         KdctlError: there is no such sweep.
     """
     store = workspace.store
-    finish_removals(store, workspace.runs)
     runs = store.briefs(sweep=sweep)
     held = held_runs(store, [run.key for run in runs if run.state not in SETTLED])
     students = store.students_of([run.key for run in runs])
@@ -145,11 +144,12 @@ def plan_collection(
 
 
 def collect(workspace: Workspace, collection: Collection) -> None:
-    """Delete the files.
+    """Delete the files, and those of runs whose removal was killed before its end.
 
     Raises:
         KdctlError: a process has taken one of the runs up meanwhile.
     """
+    finish_removals(workspace.store, workspace.runs)
     for item in collection.freed:
         free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
 

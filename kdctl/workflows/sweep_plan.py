@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdctl.assembly.catalog import open_recipe
 from kdctl.assembly.planning import Planner
-from kdctl.assembly.workspace import DATABASE, Workspace
+from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake, RecipeError
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.recipe.plan import RunPlan
@@ -18,6 +18,7 @@ from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Point, Search
 from kdctl.records import SETTLED, RunState
 from kdctl.report.build import wrong_options
+from kdctl.store.backup import open_to_read
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
 
@@ -186,7 +187,8 @@ def _chosen_points(search: Search, study: str, workspace: Workspace) -> Sequence
     from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
 
     require_sampler(search)
-    return known_points(workspace.runs / DATABASE, study) if workspace.store.sweeps() else []
+    opened = functools.partial(open_to_read, workspace.store.path)
+    return known_points(opened, study) if workspace.store.sweeps() else []
 
 
 def _require_split(recipe: Recipe, plans: Sequence[RunPlan]) -> None:

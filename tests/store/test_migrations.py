@@ -168,3 +168,29 @@ def test_an_older_database_that_may_not_be_written_is_read_as_a_copy(
     assert "older kdctl" in caplog.text
     assert {item.name for item in tmp_path.iterdir()} >= {path.name, "tmp"}
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_what_an_older_kdctl_goes_on_to_write_is_seen_by_who_looks(tmp_path: Path) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path, steps=STEPS[:1]).dispose()
+    with Store.open(path, read_only=True) as store, closing(sqlite3.connect(path)) as writer:
+        assert store.runs() == []
+        writer.executescript(WRITTEN_BY_THE_FIRST)
+        assert [run.key for run in store.runs()] == ["aaaaaaaaaaaaaaaa"]
+        with writer:
+            writer.execute("UPDATE kdctl_runs SET state = 'failed'")
+        assert [run.state for run in store.runs()] == [RunState.FAILED]
+    assert _version(path) == 1
+
+
+def test_a_database_of_optuna_is_looked_at_without_moving_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "kdctl.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE studies (study_id INTEGER)")
+    before = path.read_bytes()
+    with Store.open(path, read_only=True) as store:
+        assert store.runs() == []
+    assert path.read_bytes() == before
+    assert caplog.text == ""

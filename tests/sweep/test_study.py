@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -12,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Point, Search
+from kdctl.store.backup import open_to_read
 from kdctl.sweep.dashboard import Evidence
 from kdctl.sweep.study import POINT, ConfigurationStudy, known_points, open_study
 
@@ -186,10 +190,22 @@ def test_what_a_killed_process_left_half_asked_is_no_proposal(
 def test_known_points_are_looked_up_without_making_a_study(database: Path) -> None:
     with open_study(database, "other"):
         pass
-    assert known_points(database, "s") == []
+    assert known_points(partial(open_to_read, database), "s") == []
     with open_study(database, "s") as study:
         study.propose_grid(POINTS[:1])
-    assert known_points(database, "s") == [POINTS[0]]
+    before = database.read_bytes()
+    files = sorted(database.parent.iterdir())
+    assert known_points(partial(open_to_read, database), "s") == [POINTS[0]]
+    assert database.read_bytes() == before
+    assert sorted(database.parent.iterdir()) == files
+
+
+def test_a_database_without_optunas_tables_stays_without(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE kdctl_runs (number INTEGER)")
+    before = database.read_bytes()
+    assert known_points(partial(open_to_read, database), "s") == []
+    assert database.read_bytes() == before
 
 
 @pytest.mark.usefixtures("waiting_for_disks")
