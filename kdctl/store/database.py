@@ -42,7 +42,7 @@ def require_database(path: Path) -> None:
     Raises:
         KdctlError: there is none.
     """
-    if path.exists():
+    if path.exists() and (path.stat().st_size or not path.is_file()):  # a full disk leaves an empty file
         return
     hint = "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart"
     if next(path.parent.glob("*/plan.json"), None) is not None:

@@ -286,6 +286,15 @@ def test_a_database_that_is_gone_beside_its_run_folders_can_be_rebuilt(kdctl: Kd
     assert kdctl("sync --runs runs").code == kdctl("db check").code == 0
 
 
+def test_an_empty_database_is_none(kdctl: Kdctl, run: Path) -> None:
+    """A full disk leaves a file without content, which SQLite reads as a store without runs."""
+    lose_the_database(run)
+    (run.parent / "kdctl.db").touch()
+    for words in ("report", "runs list", "db check"):
+        kdctl(words).refused("there is no database runs/kdctl.db", "kdctl sync --runs runs", code=1)
+    assert kdctl("sync --runs runs").code == kdctl("db check").code == 0
+
+
 def test_what_a_finished_run_has_lost_is_named_by_sync(kdctl: Kdctl, run: Path) -> None:
     (run / "result.json").unlink()
     answer = kdctl("sync")
