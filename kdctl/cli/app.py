@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -20,9 +18,7 @@ from kdctl.cli.cleanup import gc, rm
 from kdctl.cli.confirm import confirm
 from kdctl.cli.console import (
     ShownWarnings,
-    bound_width,
     print_mistakes,
-    replace_what_encodings_lack,
     say,
 )
 from kdctl.cli.db import database, sync
@@ -35,6 +31,7 @@ from kdctl.cli.plot import plot
 from kdctl.cli.report import report
 from kdctl.cli.short_names import answer_to
 from kdctl.cli.show import show
+from kdctl.cli.streams import bound_width, replace_what_encodings_lack, write_nowhere
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
@@ -116,8 +113,9 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     except typer.Abort:
         say("Aborted.")
         sys.exit(1)
-    except BrokenPipeError:
-        _leave_quietly()
+    except BrokenPipeError:  # nobody reads the output any more, as `| head` leaves it
+        write_nowhere(sys.stdout)
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
         if isinstance(error, OSError) and error.errno is not None:  # what the machine refuses is no bug
             print_mistakes([refusal(error)])
@@ -147,13 +145,6 @@ def _missing(module: str) -> Mistake:
         problem=f"the Python package {module.partition('.')[0]} is not installed, and kdctl needs it here.",
         hint="install kdctl again, so that pip finds what is missing.",
     )
-
-
-def _leave_quietly() -> NoReturn:
-    """End where nobody reads the output any more, as `| head` leaves it: what is still kept goes nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
 
 
 @functools.cache  # tests and pages run hundreds of commands, and to build them takes longer than many of them

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 import json
 import logging
-import os
 import re
 import sys
 import textwrap
@@ -17,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kdctl.cli.options import Format, ListFormat
+from kdctl.cli.streams import write_nowhere
 from kdctl.errors import Mistake
-from kdctl.text import REPLACING, printable, spreadsheet_cell
+from kdctl.text import printable, spreadsheet_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,23 +27,6 @@ JSON_SCHEMA = 1
 
 UNFOLDED = 100_000
 """Columns where the output is no terminal: a file should not have its lines folded."""
-
-_WIDTH_DIGITS = 4
-"""Of the widest terminal that is believed."""
-
-
-def replace_what_encodings_lack() -> None:
-    """Make both streams print something for every letter: a run should not end for a name or a ±."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=REPLACING)
-
-
-def bound_width() -> None:
-    """Read a width of five digits in $COLUMNS as 9999: frames a thousand million wide fill the memory."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and len(said) > _WIDTH_DIGITS:
-        os.environ["COLUMNS"] = "9" * _WIDTH_DIGITS
 
 
 def echo(text: str, *, end: str = "\n") -> None:
@@ -68,11 +50,27 @@ def messages() -> Console:
 
 @functools.cache
 def _console() -> type[Console]:
-    """Return a console that obeys nothing in what it is given: control characters are shown, not sent."""
+    """Return a console that obeys nothing in what it is given: control characters are shown, not sent.
+
+    Messages that cannot be written are lost: nobody may read them any more, as behind `2>&1 | head` and after
+    a terminal was closed, and no run should end for that.
+    """
     from rich.console import Console
     from rich.segment import Segment
 
     class HarmlessConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # the application knows what to do
+
+        def _write_buffer(self) -> None:
+            try:
+                super()._write_buffer()
+            except (OSError, ValueError):  # a stream that was closed raises ValueError
+                if not self.stderr:
+                    raise
+                del self._buffer[:]
+                write_nowhere(self.file)
+
         def _render_buffer(self, buffer: Iterable[Segment]) -> str:
             return super()._render_buffer(
                 segment if segment.control else Segment(printable(segment.text), segment.style)

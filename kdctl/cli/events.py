@@ -14,7 +14,6 @@ Numbers that JSON lacks are spelled 'nan', 'inf' and '-inf'.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from kdctl.cli.console import JSON_SCHEMA
 from kdctl.cli.formatting import describe
 from kdctl.cli.live import Display, display
 from kdctl.cli.options import Format
+from kdctl.cli.streams import write_nowhere
 from kdctl.cli.titles import told_apart
 from kdctl.errors import UsageError
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
@@ -97,7 +97,7 @@ class Events(AbstractContextManager["Events"]):
             sys.stdout.flush()
         except BrokenPipeError:
             self._is_read = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            write_nowhere(sys.stdout)
 
 
 def listener(*, json: bool, quiet: bool, form: Format, dry_run: bool = False) -> Events | Display:

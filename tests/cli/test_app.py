@@ -244,3 +244,14 @@ def test_a_package_that_came_with_kdctl_and_is_gone_is_no_bug(two_runs: Path, tm
     assert "hint: install kdctl again" in process.stderr
     assert "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_before_anything_began_needs_no_words(
+    kdctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdctl.cli.app.run", interrupted)
+    answer = kdctl("report")
+    assert (answer.code, answer.out, answer.err) == (130, "", "")

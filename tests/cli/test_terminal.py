@@ -135,6 +135,20 @@ def test_a_sweep_of_any_name_outlives_its_database(
     assert not list((tmp_path / "runs" / "sweeps").glob(".*"))
 
 
+@pytest.mark.parametrize("encoding", ["idna", "undefined", "idna:strict"])
+def test_an_encoding_that_is_none_for_text_is_left_for_utf_8(tmp_path: Path, encoding: str) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "kdctl", "runs", "list"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.decode().startswith("error: there is no database")
+    assert "hint: " in answer.stderr.decode()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "gbk", "koi8-r", "shift_jis", "ascii"])
 def test_no_command_ends_for_a_letter_that_the_terminal_lacks(
