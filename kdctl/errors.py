@@ -62,6 +62,18 @@ class RecipeError(UsageError):
         self.args = (self.mistakes,)  # what unpickling calls the class with
 
 
+class AbortedError(BaseException):
+    """Somebody will not wait for the running step; no `Exception`, for it is nobody's failure."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+ANY_FAILURE = (Exception, SystemExit, GeneratorExit)
+"""What code of others may raise: `sys.exit` in a plug-in must not end what goes on around it."""
+
+
 def words_of(error: BaseException) -> str:
     """Return the kind of an error and what it says; that of a stranger's code may fail to say anything."""
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdctl.store.folder import RunFolder
+from kdctl.working_folder import return_to, standing_in
 
 if TYPE_CHECKING:
     from kdctl.assembly.data import DataLibrary
@@ -39,6 +40,9 @@ class RunContext:
     tables: dict[str, TeacherTable] = field(default_factory=dict["str", "TeacherTable"], compare=False)
     """The outputs that are kept for all gangs of this process, by what decides them."""
 
+    _working_folder: Path | None = field(default_factory=standing_in, compare=False, repr=False)
+    """What relative paths begin in."""
+
     @functools.cached_property
     def library(self) -> DataLibrary:
         """The data sets."""
@@ -47,3 +51,7 @@ class RunContext:
     def folder(self, key: str) -> RunFolder:
         """Return the folder of a run."""
         return RunFolder(self.runs, key)
+
+    def restore_working_folder(self) -> None:
+        """Go back to where relative paths begin: a plug-in's code may have gone elsewhere."""
+        return_to(self._working_folder)

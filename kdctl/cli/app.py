@@ -35,7 +35,7 @@ from kdctl.cli.streams import bound_width, replace_what_encodings_lack, write_no
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
-from kdctl.errors import KdctlError, Mistake, UsageError, words_of
+from kdctl.errors import AbortedError, KdctlError, Mistake, UsageError, words_of
 from kdctl.machine_errors import refusal
 from kdctl.text import as_text, printable
 
@@ -110,6 +110,8 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     except WRONG_USAGE as error:
         print_mistakes(_in_our_words(error))
         sys.exit(UsageError.exit_code)
+    except AbortedError as error:
+        sys.exit(error.exit_code)
     except typer.Abort:
         say("Aborted.")
         sys.exit(1)

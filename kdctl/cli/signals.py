@@ -1,16 +1,30 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on. A second one aborts."""
+"""Ctrl-C, SIGTERM and a closed terminal: finish the step, save, and say how to go on. A second one aborts."""
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 import typer
 
 from kdctl.cli.console import say
+from kdctl.errors import AbortedError
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {
+    getattr(signal, name): 128 + getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+}
+"""By signal. `SIGHUP` is what a terminal sends that was closed, where there are terminals."""
+
+_ALWAYS_MEANT = (signal.SIGINT, signal.SIGTERM)
+"""Shells start programs in the background with SIGINT ignored, and who sends it all the same means it."""
+
+GIVING_BACK_SECONDS = 5.0
+"""After a signal that aborts, others are not heard for so long: fingers rest on Ctrl-C."""
 
 
 class StopSignals:
@@ -20,6 +34,7 @@ class StopSignals:
         """Nothing was asked for yet."""
         self.exit_code = 0
         self._told = False
+        self._aborted = -math.inf
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -30,9 +45,10 @@ class StopSignals:
         return self.exit_code != 0
 
     def __enter__(self) -> StopSignals:
-        """Start listening."""
+        """Start listening, but to a terminal that is to be outlived: `nohup` has that signal ignored."""
         for number in EXIT_CODES:
-            self._before[number] = signal.signal(number, self._on_signal)
+            if number in _ALWAYS_MEANT or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -48,8 +64,15 @@ class StopSignals:
             say("state saved; the same command goes on from here")
             raise typer.Exit(self.exit_code)
 
+    def _abort(self, code: int) -> None:
+        """Raise what ends the work at once; who gives its runs back for that is not disturbed by a third."""
+        now = time.monotonic()
+        if now - self._aborted > GIVING_BACK_SECONDS:
+            self._aborted = now
+            raise AbortedError(code)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code:
-            raise SystemExit(code)  # no Exception, so that nothing on the way takes it for a failing run
+            self._abort(code)
         self.exit_code = code  # no output here: a write may be what the signal interrupted

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kdctl.assembly.build_gangs import BuiltRun, build_gangs
 from kdctl.assembly.environment import describe_environment
@@ -20,9 +19,10 @@ from kdctl.engine.pictures import PICTURES
 from kdctl.engine.ranks import Ranks
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
+from kdctl.errors import ANY_FAILURE
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
 from kdctl.execution.messages import Order, Setup
-from kdctl.execution.recorders import RunRecorder
+from kdctl.execution.recorders import ABORTED, RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
@@ -68,7 +68,7 @@ class GangTrainer:
 
         Raises:
             MachineError: the machine failed, which is no run's fault: all are given back, and their
-                last saved states are good.
+                last saved states are good. So they are when somebody will not wait for a step.
         """
         self._open = {plan.key: plan for plan in plans}
         try:
@@ -78,6 +78,9 @@ class GangTrainer:
         except MachineError as error:
             self.on_failure(explain(error, self.context.device))
             self._give_back(error.problem)
+            raise
+        except BaseException:
+            self._give_back(ABORTED)
             raise
 
     def follow(self, plans: Sequence[RunPlan]) -> None:
@@ -183,15 +186,17 @@ class GangRun:
                         self._settle(member, gang.data)
                     else:
                         self._interrupt(member)
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not stop other runs
+        except ANY_FAILURE as error:  # of a plug-in, say, which must not stop other runs
             return explain(error, self.trainer.context.device)
         finally:
+            self.trainer.context.restore_working_folder()
             for gang in gangs:
                 gang.data.close()
         return None
 
     def step_done(self, gang: Gang) -> None:
         """Pass on where the members stand, and keep their leases alive."""
+        self.trainer.context.restore_working_folder()
         num_steps = gang.data.train.num_steps
         for member in gang.active:
             self._note_execution(member)
@@ -200,6 +205,7 @@ class GangRun:
 
     def epoch_done(self, member: Member, result: EpochResult) -> None:
         """Note an epoch's numbers, unless the run left while it was evaluated."""
+        self.trainer.context.restore_working_folder()
         self._maybe_renew()
         if member.left:
             return
@@ -209,14 +215,14 @@ class GangRun:
     def _assembled(self) -> list[Gang]:
         """Build the members. Where several processes train together, all go on, or all raise."""
         ranks = self.trainer.ranks
-        if ranks is None:
-            return self._assemble()
         try:
             gangs = self._assemble()
-        except Exception as error:
-            ranks.require_all_well(explain(error, self.trainer.context.device).problem)
+        except ANY_FAILURE as error:
+            if ranks:
+                ranks.require_all_well(explain(error, self.trainer.context.device).problem)
             raise
-        ranks.require_all_well("")
+        if ranks:
+            ranks.require_all_well("")
         return gangs
 
     def _assemble(self) -> list[Gang]:
@@ -242,25 +248,22 @@ class GangRun:
 
     def _note_execution(self, member: Member) -> None:
         """Keep how a member's steps are executed, which is known once they are taken."""
-        environment = self._environments[member.key]
-        if environment.execution != member.execution:
-            environment = dataclasses.replace(environment, execution=member.execution)
-            self._environments[member.key] = environment
-            self.trainer.recorder.opened(self._plan(member.key), environment, epoch=member.epoch)
+        known = self._environments[member.key]
+        if known.execution != member.execution:
+            known = self._environments[member.key] = replace(known, execution=member.execution)
+            self.trainer.recorder.opened(self._plan(member.key), known, epoch=member.epoch)
 
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
         result = self._result(member, state, data)
-        if self.trainer.ranks is not None and not self.trainer.ranks.leads:
-            self._end(member.key, state, result, member.diverged)
-            return
-        folder = self.trainer.context.folder(member.key)
-        models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
-        names = [checkpoint_name(rule, model) for rule in Selection for model in models]
-        names += sorted(path.name for path in folder.path.glob(PICTURES))
-        artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
-        self.trainer.recorder.settled(member.key, result, artifacts)
-        discard_state(folder.path)
+        if self.trainer.ranks is None or self.trainer.ranks.leads:
+            folder = self.trainer.context.folder(member.key)
+            models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
+            names = [checkpoint_name(rule, model) for rule in Selection for model in models]
+            names += sorted(path.name for path in folder.path.glob(PICTURES))
+            artifacts = [folder.artifact(name) for name in names if (folder.path / name).is_file()]
+            self.trainer.recorder.settled(member.key, result, artifacts)
+            discard_state(folder.path)
         self._end(member.key, state, result, member.diverged)
 
     def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:
@@ -278,11 +281,9 @@ class GangRun:
         )
 
     def _interrupt(self, member: Member) -> None:
-        reason = (
-            f"paused after epoch {member.epoch} until it is decided which runs go on"
-            if member.epoch == self.trainer.until
-            else f"stopped in epoch {member.epoch + 1}; its state is saved"
-        )
+        paused = f"paused after epoch {member.epoch} until it is decided which runs go on"
+        stopped = f"stopped in epoch {member.epoch + 1}; its state is saved"
+        reason = paused if member.epoch == self.trainer.until else stopped
         self.trainer.recorder.interrupted(member.key, reason)
         self._end(member.key, RunState.INTERRUPTED, None, reason)
 

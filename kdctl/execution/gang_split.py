@@ -13,7 +13,9 @@ from kdctl.assembly.memory import available_bytes, run_bytes, weight_bytes
 from kdctl.assembly.operations import same_operations
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.device import choose_device
+from kdctl.errors import ANY_FAILURE
 from kdctl.recipe.plan import RunPlan
+from kdctl.working_folder import kept_working_folder
 
 SHARE_OF_MEMORY = 0.8
 """Of the free memory: what a gang is planned to take at most."""
@@ -33,8 +35,9 @@ def fitting_parts(plans: Sequence[RunPlan], context: RunContext) -> list[list[Ru
     if len(plans) == 1:
         return [list(plans)]
     try:
-        costs, room = _costs(plans, context)
-    except Exception:  # noqa: BLE001 - a plug-in may raise anything; the training will say what it is
+        with kept_working_folder():
+            costs, room = _costs(plans, context)
+    except ANY_FAILURE:  # a plug-in may raise anything; the training will say what it is
         return [list(plans)]
     if room is None:
         return [list(plans)]

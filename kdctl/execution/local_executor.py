@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import time
@@ -16,9 +17,9 @@ from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, EventKind, Setup
-from kdctl.execution.recorders import IndexRecorder
+from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.worker_process import WorkerProcess, saved
-from kdctl.machine_errors import MachineFault
+from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.leases import LeaseConfig, Owner
@@ -122,10 +123,13 @@ class LocalExecutor:
             worker.stop()
 
     def kill(self) -> None:
-        """End all workers at once."""
+        """End all workers at once, and give back what they still trained."""
         for worker in self._workers.values():
             worker.kill()
             worker.reap()
+            for back in worker.release_all(ABORTED):
+                with contextlib.suppress(MachineError), as_machine_errors():
+                    self.recorder.close(back.plan, back.owner, back.reason)
         self._workers.clear()
 
     def _handle(self, worker: WorkerProcess, event: Event | None) -> list[ReleasedRun]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # a worker records into folders only, and starts quicker with
     from kdctl.assembly.workspace import Workspace
     from kdctl.store.store import Store
 
+ABORTED = "aborted; the state that was saved before is good"
+"""Why a run is given back by those who were not to wait for the running step."""
+
 
 class RunRecorder(Protocol):
     """Records what happens to the runs of a gang."""

@@ -12,10 +12,11 @@ from kdctl.assembly.failure import Failure
 from kdctl.assembly.progress import Progress, Silent
 from kdctl.assembly.readiness import require_ready
 from kdctl.assembly.workspace import Workspace
+from kdctl.errors import AbortedError
 from kdctl.execution.claims import Claims
 from kdctl.execution.executor import Executor, ExecutorConfig, InProcessConfig, ReleasedRun
 from kdctl.execution.gang_schedule import gangs_apart, gangs_of
-from kdctl.execution.recorders import IndexRecorder
+from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.worker_state import CrashCounter
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -150,6 +151,9 @@ class Scheduler:
             except MachineError as error:
                 spend_reserve(self.workspace.runs)
                 self._give_back(wanted, owner, error.problem)
+                raise
+            except (KeyboardInterrupt, AbortedError):
+                self._give_back(wanted, owner, ABORTED)
                 raise
             self._elsewhere |= {plan.key: plan for plan in wanted if plan not in claimed}
             if claimed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ import torch
 
 from kdctl.cli.signals import StopSignals
 from kdctl.engine.checkpoint import read_model
+from kdctl.errors import AbortedError
 
 TRAIN = (
     "train --student resnet3 --dataset digits -o data.size=8 -o data.samples_per_class=8 --threads 1 "
@@ -96,9 +99,10 @@ def test_a_second_signal_does_not_wait_for_the_step() -> None:
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(AbortedError) as end:
             os.kill(os.getpid(), signal.SIGINT)
-    assert end.value.code == 130
+        os.kill(os.getpid(), signal.SIGINT)  # while runs are given back
+    assert end.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -112,6 +116,40 @@ def test_a_signal_prints_nothing_until_someone_asks(capfd: pytest.CaptureFixture
         assert stop()
     assert capfd.readouterr().err.count("stopping after this step") == 1
     assert stop.exit_code == 130
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that close")
+def test_a_closed_terminal_is_a_wish_to_stop_unless_it_is_to_be_outlived() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.exit_code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_outlives_the_readers_of_its_messages_and_its_events(kdctl: Kdctl, tmp_path: Path) -> None:
+    """As behind `2>&1 | head`, and where a terminal is gone and `nohup` was said."""
+    short = TRAIN.replace("epochs=30", "epochs=3")
+    for words in (short, f"{short} --json --seed 1"):
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdctl", *words.split()],
+            cwd=tmp_path,
+            stdout=write if "--json" in words else subprocess.DEVNULL,
+            stderr=write,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        os.close(write)
+        os.close(read)
+        assert process.wait(60) == 0
+    rows = json.loads(kdctl("runs list --format json").out)["rows"]
+    assert [row["state"] for row in rows] == ["finished", "finished"]
 
 
 @pytest.mark.slow
