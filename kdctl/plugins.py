@@ -13,12 +13,14 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import IO, Any
 
 from kdctl.errors import KdctlError, UsageError, words_of
 from kdctl.files import read_file
 from kdctl.registry import Origin, registering_from
+from kdctl.working_folder import kept_working_folder
 
 ENTRY_POINT_GROUP = "kdctl.plugins"
 
@@ -100,7 +102,7 @@ def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: s
     if _loaded.get(origin.source) == origin:
         return
     try:
-        with registering_from(origin), contextlib.redirect_stdout(sys.stderr):  # results are alone on stdout
+        with registering_from(origin), _kept_process():
             run()
     except KdctlError as error:
         raise UsageError(f"{what}: {error.problem}", error.hint) from error
@@ -109,6 +111,34 @@ def _import_once(origin: Origin, run: Callable[[], object], what: str, remedy: s
     except BaseException as error:  # whatever a stranger's code may raise
         raise UsageError(f"{what} failed to import: {words_of(error)}.", remedy) from error
     _loaded[origin.source] = origin
+
+
+class _Messages:
+    """Standard error for strangers: who closes it closes nothing."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
+@contextlib.contextmanager
+def _kept_process() -> Generator[None]:
+    """Keep what an import has no say in: the streams and the working folder.
+
+    What is printed goes to standard error, for results are alone on standard output.
+    """
+    messages: Any = _Messages(sys.stderr)
+    with (
+        kept_working_folder(),
+        contextlib.redirect_stdout(messages),
+        contextlib.redirect_stderr(messages),
+    ):
+        yield
 
 
 def _package_sha256(point: importlib.metadata.EntryPoint) -> str:

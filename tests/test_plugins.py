@@ -212,3 +212,24 @@ def test_installed_packages_are_looked_through_once_and_need_not_offer_anything(
     finally:
         plugins.entry_points.cache_clear()
     assert groups == [ENTRY_POINT_GROUP]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import sys; sys.stdout.close(); sys.stderr.close()",
+        "import sys; sys.stdout = sys.stderr = None",
+        "import os; os.chdir('/')",
+    ],
+)
+def test_an_import_has_no_say_in_streams_and_working_folder(
+    things: Registry[type], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (sys.stdout, sys.stderr)
+    load_plugin_file(write(tmp_path / "mine.py", f"{body}\n{MINE.format(size=1)}"))
+    assert things.get("mine").item.size == 1
+    assert (sys.stdout, sys.stderr) == before
+    assert not sys.stdout.closed
+    assert not sys.stderr.closed
+    assert Path.cwd() == tmp_path

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from kdctl.errors import KdctlError, Mistake, place_of
+from kdctl.errors import KdctlError, Mistake, place_of, words_of
 from kdctl.machine_errors import GOES_ON, MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
+from kdctl.text import as_text
 
 TRACEBACK = "traceback.txt"
 """File in the folder of a run that an unexpected error stopped."""
@@ -49,7 +50,7 @@ class RunsFailedError(KdctlError):
         self.args = (mistakes,)
 
 
-def explain(error: Exception, device: str) -> Failure:
+def explain(error: BaseException, device: str) -> Failure:
     """Word an error that came up in training on `device`."""
     fault = fault_behind(error)
     if fault is not None:
@@ -66,7 +67,7 @@ def explain(error: Exception, device: str) -> Failure:
     return Failure(
         problem=f"{brief(error)} ({place_of(error)})",
         hint=f"mend the code it names; {TRACEBACK} in the run's folder says how it came there.",
-        traceback="".join(traceback.format_exception(error)),
+        traceback=as_text("".join(traceback.format_exception(error))),
         device_lost=isinstance(error, torch.AcceleratorError),
     )
 
@@ -90,15 +91,15 @@ def mistakes_of(runs: Iterable[StoredRun], failures: Mapping[str, Failure]) -> t
     )
 
 
-def _is_memory(error: Exception) -> bool:
+def _is_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def brief(error: Exception) -> str:
-    """Return kind and first line of an error."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def brief(error: BaseException) -> str:
+    """Return kind and first line of an error, in letters that can be stored."""
+    return as_text(words_of(error).partition("\n")[0])
 
 
 def named_runs(keys: Sequence[str]) -> str:

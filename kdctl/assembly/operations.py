@@ -13,6 +13,7 @@ from kdctl.assembly.data import Sizes
 from kdctl.engine.cost import TrainingOperations
 from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide
+from kdctl.errors import ANY_FAILURE
 from kdctl.protocols.backbone import Backbone, Outputs
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update
 from kdctl.protocols.maps import tap_and_size
@@ -101,7 +102,7 @@ class OperationCounter:
             return self._student_in(distiller, batch_size) + _losses(
                 distiller, batch_size, runs_student=False
             )
-        except Exception:  # noqa: BLE001 - losses of a plug-in that go back into the student
+        except ANY_FAILURE:  # losses of a plug-in that go back into the student
             return _losses(distiller, batch_size, runs_student=True)
 
     def _student_in(self, distiller: Distiller, batch_size: int) -> float:

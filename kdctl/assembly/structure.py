@@ -25,7 +25,7 @@ from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.sync_batch_norm import require_eager
-from kdctl.errors import KdctlError, place_of
+from kdctl.errors import ANY_FAILURE, KdctlError, place_of
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match, methods
 from kdctl.protocols.maps import tap_and_size
@@ -34,6 +34,7 @@ from kdctl.recipe.component import Spec
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
 from kdctl.serialization import canonical_json
+from kdctl.working_folder import kept_working_folder
 
 _TRIED = 2
 """Samples in the maps that projectors are tried on."""
@@ -111,7 +112,8 @@ class Structures:
         known = canonical_json([names, plan.method.tree(), list(counts), plan.epochs, _engine(plan)])
         if known not in self._known:
             try:
-                self._known[known] = self._build(plan, counts)
+                with kept_working_folder():
+                    self._known[known] = self._build(plan, counts)
             except KdctlError as error:
                 self._known[known] = error
         structure = self._known[known]
@@ -143,11 +145,11 @@ class Structures:
                 distiller, structure = self._describe(plan, counts, self._model, tried_projector)
         except KdctlError:
             raise
-        except Exception:  # noqa: BLE001 - code that needs numbers, not only shapes: it may do better with them
+        except ANY_FAILURE:  # code that needs numbers, not only shapes: it may do better with them
             return self._build_with_numbers(plan, counts)
         known = same_operations(plan, counted_sizes(counts))
         if known not in self._operations:
-            with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
+            with contextlib.suppress(*ANY_FAILURE):  # code of a plug-in that needs numbers may raise anything
                 self._operations[known] = self._counter.of(distiller, plan)
         return structure
 
@@ -161,7 +163,7 @@ class Structures:
             return self._describe(plan, counts, build_architecture, make_projector)[1]
         except KdctlError:
             raise
-        except Exception as error:  # a plug-in may raise anything
+        except ANY_FAILURE as error:
             raise KdctlError(
                 f"it cannot be built: {brief(error)} ({place_of(error)}).", "mend the code it names."
             ) from error

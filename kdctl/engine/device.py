@@ -78,8 +78,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare(compute: Compute, num_threads: int | None) -> None:
-    """Set torch's global switches, once per process, before any work."""
+    """Set torch's global switches, before the work of each gang."""
     _set_variables_of_cuda()
+    _undo_what_others_set()
     # Says the same as use_deterministic_algorithms(), which imports torch's compiler: a second and more.
     torch.set_deterministic_debug_mode("error" if compute.options.deterministic else "default")
     # Deterministic torch also fills every new tensor, hundreds a step, lest somebody reads it unwritten.
@@ -100,6 +101,23 @@ def _set_variables_of_cuda() -> None:
     """Set what CUDA reads once, when a process first touches a GPU; what somebody set already stays."""
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # else streams wait for each other
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with this
+
+
+def _undo_what_others_set() -> None:
+    """Give the switches back that decide on numbers: a plug-in may have turned them for its own run.
+
+    Whoever loads it trains other runs, too, whose keys do not know of it.
+    """
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_flush_denormal(False)
+    torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = True
+    for device in ("cpu", "cuda"):
+        torch.set_autocast_enabled(device, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as below
+        torch.set_float32_matmul_precision("highest")
 
 
 def _let_fp32_be_fp32() -> None:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdctl.errors import KdctlError
+from kdctl.errors import ANY_FAILURE, KdctlError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors, fault_behind
 from kdctl.readers.pixels import UnreadableImageError
 
@@ -259,7 +259,7 @@ def _work(
                 rings[task.ring].fill(task)
         except MachineError as error:
             fault = error.fault
-        except Exception:  # noqa: BLE001 - a plug-in may raise anything; the training process tells it
+        except ANY_FAILURE:  # a plug-in may raise anything; the training process tells it
             bug = traceback.format_exc()
         with answer:
             results.send((task.ring, task.slot, task.last - task.first, fault, bug))

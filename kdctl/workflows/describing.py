@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdctl.errors import KdctlError, UsageError, nearest_name, place_of, words_of
+from kdctl.errors import ANY_FAILURE, KdctlError, UsageError, nearest_name, place_of, words_of
 from kdctl.recipe.documentation import OptionHelp, options_of, paragraphs
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.sections import Catalog, default_name
@@ -141,7 +141,7 @@ def method_facts(entry: Entry[Any]) -> MethodFacts | None:
                 entry.name, {}, student, *teachers, num_samples=NUM_SAMPLES, student_name=STUDENT
             )
             structure = describe(method, teachers, epochs=240)
-    except Exception:  # noqa: BLE001 - it wants another pair, or numbers; what is broken, a plan tells with its place
+    except ANY_FAILURE:  # it wants another pair, or numbers; what is broken, a plan tells with its place
         return None
     first = structure.phases[0]
     return MethodFacts(
@@ -188,7 +188,7 @@ def _model_facts(entry: Entry[Any]) -> ModelFacts:
         )
     except KdctlError:
         raise
-    except Exception as error:  # a plug-in may raise anything
+    except ANY_FAILURE as error:
         problem = f"{entry.name} cannot be built: {words_of(error)} ({place_of(error)})."
         raise KdctlError(problem, "mend the code it names.") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import shapes_only
+from kdctl.errors import ANY_FAILURE
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -51,7 +52,7 @@ def estimate_disk(
     """
     try:
         wanted = _wanted(plan, workspace)
-    except Exception:  # noqa: BLE001 - a plug-in may raise anything, and an estimate must not stop a sweep
+    except ANY_FAILURE:  # a plug-in may raise anything, and an estimate must not stop a sweep
         return None
     states = sorted(wanted, reverse=True)[: gang_size * slots]
     return DiskNeed(

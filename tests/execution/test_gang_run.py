@@ -10,8 +10,10 @@ from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine import trainer
 from kdctl.engine.steps import EagerSteps
-from kdctl.errors import KdctlError
+from kdctl.errors import AbortedError, KdctlError
 from kdctl.execution.executor import InProcessConfig
+from kdctl.execution.local_executor import LocalConfig
+from kdctl.execution.recorders import ABORTED
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.store.leases import LeaseConfig
@@ -64,6 +66,38 @@ def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_fin
     assert not (workspace.folder(thief.stolen).path / "result.json").exists()
 
 
+class Impatient(Silent):
+    """Will not wait for the running step."""
+
+    def __init__(self) -> None:
+        self.ends: list[RunState] = []
+
+    def stepped(self, key: str, position: float) -> None:
+        raise AbortedError(143)
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        self.ends.append(state)
+
+
+@pytest.mark.parametrize("executor", [InProcessConfig(), LocalConfig(slots=2)])
+def test_runs_that_are_aborted_are_held_by_nobody(
+    recipe: RecipeWriter, workspace: Workspace, executor: InProcessConfig | LocalConfig
+) -> None:
+    impatient = Impatient()
+    rates = "[grid]\noptimizer.learning_rate = [0.05, 0.1]"
+    path = recipe(
+        rates, teacher="", method='method = "ce"', schedule='schedule = {name = "constant", epochs = 100}'
+    )
+    with pytest.raises(AbortedError):
+        workflows.sweep(path, workspace, executor=executor, progress=impatient)
+    for run in workspace.store.runs():
+        assert run.state in (RunState.INTERRUPTED, RunState.PLANNED)
+        assert workspace.store.lease(run.key) is None
+        assert workspace.folder(run.key).lease() is None
+        assert run.reason in (ABORTED, "")
+    assert set(impatient.ends) == {RunState.INTERRUPTED}
+
+
 def test_a_finished_run_keeps_no_state_to_resume_from(recipe: RecipeWriter, workspace: Workspace) -> None:
     stops = iter([False, False, True])
     path = recipe(student='student = "resnet3"', teacher="", method='method = "ce"')
@@ -98,3 +132,75 @@ def test_a_teacher_whose_file_changed_since_its_run_ended_is_refused(
     again = recipe(method='method = "kd"', seeds="seeds = [7]")
     with pytest.raises(KdctlError, match="SHA-256 differs"):
         workflows.train(again, workspace)
+
+
+MEDDLING = """
+import os
+import sys
+import torch
+from kdctl.methods.ce import CrossEntropy
+from kdctl.protocols.distiller import methods
+
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+
+
+@methods.register("meddling")
+class Meddling(CrossEntropy):
+    \"\"\"Turns switches that decide on the numbers of others, and wants to leave.\"\"\"
+
+    def losses(self, step):
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+        torch.set_float32_matmul_precision("medium")
+        sys.exit(0)
+"""
+
+
+def test_a_plugin_that_leaves_fails_alone_and_changes_no_number_of_another_run(
+    recipe: RecipeWriter, workspace: Workspace, tmp_path: Path
+) -> None:
+    alone = {"student": 'student = "resnet3"', "teacher": ""}
+    (wanted,) = workflows.train(recipe(**alone, method='method = "ce"'), workspace)
+    (tmp_path / "meddling.py").write_text(MEDDLING)
+    path = recipe('[grid]\nmethod = ["meddling", "ce"]', **alone, plugins="plugins = ['meddling.py']")
+    with workflows.open_workspace(tmp_path / "others", tmp_path / "data", num_threads=1) as others:
+        outcome = workflows.sweep(path, others, gang_size=1)
+    failed, finished = outcome.runs
+    assert (failed.state, finished.state) == (RunState.FAILED, RunState.FINISHED)
+    assert failed.reason.startswith("SystemExit: 0")
+    assert finished.key == wanted.key
+    assert finished.result
+    assert wanted.result
+    assert finished.result.selected == wanted.result.selected
+
+
+WANDERING = """
+import os
+from kdctl.methods.ce import CrossEntropy
+from kdctl.protocols.distiller import methods
+
+
+@methods.register("wandering")
+class Wandering(CrossEntropy):
+    \"\"\"Goes to another folder in each step.\"\"\"
+
+    def losses(self, step):
+        os.chdir("elsewhere" if os.path.isdir("elsewhere") else ".")
+        return super().losses(step)
+"""
+
+
+def test_a_plugin_that_changes_the_folder_moves_no_run(
+    recipe: RecipeWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wandering.py").write_text(WANDERING)
+    monkeypatch.chdir(tmp_path)
+    path = recipe(teacher="", method='method = "wandering"', plugins="plugins = ['wandering.py']")
+    with workflows.open_workspace(Path("runs"), Path("data"), num_threads=1) as workspace:
+        (run,) = workflows.train(path, workspace)
+    assert run.state is RunState.FINISHED
+    assert (tmp_path / "runs" / run.key / "last.pt").is_file()
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert Path.cwd() == tmp_path
