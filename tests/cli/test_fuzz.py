@@ -28,6 +28,7 @@ from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, StoredRun
 from kdctl.serialization import to_tree
+from kdctl.text import printable
 from kdctl.workflows.subjects import Subject, open_subject
 
 Kdctl = Callable[..., Any]
@@ -48,6 +49,17 @@ FIELDS = (
     *("optimizer.learning_rate", "optimizer.name", "schedule.epochs", "schedule.milestones", "engine"),
     *("grid.method", "grid.data.size", "search.space.data.size", "search.trials", "budget.max_runs"),
     *("racing.margin", "pruning.epochs", "reported", "report.rows", "name", "protocol", "extends", "plugins"),
+    *(
+        "schema",
+        "description",
+        "data.path",
+        "data.resize",
+        "data.classes",
+        "optimizer.momentum",
+        "grid.seeds",
+    ),
+    *("teacher.schedule.epochs", "teacher.other_data", "schedule.name", "engine.student_precision"),
+    *("engine.batch_parts", "report.baseline", "report.columns", "budget.device_hours", '"\\u043eptimizer"'),
 )
 
 values = st.recursive(
@@ -74,20 +86,26 @@ def toml(value: Any) -> str:
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + "}"
-    return repr(value)
+    return repr(value) if isinstance(value, (int, float)) else value.isoformat()
 
 
 def told(answer: Any) -> None:
     """Check that a command has ended as commands end."""
     assert answer.code in (0, 1, 2, 3), answer
-    assert "Traceback" not in answer.err, answer
+    for sign in ("Traceback", "this is a bug"):
+        assert sign not in answer.err, answer
+    assert printable(answer.out + answer.err) == answer.out + answer.err, answer  # a terminal obeys nothing
     if answer.code:
         assert "error: " in answer.err, answer
         assert "hint: " in answer.err, answer
 
 
 @some
-@given(chosen=st.dictionaries(st.sampled_from(FIELDS), values, max_size=4))
+@given(
+    chosen=st.dictionaries(
+        st.sampled_from(FIELDS), values | st.dates() | st.times() | st.datetimes(), max_size=4
+    )
+)
 def test_recipes(kdctl: Kdctl, tmp_path: Path, chosen: dict[str, Any]) -> None:
     base = {"student": "resnet3", "data": {"name": "digits", "size": 8, "samples_per_class": 2}}
     lines = [f"{field} = {toml(value)}" for field, value in {**base, **chosen}.items()]
