@@ -20,13 +20,12 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.datasets import digits
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, ImageData
-from kdctl.report.table_format import report_formats
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
 gc.set_threshold(50_000)  # a tenth of the time went into looking through all that torch has imported
 
-pytest_plugins = ["disks", "tape_streams"]  # of tests/fixtures
+pytest_plugins = ["disks", "known_structures", "tape_streams"]  # of tests/fixtures
 
 HEAD = """
 schema = 1
@@ -77,25 +76,6 @@ def optuna_reads_its_history_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", read_once)
         yield
-
-
-@pytest.fixture
-def forget_plugins() -> Iterator[Callable[[], None]]:
-    """Unload the plug-ins of a test at its end, or when called: no other test should see them."""
-    registries = [*full_catalog().values(), report_formats]
-    for registry in registries:
-        registry.names()  # imports the room
-    before = [(dict(registry._entries), dict(registry._by_folded_name)) for registry in registries]
-    loaded = dict(plugins._loaded)
-
-    def forget() -> None:
-        for registry, (entries, names) in zip(registries, before, strict=True):
-            registry._entries, registry._by_folded_name = dict(entries), dict(names)
-        plugins._loaded.clear()
-        plugins._loaded.update(loaded)
-
-    yield forget
-    forget()
 
 
 @pytest.fixture

@@ -190,18 +190,23 @@ class _Match:
 
     @classmethod
     def of(cls, builder: Published, weights: PublicWeights, input_size: int) -> _Match:
-        with shapes_only():  # names and shapes are all that counts here
-            backbone = builder(_ANY_CLASSES, input_size)
-            names = dict(_names(builder, backbone, weights.tensors))
-            rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)
-            num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
-            if num_classes != backbone.num_classes:
-                backbone = builder(num_classes, input_size)
+        backbone = _without_numbers(builder, _ANY_CLASSES, input_size)
+        names = dict(_names(builder, backbone, weights.tensors))
+        rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)
+        num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
+        if num_classes != backbone.num_classes:
+            backbone = _without_numbers(builder, num_classes, input_size)
         return cls(
             names=names,
             num_classes=num_classes,
             differences=list(_differences(backbone.state_dict(), names, weights.tensors)),
         )
+
+
+def _without_numbers(builder: Published, num_classes: int, input_size: int) -> Backbone:
+    """Build a model of which only names and shapes count."""
+    with shapes_only():
+        return builder(num_classes, input_size)
 
 
 def _names(
