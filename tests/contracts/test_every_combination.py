@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kdctl.assembly.assemble import join
 from kdctl.assembly.structure import describe, tried_projector
+from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.device import shapes_only
+from kdctl.engine.evaluate import predict
 from kdctl.protocols.distiller import methods
 
 PAIRS = [
@@ -27,6 +31,9 @@ PAIRS = [
     ("resnet8", "mobilenetv2"),  # a teacher with a convolution after its last map
     ("shufflenetv2", "resnet14"),
 ]
+
+SHIPPING = [("resnet8", "resnet14"), ("wrn_16_2", "mobilenetv2")]
+"""Students and teachers whose methods ship what is saved and rebuilt."""
 
 SAMPLED = (0, 3)
 """Which pairs a method meets by default, counted from one that is another for the next method."""
@@ -52,6 +59,17 @@ def combinations(*, first: int) -> list[Any]:
         for row, method in enumerate(ALL_METHODS)
         for place, pair in enumerate(PAIRS)
         for is_sampled in [(place - row - first) % len(PAIRS) in SAMPLED]
+    ]
+
+
+def in_turn() -> list[Any]:
+    """Return every method with both pairs of `SHIPPING`; every second of them is slow."""
+    return [
+        pytest.param(
+            method, *pair, id="-".join((method, *pair)), marks=() if row % 2 == place else pytest.mark.slow
+        )
+        for row, method in enumerate(ALL_METHODS)
+        for place, pair in enumerate(SHIPPING)
     ]
 
 
@@ -98,3 +116,25 @@ def test_its_structure_is_known_without_weights(
         taps = {match.student for match in trial.distiller.matches()}
         assert taps <= set(trial.distiller.student_taps)
     assert bool(reads) is bool(read and trial.teachers)
+
+
+@pytest.mark.parametrize(NAMES, in_turn())
+def test_what_it_ships_can_be_saved_and_rebuilt(
+    try_method: TryMethod, tmp_path: Path, method: str, student: str, teacher: str
+) -> None:
+    trial = try_method(method, student, teacher)
+    trial.train_step()
+    path = tmp_path / "last.pt"
+    write_model(path, trial.distiller.inference_model(), trial.member.plan)
+    rebuilt: nn.Module = try_method(method, student, teacher).distiller.inference_model()
+    load_weights(rebuilt, read_model(path).weights, path)
+
+    class Images:
+        def images(self) -> list[Tensor]:
+            return [trial.batch.images]
+
+    logits, expected = (
+        predict(model, Images(), trial.gang.compute)  # type: ignore[arg-type]
+        for model in (rebuilt, trial.distiller.inference_model())
+    )
+    assert torch.equal(logits, expected)

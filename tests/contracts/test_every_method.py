@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdctl.assembly.assemble import model_facts
-from kdctl.engine.checkpoint import load_weights, read_model, write_model
-from kdctl.engine.evaluate import predict
 from kdctl.engine.resume import load_state, save_state
 from kdctl.protocols.distiller import methods
 
@@ -173,28 +170,6 @@ def test_its_inference_model_needs_no_teacher_in_training_mode(try_method: TryMe
     }
     model = trial.distiller.inference_model()
     assert not theirs & {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-
-
-@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "resnet14"), ("wrn_16_2", "mobilenetv2")])
-def test_what_it_ships_can_be_saved_and_rebuilt(
-    try_method: TryMethod, tmp_path: Path, method: str, student: str, teacher: str
-) -> None:
-    trial = try_method(method, student, teacher)
-    trial.train_step()
-    path = tmp_path / "last.pt"
-    write_model(path, trial.distiller.inference_model(), trial.member.plan)
-    rebuilt: nn.Module = try_method(method, student, teacher).distiller.inference_model()
-    load_weights(rebuilt, read_model(path).weights, path)
-
-    class Images:
-        def images(self) -> list[Tensor]:
-            return [trial.batch.images]
-
-    logits, expected = (
-        predict(model, Images(), trial.gang.compute)  # type: ignore[arg-type]
-        for model in (rebuilt, trial.distiller.inference_model())
-    )
-    assert torch.equal(logits, expected)
 
 
 def test_it_says_whether_it_ships_the_student_as_it_is(try_method: TryMethod, method: str) -> None:

@@ -21,7 +21,10 @@ LARGE = frozenset(
         *("resnet50", "resnet110", "resnet110_a", "resnet110x2", "resnet116", "wrn_28_4_post", "wrn_40_4"),
     }
 )
-"""Models that the code of a smaller one builds: what needs their weights takes seconds, and is slow."""
+"""Models that the code of a smaller one builds: to build and run them takes long, and is slow."""
+
+SMALL_ONES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in models.names()]
+"""By default."""
 
 NUM_CLASSES = 7
 SIZES = (16, 32, 33, 64)
@@ -37,10 +40,7 @@ def smallest(name: str) -> int:
     raise AssertionError(f"{name} takes no images of {SIZES}")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in models.names()],
-)
+@pytest.fixture(scope="module", params=SMALL_ONES)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(SEED)
     return models.get(request.param).item(NUM_CLASSES, smallest(request.param)).eval()
@@ -70,10 +70,10 @@ def test_the_catalogue_can_describe_it(name: str) -> None:
     assert all(models.get(alias) is entry for alias in entry.aliases)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", SMALL_ONES)
 def test_declared_shapes_are_those_of_the_maps(name: str) -> None:
     for size in SIZES[SIZES.index(smallest(name)) :]:
-        with shapes_only():
+        with shapes_only(), torch.inference_mode():
             backbone = models.get(name).item(NUM_CLASSES, size).eval()
             outputs = backbone.observe(torch.empty(3, 3, size, size), list(backbone.tap_shapes))
         assert {tap: tuple(seen.shape[1:]) for tap, seen in outputs.taps.items()} == backbone.tap_shapes
