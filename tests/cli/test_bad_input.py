@@ -188,9 +188,7 @@ def test_a_model_that_cannot_take_the_images_is_refused_before_anything_is_store
 def test_of_very_many_mistakes_the_first_are_told_and_the_others_counted(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:
-    answer = kdctl(
-        f"sweep {recipe(''.join(f'[quux{number}]' + chr(10) for number in range(5000)))} --dry-run"
-    )
+    answer = kdctl(f"sweep {recipe(''.join(f'[quux{number}]' + chr(10) for number in range(500)))} --dry-run")
     assert answer.code == 2
     assert answer.err.count("error:") == 50
-    assert answer.err.splitlines()[-1] == "and 4,950 more."
+    assert answer.err.splitlines()[-1] == "and 450 more."

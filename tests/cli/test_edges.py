@@ -84,7 +84,7 @@ def test_numbers_and_words_beyond_their_bounds_are_refused_at_once(
         ('teacher = {checkpoint = "a\\u0000.pt"}', "NUL"),
         (f"x = {'[' * 10_000}", "too deep"),
         (f"x = {'[' * 40}1{']' * 40}", "nested more than 32 deep"),
-        (f"{'a.' * 10_000}b = 1", "nested"),
+        (f"{'a.' * 2_000}b = 1", "nested"),
         (f"x = {'9' * 5000}", "not valid TOML"),
         ("\n".join(f"k{number} = 1" for number in range(10_001)), "more than 10,000 keys"),
         ("optimizer.learning_rate = .1", "write 0.1"),

@@ -17,6 +17,7 @@ from PIL import Image
 import kdctl
 from kdctl import cli, workflows
 from kdctl.cli.app import command_line
+from kdctl.workflows import estimate
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,6 +87,7 @@ def test_what_the_pages_try_dry_can_be_planned(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(estimate, "MEASURED_BATCH", 2)  # whatever the rate is, it is not looked at
     write_flowers(tmp_path / "data" / "flowers")
     with pytest.raises(SystemExit) as exit_:
         cli.main(

@@ -106,6 +106,9 @@ class Lab:
         return Gang(members=list(members), teachers=teachers, data=data, compute=compute)
 
 
+Undisturbed = Callable[[Lab, type, str], Member]
+
+
 @pytest.fixture(scope="module")
 def drawn_teachers() -> tuple[Backbone, ...]:
     torch.manual_seed(1)
@@ -125,15 +128,31 @@ def lab(
     return Lab(root=tmp_path, data=data, plan=make_plan, teachers=copy.deepcopy(drawn_teachers))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return the member of a run that trained alone and was never stopped; each method does so once."""
+    known: dict[str, Member] = {}
+
+    def train(lab: Lab, record: type, method: str) -> Member:
+        if method not in known:
+            lab = dataclasses.replace(lab, root=tmp_path_factory.mktemp(method))
+            known[method] = lab.member(method, "undisturbed")
+            fit(lab.gang(known[method]), record())
+        return known[method]
+
+    return train
+
+
 def beside(method: str) -> str:
     """Return a method that may train in the same gang."""
     return method if method == METHODS["generating"] or method in GENERATED else "ce"
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_in_a_gang_it_ends_like_alone(lab: Lab, record: type, assert_same_end: Check, method: str) -> None:
-    alone = lab.member(method, "alone")
-    fit(lab.gang(alone), record())
+def test_in_a_gang_it_ends_like_alone(
+    lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
+) -> None:
+    alone = undisturbed(lab, record, method)
     among = lab.member(method, "among")
     other = {"optimizer": {"name": "sgd", "learning_rate": 0.5}}
     if method == "proof_two_teachers":
@@ -147,10 +166,9 @@ def test_in_a_gang_it_ends_like_alone(lab: Lab, record: type, assert_same_end: C
 
 @pytest.mark.parametrize("method", ALL)
 def test_it_goes_on_bit_for_bit_wherever_it_was_stopped(
-    lab: Lab, record: type, assert_same_end: Check, method: str
+    lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
 ) -> None:
-    whole = lab.member(method, "whole")
-    fit(lab.gang(whole), record())
+    whole = undisturbed(lab, record, method)
     observer, resumed = record(), lab.member(method, "parts")
     for at_step in (0, 1, 3, 5):  # one run, stopped so often
         stop = lambda: observer.num_steps == at_step  # noqa: B023, E731 - used within the turn

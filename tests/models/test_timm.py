@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,22 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def backbone(name: str) -> Backbone:
+@pytest.fixture(scope="module")
+def drawn(name: str) -> Backbone:
+    """Draw a model once for the tests of its name, each of which takes a copy."""
     torch.manual_seed(0)
     return models.get(f"timm:{name}").item(NUM_CLASSES, size_of(name)).eval()
+
+
+@pytest.fixture
+def backbone(drawn: Backbone) -> Backbone:
+    return copy.deepcopy(drawn)
+
+
+@pytest.fixture(scope="module")
+def theirs(name: str) -> nn.Module:
+    """Return timm's own model, which no test changes."""
+    return original(name)
 
 
 @pytest.fixture
@@ -61,8 +74,7 @@ def images(name: str) -> Tensor:
 
 
 @torch.inference_mode()
-def test_it_gives_what_timms_own_gives(name: str, backbone: Backbone, images: Tensor) -> None:
-    theirs = original(name)
+def test_it_gives_what_timms_own_gives(theirs: nn.Module, backbone: Backbone, images: Tensor) -> None:
     assert torch.equal(backbone(images), theirs(images))
     outputs = backbone.observe(images, list(backbone.tap_shapes))
     assert torch.equal(outputs.require_logits(), theirs(images))
@@ -106,8 +118,7 @@ def test_a_gradient_reaches_every_parameter_and_nothing_is_random(backbone: Back
     assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
 
 
-def test_timms_files_of_weights_fit(name: str, images: Tensor, tmp_path: Path) -> None:
-    theirs = original(name)
+def test_timms_files_of_weights_fit(name: str, theirs: nn.Module, images: Tensor, tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     weights = read_public_weights(tmp_path / "weights.pth")
     torch.manual_seed(1)
@@ -122,12 +133,12 @@ def test_as_a_teacher_it_is_folded_and_its_tokens_are_computed_in_bf16(
     backbone.requires_grad_(requires_grad=False)
     taps = list(backbone.tap_shapes)
     exact = backbone.observe(images, taps)
-    copy = frozen_copy(backbone, EngineOptions(teacher_precision="bf16", fold_teacher=False), images)
-    seen = copy.observe(images, taps)
+    frozen = frozen_copy(backbone, EngineOptions(teacher_precision="bf16", fold_teacher=False), images)
+    seen = frozen.observe(images, taps)
     for tap in (*backbone.stage_taps, "features"):
         error = (seen.taps[tap].float() - exact.taps[tap]).norm() / exact.taps[tap].norm()
         assert 1e-4 < error < 0.1, tap  # what adds up along the way (a transformer's tokens) stays fp32
-    products = [layer.weight for layer in copy.links["features"].modules() if isinstance(layer, nn.Linear)]
+    products = [layer.weight for layer in frozen.links["features"].modules() if isinstance(layer, nn.Linear)]
     assert all(weight.dtype is torch.bfloat16 for weight in products)
     assert seen.require_logits().dtype is torch.float32
     folded = fold_batch_norms(backbone, images)

@@ -11,6 +11,7 @@ import torch
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
+from kdctl.workflows import cores
 from kdctl.workflows.cores import STEPS, slowdown_of_threads
 
 
@@ -35,12 +36,20 @@ def free(tmp_path: Path, torch_settings: None) -> Iterator[Workspace]:
         yield opened
 
 
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let steps take what the clock says."""
+    monkeypatch.setattr(cores, "_training_step", lambda: lambda: None)
+
+
+@pytest.mark.usefixtures("no_work")
 def test_the_slowdown_is_that_of_the_medians(free: Workspace) -> None:
     ratio = slowdown_of_threads(free, clock_with(lambda: 3.0 if torch.get_num_threads() == 2 else 1.5))
     assert ratio == pytest.approx(2.0)
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.usefixtures("no_work")
 def test_a_few_steps_are_enough_where_they_take_seconds(free: Workspace) -> None:
     asked = itertools.count()
 
