@@ -24,6 +24,7 @@ from kdctl.serialization import to_tree
 from kdctl.workflows.metering import spent_seconds
 
 RecipeWriter = Callable[..., Path]
+Finished = Callable[[Path], Workspace]
 
 RATES = (1e30, 1e-9, 0.05, 0.1, 0.5)
 GRID = f"method = 'ce'\n[grid]\noptimizer.learning_rate = {list(RATES)}\n"
@@ -104,9 +105,10 @@ def expected(workspace: Workspace, rates: dict[float, list[StoredRun]]) -> dict[
 
 
 def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
-    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, pruned: Path
+    workspace: Workspace, finished: Finished, recipe: RecipeWriter, pruned: Path
 ) -> None:
-    whole = by_rate(workflows.sweep(recipe(GRID, **LINES), undisturbed).runs)
+    undisturbed = finished(recipe(GRID, **LINES))
+    whole = by_rate(tuple(undisturbed.store.runs(sweep="tiny")))
     seen = Seen()
     outcome = workflows.sweep(pruned, workspace, progress=seen)
     assert outcome.complete
@@ -136,10 +138,9 @@ def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
 
 
 def test_what_was_dropped_counts_among_those_that_a_winner_was_chosen_from(
-    workspace: Workspace, pruned: Path
+    finished: Finished, pruned: Path
 ) -> None:
-    outcome = workflows.sweep(pruned, workspace)
-    ((winner, *_),) = workflows.plan_confirmation(workspace, outcome.name).candidates
+    ((winner, *_),) = workflows.plan_confirmation(finished(pruned), "tiny").candidates
     assert winner.original.top1
     assert winner.num_candidates == len(RATES)
 
@@ -162,8 +163,8 @@ def test_what_joins_is_judged_with_all_and_what_was_trained_stays(
     assert {run.state for run in fresh[0.1]} == {RunState.FINISHED}
 
 
-def test_a_start_after_the_end_does_nothing(workspace: Workspace, pruned: Path) -> None:
-    workflows.sweep(pruned, workspace)
+def test_a_start_after_the_end_does_nothing(copied: Finished, pruned: Path) -> None:
+    workspace = copied(pruned)
     before = workspace.store.runs()
     seen = Seen()
     assert workflows.sweep(pruned, workspace, progress=seen).complete
@@ -172,21 +173,19 @@ def test_a_start_after_the_end_does_nothing(workspace: Workspace, pruned: Path) 
 
 
 def test_a_sweep_that_is_stopped_again_and_again_decides_the_same(
-    workspace: Workspace, undisturbed: Workspace, pruned: Path
+    workspace: Workspace, finished: Finished, pruned: Path
 ) -> None:
-    workflows.sweep(pruned, undisturbed)
     for number in range(3, 100, 7):
         calls = iter(range(number))
         if workflows.sweep(pruned, workspace, stop=lambda calls=calls: next(calls, None) is None).complete:
             break
-    assert decisions(workspace) == decisions(undisturbed)
+    assert decisions(workspace) == decisions(finished(pruned))
 
 
 @pytest.mark.parametrize("state", [RunState.INTERRUPTED, RunState.PRUNED], ids=["decision", "dropping"])
 def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and_repeats_nothing(
-    workspace: Workspace, undisturbed: Workspace, pruned: Path, state: RunState
+    workspace: Workspace, finished: Finished, pruned: Path, state: RunState
 ) -> None:
-    workflows.sweep(pruned, undisturbed)
     seen = Seen()
 
     class Killer(Seen):
@@ -202,7 +201,7 @@ def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and
         workflows.sweep(pruned, workspace, progress=killer)
     assert any("paused after epoch 3" in reason for _, _, reason in killer.ends)
     assert workflows.sweep(pruned, workspace, progress=seen).complete
-    assert decisions(workspace) == decisions(undisturbed)
+    assert decisions(workspace) == decisions(finished(pruned))
     assert not set(killer.epochs) & set(seen.epochs)
 
 
@@ -223,9 +222,9 @@ def test_other_rungs_decide_anew_and_what_they_keep_goes_on(
 
 
 def test_a_lost_database_is_rebuilt_and_decides_the_same(
-    workspace: Workspace, tmp_path: Path, pruned: Path
+    copied: Finished, tmp_path: Path, pruned: Path
 ) -> None:
-    workflows.sweep(pruned, workspace)
+    workspace = copied(pruned)
     before = decisions(workspace)
     workspace.store.close()
     for path in workspace.runs.glob("kdctl.db*"):
@@ -238,9 +237,9 @@ def test_a_lost_database_is_rebuilt_and_decides_the_same(
 
 
 def test_what_was_dropped_is_known_to_a_database_that_is_rebuilt_from_folders(
-    workspace: Workspace, tmp_path: Path, pruned: Path, recipe: RecipeWriter
+    copied: Finished, tmp_path: Path, pruned: Path, recipe: RecipeWriter
 ) -> None:
-    workflows.sweep(pruned, workspace)
+    workspace = copied(pruned)
     before, (sweep,) = decisions(workspace), workspace.store.sweeps()
     plain = recipe(GRID, **LINES)
     workspace.store.close()
@@ -273,13 +272,11 @@ def test_workers_come_to_the_same_decisions(
 
 @pytest.mark.parametrize("collect", [False, True], ids=["saved", "collected"])
 def test_without_rungs_what_was_dropped_goes_on_with_or_without_its_saved_state(
-    workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, pruned: Path, collect: bool
+    copied: Finished, finished: Finished, recipe: RecipeWriter, pruned: Path, collect: bool
 ) -> None:
     plain = recipe(GRID, **LINES)
-    workflows.sweep(plain, undisturbed)
-    dropped = {
-        run.key: run.epochs for run in workflows.sweep(pruned, workspace).runs if run.state is RunState.PRUNED
-    }
+    undisturbed, workspace = finished(plain), copied(pruned)
+    dropped = {run.key: run.epochs for run in workspace.store.runs() if run.state is RunState.PRUNED}
     begun = {key for key, epochs in dropped.items() if epochs}
     assert begun
     if collect:
