@@ -57,8 +57,8 @@ class GangTrainer:
     """Called with what stops a gang, before its members are tried again or given back."""
     ranks: Ranks | None = None
     """The processes that train each run together, led by this one; None: this one alone."""
-    _open: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
-    """By run key: runs that this process still has to report the end of."""
+    _unended: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
+    """By run key: runs whose end this process has not reported yet."""
 
     def train(self, plans: Sequence[RunPlan]) -> dict[str, Failure]:
         """Train runs in lockstep to their end; return what stopped those that failed, by run key.
@@ -70,7 +70,7 @@ class GangTrainer:
             MachineError: the machine failed, which is no run's fault: all are given back, and their
                 last saved states are good. So they are when somebody will not wait for a step.
         """
-        self._open = {plan.key: plan for plan in plans}
+        self._unended = {plan.key: plan for plan in plans}
         try:
             with as_machine_errors():
                 parts = [plans] if self.ranks else fitting_parts(plans, self.context)
@@ -89,7 +89,7 @@ class GangTrainer:
         Raises:
             MachineError: this process, or another, cannot go on.
         """
-        self._open = {plan.key: plan for plan in plans}
+        self._unended = {plan.key: plan for plan in plans}
         with as_machine_errors():
             failure = GangRun(trainer=self, plans=list(plans)).run()
         if failure is not None:
@@ -97,11 +97,11 @@ class GangTrainer:
 
     def end(self, key: str, state: RunState, result: RunResult | None, reason: str) -> None:
         """Report that this process trains a run no longer, and why."""
-        self.progress.ended(self._open.pop(key), state, result, reason)
+        self.progress.ended(self._unended.pop(key), state, result, reason)
 
     def _give_back(self, reason: str) -> None:
-        """Mark open runs as interrupted; where the fault forbids to write that, their leases will expire."""
-        for key in list(self._open):
+        """Mark unended runs as interrupted; where the fault forbids to write that, their leases expire."""
+        for key in list(self._unended):
             with contextlib.suppress(MachineError), as_machine_errors():
                 self.recorder.interrupted(key, reason)
             self.end(key, RunState.INTERRUPTED, None, reason)
@@ -228,11 +228,11 @@ class GangRun:
     def _assemble(self) -> list[Gang]:
         """Build the members, and tell of each that it begins."""
         gangs, self._teacher_top1 = build_gangs(
-            self.plans, self.trainer.context, ranks=self.trainer.ranks, on_built=self._open
+            self.plans, self.trainer.context, ranks=self.trainer.ranks, on_built=self._note_start
         )
         return gangs
 
-    def _open(self, plan: RunPlan, built: BuiltRun) -> None:
+    def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:
         member = built.member
         self._facts[plan.key] = built.facts
         self._members.append(member)

@@ -95,7 +95,7 @@ class LocalExecutor:
         empty = [slot for slot in range(self.slots) if slot not in self._workers]
         for slot in empty[: max(wanted - len(coming), 0)]:
             self._workers[slot] = WorkerProcess(self.setups[slot], self.recorder, self._events)
-        return [worker.owner for worker in coming if worker.owner is not None and worker.free][:wanted]
+        return [worker.owner for worker in coming if worker.owner is not None and worker.is_idle][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Send a gang to a worker."""
@@ -138,9 +138,9 @@ class LocalExecutor:
         ended = worker.handle_event(event)
         self.fault = self.fault or worker.fault
         if event.kind is EventKind.READY:
-            worker.owner, worker.free, self._false_starts = event.owner, True, 0
+            worker.owner, worker.is_idle, self._false_starts = event.owner, True, 0
         if event.kind is EventKind.IDLE:
-            worker.free = True
+            worker.is_idle = True
             return worker.release_all("its worker left it out")
         return [worker.release(key, event.text) for key in ended]
 

@@ -43,9 +43,9 @@ class Setup:
             KdctlError: a path is no text.
         """
         return cls(
-            runs=_told(context.runs),
-            data=_told(context.library.root),
-            plugins=tuple(map(_told, plugins)),
+            runs=_path_text(context.runs),
+            data=_path_text(context.library.root),
+            plugins=tuple(map(_path_text, plugins)),
             device=context.device,
             num_threads=context.num_threads,
             num_workers=context.num_workers,
@@ -86,9 +86,9 @@ class OrderedRun:
             KdctlError: a path is no text.
         """
         files = (teacher.checkpoint for teacher in plan.teachers)
-        checkpoints = tuple(_told(Path(file)) if file else "" for file in files)
+        checkpoints = tuple(_path_text(Path(file)) if file else "" for file in files)
         file = plan.weights.file if plan.weights else ""
-        weights = _told(Path(file)) if file else ""
+        weights = _path_text(Path(file)) if file else ""
         return cls(key=plan.key, plan=plan.tree(), checkpoints=checkpoints, weights=weights)
 
     def read(self, catalog: Catalog) -> RunPlan:
@@ -165,7 +165,7 @@ class Event:
     fault: MachineFault | None = None
 
 
-def _told(path: Path) -> str:
+def _path_text(path: Path) -> str:
     """Return an absolute path as a message can hold it, which is text.
 
     Raises:

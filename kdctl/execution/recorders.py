@@ -10,7 +10,7 @@ from kdctl.assembly.failure import TRACEBACK, Failure
 from kdctl.assembly.progress import Progress
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.resume import discard_state
-from kdctl.errors import KdctlError, Mistake
+from kdctl.errors import KdctlError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult, RunState
 from kdctl.store.atomic import write_atomically
@@ -100,7 +100,7 @@ class FolderRecorder:
     def failed(self, key: str, failure: Failure) -> None:
         """Leave what stopped the run in its folder, and let go of it."""
         folder = self.context.folder(key)
-        folder.write_failure(Mistake(problem=failure.problem, hint=failure.hint))
+        folder.write_failure(failure.mistake())
         path = folder.path / TRACEBACK
         path.unlink(missing_ok=True)
         if failure.traceback:

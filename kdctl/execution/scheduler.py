@@ -79,13 +79,13 @@ class Scheduler:
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
         self._until = until
         self._pausing = {plan.key for plan in plans} - {plan.key for plan in teachers} if until else set()
-        for plan in self._open(everything):
+        for plan in self._unfinished(everything):
             self.claims.reconcile(plan.key)
-        to_do = self._open(everything)
+        to_do = self._unfinished(everything)
         require_ready(to_do, self.workspace)
         self.workspace.store.add_runs([plan.planned() for plan in to_do])
         self.recorder.progress.planned(to_do, len(everything) - len(to_do), later)
-        first, then = self._open(teachers), self._open(plans)
+        first, then = self._unfinished(teachers), self._unfinished(plans)
         self._queue = gangs_of(
             first, then, gang_size=self.gang_size, slots=self.executor.slots, pausing=self._pausing
         )
@@ -108,17 +108,17 @@ class Scheduler:
 
     def _hand_out_all(self) -> None:
         """Hand out gangs until all have ended, or until it is time to stop."""
-        looked, told = 0.0, False
+        last_look, is_waiting_told = 0.0, False
         while not self.stop() and (self._queue or self._elsewhere or self.executor.busy):
             if self._hand_out() and not self.executor.busy:
                 continue
-            if self._elsewhere and not told and not self.executor.busy:
-                told = True
+            if self._elsewhere and not is_waiting_told and not self.executor.busy:
+                is_waiting_told = True
                 self.recorder.progress.waiting(list(self._elsewhere.values()))
             self._listen(LISTEN_SECONDS)
-            if self._elsewhere and time.monotonic() - looked > WAIT_SECONDS:
+            if self._elsewhere and time.monotonic() - last_look > WAIT_SECONDS:
                 self._look_elsewhere()
-                looked = time.monotonic()
+                last_look = time.monotonic()
         if self.executor.busy:  # it is time to stop
             self.executor.stop()
         while self.executor.busy:
@@ -145,7 +145,7 @@ class Scheduler:
                 place += 1
                 continue
             del self._queue[place]
-            wanted = self._open(gang)
+            wanted = self._unfinished(gang)
             try:
                 claimed = [plan for plan in wanted if self._claim(plan, owner)]
             except MachineError as error:
@@ -190,11 +190,11 @@ class Scheduler:
             return False
         if plan.key in self._pausing:
             self.claims.reconcile(plan.key)  # its worker may have had no time to tell of its last epoch
-        return bool(self._open([plan]))
+        return bool(self._unfinished([plan]))
 
     def _look_elsewhere(self) -> None:
         """Look at the runs that other processes hold; queue those that they have given up."""
-        waiting = self._open(self._elsewhere.values())
+        waiting = self._unfinished(self._elsewhere.values())
         self._elsewhere = {}
         free: list[RunPlan] = []
         for plan in waiting:
@@ -213,7 +213,7 @@ class Scheduler:
     def _claim(self, plan: RunPlan, owner: Owner) -> bool:
         return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)
 
-    def _open(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
+    def _unfinished(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
         """Return the plans that are still to be trained, by us or by another process."""
         known = list(plans)
         closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}

@@ -45,8 +45,8 @@ DEVICE_LOST = 70
 STEP_SECONDS = 0.2
 """At most so often a worker tells where its runs stand."""
 
-MOST_UNHEARD = 1000
-"""While more events wait to be read by the scheduler, positions of steps are left out."""
+MAX_PENDING_EVENTS = 1000
+"""While more events than these wait to be sent, positions of steps are left out."""
 
 
 class EventSender:
@@ -69,7 +69,7 @@ class EventSender:
 
     def send(self, event: Event) -> None:
         """Hand in an event; it is sent soon. Positions of steps are left out while too many wait."""
-        if event.kind is not EventKind.STEPPED or self._events.qsize() < MOST_UNHEARD:
+        if event.kind is not EventKind.STEPPED or self._events.qsize() < MAX_PENDING_EVENTS:
             self._events.put(event)
 
     def finish(self, seconds: float = 5.0) -> None:
@@ -172,8 +172,8 @@ class Worker:
         """
         try:
             with as_machine_errors():
-                readied = (self._readied(run.key, run.read, order.until) for run in order.runs)
-                plans = [plan for plan in readied if plan is not None]
+                wanted = (self._plan_to_train(run.key, run.read, order.until) for run in order.runs)
+                plans = [plan for plan in wanted if plan is not None]
         except MachineError as error:
             self._send_fault(error.fault)
             raise
@@ -185,13 +185,13 @@ class Worker:
                 stop=self.stop,
                 until=order.until,
                 heartbeat_seconds=self.setup.lease.heartbeat_seconds,
-                on_failure=self._consider,
+                on_failure=self._report_failure,
                 ranks=self.ranks,
             )
             trainer.train(plans)
         self.sender.send(Event(kind=EventKind.IDLE))
 
-    def _readied(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
+    def _plan_to_train(self, key: str, read: Callable[..., RunPlan], until: int | None) -> RunPlan | None:
         """Return a run's plan; None if another process holds the run, it has ended, or it cannot be read."""
         folder = self._context.folder(key)
         is_ours = self._recorder.renew([key]) or (
@@ -209,7 +209,7 @@ class Worker:
             self.sender.send(Event(kind=EventKind.ENDED, keys=(key,), text=error.problem))
             return None
 
-    def _consider(self, failure: Failure) -> None:
+    def _report_failure(self, failure: Failure) -> None:
         """Send a fault of the machine; end this process if its device failed.
 
         After a failure of CUDA no call works in this process; a new worker may use the device again.

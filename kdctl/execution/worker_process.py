@@ -23,7 +23,7 @@ from kdctl.store.json_files import from_json, to_json
 
 
 class WorkerProcess(WorkerState):
-    """One worker with its pipes."""
+    """A worker process, with the pipes that orders and events go through."""
 
     def __init__(
         self,
@@ -31,12 +31,12 @@ class WorkerProcess(WorkerState):
         recorder: IndexRecorder,
         events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]],
     ) -> None:
-        """Start it. What it says goes into `events`, and None once it has ended."""
+        """Start it. Its events go into `events`, and None once it has ended."""
         super().__init__(recorder)
-        self.free = False
+        self.is_idle = False
         """Whether it waits for a gang."""
         self.last_line = ""
-        """The last thing it said on standard error; known when it is reaped."""
+        """The last line of its standard error; known when it is reaped."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "kdctl.execution.worker"],
@@ -52,18 +52,18 @@ class WorkerProcess(WorkerState):
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
         self._reader.start()
-        self._say(setup)
+        self._send(setup)
 
     def train(self, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Send it a gang."""
         self.plans = {plan.key: plan for plan in plans}
-        self.free, self.started, self.has_stepped = False, False, False
+        self.is_idle, self.started, self.has_stepped = False, False, False
         self.last_heard = self.last_news = time.monotonic()
-        self._say(Order.of(plans, until=until))
+        self._send(Order.of(plans, until=until))
 
     def stop(self) -> None:
         """Ask it to save what it trains, and to leave."""
-        with contextlib.suppress(OSError):  # it has ended, and what was left to be said is lost
+        with contextlib.suppress(OSError):  # it has ended, and what was not sent yet is lost
             self._stdin.close()
 
     def kill(self, exit_reason: str = "") -> None:
@@ -89,12 +89,12 @@ class WorkerProcess(WorkerState):
         return code
 
     def _read(self, events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]]) -> None:
-        with contextlib.suppress(ValueError):  # a torn line: it was killed while it spoke
+        with contextlib.suppress(ValueError):  # a torn line: it was killed while it wrote
             for line in self._stdout:
                 events.put((self, from_json(Event, line)))
         events.put((self, None))
 
-    def _say(self, message: Setup | Order) -> None:
+    def _send(self, message: Setup | Order) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the thread that listens will tell
             self._stdin.write(to_json(message) + "\n")
             self._stdin.flush()
