@@ -12,7 +12,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.records import Artifact, RunState, StoredSweep
+from kdctl.records import Artifact, RunState, StoredRun, StoredSweep
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
@@ -113,12 +113,11 @@ def _contradictions(
         *contradictions(folder, ended_run),
         *(foreign_plan(planned, folder, keys, is_known=keys.of(run.plan) == run.key) if compute else ()),
     ]
-    rebuild = f"rebuild it from the run folders: move {workspace.store.path} away, then `kdctl sync`."
     if (run.seed, run.configuration) != (planned.seed, planned.configuration) or (
         compute and keys.of(run.plan) not in (None, run.key)
     ):
         problem = f"the database has another plan of run {run.key} than its folder."
-        yield Mistake(problem=problem, hint=rebuild)
+        yield Mistake(problem=problem, hint=_rebuild(workspace.store))
     yield from altered or _other_epochs(workspace.store, folder, ended_run)
     environment = folder.environment()
     for readable in (folder.failure, folder.dropped):
@@ -128,11 +127,16 @@ def _contradictions(
         return
     if ended_run is not None and environment != run.environment:
         yield Mistake(problem=f"run {brief.key} has another environment in its folder.", hint=_READ)
-    result, num_epochs = (
-        ended_run and ended_run.ending.result,
-        len(ended_run.epochs if ended_run else folder.epochs()),
-    )
-    action = rebuild if brief.state in ENDED else _READ  # what has ended is final, and not read again
+    yield from _other_end(workspace.store, brief, run, folder, ended_run)
+    yield from _files(folder, ended_run.ending.artifacts if ended_run else (), hashes=hashes)
+
+
+def _other_end(
+    store: Store, brief: RunBrief, run: StoredRun, folder: RunFolder, ended_run: EndedRun | None
+) -> Iterator[Mistake]:
+    """Compare how a run ended, and after how many epochs, with what its folder says."""
+    result = ended_run and ended_run.ending.result
+    action = _rebuild(store) if brief.state in ENDED else _READ  # what has ended is final, and not read again
     if result is not None and result.state is not brief.state:
         problem = f"run {brief.key} is {brief.state.value}, but its folder says {result.state.value}."
         yield Mistake(problem=problem, hint=action)
@@ -140,10 +144,15 @@ def _contradictions(
         yield without_result(brief)
     elif result is not None and to_json(result) != to_json(run.result):
         yield Mistake(problem=f"run {brief.key} has another result in its folder.", hint=action)
+    num_epochs = len(ended_run.epochs if ended_run else folder.epochs())
     if brief.state in ENDED and num_epochs != brief.epochs:
         problem = f"run {brief.key} has {brief.epochs} epochs, its folder {num_epochs}."
         yield Mistake(problem=problem, hint=action)
-    yield from _files(folder, ended_run.ending.artifacts if ended_run else (), hashes=hashes)
+
+
+def _rebuild(store: Store) -> str:
+    """Say how the database is made anew."""
+    return f"rebuild it from the run folders: move {store.path} away, then `kdctl sync`."
 
 
 def without_folder(brief: RunBrief) -> Iterator[Mistake]:
