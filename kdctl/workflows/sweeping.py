@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -175,22 +175,10 @@ class _RunningSweep:
 
     def _complete(self, proposals: Sequence[Proposal], metric: str, num_later: int = 0) -> bool:
         """Run configurations and tell Optuna their means; False while some of their runs are open."""
-        recipe, store = self.planner.recipe, self.scheduler.workspace.store
-        plans = self.planner.runs(proposal.point for proposal in proposals)
-        teachers = teacher_plans(plans)
-        everything = {plan.key: plan for plan in (*teachers, *plans)}
-        known = store.states(everything)
-        store.add_runs([plan.planned() for key, plan in everything.items() if key not in known])
-        roles = {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
-        self.roles |= roles
-        members = [SweepMember(run_key=key, role=role) for key, role in roles.items()]
-        keep_sweep(
-            *(store, self.scheduler.workspace.runs, recipe.name, recipe.tree),
-            members=members,
-            leaving=self.leaving,
-        )
+        recipe = self.planner.recipe
+        self._keep_members(self.planner.runs(proposal.point for proposal in proposals))
         rounds = Rounds(
-            store=store,
+            store=self.scheduler.workspace.store,
             folder=self.scheduler.workspace.folder,
             limits=recipe.limits,
             progress=self.meter,
@@ -200,15 +188,40 @@ class _RunningSweep:
         )
         replicates = (self.planner.replicates(proposal.point) for proposal in proposals)
         is_through = rounds.run(list({plans[0].configuration: plans for plans in replicates}.values()))
-        stopped = math.inf
+        return self._tell_all(proposals, metric, rounds.pruned) and is_through
+
+    def _keep_members(self, plans: Sequence[RunPlan]) -> None:
+        """Keep runs and their teachers in the store, as members of this sweep."""
+        recipe, workspace = self.planner.recipe, self.scheduler.workspace
+        teachers = teacher_plans(plans)
+        everything = {plan.key: plan for plan in (*teachers, *plans)}
+        known = workspace.store.states(everything)
+        workspace.store.add_runs([plan.planned() for key, plan in everything.items() if key not in known])
+        roles = {plan.key: "teacher" for plan in teachers} | {plan.key: "student" for plan in plans}
+        self.roles |= roles
+        keep_sweep(
+            *(workspace.store, workspace.runs, recipe.name, recipe.tree),
+            members=[SweepMember(run_key=key, role=role) for key, role in roles.items()],
+            leaving=self.leaving,
+        )
+
+    def _tell_all(self, proposals: Sequence[Proposal], metric: str, pruned: Container[str]) -> bool:
+        """Tell Optuna of configurations that have ended; False if a wish to stop cuts that short.
+
+        Args:
+            proposals: of the configurations.
+            metric: the split that they are measured on.
+            pruned: configurations that did not get beyond a rung.
+        """
+        store, stopped = self.scheduler.workspace.store, math.inf
         for proposal in self.study.untold(proposals):
             now = time.monotonic()
             stopped = min(stopped, now) if self.scheduler.stop() else math.inf
             if now - stopped > TELLING_SECONDS:
                 return False
             runs = store.runs(keys=[plan.key for plan in self.planner.replicates(proposal.point)])
-            self._tell(proposal, runs, metric, pruned=runs[0].configuration in rounds.pruned)
-        return is_through
+            self._tell(proposal, runs, metric, pruned=runs[0].configuration in pruned)
+        return True
 
     def _train(self, plans: Sequence[RunPlan], *, later: int, until: int | None = None) -> None:
         """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
