@@ -32,8 +32,8 @@ def look(draw_stages: Callable[..., Step]) -> Look:
 
 def plain_correlations(sample: Tensor, form: str) -> Tensor:
     """Restate the products of all pairs of channels of one sample's map [C, H, W]."""
-    channels = [channel.flatten() for channel in sample]
-    rows = [torch.stack([one @ other for other in channels]) for one in channels]
+    channels = sample.flatten(1)
+    rows = [channels @ one for one in channels]
     if form == "code":
         rows = [row / (row @ row).sqrt() if row.any() else row for row in rows]
     return torch.stack(rows)
