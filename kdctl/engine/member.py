@@ -141,19 +141,26 @@ class Member:
         run_teachers: RunTeachers,
     ) -> None:
         """Take one eager step of an epoch of `num_steps`; `advance` counts it."""
+        progress, learning_rate = self.set_learning_rates(num_steps)
+        self.reseed()
+        inputs = StepInputs(batch=batch, teachers=teachers, progress=progress, learning_rate=learning_rate)
+        self.learn(inputs, compute, run_teachers)
+
+    def set_learning_rates(self, num_steps: int) -> tuple[Tensor, Tensor]:
+        """Give the optimizers their rates for the next step of an epoch of `num_steps`.
+
+        Returns:
+            The step's progress and the recipe's learning rate, 0-dim, on the device.
+        """
         point = self.schedule_at(self.step, num_steps)
         for part, rate in zip(self.optimizers, point.group_rates, strict=True):
             set_learning_rate(part.optimizer, rate)
-        self.reseed()
-        device = batch.images.device
-        inputs = StepInputs(
-            batch=batch,
-            teachers=teachers,
-            # Filled on the device: a copy from the host would wait for it.
-            progress=torch.full((), point.progress, device=device),
-            learning_rate=torch.full((), point.learning_rate, device=device),
+        device = next(self.distiller.parameters()).device
+        # Filled on the device: a copy from the host would wait for it.
+        return (
+            torch.full((), point.progress, device=device),
+            torch.full((), point.learning_rate, device=device),
         )
-        self.learn(inputs, compute, run_teachers)
 
     def schedule_at(self, step: int, num_steps: int) -> SchedulePoint:
         """Return learning rates and progress at a step of the running epoch."""

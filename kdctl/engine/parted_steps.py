@@ -26,7 +26,6 @@ from kdctl.engine.batches import EpochOrder
 from kdctl.engine.evaluate import predict, predict_each
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member, StepInputs
-from kdctl.engine.optim import set_learning_rate
 from kdctl.engine.ranks import Ranks, watching
 from kdctl.engine.streamed_batches import EvaluationImages, StreamedTrainingSet
 from kdctl.engine.sync_batch_norm import SyncBatchNorm, require_one_part
@@ -217,16 +216,9 @@ class _PartedWork:
     @torch.no_grad()
     def begin(self, num_steps: int) -> None:
         """Set learning rates, and forget the gradients of the step before."""
-        member = self.member
-        point = member.schedule_at(member.step, num_steps)
-        for part, rate in zip(member.optimizers, point.group_rates, strict=True):
-            set_learning_rate(part.optimizer, rate)
+        self._inputs = self.member.set_learning_rates(num_steps)
+        for part in self.member.optimizers:
             part.optimizer.zero_grad(set_to_none=True)
-        device = next(member.distiller.parameters()).device
-        self._inputs = (
-            torch.full((), point.progress, device=device),
-            torch.full((), point.learning_rate, device=device),
-        )
         self._before = [buffer.clone() for buffer in self._norms]
         self._mean = [torch.zeros_like(buffer) for buffer in self._norms]
 
