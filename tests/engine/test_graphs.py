@@ -84,8 +84,15 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
         assert_same_end(member, solo.members[0])
 
 
-@pytest.mark.parametrize("ends_replayed", [False, True])
-@pytest.mark.parametrize("lookahead", [1, 2])
+@pytest.mark.parametrize(
+    ("lookahead", "ends_replayed"),
+    [
+        (1, True),
+        (2, False),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_recordable: MakeMember,
     make_gang: MakeGang,
