@@ -12,6 +12,7 @@ from kdctl.recipe.plan import NUMERICS
 from kdctl.store.sweep_files import read_sweep, sweep_files
 
 RecipeWriter = Callable[..., Path]
+Finished = Callable[[Path], Workspace]
 
 GRID = "method = 'ce'\n[grid]\noptimizer.learning_rate = {}\n"
 TWO = GRID.format("[0.05, 0.1]")
@@ -54,9 +55,9 @@ def members(workspace: Workspace) -> list[str]:
     ],
 )
 def test_more_points_more_seeds_and_other_words_go_on_with_the_sweep(
-    workspace: Workspace, recipe: RecipeWriter, body: str, lines: dict[str, str]
+    copied: Finished, recipe: RecipeWriter, body: str, lines: dict[str, str]
 ) -> None:
-    workflows.sweep(recipe(TWO, teacher=""), workspace)
+    workspace = copied(recipe(TWO, teacher=""))
     before = members(workspace)
     assert workflows.sweep(recipe(body, teacher="", **lines), workspace).complete
     assert set(before) <= set(members(workspace))
@@ -73,9 +74,9 @@ def test_more_points_more_seeds_and_other_words_go_on_with_the_sweep(
     ],
 )
 def test_a_sweep_of_the_same_name_with_other_content_is_refused_with_what_differs(
-    workspace: Workspace, recipe: RecipeWriter, body: str, lines: dict[str, str], words: tuple[str, ...]
+    copied: Finished, recipe: RecipeWriter, body: str, lines: dict[str, str], words: tuple[str, ...]
 ) -> None:
-    workflows.sweep(recipe(TWO, teacher=""), workspace)
+    workspace = copied(recipe(TWO, teacher=""))
     refused(recipe(body, teacher="", **lines), workspace, "sweep 'tiny' with other content", *words)
 
 
@@ -86,13 +87,12 @@ def test_a_search_may_get_longer_but_not_look_elsewhere(workspace: Workspace, re
     refused(recipe(SEARCH.format(trials=3, low=0.02), teacher=""), workspace, "0.01 → 0.02")
 
 
-def test_replaced_content_leaves_the_old_runs_in_the_store(
-    workspace: Workspace, recipe: RecipeWriter
-) -> None:
-    old = workflows.sweep(recipe(TWO, teacher=""), workspace)
+def test_replaced_content_leaves_the_old_runs_in_the_store(copied: Finished, recipe: RecipeWriter) -> None:
+    workspace = copied(recipe(TWO, teacher=""))
+    old = workspace.store.runs()
     workflows.sweep(recipe(GRID.format("[0.05, 0.2]"), teacher=""), workspace, replace=True)
     assert len(members(workspace)) == 2
-    assert {run.key for run in old.runs} <= {run.key for run in workspace.store.runs()}
+    assert {run.key for run in old} <= {run.key for run in workspace.store.runs()}
     (path,) = sweep_files(workspace.runs)
     assert read_sweep(path) == workspace.store.sweep("tiny")
     assert len(workspace.store.runs()) == 3
@@ -121,8 +121,8 @@ def test_a_kdctl_that_computes_other_numbers_does_not_mix_them_into_an_old_sweep
     assert workflows.plan_sweep(path, workspace, replace=True).leaving
 
 
-def test_another_name_is_another_sweep(workspace: Workspace, recipe: RecipeWriter) -> None:
-    workflows.sweep(recipe(TWO, teacher=""), workspace)
+def test_another_name_is_another_sweep(copied: Finished, recipe: RecipeWriter) -> None:
+    workspace = copied(recipe(TWO, teacher=""))
     opened = workflows.open_recipe(recipe(GRID.format("[0.2]"), teacher=""), ["name=tiny_2"])
     workflows.sweep(opened, workspace)
     assert {sweep.name for sweep in workspace.store.sweeps()} == {"tiny", "tiny_2"}

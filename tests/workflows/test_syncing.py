@@ -16,6 +16,7 @@ from kdctl.store.json_files import read_content
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
 
 RecipeWriter = Callable[..., Path]
+Finished = Callable[[Path], Workspace]
 
 GRID = """
 [[grid]]
@@ -43,23 +44,23 @@ def rebuilt(old: Path, new: Path) -> Path:
 
 
 def test_a_lost_database_is_rebuilt_with_its_sweeps_and_nothing_trains_again(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+    finished: Finished, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
     path = recipe(GRID)
-    before = workflows.sweep(path, workspace)
-    table = workflows.report(workspace)
+    workspace = finished(path)
+    before, table = workspace.store.runs(sweep="tiny"), workflows.report(workspace)
     with workflows.open_workspace(rebuilt(workspace.runs, tmp_path / "again"), num_threads=1) as again:
         report = workflows.synchronise(again)
-        assert list(report.added) == [run.key for run in before.runs]
+        assert list(report.added) == [run.key for run in before]
         assert (report.sweeps, report.damaged, report.num_unchanged) == (("tiny",), (), 0)
         assert workflows.report(again) == table
         assert again.store.sweep("tiny") == workspace.store.sweep("tiny")
         after = workflows.sweep(path, again)
-        assert [run.result for run in after.runs] == [run.result for run in before.runs]
+        assert [run.result for run in after.runs] == [run.result for run in before]
         assert {run.attempts for run in after.runs} == {1}
         second = workflows.synchronise(again)
         assert (second.added, second.changed, second.sweeps) == ({}, {}, ())
-        assert second.num_unchanged == len(before.runs)
+        assert second.num_unchanged == len(before)
 
 
 def test_a_search_whose_study_was_lost_chooses_the_same_again(
@@ -85,9 +86,10 @@ def test_only_what_changed_is_reported(workspace: Workspace, recipe: RecipeWrite
 
 
 def test_a_damaged_folder_does_not_keep_the_others_out(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+    finished: Finished, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
-    runs = workflows.sweep(recipe(GRID), workspace).runs
+    workspace = finished(recipe(GRID))
+    runs = workspace.store.runs(sweep="tiny")
     copy = rebuilt(workspace.runs, tmp_path / "again")
     (copy / runs[1].key / "result.json").write_text("{")
     (copy / "sweeps" / "tiny.json").write_text("nonsense")
@@ -100,9 +102,10 @@ def test_a_damaged_folder_does_not_keep_the_others_out(
 
 @pytest.mark.parametrize("left", ["result.json", "epochs.jsonl"])
 def test_a_run_whose_plan_was_lost_with_the_database_is_named(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, left: str
+    finished: Finished, recipe: RecipeWriter, tmp_path: Path, left: str
 ) -> None:
-    runs = workflows.sweep(recipe(GRID), workspace).runs
+    workspace = finished(recipe(GRID))
+    runs = workspace.store.runs(sweep="tiny")
     copy = rebuilt(workspace.runs, tmp_path / "again")
     for path in (copy / runs[1].key).iterdir():
         if path.name != left:
@@ -136,9 +139,8 @@ def test_members_without_a_folder_wait_for_the_next_start(workspace: Workspace, 
     assert len(workspace.store.sweep("tiny").members) == 1
 
 
-def test_a_sound_store_passes_its_check(workspace: Workspace, recipe: RecipeWriter) -> None:
-    workflows.sweep(recipe(GRID), workspace)
-    health = workflows.check(workspace, hashes=True)
+def test_a_sound_store_passes_its_check(finished: Finished, recipe: RecipeWriter) -> None:
+    health = workflows.check(finished(recipe(GRID)), hashes=True)
     assert (health.num_runs, health.num_folders, health.num_sweeps, health.findings) == (4, 4, 1, ())
 
 
@@ -192,9 +194,10 @@ def test_a_folder_that_the_database_does_not_know_is_found(
 
 
 def test_a_backup_can_take_the_place_of_the_database(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+    copied: Finished, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
-    runs = workflows.sweep(recipe(GRID), workspace).runs
+    workspace = copied(recipe(GRID))
+    runs = tuple(workspace.store.runs())
     copy = workflows.back_up(workspace)
     assert copy.parent == workspace.runs / "backups"
     other = rebuilt(workspace.runs, tmp_path / "other")
