@@ -84,7 +84,7 @@ class SlurmConfig:
                 "a job of a cluster needs a time limit.",
                 "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
             )
-        executor = SlurmExecutor(plan=self, recorder=recorder)
+        executor = SlurmExecutor(config=self, recorder=recorder)
         try:
             yield executor
         finally:
@@ -135,7 +135,7 @@ class _Job(WorkerState):
 class SlurmExecutor:
     """The jobs that this scheduler has submitted."""
 
-    plan: SlurmConfig
+    config: SlurmConfig
     recorder: IndexRecorder
     slurm: Slurm = field(default_factory=Slurm)
     _jobs: list[_Job] = field(default_factory=list[_Job])
@@ -149,7 +149,7 @@ class SlurmExecutor:
     @property
     def slots(self) -> int:
         """How many gangs train at once."""
-        return self.plan.slots
+        return self.config.slots
 
     @property
     def busy(self) -> bool:
@@ -158,9 +158,9 @@ class SlurmExecutor:
 
     def idle_workers(self, wanted: int) -> Sequence[Owner]:
         """Return an owner for each place in new jobs; they wait in the cluster's queue, which has room."""
-        num_jobs = -(-wanted // self.plan.gangs_per_job)
+        num_jobs = -(-wanted // self.config.gangs_per_job)
         folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
-        return [_owner(folder) for folder in folders for _ in range(self.plan.gangs_per_job)][:wanted]
+        return [_owner(folder) for folder in folders for _ in range(self.config.gangs_per_job)][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Add a gang to a job that will be submitted with the next look at the executor."""
@@ -181,7 +181,7 @@ class SlurmExecutor:
         listed = self.slurm.jobs()
         returned = [back for job in self._jobs for back in self._handle_events(job, listed)]
         self._jobs = [job for job in self._jobs if job.plans]
-        if time.monotonic() - self._renewed > self.plan.lease.heartbeat_seconds:
+        if time.monotonic() - self._renewed > self.config.lease.heartbeat_seconds:
             self._renewed = time.monotonic()
             for job in self._jobs:
                 self.recorder.renew(list(job.plans), _owner(job.folder))
@@ -223,17 +223,17 @@ class SlurmExecutor:
         Raises:
             KdctlError: `sbatch` refuses them.
         """
-        workspace, lease = self.recorder.workspace, self.plan.lease
+        workspace, lease = self.recorder.workspace, self.config.lease
         setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
             write_atomically(job.folder / ORDER, to_json(order).encode())
-        options = {"job_name": "kdctl", "array_parallelism": self.plan.slots, **self.plan.options}
+        options = {"job_name": "kdctl", "array_parallelism": self.config.slots, **self.config.options}
         return self.slurm.submit([job.folder for job in jobs], self._orders() / "logs", options)
 
     def _require_parts(self, jobs: Sequence[_Job]) -> None:
         """Refuse runs whose batches the tasks of a job cannot share."""
-        num_tasks = self.plan.num_tasks
+        num_tasks = self.config.num_tasks
         for plan in (plan for job in jobs for plan in job.plans.values()):
             if num_tasks > 1 and plan.engine.batch_parts % num_tasks:
                 raise KdctlError(
@@ -273,7 +273,7 @@ class SlurmExecutor:
             return
         self._faults.update(keys)
         shared = Path(fault.path).is_relative_to(self.recorder.workspace.runs.resolve())
-        if shared or any(self._faults[key] >= self.plan.lease.max_crashes for key in keys):
+        if shared or any(self._faults[key] >= self.config.lease.max_crashes for key in keys):
             self.fault = self.fault or fault
 
     def _orders(self) -> Path:
