@@ -129,12 +129,12 @@ class Structures:
         Raises:
             KdctlError: a model cannot be built.
         """
-        sizes = counted_sizes(counts)
-        known = same_operations(plan, sizes)
+        known = _alike(plan, counts)
         if known not in self._operations:
             with contextlib.suppress(KdctlError):
                 self.of(plan, counts)
         if known not in self._operations:
+            sizes = counted_sizes(counts)
             teachers = [self._model(teacher.architecture, sizes) for teacher in plan.teachers]
             self._operations[known] = self._counter.alone(self._model(plan.student.name, sizes), teachers)
         return self._operations[known]
@@ -147,7 +147,7 @@ class Structures:
             raise
         except ANY_FAILURE:  # code that needs numbers, not only shapes: it may do better with them
             return self._build_with_numbers(plan, counts)
-        known = same_operations(plan, counted_sizes(counts))
+        known = _alike(plan, counts)
         if known not in self._operations:
             with contextlib.suppress(*ANY_FAILURE):  # code of a plug-in that needs numbers may raise anything
                 self._operations[known] = self._counter.of(distiller, plan)
@@ -198,6 +198,11 @@ class Structures:
             with shapes_only():
                 self._models[architecture, sizes] = build_architecture(architecture, sizes).eval()
         return self._models[architecture, sizes]
+
+
+def _alike(plan: RunPlan, counts: Counts) -> Hashable:
+    """Return what decides how much a run computes for an image, and what its method keeps of all of them."""
+    return same_operations(plan, counted_sizes(counts)), counts.num_train
 
 
 def _engine(plan: RunPlan) -> list[object]:

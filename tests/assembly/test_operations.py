@@ -14,14 +14,11 @@ RecipeWriter = Callable[..., Path]
 
 
 def test_what_a_method_keeps_of_each_image_counts(workspace: Workspace, recipe: RecipeWriter) -> None:
-    counted: list[tuple[int, float]] = []
-    for number in (8, 16):
-        data = f"data = {{name = 'digits', size = 8, samples_per_class = {number}}}"
-        plan = workflows.plan_sweep(
-            recipe("method = {name = 'crd', embedding_width = 4}", data=data), workspace
-        )
-        run = plan.runs[0]
-        counted.append((plan.planner.counts(run).num_train, plan.planner.operations(run).training))
+    body = "method = {name = 'crd', embedding_width = 4}\n[grid]\ndata.samples_per_class = [8, 16]\n"
+    plan = workflows.plan_sweep(recipe(body), workspace)
+    counted = [
+        (plan.planner.counts(run).num_train, plan.planner.operations(run).training) for run in plan.runs
+    ]
     (few, less), (many, more) = counted
     # Two banks of 4 features an image; a product is two operations, and counts three times as it learns.
     assert more - less == pytest.approx(2 * 4 * 2 * 3 * (many - few))
