@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from kdctl.report.formats.latex import MOST_ROWS, latex
+from kdctl.report.latex_text import breakable
 from kdctl.report.table_format import Cell, Column, Mark, Table
 
 needs_tex = pytest.mark.skipif(
@@ -139,6 +140,54 @@ def test_a_long_table_that_is_too_wide_has_its_columns_below_each_other(table, t
     assert [text.count(f"{{value {place}}}") for place in range(20)] == [4] * 20, (
         "in measure, widths and heads"
     )
+
+
+@needs_tex
+def test_a_long_table_whose_settings_fill_the_line_has_them_in_several_lines(table, tmp_path):
+    names = ("optimizer.learning_rate", "data.augmentation of the training images", "teacher", "weights")
+    texts = (
+        "0.05",
+        "crop, flip, mixup alpha 0.2, cutmix alpha 1.0, label smoothing 0.1",
+        "a_very_long_name_of_a_model_without_any_blank_" * 3,
+        "0123456789abcdef" * 8,
+    )
+    keys = tuple(
+        Column(title=name, parts=(name,), align="left" if place else "right", identifies=True)
+        for place, name in enumerate(names)
+    )
+    values = tuple(Column(title=f"value {place}", parts=(f"v{place}",)) for place in range(3))
+    cells = tuple(Cell(text=text, values=(text,)) for text in texts)
+    shown = tuple(Cell(text="undecided (p = 1.00)", values=(1,)) for _ in values)
+    wide = dataclasses.replace(
+        table, columns=(*keys, *values), rows=((*cells, *shown),) * (MOST_ROWS + 1), rules=()
+    )
+    path = tmp_path / "table.tex"
+    text = latex(wide)
+    path.write_text(text, encoding="utf-8")
+    assert "Overfull" not in compiled(path)
+    assert text.count(r"\begin{longtable}") == 1
+    printed = subprocess.run(
+        ["pdftotext", "table.pdf", "-"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert "".join(printed.split()).count(texts[3]) == MOST_ROWS + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("alpha 0.2, flip", ["alpha ", "0.2, ", "flip"]),
+        ("a/b_c", ["a/", r"b\_", "c"]),
+        ("1e-05", ["1e-05"]),
+        ("0.5e+3-x", ["0.5e+3-", "x"]),
+        ("", [""]),
+    ],
+)
+def test_a_line_of_a_narrow_column_ends_behind_signs_and_not_in_a_number(text, parts):
+    assert re.split(r"\\allowbreak\{\}|\\penalty500\{\}", breakable(text)) == parts
+
+
+def test_short_settings_are_in_one_line(table):
+    assert "linewidth}" not in latex(repeated(table, MOST_ROWS + 1)).partition(r"\begin{longtable}")[2][:80]
 
 
 @needs_tex

@@ -7,40 +7,12 @@ Written by hand rather than by pandas' Styler, which knows neither lines between
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
+from kdctl.report.latex_text import breakable, escaped
 from kdctl.report.table_format import Cell, Column, Mark, Table, folded_columns, report_formats
-from kdctl.text import printable
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    **{sign: f"{{{sign}}}" for sign in "[]*"},  # after a line's end they would mean something
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "→": r"$\rightarrow$",
-    "Δ": r"$\Delta$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "α": r"$\alpha$",
-    "—": "--",
-    "–": "--",
-    "…": r"\dots{}",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "§": r"$^\S$",
-    "²": "$^2$",
-    "\n": " ",
-}
 _BEFORE = r"""% pdflatex compiles this file as it is. In a paper, \input it; its preamble then needs
 % \usepackage{PACKAGES}.
 \expandafter\let\expandafter\kdctlinside\csname @twoclasseserror\endcsname
@@ -94,21 +66,23 @@ def latex(table: Table) -> str:
     One of more than 30 rows is a longtable, which goes on over pages.
     """
     is_long = len(table.rows) > MOST_ROWS
-    before = _BEFORE.replace("PACKAGES", "booktabs,longtable" if is_long else "booktabs,graphicx")
-    body = _over_pages(table) if is_long else _on_a_page(table)
-    return before + "\n".join(body) + "\n" + _AFTER
+    body = "\n".join(_over_pages(table) if is_long else _on_a_page(table))
+    packages = ["booktabs", "longtable" if is_long else "graphicx"]
+    if r"\arraybackslash" in body:
+        packages.insert(0, "array")
+    return f"{_BEFORE.replace('PACKAGES', ','.join(packages))}{body}\n{_AFTER}"
 
 
 def _on_a_page(table: Table) -> Iterator[str]:
     yield r"\begin{table}[htbp]"
     yield r"\centering"
-    yield rf"\caption{{{_escaped(table.caption)}}}"
+    yield rf"\caption{{{escaped(table.caption)}}}"
     yield rf"\resizebox{{{_WIDEST}}}{{!}}{{%"
-    yield rf"\begin{{tabular}}{{{_letters(table.columns)}}}"
+    yield rf"\begin{{tabular}}{{{_letters(table.columns, {})}}}"
     yield r"\toprule"
-    yield from _head(table.columns)
+    yield from _head(table.columns, {})
     yield r"\midrule"
-    yield from _rows(table)
+    yield from _rows(table, {})
     yield r"\bottomrule"
     yield r"\end{tabular}}"
     if table.notes:
@@ -121,38 +95,66 @@ def _on_a_page(table: Table) -> Iterator[str]:
 
 def _over_pages(table: Table) -> Iterator[str]:
     """Yield one longtable, or where the line is too short for all columns several below each other."""
+    narrowed = _narrowed(table)
     yield _ONE_COLUMN
-    for number, part in enumerate(folded_columns(table, _LINE, _least_width)):
+    for number, part in enumerate(folded_columns(table, _LINE, partial(_least_width, narrowed=narrowed))):
         if number:
             yield r"\addtocounter{table}{-1}"
-        yield from _longtable(part, title=r"\tablename\ \thetable, more columns" if number else "")
+        yield from _longtable(part, narrowed, title=r"\tablename\ \thetable, more columns" if number else "")
     if table.notes:
         yield rf"{{\footnotesize\raggedright\noindent {_notes(table.notes)}\par}}"
     yield r"\kdctlcolumns\endgroup"
 
 
-def _least_width(table: Table) -> int:
+def _narrowed(table: Table) -> dict[Column, int]:
+    """Return the widths in points of columns that say what a row is about and would leave no room for others.
+
+    Together they take half the line; their cells and titles go on in more lines.
+    """
+    keys = [place for place, column in enumerate(table.columns) if column.identifies]
+    natural = {table.columns[place]: _natural_width(table, place) for place in keys}
+    room = _LINE // 2 - round(_GAP * len(keys))
+    if sum(natural.values()) <= room:
+        return {}
+    left = sorted(natural, key=lambda column: natural[column])
+    for number, column in enumerate(left):  # short ones leave what they do not need to the longer ones
+        share = room // (len(left) - number)
+        if natural[column] > share:
+            return dict.fromkeys(left[number:], share)
+        room -= natural[column]
+    return {}
+
+
+def _natural_width(table: Table, place: int) -> int:
+    """Return about how many points wide a column is in the smallest letters."""
+    letters = max(len(table.columns[place].title), *(len(row[place].text) for row in table.rows))
+    return round(_LETTER * letters)
+
+
+def _least_width(table: Table, narrowed: Mapping[Column, int]) -> int:
     """Return about how many points wide a table is in the smallest letters."""
-    columns = zip(table.columns, zip(*table.rows, strict=True), strict=True)
-    letters = [max(len(column.title), *(len(cell.text) for cell in cells)) for column, cells in columns]
-    return round(_LETTER * sum(letters) + _GAP * len(letters))
+    widths = (
+        narrowed.get(column, _natural_width(table, place)) for place, column in enumerate(table.columns)
+    )
+    return sum(widths) + round(_GAP * len(table.columns))
 
 
-def _longtable(table: Table, title: str) -> Iterator[str]:
+def _longtable(table: Table, narrowed: Mapping[Column, int], title: str) -> Iterator[str]:
     """Yield one longtable; without a title it has the table's caption."""
-    widest = list(_widest(table))
+    letters, head = _letters(table.columns, narrowed), list(_head(table.columns, narrowed))
+    widest = list(_widest(table, narrowed))
     span = rf"\multicolumn{{{len(table.columns)}}}"
-    yield from _smaller_letters(table, widest)
-    yield rf"\begin{{longtable}}{{{_letters(table.columns)}}}"
-    yield from (f"{row} \\kill" for row in (_titles(table.columns), *widest))
-    yield rf"{span}{{@{{}}l@{{}}}}{{{title}}}\\" if title else rf"\caption{{{_escaped(table.caption)}}}\\"
+    yield from _smaller_letters(letters, head, widest)
+    yield rf"\begin{{longtable}}{{{letters}}}"
+    yield from (f"{row} \\kill" for row in (_titles(table.columns, narrowed), *widest))
+    yield rf"{span}{{@{{}}l@{{}}}}{{{title}}}\\" if title else rf"\caption{{{escaped(table.caption)}}}\\"
     yield r"\toprule"
-    yield from _head(table.columns)
+    yield from head
     yield r"\midrule"
     yield r"\endfirsthead"
     yield rf"{span}{{@{{}}l@{{}}}}{{\tablename\ \thetable, continued}}\\"
     yield r"\toprule"
-    yield from _head(table.columns)
+    yield from head
     yield r"\midrule"
     yield r"\endhead"
     yield r"\midrule"
@@ -160,16 +162,16 @@ def _longtable(table: Table, title: str) -> Iterator[str]:
     yield r"\endfoot"
     yield r"\bottomrule"
     yield r"\endlastfoot"
-    yield from _rows(table)
+    yield from _rows(table, narrowed)
     yield r"\end{longtable}"
 
 
-def _smaller_letters(table: Table, widest: Sequence[str]) -> Iterator[str]:
+def _smaller_letters(letters: str, head: Sequence[str], widest: Sequence[str]) -> Iterator[str]:
     """Bring columns nearer, then choose a size in which the table finds room in the line, if there is one."""
     yield r"\normalsize\setlength{\tabcolsep}{6pt}"
     yield r"\def\kdctlmeasure{\setbox0=\hbox{%"
-    yield rf"\begin{{tabular}}{{{_letters(table.columns)}}}"
-    yield from _head(table.columns)
+    yield rf"\begin{{tabular}}{{{letters}}}"
+    yield from head
     yield from (f"{row} \\\\" for row in widest)
     yield r"\end{tabular}}}"
     yield r"\kdctlmeasure"
@@ -177,27 +179,32 @@ def _smaller_letters(table: Table, widest: Sequence[str]) -> Iterator[str]:
         yield rf"\ifdim\wd0>\linewidth{step}\kdctlmeasure\fi"
 
 
-def _widest(table: Table) -> Iterator[str]:
+def _widest(table: Table, narrowed: Mapping[Column, int]) -> Iterator[str]:
     """Yield rows of the widest cells of each column: a longtable that begins so has its widths at once.
 
     Letters are not equally wide, so that the cell with the most of them may come second or third.
     """
     columns = [
-        sorted(dict.fromkeys(cells), key=len, reverse=True) for cells in zip(*_cells(table), strict=True)
+        sorted(dict.fromkeys(cells), key=len, reverse=True)
+        for cells in zip(*_cells(table, narrowed), strict=True)
     ]
     for place in range(_CANDIDATES):
         yield " & ".join(cells[min(place, len(cells) - 1)] for cells in columns)
 
 
-def _letters(columns: Sequence[Column]) -> str:
-    return f"@{{}}{''.join(_letter(column) for column in columns)}@{{}}"
+def _letters(columns: Sequence[Column], narrowed: Mapping[Column, int]) -> str:
+    return f"@{{}}{''.join(_letter(column, narrowed) for column in columns)}@{{}}"
 
 
-def _letter(column: Column) -> str:
-    return "l" if column.align == "left" else "r"
+def _letter(column: Column, narrowed: Mapping[Column, int]) -> str:
+    side = "left" if column.align == "left" else "right"
+    if (width := narrowed.get(column)) is None:
+        return side[0]
+    edge = {"left": r"\raggedright", "right": r"\raggedleft"}[side]
+    return rf">{{{edge}\arraybackslash}}p{{{width / _LINE:.3f}\linewidth}}"
 
 
-def _head(columns: Sequence[Column]) -> Iterator[str]:
+def _head(columns: Sequence[Column], narrowed: Mapping[Column, int]) -> Iterator[str]:
     """Yield the titles, below those that span several columns."""
     if any(column.group for column in columns):
         spans = [
@@ -205,7 +212,7 @@ def _head(columns: Sequence[Column]) -> Iterator[str]:
             for group, members in itertools.groupby(columns, key=lambda column: column.group)
         ]
         cells = [
-            rf"\multicolumn{{{size}}}{{c}}{{{_escaped(group)}}}" if group else "&" * (size - 1)
+            rf"\multicolumn{{{size}}}{{c}}{{{escaped(group)}}}" if group else "&" * (size - 1)
             for group, size in spans
         ]
         yield f"{' & '.join(cells)} \\\\"
@@ -216,14 +223,16 @@ def _head(columns: Sequence[Column]) -> Iterator[str]:
             if group
         ]
         yield "".join(rules)
-    yield f"{_titles(columns)} \\\\"
+    yield f"{_titles(columns, narrowed)} \\\\"
 
 
-def _titles(columns: Sequence[Column]) -> str:
+def _titles(columns: Sequence[Column], narrowed: Mapping[Column, int]) -> str:
     return " & ".join(
-        _escaped(column.title)
+        breakable(column.title)
+        if column in narrowed
+        else escaped(column.title)
         if column.align == "left"
-        else rf"\multicolumn{{1}}{{{_at_edge(place, columns)}}}{{{_escaped(column.title)}}}"
+        else rf"\multicolumn{{1}}{{{_at_edge(place, columns)}}}{{{escaped(column.title)}}}"
         for place, column in enumerate(columns)
     )
 
@@ -234,14 +243,16 @@ def _at_edge(place: int, columns: Sequence[Column]) -> str:
     return f"{left}r{right}"
 
 
-def _rows(table: Table) -> Iterator[str]:
-    for number, cells in enumerate(_cells(table)):
+def _rows(table: Table, narrowed: Mapping[Column, int]) -> Iterator[str]:
+    for number, cells in enumerate(_cells(table, narrowed)):
         if number in table.rules and number > 0:
             yield r"\midrule"
         yield f"{' & '.join(cells)} \\\\"
+        if narrowed:
+            yield r"\addlinespace[2pt]"  # rows of several lines would run into each other
 
 
-def _cells(table: Table) -> Iterator[list[str]]:
+def _cells(table: Table, narrowed: Mapping[Column, int]) -> Iterator[list[str]]:
     """Yield the cells of each row; in a column, the signs of ± stand below each other."""
     widths = [
         max((len(row[place].text.partition("±")[2]) for row in table.rows), default=0)
@@ -250,28 +261,21 @@ def _cells(table: Table) -> Iterator[list[str]]:
         for place, column in enumerate(table.columns)
     ]
     for row in table.rows:
-        yield [_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
+        yield [
+            breakable(cell.text) if column in narrowed else _cell(cell, width)
+            for column, cell, width in zip(table.columns, row, widths, strict=True)
+        ]
 
 
 def _cell(cell: Cell, width: int) -> str:
     """Return a cell; what follows its ± is filled up to `width` letters, so that the signs meet."""
     spread = cell.text.partition("±")[2]
     missing = width - len(spread) if spread else 0
-    text = _escaped(cell.text) + (rf"\phantom{{{'0' * missing}}}" if missing > 0 else "")
+    text = escaped(cell.text) + (rf"\phantom{{{'0' * missing}}}" if missing > 0 else "")
     if cell.mark is Mark.BEST:
         return rf"\textbf{{\boldmath {text}}}"
     return rf"\underline{{{text}}}" if cell.mark is Mark.SECOND else text
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return "\\par\n".join(_escaped(note.replace("`", "'")) for note in notes)
-
-
-def _escaped(text: str) -> str:
-    """Return text as LaTeX prints it; a sign that pdflatex has no glyph for becomes a question mark."""
-    return re.sub(r"[^\w\s.,;:()/=+!?'@-]|_|[^\x00-\xff]|\n", _sign, printable(text))
-
-
-def _sign(match: re.Match[str]) -> str:
-    sign = match[0]
-    return _SPECIAL.get(sign) or (sign if sign.isascii() or (sign.isalpha() and ord(sign) < 0x180) else "?")
+    return "\\par\n".join(escaped(note.replace("`", "'")) for note in notes)
