@@ -84,28 +84,43 @@ def align(plans: Sequence[dict[str, Any]]) -> None:
     Where a plan lacks an option, it gets the value that stands for its absence; an option under an old name
     gets the new one. Both are known from the histories of all the plans, which are then removed from them.
     """
-    told = {(repr(plan[HEADING]), _names(plan)): plan for plan in plans if HEADING in plan}
+    known: dict[int, tuple[str, ...]] = {}
+    told = {(id(plan[HEADING]), _names(plan, known)): plan for plan in plans if HEADING in plan}
     facts = dict.fromkeys(fact for plan in told.values() for fact in _facts(plan))
     by_plugin: dict[tuple[str, str | None], list[_Fact]] = {}
     for fact in sorted(facts, key=lambda fact: not fact.renamed):  # first: not lacking
         by_plugin.setdefault((fact.path[0], fact.names[0]), []).append(fact)
+    sections = dict.fromkeys(section for section, _ in by_plugin)
+    seen: set[tuple[str, int]] = set()
     for plan in plans:
         plan.pop(HEADING, None)
-        for section in {section for section, _ in by_plugin}:
+        for section in sections:
+            if (place := (section, id(plan.get(section)))) in seen:  # plans may have a table in common
+                continue
+            seen.add(place)
             for fact in by_plugin.get((section, look_up(plan, f"{section}.{NAME}")), []):
                 _tell(plan, fact)
 
 
-def _names(plan: Tree) -> tuple[str, ...]:
-    """Return the plug-ins of a plan; plans of the same ones with equal histories tell the same facts."""
-    return tuple(_names_in(plan))
+def _names(plan: Tree, known: dict[int, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the plug-ins of a plan; plans of the same ones with equal histories tell the same facts.
+
+    Args:
+        plan: a stored one.
+        known: those of tables that were looked through already; filled.
+    """
+    tables = {part: value for part, value in plan.items() if isinstance(value, dict) and part != HEADING}
+    for table in tables.values():
+        if id(table) not in known:
+            known[id(table)] = tuple(_names_in(cast(Tree, table)))
+    return tuple((part, known[id(table)]) for part, table in tables.items())
 
 
 def _names_in(table: Tree) -> Iterator[str]:
     for part, value in table.items():
         if part == NAME:
             yield str(value)
-        elif isinstance(value, dict) and part != HEADING:
+        elif isinstance(value, dict):
             yield from (f"{part}.{name}" for name in _names_in(cast(Tree, value)))
 
 

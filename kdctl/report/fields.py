@@ -29,8 +29,8 @@ def flatten(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def known_fields(plans: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return every field of the plans, in order of appearance, and 'teachers' for their joint names."""
-    distinct = without_repeats(plans)
-    return list(dict.fromkeys(["teachers", *(field for plan in distinct for field in flatten(plan))]))
+    flat = _flattened(without_repeats(plans))
+    return list(dict.fromkeys(["teachers", *(field for leaves in flat for field in leaves)]))
 
 
 def without_repeats(plans: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -183,19 +183,34 @@ def _by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[dict[Any, Mapping[str,
     first: dict[Any, Mapping[str, Any]] = {}
     counts: Counter[Any] = Counter()
     for plan in plans:
-        parts = [
-            value if type(value) in _SCALARS else id(value) for name, value in plan.items() if name != "seed"
-        ]
-        kind = (tuple(plan), tuple(parts))
+        kind = (tuple(plan), tuple(map(id, {**plan, "seed": None}.values())))
         first.setdefault(kind, plan)
         counts[kind] += 1
     return first, counts
 
 
 def _varying(plans: Sequence[Mapping[str, Any]]) -> list[str]:
-    flat = [flatten(plan) for plan in plans]
+    flat = _flattened(plans)
     fields = dict.fromkeys(field for leaves in flat for field in leaves if field not in _NOT_SETTINGS)
     return [field for field in fields if len({leaves.get(field) for leaves in flat}) > 1]
+
+
+def _flattened(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the leaves of each plan; tables that several plans of a store have in common are walked once."""
+    known: dict[tuple[str, int], dict[str, Any]] = {}
+    flat: list[dict[str, Any]] = []
+    for plan in plans:
+        leaves: dict[str, Any] = {}
+        for name, part in plan.items():
+            if type(part) in _SCALARS:
+                leaves[name] = part
+                continue
+            key = (name, id(part))
+            if key not in known:
+                known[key] = flatten({name: part})
+            leaves |= known[key]
+        flat.append(leaves)
+    return flat
 
 
 class _Columns:

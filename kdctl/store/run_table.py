@@ -201,5 +201,15 @@ def _plans(texts: Sequence[str]) -> list[dict[str, Any]]:
         if kind not in trees:
             trees[kind] = read_json(dict[str, Any], text)
         kinds.append((kind, seed if "seed" in trees[kind] else None))
+    _share_tables(trees.values())
     align(list(trees.values()))
     return [trees[kind] if seed is None else {**trees[kind], "seed": seed} for kind, seed in kinds]
+
+
+def _share_tables(plans: Iterable[dict[str, Any]]) -> None:
+    """Let plans have equal tables in common: thousands of configurations differ in one or two of theirs."""
+    known: dict[tuple[str, str], Any] = {}
+    for plan in plans:
+        for name, part in plan.items():
+            if isinstance(part, (dict, list)):
+                plan[name] = known.setdefault((name, repr(part)), part)

@@ -62,6 +62,26 @@ def test_runs_that_differ_in_their_seed_share_the_tables_of_their_plans(
     assert found[0]["data"] is found[1]["data"]
 
 
+def test_configurations_share_the_tables_in_which_they_are_equal(store: Store) -> None:
+    plans: list[dict[str, Any]] = [
+        {"data": {"size": 8}, "optimizer": {"momentum": 0}},
+        {"data": {"size": 8}, "optimizer": {"momentum": 0.5}},
+        {"data": {"size": 8.0}, "optimizer": {"momentum": False}},
+        {"data": {"size": True}, "optimizer": {"momentum": 0.0}},
+    ]
+    store.add_runs(
+        [
+            PlannedRun(key=f"{number:016x}", configuration=str(number), seed=0, plan=plan)
+            for number, plan in enumerate(plans)
+        ]
+    )
+
+    found = [run.plan for run in store.runs()]
+
+    assert repr(found) == repr(plans)
+    assert found[0]["data"] is found[1]["data"]
+
+
 def test_planning_known_runs_again_adds_only_the_new_ones(
     store: Store, plan_run: Callable[..., PlannedRun]
 ) -> None:
