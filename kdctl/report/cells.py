@@ -68,7 +68,7 @@ def mean_parts(measure: Measure, spread: Spread) -> tuple[str, str]:
 
 def mean_cell(group: Replicates, layout: Layout, measure: Measure = TOP1) -> Cell:
     """Return the cell of a mean with its spread, marked if it pools configurations."""
-    summary = summary_of(group, measure, layout.select, layout.evaluations)
+    summary = summary_of(group, measure, layout.evaluations)
     values = (summary.mean, spread_of(summary, layout.spread)) if summary else (None, None)
     mark = POOLED_MARK if summary and group.is_pooled else ""
     text = measured_text(summary, measure, layout.spread)

@@ -142,7 +142,7 @@ def _fact_column(groups: Sequence[Replicates], layout: Layout, measure: Measure)
 
 
 def _fact_cell(group: Replicates, layout: Layout, measure: Measure) -> Cell:
-    facts = set(values_of(group, measure, layout.select, layout.evaluations))
+    facts = set(values_of(group, measure, layout.evaluations))
     if len(facts) > 1:
         return Cell(text="varies", values=(None,))
     value = next(iter(facts), None)
@@ -153,7 +153,7 @@ def _fact_cell(group: Replicates, layout: Layout, measure: Measure) -> Cell:
 
 def _time_column(groups: Sequence[Replicates], layout: Layout) -> FilledColumn:
     """Return the mean training time of a run; in a gang several share it."""
-    times = [values_of(group, MEASURES["seconds"], layout.select, layout.evaluations) for group in groups]
+    times = [values_of(group, MEASURES["seconds"], layout.evaluations) for group in groups]
     means = [sum(seconds) / len(seconds) if seconds else None for seconds in times]
     cells = tuple(
         Cell(

@@ -60,6 +60,8 @@ def weak_teacher_lines(runs: Sequence[StoredRun], select: Selection = Selection.
     A teacher of the student's own architecture may be: it is the same training with another seed.
     """
     lines: list[str] = []
+    if not any(run.result and run.result.teacher_test_top1 is not None for run in runs):
+        return lines
     groups = group_by_configuration(runs, (), select)
     for group, baseline in zip(groups, find_baselines(groups), strict=True):
         accuracy = _of_teacher(group)

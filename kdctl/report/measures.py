@@ -190,19 +190,16 @@ _OF_MODELS: Mapping[str, Callable[[str], Measure]] = {"before": _before, "top1":
 """Values of a run's other models: 'teacher.before', 'teacher.top1'."""
 
 
-def values_of(
-    group: Replicates, measure: Measure, select: Selection, evaluations: Mapping[str, Evaluation]
-) -> list[float]:
+def values_of(group: Replicates, measure: Measure, evaluations: Mapping[str, Evaluation]) -> list[float]:
     """Return a value of each counted run of a group; of those only that have it."""
-    found = (value_of(run, measure, select, evaluations.get(run.key)) for run in group.counted)
+    pairs = zip(group.counted, group.selected, strict=True)
+    found = [measure.read(run.result, epoch, evaluations.get(run.key)) for run, epoch in pairs if run.result]
     return [value for value in found if value is not None]
 
 
-def summary_of(
-    group: Replicates, measure: Measure, select: Selection, evaluations: Mapping[str, Evaluation]
-) -> Summary | None:
+def summary_of(group: Replicates, measure: Measure, evaluations: Mapping[str, Evaluation]) -> Summary | None:
     """Return n, mean and std of a value over a group; None when no run has it."""
-    values = values_of(group, measure, select, evaluations)
+    values = values_of(group, measure, evaluations)
     return summarize(values) if values else None
 
 

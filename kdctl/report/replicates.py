@@ -41,6 +41,8 @@ class Replicates:
     """All of them, whatever became of them."""
     counted: tuple[StoredRun, ...]
     """Those that finished and have the selected epoch: the only ones in the mean."""
+    selected: tuple[Selected, ...]
+    """That epoch of each counted run."""
     top1: tuple[float, ...]
     """Test accuracy of each counted run, in percent."""
     mark: Mark = Mark.NONE
@@ -66,13 +68,13 @@ class Replicates:
         """Sample standard deviation of the top-1 accuracy; None below two runs."""
         return self.summary.std if self.summary else None
 
-    @property
+    @functools.cached_property
     def lost(self) -> dict[RunState, int]:
         """How many runs diverged, failed or were pruned."""
         counts = Counter(run.state for run in self.runs)
         return {state: counts[state] for state in LOST_STATES if counts[state]}
 
-    @property
+    @functools.cached_property
     def missing(self) -> dict[str, int]:
         """How many runs may still come, by state; 'finished' are those without the selected epoch."""
         counted = {run.key for run in self.counted}
@@ -84,7 +86,7 @@ class Replicates:
             )
         )
 
-    @property
+    @functools.cached_property
     def is_pooled(self) -> bool:
         """Whether more than one configuration ended in this row."""
         return len({run.configuration for run in self.runs}) > 1
@@ -129,6 +131,7 @@ def _replicates(runs: Sequence[StoredRun], fields: Sequence[str], select: Select
         values=_values(runs[0], fields),
         runs=tuple(runs),
         counted=tuple(run for run, _ in selected),
+        selected=tuple(epoch for _, epoch in selected),
         top1=tuple(epoch.test.top1 for _, epoch in selected),
     )
 

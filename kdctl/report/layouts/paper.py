@@ -116,4 +116,4 @@ def _with_teacher(filled: FilledColumn, groups: Sequence[Replicates | None], lay
 def _teacher_accuracies(groups: Sequence[Replicates | None], layout: Layout) -> Iterator[float]:
     for group in groups:
         if group is not None and read_field(group.plan, "teachers") is not None:
-            yield from values_of(group, MEASURES["teacher_top1"], layout.select, layout.evaluations)
+            yield from values_of(group, MEASURES["teacher_top1"], layout.evaluations)
