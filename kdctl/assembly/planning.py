@@ -42,6 +42,8 @@ class Planner:
         self._library = workspace.library
         self._structures = Structures(workspace.library)
         self._known: dict[str, tuple[RunPlan, ...]] = {}
+        self._trained = frozenset(workspace.store.history_hashes())
+        """Keys of runs that have ended: their parts fit together, and need not be built to find that out."""
 
     def in_workspace(self, workspace: Workspace) -> Planner:
         """Return a planner that knows what this one does, and looks for teachers in another workspace.
@@ -67,7 +69,8 @@ class Planner:
             with self._mistakes_in(None):
                 require_same_data(plan, self._library)
                 self._require_same_classes(plan)
-            self.structure(plan)
+            if plan.key not in self._trained:
+                self.structure(plan)
             seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
         return self._known[name]

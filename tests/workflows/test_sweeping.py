@@ -10,6 +10,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
+from kdctl.assembly.structure import Structures
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, RecipeError, UsageError
 from kdctl.recipe.plan import RunPlan
@@ -374,3 +375,12 @@ def test_a_teacher_that_is_a_student_too_is_counted_once(workspace: Workspace, r
     assert (len(plan.teachers), len(plan.runs), len(plan.to_do)) == (0, 4, 4)
     workflows.sweep(path, workspace)
     assert workflows.plan_sweep(path, workspace).num_done == 4
+
+
+def test_runs_that_have_ended_are_planned_without_building_their_models(
+    workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe("method = 'ce'", teacher="")
+    workflows.sweep(path, workspace)
+    monkeypatch.delattr(Structures, "of")
+    assert workflows.plan_sweep(path, workspace).num_done == 1
