@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 from kdctl.errors import Mistake
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import SETTLED, Artifact, Environment, EpochResult, PlannedRun, RunResult, RunState
-from kdctl.store.clock import utc_now
+from kdctl.store.clock import spelled, utc_now
+from kdctl.store.epoch_lines import parse_epochs
 from kdctl.store.folder import RunFolder
 from kdctl.store.histories import History, add_epochs, add_histories, epochs_of
 from kdctl.store.integrity import EndedRun, read_ended_run
@@ -37,6 +38,8 @@ class FolderContents:
     """All epochs of a run that has ended: they do not change any more, and are kept as a whole."""
     epochs: Sequence[EpochResult]
     """Those of a run that has not."""
+    began: str = ""
+    """When its first epoch did; empty where that is not known."""
     dropped: str = ""
     """Why a sweep dropped the run; empty if none did, or if that is not to be brought into the database."""
 
@@ -56,6 +59,7 @@ def read_contents(folder: RunFolder, ended_run: EndedRun | None = None) -> Folde
     evaluations, failure = folder.evaluations(), folder.failure()
     ended_run = ended_run or read_ended_run(folder)
     has_ended = ended_run is not None and ended_run.ending.result.state in SETTLED
+    epochs = () if has_ended else folder.epochs()
     return FolderContents(
         plan=plan,
         environment=environment,
@@ -66,8 +70,23 @@ def read_contents(folder: RunFolder, ended_run: EndedRun | None = None) -> Folde
         history=History.of(ended_run.lines, ended_run.epochs, ended_run.sha256)
         if ended_run and has_ended and ended_run.epochs
         else None,
-        epochs=() if has_ended else folder.epochs(),
+        epochs=epochs,
+        began=_began(epochs, ended_run.lines if ended_run and has_ended else b""),
     )
+
+
+def _began(epochs: Sequence[EpochResult], lines: bytes) -> str:
+    """Return when the first epoch began, as the store spells times; empty where that is not known.
+
+    Args:
+        epochs: of a run that has not ended.
+        lines: the epochs of one that has.
+    """
+    try:
+        first = [*epochs[:1], *parse_epochs(lines[: lines.find(b"\n") + 1])]
+        return spelled(first[0].started) if first else ""
+    except (ValueError, OverflowError):  # somebody else wrote the time
+        return ""
 
 
 def ingest(
@@ -93,14 +112,19 @@ def ingest_all(
 ) -> dict[str, RunState]:
     """Bring what run folders hold into the database, all at once; return where the runs then stand.
 
-    Doing so again changes nothing. A settled run stays as it is, and one that a living process
+    Doing so again changes nothing. A run that the database did not know was created when its first epoch
+    began, as far as that is known. A settled run stays as it is, and one that a living process
     holds is left to that process: only what was measured is read. `gone` says of which runs the caller has
     found the holder gone, and who that was.
     """
     gone = gone or {}
     keys = [found.plan.key for found in contents]
     with store.writing() as connection:
-        add(connection, [found.plan for found in contents])
+        add(
+            connection,
+            [found.plan for found in contents],
+            created={found.plan.key: found.began for found in contents},
+        )
         columns = (RunRow.key, RunRow.state, RunRow.environment, RunRow.lease_host)
         rows = {
             row.key: row for row in connection.execute(select(*columns).where(RunRow.key.in_(listed(keys))))

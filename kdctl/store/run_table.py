@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,13 @@ _LAST_LETTER = "\U0010ffff"
 """No text with the same beginning comes after this one."""
 
 
-def add(connection: Connection, runs: Sequence[PlannedRun]) -> int:
+def add(
+    connection: Connection, runs: Sequence[PlannedRun], *, created: Mapping[str, str] | None = None
+) -> int:
     """Add the runs that are not known yet; return how many these were.
 
-    The write lock is held, so that what is unknown stays so until it is added.
+    The write lock is held, so that what is unknown stays so until it is added. `created` says when it was
+    planned, by key; where it does not, that is now.
     """
     known = states(connection, [run.key for run in runs])
     new = {run.key: run for run in runs if run.key not in known}
@@ -55,7 +58,7 @@ def add(connection: Connection, runs: Sequence[PlannedRun]) -> int:
             "epochs": 0,
             "attempts": 0,
             "reason": "",
-            "created": now,
+            "created": (created or {}).get(run.key) or now,
             "updated": now,
         }
         for run in new.values()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -34,6 +35,39 @@ def folder(tmp_path: Path, run: PlannedRun, make_epoch: Callable[..., EpochResul
 def _dump(path: Path) -> list[Any]:
     with closing(sqlite3.connect(path)) as connection:
         return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_run_that_is_read_from_its_folder_was_created_when_it_began(
+    store: Store,
+    run: PlannedRun,
+    tmp_path: Path,
+    make_epoch: Callable[..., EpochResult],
+    make_result: Callable[..., RunResult],
+    has_ended: bool,
+) -> None:
+    folder = RunFolder(tmp_path / "runs", run.key)
+    folder.write_plan(run)
+    for number in (1, 2):
+        ended = f"2026-01-31T12:00:0{2 * number}.500+00:00"
+        folder.append_epoch(dataclasses.replace(make_epoch(number), ended=ended))
+    if has_ended:
+        folder.write_result(make_result(), [])
+
+    ingest(store, folder)
+    ingest(store, folder)
+
+    assert store.run(run.key).created == "2026-01-31T12:00:01.000000+00:00"
+
+
+def test_a_time_that_is_none_is_no_obstacle(
+    store: Store, run: PlannedRun, tmp_path: Path, make_epoch: Callable[..., EpochResult]
+) -> None:
+    folder = RunFolder(tmp_path / "runs", run.key)
+    folder.write_plan(run)
+    folder.append_epoch(dataclasses.replace(make_epoch(1), ended="yesterday"))
+    ingest(store, folder)
+    assert store.run(run.key).created > "2026"
 
 
 def test_a_lost_database_is_rebuilt_from_the_folders(
