@@ -34,6 +34,7 @@ def full(small_disk: Path) -> Path:
         "eval {run} --threads 1 --export {disk}/model.pt2",
         "eval {run} --threads 1 --features {disk}/features.npz",
         "report --all --format html -o {disk}/report.html",
+        pytest.param("export {disk}/logs --to wandb", marks=pytest.mark.slow),
         "import-weights weights.pth --dataset digits -o data.size=8 -o data.samples_per_class=2 --threads 1 "
         "--runs {disk}/runs",
     ],
@@ -53,6 +54,7 @@ def test_nothing_half_written_stays(
     assert answer.code == 1, answer
     assert "error: " in answer.err
     assert "this is a bug" not in answer.err
+    assert "Traceback" not in answer.err
     left = {
         path.relative_to(full).as_posix(): path.stat().st_size for path in full.rglob("*") if path.is_file()
     }

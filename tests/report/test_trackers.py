@@ -13,6 +13,7 @@ import pytest
 from kdctl.errors import KdctlError
 from kdctl.records import EpochResult, SplitMetrics, StoredRun
 from kdctl.report.tracker import TrackedRun, require_package, trackers
+from kdctl.report.trackers.wandb import ends_with_exit, require_whole
 
 NOON = 1769860800.0
 """2026-01-31T12:00:00 UTC, in seconds since 1970."""
@@ -143,6 +144,16 @@ def test_wandb_reads_an_offline_run_with_its_history(tracked: list[TrackedRun], 
                 {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             )
     assert {float(row["test/top1"]) for row in rows if "test/top1" in row} == {51.0, 52.0}
+    content = file.read_bytes()
+    assert ends_with_exit(content)
+    assert not any(ends_with_exit(content[:size]) for size in range(0, len(content), 97))
+
+
+def test_a_run_that_wandb_has_not_written_to_its_end_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    (tmp_path / "run.wandb").write_bytes(b":W&B\xe1\xbe\0")
+    with pytest.raises(OSError, match="has not written all of it"):
+        require_whole(tmp_path / "run.wandb")
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+import struct
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,12 @@ def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> None:
     require_package("wandb", "wandb")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # nothing is sent anywhere
     with staged(folder) as stage:
-        for run in runs:
-            _write(run, stage)
-        _close()
+        with _without_reports_of_logging():
+            for run in runs:
+                _write(run, stage)
+            _close()
+        for path in sorted(stage.glob("wandb/offline-run-*/*.wandb")):
+            require_whole(path)
         for run in runs:
             for earlier in (folder / "wandb").glob(f"offline-run-*-{run.run.key}"):
                 shutil.rmtree(earlier)
@@ -65,3 +72,58 @@ def _close() -> None:
     import wandb  # noqa: PLC0415 - optional, slow to import
 
     wandb.teardown()
+
+
+@contextmanager
+def _without_reports_of_logging() -> Generator[None]:
+    """Let handlers of logging fail in silence: on a full disk each line of W&B's log is a traceback."""
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+
+
+def require_whole(path: Path) -> None:
+    """Make sure that a run was written to its end: W&B's process does not say so when the disk is full.
+
+    Raises:
+        OSError: it was not.
+    """
+    if not ends_with_exit(path.read_bytes()):
+        code = errno.ENOSPC if shutil.disk_usage(path).free < _FULL else errno.EIO
+        raise OSError(code, f"W&B has not written all of it: {os.strerror(code)}", str(path))
+
+
+_FULL = 2**20
+"""Free bytes of a disk that is as good as full."""
+
+_HEADER = struct.Struct("<IHB")
+"""Before each part of a record: checksum, bytes, and whether it is all, the first, the middle or the last."""
+
+_BLOCK = 32 * 1024
+"""Bytes in which a header is not parted. The format is that of LevelDB's log, behind seven bytes of W&B's."""
+
+_WHOLE, _FIRST, _LAST = 1, 2, 4
+
+
+def ends_with_exit(content: bytes) -> bool:
+    """Return whether a run's file is whole: the last record tells how the run ended."""
+    from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415 - optional, slow to import
+
+    place, begun, last = _HEADER.size, b"", b""
+    while place < len(content):
+        left = _BLOCK - place % _BLOCK
+        if left < _HEADER.size:
+            place += left
+            continue
+        _, size, kind = _HEADER.unpack(content[place : place + _HEADER.size].ljust(_HEADER.size, b"\0"))
+        place += _HEADER.size
+        part = content[place : place + size]
+        place += size
+        begun = part if kind in (_WHOLE, _FIRST) else begun + part
+        last = begun if kind in (_WHOLE, _LAST) and len(part) == size else b""
+    record: Any = Record()
+    record.ParseFromString(last)
+    return record.WhichOneof("record_type") == "exit"
