@@ -110,7 +110,7 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 def ends_with_exit(content: bytes) -> bool:
     """Return whether a run's file is whole: the last record tells how the run ended."""
-    from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415 - optional, slow to import
+    from wandb.proto import wandb_internal_pb2  # noqa: PLC0415 - optional, slow to import
 
     place, begun, last = _HEADER.size, b"", b""
     while place < len(content):
@@ -124,6 +124,7 @@ def ends_with_exit(content: bytes) -> bool:
         place += size
         begun = part if kind in (_WHOLE, _FIRST) else begun + part
         last = begun if kind in (_WHOLE, _LAST) and len(part) == size else b""
-    record: Any = Record()
+    records: Any = wandb_internal_pb2  # made when it is imported: no type checker knows what is in it
+    record = records.Record()
     record.ParseFromString(last)
     return record.WhichOneof("record_type") == "exit"
