@@ -1,7 +1,11 @@
+import tomllib
+from importlib.resources import files
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import InterpolationMode, RandAugment
 from torchvision.transforms.v2 import functional as vision
 
 from kdctl.augmentations.random_resized_crop import RandomResizedCrop, RandomResizedCropConfig
@@ -19,6 +23,12 @@ def pictures(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
 def augmentation(**options: object) -> RandomResizedCrop:
     config = RandomResizedCropConfig(**options)  # type: ignore[arg-type]
     return RandomResizedCrop(config, DatasetOptions())
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return what a preset says of the augmentation."""
+    text = files("kdctl.recipe.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["data"]["augmentation"]
 
 
 @pytest.mark.parametrize("size", [48, 224])
@@ -46,3 +56,34 @@ def test_colours_change_alike_however_an_image_lies_in_memory() -> None:
             torch.manual_seed(seed)
             made.append(crop(image, 32))
         assert torch.equal(*made)
+
+
+def test_operations_of_randaugment_are_drawn_as_torchvision_draws_them() -> None:
+    image, _ = pictures(40, 40, 0)
+    crop = augmentation(min_area=1.0, min_aspect=1.0, max_aspect=1.0, flip=0.0, randaugment=3, magnitude=20)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        made = crop(image, 40)
+        torch.manual_seed(seed)
+        torch.rand(10, 4), torch.rand(())  # the box and the flip
+        assert torch.equal(made, RandAugment(3, 20, fill=[124.0, 116.0, 104.0])(image))
+
+
+def test_half_of_the_operations_are_applied_where_each_is_as_likely_as_not() -> None:
+    image, _ = pictures(24, 24, 1)
+    options = {"min_area": 1.0, "min_aspect": 1.0, "max_aspect": 1.0, "flip": 0.0, "magnitude": 27}
+    crop = augmentation(randaugment=1, operation_probability=0.5, **options)
+    always = augmentation(randaugment=1, **options)
+    torch.manual_seed(0)
+    changed = [sum(not torch.equal(each(image, 24), image) for _ in range(400)) for each in (crop, always)]
+    # Those that change nothing do so in both; 40 is four standard deviations of 400 draws.
+    assert changed[0] == pytest.approx(changed[1] / 2, abs=40)
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "Brightness", "Color", "Contrast", "Sharpness"])
+def test_the_preset_of_deit_changes_images_as_much_as_timm_does(name: str) -> None:
+    """`rand-m9` in timm is 9 of 10, whose operations reach 30 degrees, a shear of 0.3 and a factor of 1.9."""
+    reach = {"Rotate": 30.0, "ShearX": 0.3}.get(name, 0.9)
+    magnitudes, signed = RandAugment._AUGMENTATION_SPACE[name]
+    assert signed
+    assert float(magnitudes(31, 224, 224)[preset("deit")["magnitude"]]) == pytest.approx(9 / 10 * reach)
