@@ -36,7 +36,11 @@ from kdctl.workflows.sweep_plan import SweepPlan
 from kdctl.workflows.training import TrainPlan
 
 MEASURED_BATCH = 32
-"""Images in the step that is measured."""
+"""Images in the step that is measured, at most."""
+
+_MEASURED_OPERATIONS = 2e11
+"""Of a measured step on a CPU: some seconds of one core. A network that needs more of them for 32 images is
+measured on fewer: 32 of 224 pixels keep a RegNetY-160 busy for minutes, and take 7 GiB."""
 
 _LATEST = 15
 """Earlier runs of a kind that are looked at, at most: to sum up all epochs of thousands takes long."""
@@ -247,8 +251,9 @@ class _CountedOperations:
             counts, image = self._counted(plan)
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
-            operations = 3 * image.student * MEASURED_BATCH
-            self._rate = operations / self._measured_step(plan.student.name, sizes)
+            batch = measured_batch(3 * image.student, self._device)
+            operations = 3 * image.student * batch
+            self._rate = operations / self._measured_step(plan.student.name, sizes, batch)
         return self._rate
 
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
@@ -256,9 +261,9 @@ class _CountedOperations:
         with without_network():
             return self._planner.counts(plan), self._planner.operations(plan)
 
-    def _measured_step(self, model: str, sizes: Sizes) -> float:
+    def _measured_step(self, model: str, sizes: Sizes, batch: int) -> float:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""
-        images = torch.rand(MEASURED_BATCH, 3, sizes.input_size, sizes.input_size, device=self._device)
+        images = torch.rand(batch, 3, sizes.input_size, sizes.input_size, device=self._device)
         backbone = build_architecture(model, sizes).to(self._device).to(memory_format=torch.channels_last)
         seconds: list[float] = []
         before = torch.get_num_threads()
@@ -273,6 +278,16 @@ class _CountedOperations:
         finally:
             torch.set_num_threads(before)
         return min(seconds[1:])
+
+
+def measured_batch(operations: float, device: torch.device) -> int:
+    """Return on how many images a step is measured that takes so many operations for each of them.
+
+    Two at least: batch norms need them.
+    """
+    if device.type != "cpu":
+        return MEASURED_BATCH
+    return min(MEASURED_BATCH, max(2, int(_MEASURED_OPERATIONS / operations)))
 
 
 def _kind(plan: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
@@ -17,6 +18,7 @@ from kdctl.execution.scheduler import open_scheduler
 from kdctl.losses.learned_generator import multiply_adds
 from kdctl.protocols.backbone import models
 from kdctl.records import RunState
+from kdctl.workflows.estimate import measured_batch
 
 RecipeWriter = Callable[..., Path]
 
@@ -41,6 +43,23 @@ def test_new_runs_are_estimated_by_their_operations(workspace: Workspace, recipe
     took, basis = seconds(recipe(GRID, teacher=""), workspace)
     assert 0 < took < 600
     assert "operations" in basis
+
+
+def test_a_large_network_is_measured_on_few_images() -> None:
+    small, regnet_y_160 = 3 * 2 * 12e6, 3 * 2 * 15.9e9  # ResNet-8 at 32 pixels, at 224
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [measured_batch(each, cpu) for each in (small, regnet_y_160, 1e15)] == [32, 2, 2]
+    assert measured_batch(regnet_y_160, gpu) == 32
+
+
+def test_a_network_measured_on_fewer_images_is_estimated_by_those(
+    workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe(GRID, teacher="")
+    whole, _ = seconds(path, workspace)
+    monkeypatch.setattr("kdctl.workflows.estimate._MEASURED_OPERATIONS", 3e8)  # eight images of ResNet-8
+    part, _ = seconds(path, workspace)
+    assert whole / 8 < part < 8 * whole  # each is a measurement: four times fewer images are no quarter
 
 
 def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
