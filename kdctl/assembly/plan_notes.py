@@ -86,6 +86,8 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
 
 
 def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
+    trainings: dict[str, dict[str, dict[str, None]]] = {}
+    """What looks wrong -> students -> their methods: a recipe of ten methods is told of it once."""
     for plan in plans:
         num_train, batch_size = counts(plan.data).num_train, plan.data.options.batch_size
         if batch_size > num_train:
@@ -94,7 +96,10 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
                 "epoch is one step"
             )
         for line in _of_schedule(plan.schedule.options, plan.epochs):
-            yield f"{line}, in the training of {plan.student.name} by {plan.method.name}"
+            trainings.setdefault(line, {}).setdefault(plan.student.name, {})[plan.method.name] = None
+    for line, students in trainings.items():
+        named = "; ".join(f"{name} by {', '.join(methods)}" for name, methods in students.items())
+        yield f"{line}, in the training of {named}"
 
 
 def _of_schedule(options: Any, epochs: int) -> Iterator[str]:

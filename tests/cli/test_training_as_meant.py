@@ -82,6 +82,15 @@ def test_a_schedule_that_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, war
     assert "warning" not in kdctl(f"train --student resnet3 {DATA} --dry-run").out
 
 
+def test_a_schedule_is_warned_of_once_with_all_that_it_trains(
+    kdctl: Kdctl, recipe: Callable[..., str]
+) -> None:
+    path = recipe("[grid]\nmethod = ['ce', 'kd', 'dkd']\n")
+    out = kdctl(f"sweep {path} --dry-run -o schedule.warmup_epochs=1").out
+    (line,) = [line for line in out.splitlines() if "is never reached" in line]
+    assert line.endswith("in the training of resnet4 by ce; resnet3 by ce, kd, dkd")
+
+
 def test_a_sweep_of_which_nothing_is_left_has_failed(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     every = recipe("[grid]\noptimizer.learning_rate = [1e10, 1e12]\nmethod = ['ce']\n")
     answer = kdctl(f"sweep {every} --threads 1 --quiet")
