@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
         workspace: where runs and data lie.
 
     Raises:
-        KdctlError: no such run or file, an unfinished run, weights of another model or of other classes.
+        KdctlError: no such run or file, an unfinished run, or weights of another model.
     """
     counts = workspace.library.counts(data)
     sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
@@ -54,8 +55,7 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
         if content is None:
             public = read_public_weights(path)
             found = adopt(models.get(student.name).item, public, sizes.input_size).num_classes
-            _require_classes(str(path), found, sizes)
-            return InitialWeights(sha256=public.sha256, file=source)
+            return InitialWeights(sha256=public.sha256, file=source, num_classes=found)
         weights = InitialWeights(sha256=content.sha256, file=source)
     elif path.suffix in _SUFFIXES or len(path.parts) > 1:
         raise KdctlError(f"there is no file {path}.", "name a file of weights, or the key of a finished run.")
@@ -68,12 +68,12 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
             )
         weights, path = InitialWeights(run=run.key), _last_model(run.key, workspace)
         content = read_trained(path)
-    _require_fit((weights.run and f"run {weights.run}") or str(path), content, student, sizes)
-    return weights
+    found = _require_fit((weights.run and f"run {weights.run}") or str(path), content, student, sizes)
+    return dataclasses.replace(weights, num_classes=found)
 
 
-def _require_fit(what: str, content: ModelCheckpoint, student: Spec, sizes: Sizes) -> None:
-    """Refuse the model of a checkpoint that is not the student, or that is spoilt."""
+def _require_fit(what: str, content: ModelCheckpoint, student: Spec, sizes: Sizes) -> int:
+    """Refuse the model of a checkpoint that is not the student, or that is spoilt; return its classes."""
     require_finite(content.weights, what)
     shipped = shipped_by(content.plan)
     if shipped.model is not None:
@@ -91,9 +91,10 @@ def _require_fit(what: str, content: ModelCheckpoint, student: Spec, sizes: Size
             f"{what} was trained on images that were normalised in another way than a student's are.",
             "name the file of weights itself if that is meant: a student sees the normalisation of its data.",
         )
-    _require_classes(what, num_classes(content.weights, sizes.num_classes), sizes)
+    theirs = sizes._replace(num_classes=num_classes(content.weights, sizes.num_classes))
     with shapes_only():
-        _require_same_tensors(what, models.get(student.name).item(*sizes).state_dict(), content.weights)
+        _require_same_tensors(what, models.get(student.name).item(*theirs).state_dict(), content.weights)
+    return theirs.num_classes
 
 
 def _require_same_tensors(what: str, own: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -103,14 +104,6 @@ def _require_same_tensors(what: str, own: Mapping[str, Any], weights: Mapping[st
         raise KdctlError(
             f"{what} holds the weights of another model (for example {example}).",
             "name weights of this version of the model.",
-        )
-
-
-def _require_classes(what: str, found: int, sizes: Sizes) -> None:
-    if found != sizes.num_classes:
-        raise KdctlError(
-            f"{what} tells {found} classes apart, the data have {sizes.num_classes}.",
-            "name weights for the same classes, or change data.num_classes.",
         )
 
 
@@ -142,6 +135,8 @@ def build_run(
 def load_initial_weights(student: Backbone, plan: RunPlan, context: RunContext) -> None:
     """Give a student the weights that its plan says it starts from.
 
+    A classifier of other classes is left as it was drawn.
+
     Raises:
         KdctlError: they are gone, damaged, or not those that were planned.
     """
@@ -159,10 +154,27 @@ def load_initial_weights(student: Backbone, plan: RunPlan, context: RunContext) 
             f"{path} is not the file that was planned: its SHA-256 is another.", "bring that file back."
         )
     if content:
-        load_weights(student, content.weights, path)
+        _load(student, content.weights, path)
     elif public:
         adopted = adopt(models.get(plan.student.name).item, public, student.input_size)
-        load_weights(student, adopted.state_dict(), path)
+        _load(student, adopted.state_dict(), path)
+
+
+def _load(student: Backbone, weights: Mapping[str, Tensor], path: Path) -> None:
+    drawn = student.state_dict()
+    kept = {
+        name: drawn[name]
+        for name, tensor in weights.items()
+        if name in drawn and _tells_other_classes(tensor, drawn[name], student.num_classes)
+    }
+    load_weights(student, {**weights, **kept}, path)
+
+
+def _tells_other_classes(theirs: Tensor, own: Tensor, num_classes: int) -> bool:
+    """Return whether two tensors have a row for each class, and only the number of classes differs."""
+    if theirs.dim() != own.dim() or own.dim() == 0 or theirs.shape[1:] != own.shape[1:]:
+        return False
+    return len(own) == num_classes and len(theirs) != num_classes
 
 
 def _last_model(key: str, context: RunContext) -> Path:

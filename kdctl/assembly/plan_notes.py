@@ -36,6 +36,7 @@ def plan_notes(
                 *_lengths(teachers, students),
                 *_unsaid_length(recipe, students),
                 *_parts((*teachers, *students)),
+                *_new_classifiers(students, counts),
                 *(f"warning: {line}" for line in _warnings((*teachers, *students), counts)),
             ]
         )
@@ -83,6 +84,17 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
                 else f"batch norms and losses that compare images of a batch see {each:,} at a time"
             )
             yield f"parts: each batch of {batch_size:,} in {parts} parts, {where}; {seen}"
+
+
+def _new_classifiers(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
+    """Say which given weights are of other classes, so that all but the classifier starts from them."""
+    for plan in plans:
+        given, own = plan.weights and plan.weights.num_classes, counts(plan.data).num_classes
+        if given and given != own:
+            yield (
+                f"note: the weights that {plan.student.name} starts from tell {given:,} classes apart, the "
+                f"data {own:,}: its classifier is drawn anew"
+            )
 
 
 def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:

@@ -123,6 +123,8 @@ class InitialWeights:
     """SHA-256 of the file."""
     file: str = field(default="", compare=False)
     """Its path: where it lies, not what it is."""
+    num_classes: int = field(default=0, compare=False)
+    """That these weights tell apart; 0 in plans that are read from a store."""
 
     @classmethod
     def named(cls, identity: str) -> InitialWeights:

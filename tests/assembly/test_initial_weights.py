@@ -128,7 +128,6 @@ def test_a_run_that_goes_on_does_not_read_its_weights_again(
 def test_what_does_not_fit_is_told_when_it_is_planned(
     workspace: Workspace, recipe: RecipeWriter, trained: str, tmp_path: Path
 ) -> None:
-    fewer = "data = {name = 'digits', size = 8, num_classes = 5}"
     (tmp_path / "page.pt").write_text("<html>")
     (simkd,) = workflows.train(recipe("method = 'simkd'"), workspace)
     stop = StopAfter(1)
@@ -140,7 +139,6 @@ def test_what_does_not_fit_is_told_when_it_is_planned(
             "holds a resnet3, the student is a resnet4",
             {},
         ),
-        (student(trained), "tells 10 classes apart, the data have 5", {"data": fewer}),
         (student(tmp_path / "missing.pt"), "there is no file", {}),
         (student("0123456789abcdef"), "there is no run '0123456789abcdef'", {}),
         (student(begun.key), "nothing can start from it yet", {}),
@@ -153,6 +151,34 @@ def test_what_does_not_fit_is_told_when_it_is_planned(
         assert caught.value.hint
     with pytest.raises(KdctlError):
         workflows.plan_training(recipe("method = 'ce'", student=student(tmp_path / "page.pt")), workspace)
+
+
+def test_weights_of_other_classes_are_taken_but_for_the_classifier(
+    workspace: Workspace,
+    recipe: RecipeWriter,
+    tmp_path: Path,
+    publish: Callable[..., dict[str, torch.Tensor]],
+) -> None:
+    (first,) = workflows.train(recipe("method = 'ce'", teacher="", student="student = 'resnet8'"), workspace)
+    expected, backbone, public = (
+        weights(workspace, first.key),
+        models.get("resnet8").item(10, 8),
+        "public.pth",
+    )
+    backbone.load_state_dict(expected)
+    torch.save(publish("resnet8", backbone), tmp_path / public)
+    fewer = "data = {name = 'digits', size = 8, num_classes = 5}"
+    names = [name for name, _ in backbone.named_parameters()]
+    classifier = [name for name in names if name.startswith("classifier")]
+    for source in (first.key, str(tmp_path / public)):
+        lines = {"teacher": "", "data": fewer, "student": student(source, "resnet8")}
+        path = recipe(f"method = 'ce'\n{STILL}", **lines)
+        said = "resnet8 starts from tell 10 classes apart, the data 5: its classifier is drawn anew"
+        assert f"note: the weights that {said}" in workflows.plan_training(path, workspace).notes
+        (run,) = workflows.train(path, workspace)
+        ended = weights(workspace, run.key)
+        assert all(torch.equal(ended[name], expected[name]) for name in names if name not in classifier)
+        assert [len(ended[name]) for name in classifier] == [5, 5]
 
 
 def test_no_student_starts_from_numbers_that_are_not_finite(
