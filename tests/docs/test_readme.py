@@ -48,7 +48,9 @@ def section(page: str, heading: str) -> str:
 
 
 def commands() -> Iterator[str]:
-    """Yield every command that a page tells its reader to type."""
+    """Yield every command that a page, or the comment of a recipe, tells its reader to type."""
+    for path in [*ROOT.glob("recipes/**/*.toml"), *ROOT.glob("kdctl/recipe/presets/*.toml")]:
+        yield from re.findall(r"^# +(kdctl .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     for path in PAGES:
         page = path.read_text(encoding="utf-8")
         lines = [line for block in blocks(page, *SHELL) for line in block.splitlines()]
