@@ -54,17 +54,19 @@ def timm_model(name: str) -> tuple[str, TimmModel]:
 
     Raises:
         KdctlError: timm is not installed.
-        UsageError: it has no such model; the hint names the nearest.
+        UsageError: it has no such model, or no such weights of it; the hint names the nearest.
     """
     if importlib.util.find_spec(FAMILY) is None:
         raise KdctlError(
             f"the model 'timm:{name}' is one of timm's, which is not installed.", "pip install 'kdctl[timm]'"
         )
-    from timm.models import is_model, list_models  # noqa: PLC0415 - an extra, and slow to import
+    from timm.models import is_model, list_models, list_pretrained  # noqa: PLC0415 - an extra, slow to import
 
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
     if not is_model(architecture):
         raise UsageError(f"timm has no model '{name}'.", suggestion(name, list_models(), "Models of timm"))
+    if tag and name not in (known := list_pretrained(f"{architecture}.*")):
+        raise UsageError(f"timm has no weights '{name}'.", suggestion(name, known, "Weights of timm"))
     return architecture, TimmModel(architecture=architecture)
 
 

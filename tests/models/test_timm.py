@@ -193,6 +193,9 @@ def test_a_name_that_timm_does_not_know_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="timm has no model 'deit_tiny_patch16_244'") as caught:
         models.get("timm:deit_tiny_patch16_244")
     assert "deit_tiny_patch16_224" in caught.value.hint
+    with pytest.raises(UsageError, match=r"timm has no weights 'regnety_160\.deit_in2k'") as caught:
+        models.get("timm:regnety_160.deit_in2k")
+    assert "regnety_160.deit_in1k" in caught.value.hint
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 40), ("swin_tiny_patch4_window7_224", 30)])
