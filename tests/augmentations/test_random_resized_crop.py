@@ -65,7 +65,8 @@ def test_operations_of_randaugment_are_drawn_as_torchvision_draws_them() -> None
         torch.manual_seed(seed)
         made = crop(image, 40)
         torch.manual_seed(seed)
-        torch.rand(10, 4), torch.rand(())  # the box and the flip
+        for shape in ((10, 4), ()):  # the box and the flip
+            torch.rand(shape)
         assert torch.equal(made, RandAugment(3, 20, fill=[124.0, 116.0, 104.0])(image))
 
 
@@ -84,6 +85,7 @@ def test_half_of_the_operations_are_applied_where_each_is_as_likely_as_not() -> 
 def test_the_preset_of_deit_changes_images_as_much_as_timm_does(name: str) -> None:
     """`rand-m9` in timm is 9 of 10, whose operations reach 30 degrees, a shear of 0.3 and a factor of 1.9."""
     reach = {"Rotate": 30.0, "ShearX": 0.3}.get(name, 0.9)
-    magnitudes, signed = RandAugment._AUGMENTATION_SPACE[name]
+    space: Any = RandAugment._AUGMENTATION_SPACE  # pyright: ignore[reportPrivateUsage]
+    magnitudes, signed = space[name]
     assert signed
     assert float(magnitudes(31, 224, 224)[preset("deit")["magnitude"]]) == pytest.approx(9 / 10 * reach)
