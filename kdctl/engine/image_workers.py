@@ -132,6 +132,9 @@ class ImageWorkers:
             repeats: [B] int64: how often each image has come before in the epoch.
             stream: seed of the epoch's random numbers.
             needed: which of the B images are read, in slices that do not overlap; the others are not made.
+
+        Raises:
+            MachineError: as `wait` does.
         """
         self.wait(ring, slot)  # nobody may still write into it
         ring.wanted[slot, : len(places)] = torch.stack((places, repeats), dim=1)
@@ -147,8 +150,11 @@ class ImageWorkers:
             self._start()
         assert self._tasks is not None
         ring.missing[slot] = sum(task.last - task.first for task in tasks)
-        for task in tasks:
-            self._tasks.send(tuple(task))
+        try:
+            for task in tasks:
+                self._tasks.send(tuple(task))
+        except BrokenPipeError as error:  # the last worker has died, and nobody waited for it since
+            raise self._death() from error
 
     def wait(self, ring: Ring, slot: int) -> Tensor:
         """Return the buffer [B, S, S, 3] once it is filled.

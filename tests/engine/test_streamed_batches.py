@@ -250,6 +250,20 @@ def test_a_worker_that_dies_stops_the_run_with_a_hint(pool: Callable[[int], Imag
     assert not workers._processes
 
 
+def test_a_last_worker_that_died_between_batches_is_told_of_as_well(open_set: Open) -> None:
+    train = open_set(1)
+    order = train.order(0, 0)
+    train.batch(order, 0)
+    workers = train._workers
+    (ring,), (process,) = workers._rings, workers._processes
+    for slot in range(ring.num_slots):
+        workers.wait(ring, slot)
+    process.kill()
+    process.join()
+    with pytest.raises(MachineError, match="killed by signal 9"):
+        all_batches(train, order)
+
+
 def test_workers_ignore_signals_that_are_for_the_training(open_set: Open) -> None:
     train = open_set(1)
     order = train.order(0, 0)
