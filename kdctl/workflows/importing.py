@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -215,6 +216,7 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
             write_model(path, backbone, plan.tree())
         subject = open_subject(path, workspace)
         evaluation = evaluate_subject(subject, "test")
+        _require_outputs(evaluation, plan)
         if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
             _settle(subject, evaluation)
     except BaseException:
@@ -224,6 +226,15 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
     folder.append_evaluation(evaluation)
     workspace.store.record_evaluation(evaluation)
     return evaluation
+
+
+def _require_outputs(evaluation: Evaluation, plan: ImportedPlan) -> None:
+    """Refuse a model of finite weights whose outputs are not: it has a variance below zero, say."""
+    if not math.isfinite(evaluation.metrics.loss):
+        raise KdctlError(
+            f"{plan.source} gives outputs that are not finite (NaN or infinity) on the test images.",
+            "its weights were damaged or made wrong: use another file.",
+        )
 
 
 def _settle(subject: Subject, evaluation: Evaluation) -> None:

@@ -100,6 +100,23 @@ def test_weights_that_are_not_finite_are_no_run(kdctl: Kdctl, file: str, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("conv1.weight", lambda weights: weights.double() * 1e300, "(NaN or infinity) in 1 of"),
+        ("bn1.running_var", lambda weights: weights - 2, "outputs that are not finite"),
+    ],
+)
+def test_finite_weights_that_compute_nothing_finite_are_no_run(
+    kdctl: Kdctl, file: str, tmp_path: Path, name: str, spoil: Callable[[Tensor], Tensor], words: str
+) -> None:
+    content = torch.load(tmp_path / file)
+    content["state_dict"][f"module.{name}"] = spoil(content["state_dict"][f"module.{name}"])
+    torch.save(content, tmp_path / file)
+    kdctl(f"import-weights {file} --model resnet8 {DIGITS}").refused(words, code=1)
+    assert not list(tmp_path.glob("runs/*/plan.json"))
+
+
 def test_one_of_two_models_in_a_file_is_named_by_its_prefix(
     kdctl: Kdctl, tmp_path: Path, publish: Callable[..., dict[str, Tensor]]
 ) -> None:
