@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kdctl.assembly.failure import Failure
@@ -16,6 +16,7 @@ from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
 from kdctl.machine_errors import MachineFault
 from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState
 from kdctl.store.faults import spend_reserve
 from kdctl.store.leases import LeaseConfig, Owner
 
@@ -131,9 +132,15 @@ class _InProcessExecutor:
     owner: Owner
     ranks: Ranks | None = None
     slots: int = 1
-    busy: bool = False
     fault: MachineFault | None = None
     """Always None: `train` raises it."""
+    _left: list[RunPlan] = field(default_factory=list[RunPlan])
+    """Runs of the last gang that it gave up, because their leases were lost."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is news; a gang trains within `train`."""
+        return bool(self._left)
 
     def idle_workers(self, wanted: int) -> Sequence[Owner]:
         return (self.owner,)[:wanted]
@@ -152,10 +159,14 @@ class _InProcessExecutor:
             ranks=self.ranks,
         )
         self.recorder.failures.update(trainer.train(plans))
+        states = workspace.store.states([plan.key for plan in plans])
+        self._left = [plan for plan in plans if states.get(plan.key) is RunState.RUNNING]
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
-        time.sleep(seconds)  # `train` came back when everything was done: others are waited for
-        return []
+        if not self._left:
+            time.sleep(seconds)  # `train` came back when everything was done: others are waited for
+        left, self._left = self._left, []
+        return [ReleasedRun(plan=plan, owner=self.owner, reason="its lease was lost") for plan in left]
 
     def is_alive(self, owner: Owner) -> bool | None:
         return is_process_alive(owner)

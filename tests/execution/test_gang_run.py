@@ -1,6 +1,6 @@
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ from kdctl.execution.local_executor import LocalConfig
 from kdctl.execution.recorders import ABORTED
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
-from kdctl.store.leases import LeaseConfig
+from kdctl.store.folder import RunFolder
+from kdctl.store.leases import LeaseConfig, Owner
 
 RecipeWriter = Callable[..., Path]
 
@@ -31,6 +32,7 @@ class Thief(Silent):
         self.method = method
         self.stolen = ""
         self.ends: dict[str, RunState] = {}
+        self.is_waited_for = False
 
     def started(self, plans: list[RunPlan]) -> None:
         for plan in plans:
@@ -40,11 +42,17 @@ class Thief(Silent):
     def stepped(self, key: str, position: float) -> None:
         if key == self.stolen:
             with sqlite3.connect(self.database) as connection:
-                connection.execute("UPDATE kdctl_runs SET lease_token = 'other' WHERE key = ?", (key,))
+                values = "lease_host = 'elsewhere', lease_pid = 1, lease_token = '::other'"
+                connection.execute(f"UPDATE kdctl_runs SET {values} WHERE key = ?", (key,))
             connection.close()
+            other = Owner(host="elsewhere", pid=1, token="::other")
+            RunFolder(self.database.parent, key).hold(other, lease_seconds=600)
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         self.ends[plan.key] = state
+
+    def waiting(self, plans: Sequence[RunPlan]) -> None:
+        self.is_waited_for = [plan.key for plan in plans] == [self.stolen]
 
 
 def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_finish(
@@ -53,17 +61,39 @@ def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_fin
     thief = Thief(workspace.store.path, "kd")
     path = recipe('[grid]\nmethod = ["kd", "simkd"]', schedule='schedule = {name="constant", epochs=2}')
 
-    # the sweep would wait for the other process, which is none: stop it there
+    # The other process does not exist, so that the sweep would wait for its lease: stop it there.
     outcome = workflows.sweep(
-        path, workspace, executor=AT_EVERY_STEP, progress=thief, stop=lambda: len(thief.ends) == 4
+        path, workspace, executor=AT_EVERY_STEP, progress=thief, stop=lambda: thief.is_waited_for
     )
 
     states = {run.key: run.state for run in outcome.runs}
+    assert thief.is_waited_for
+    assert not outcome.complete
     assert thief.ends[thief.stolen] is RunState.INTERRUPTED
     assert states[thief.stolen] is RunState.RUNNING  # the other process holds it
     others = [run for run in outcome.runs if run.key != thief.stolen]
     assert [run.state for run in others] == [RunState.FINISHED, RunState.FINISHED]
     assert not (workspace.folder(thief.stolen).path / "result.json").exists()
+
+
+class Tidy(Silent):
+    """Removes what says who trains a run, once."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+
+    def stepped(self, key: str, position: float) -> None:
+        if not (self.runs / "tidied").exists():
+            (self.runs / "tidied").touch()
+            (self.runs / key / "holder.json").unlink()
+
+
+def test_a_run_whose_lease_was_lost_is_taken_again(recipe: RecipeWriter, workspace: Workspace) -> None:
+    path = recipe(teacher="", method='method = "ce"', schedule='schedule = {name = "constant", epochs = 3}')
+    (run,) = workflows.train(path, workspace, executor=AT_EVERY_STEP, progress=Tidy(workspace.runs))
+    assert run.state is RunState.FINISHED
+    assert run.attempts == 2
+    assert workspace.folder(run.key).lease() is None
 
 
 class Impatient(Silent):
