@@ -88,7 +88,7 @@ def varying_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the fewest fields, headlines first, that still tell all configurations apart.
+    """Return the fewest fields, headlines and names first, that still tell all configurations apart.
 
     An option that only follows another (a method's own loss, a protocol's number of epochs) is left
     out; hashes and places are used only when nothing else differs. Of a search, in which each number comes
@@ -99,6 +99,7 @@ def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     headlines = [field for field in HEADLINE_FIELDS if columns.headline_varies(field)]
     varying = _varying(columns.plans)
     settings = [field for field in varying if not field.endswith(_IDENTITY_ENDINGS)]
+    settings.sort(key=lambda field: not field.endswith(".name"))  # which optimizer, before any option of it
     identities = [field for field in varying if field.endswith(_IDENTITY_ENDINGS)]
     chosen = list(headlines)
     num_told_apart = columns.num_distinct(chosen)

@@ -104,6 +104,14 @@ def test_where_the_data_lie_never_replaces_a_setting(make_run):
     ]
 
 
+def test_which_optimizer_it_was_stands_before_any_option_that_tells_the_same(make_run):
+    settings = [
+        {"engine.average_buffers": is_on, "optimizer.name": name}
+        for is_on, name in ((False, "sgd"), (True, "lamb"))
+    ]
+    assert distinguishing_fields([make_run(settings=each).plan for each in settings]) == ["optimizer.name"]
+
+
 def test_plans_that_share_their_tables_are_looked_at_once_whatever_their_seeds(make_run):
     one, other = make_run().plan, make_run().plan
     assert without_repeats([one, {**one, "seed": 1}, other, {**one, "seed": 2}]) == [one, other]
