@@ -75,6 +75,7 @@ def train(
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.device import choose_device
+    from kdctl.engine.parted_steps import require_equal_shares
 
     devices = maybe_follow(devices, device)
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
@@ -88,6 +89,8 @@ def train(
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
+        for run in plan.to_do:
+            require_equal_shares(run.engine.batch_parts, devices)
         if dry_run:
             _show_dry_run(plan, workspace, form)
             return

@@ -145,19 +145,24 @@ class PartedSteps:
         return f"eager, batches in {self._num_parts} parts" + (f" on {ranks.count} devices" if ranks else "")
 
 
-def _share_of(num_parts: int, ranks: Ranks | None) -> range:
-    """Return the parts that this process takes.
+def require_equal_shares(num_parts: int, num_devices: int) -> None:
+    """Raise if devices cannot have equally many parts of a batch.
 
     Raises:
-        UsageError: the processes cannot have equally many.
+        UsageError: they cannot.
     """
+    if num_parts % num_devices:
+        raise UsageError(
+            f"engine.batch_parts = {num_parts} cannot be taken by {num_devices} devices.",
+            f"use -o engine.batch_parts={num_devices} or a multiple of it.",
+        )
+
+
+def _share_of(num_parts: int, ranks: Ranks | None) -> range:
+    """Return the parts that this process takes, as many as each of the others."""
     if ranks is None:
         return range(num_parts)
-    if num_parts % ranks.count:
-        raise UsageError(
-            f"engine.batch_parts = {num_parts} cannot be taken by {ranks.count} devices.",
-            f"use -o engine.batch_parts={ranks.count} or a multiple of it.",
-        )
+    require_equal_shares(num_parts, ranks.count)
     each = num_parts // ranks.count
     return range(ranks.rank * each, (ranks.rank + 1) * each)
 

@@ -163,3 +163,10 @@ def test_parts_of_a_batch_are_as_many_as_devices_unless_the_recipe_says_otherwis
     assert open_recipe(None, None, alone, [], [], unless_said=for_four).tree["engine"]["batch_parts"] == 4
     said = open_recipe(None, None, alone, ["engine.batch_parts=2"], [], unless_said=for_four)
     assert said.tree["engine"]["batch_parts"] == 2
+
+
+def test_parts_that_devices_cannot_share_are_told_before_anything_runs(kdctl: Kdctl) -> None:
+    answer = kdctl(f"train --student resnet3 {TINY} --devices 3 -o engine.batch_parts=2 --dry-run")
+    answer.refused(
+        "engine.batch_parts = 2 cannot be taken by 3 devices", "use -o engine.batch_parts=3", code=2
+    )
