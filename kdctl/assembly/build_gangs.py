@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from kdctl.assembly.assemble import build_compute, build_data, freeze_teachers, model_facts
 from kdctl.assembly.data import planned_data, sizes_of
 from kdctl.assembly.initial_weights import build_run
-from kdctl.assembly.memory import require_memory
+from kdctl.assembly.memory import require_memory, require_room
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.teachers import load_teacher
@@ -55,7 +56,8 @@ def build_gangs(
         The gangs, and the test accuracy of the best teacher in percent, where one is known.
 
     Raises:
-        KdctlError: data or teachers are not there or do not fit, or memory does not hold them.
+        KdctlError: data or teachers are not there or do not fit, or no memory of this size holds them.
+        MemoryError: what is free does not hold all of them together.
     """
     first = plans[0]
     device = choose_device(context.device)
@@ -79,6 +81,8 @@ def build_gangs(
         facts = model_facts(member.distiller, backbones)
         on_built(plan, BuiltRun(member=member, facts=facts, compute=compute, teacher_checkpoints=checkpoints))
         members_by_place.setdefault((member.epoch, member.step), []).append(member)
+    members = itertools.chain.from_iterable(members_by_place.values())
+    require_room((weight for member in members for weight in member.distiller.parameters()), device)
     gangs = [
         Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=context.graphs, ranks=ranks)
         for members in members_by_place.values()

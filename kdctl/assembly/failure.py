@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kdctl.engine.device import choose_device
 from kdctl.errors import KdctlError, Mistake, place_of, words_of
 from kdctl.machine_errors import GOES_ON, MachineFault, fault_behind
 from kdctl.records import RunState, StoredRun
@@ -60,7 +61,7 @@ def explain(error: BaseException, device: str) -> Failure:
     if _is_memory(error):
         first_line = str(error).partition("\n")[0]
         return Failure(
-            problem=f"out of memory on {device}: {first_line or type(error).__name__}",
+            problem=f"out of memory on {choose_device(device)}: {first_line or type(error).__name__}",
             hint="lower data.batch_size or --gang, choose a smaller student, or use a larger device.",
             out_of_memory=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from kdctl.recipe.plan import RunPlan
 COPIES = 3
 """Of each trained weight, at least: itself, its gradient, its momentum."""
 
+_LATER_COPIES = 3
+"""Of each trained weight that is built, with its momentum: its gradient, and weight and momentum once more in
+a state that is saved while the training goes on."""
+
 
 def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
     """Raise if student and teachers cannot fit on the device, however small the batch.
@@ -42,6 +47,32 @@ def require_memory(plan: RunPlan, sizes: Sizes, device: torch.device) -> None:
             f"the weights of {' and '.join(names)} need {needed / 2**30:,.1f} GiB to be trained, "
             f"{device} has {available / 2**30:,.1f} GiB.",
             "choose smaller models, or a larger device with --device.",
+        )
+
+
+def require_room(weights: Iterable[Tensor], device: torch.device) -> None:
+    """Raise if what a training adds to its weights is more than is free on the CPU.
+
+    Linux kills a process that takes what is not there, without a word; a GPU refuses by itself.
+
+    Args:
+        weights: of all that is trained in lockstep, built already.
+        device: on which it is trained.
+
+    Raises:
+        MemoryError: fewer runs at once may fit.
+    """
+    if device.type != "cpu":
+        return
+    needed = _LATER_COPIES * _num_bytes(weight for weight in weights if weight.requires_grad)
+    free = available_bytes(device)
+    if free is not None and needed > free:
+        gc.collect()  # of runs that are over: they refer to themselves
+        free = available_bytes(device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"gradients and saved states need {needed / 2**30:,.1f} GiB beside weights and momenta, "
+            f"{free / 2**30:,.1f} GiB are free"
         )
 
 

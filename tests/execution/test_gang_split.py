@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdctl import workflows
+from kdctl.assembly import memory
 from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.data import Sizes
-from kdctl.assembly.memory import RunBytes, pass_bytes, run_bytes
+from kdctl.assembly.failure import explain
+from kdctl.assembly.memory import RunBytes, pass_bytes, require_room, run_bytes
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import shapes_computed
 from kdctl.execution import gang_split
@@ -17,6 +20,8 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, StoredRun
 
 RecipeWriter = Callable[..., Path]
+
+TINY = Sizes(num_classes=10, input_size=8)
 
 HUNGRY = '''
 import weakref
@@ -63,7 +68,7 @@ def gang(recipe: RecipeWriter, workspace: Workspace, number: int = 5) -> Sequenc
 
 def needs(plan: RunPlan, weights: float, activations: float) -> int:
     """Return the free memory in which so many weights and activations of the tiny student just fit."""
-    one = run_bytes(plan, Sizes(num_classes=10, input_size=8), 50)
+    one = run_bytes(plan, TINY, 50)
     count = weights * one.weights + activations * one.activations
     return int(1.001 * count * gang_split.OVERHEAD / gang_split.SHARE_OF_MEMORY)
 
@@ -204,4 +209,31 @@ def test_a_run_that_is_too_large_alone_fails_with_a_hint(
 ) -> None:
     runs = sweep_hungry(recipe, workspace, tmp_path, most=0)
     assert {run.state for run in runs} == {RunState.FAILED}
-    assert all(run.reason.startswith("out of memory on auto: [enforce fail") for run in runs)
+    assert all(run.reason.startswith("out of memory on cpu: [enforce fail") for run in runs)
+
+
+def test_a_gang_whose_gradients_would_not_fit_goes_on_in_halves_before_the_system_kills_it(
+    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe(
+        "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.01, 0.02, 0.03, 0.04, 0.05]", teacher=""
+    )
+    model = build_architecture(workflows.plan_sweep(path, workspace).runs[0].student.name, TINY)
+    free = 3 * 3 * sum(4 * weight.numel() for weight in model.parameters())
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: free)
+    runs = workflows.sweep(path, workspace, gang_size=5).runs
+    assert {run.state for run in runs} == {RunState.FINISHED}
+    environments = [run.environment for run in runs if run.environment is not None]
+    assert [environment.reduced for environment in environments] == ["out of memory in a gang of 5"] * 5
+    assert [len(environment.gang.split()) for environment in environments] == [3, 3, 3, 2, 2]
+
+
+def test_a_run_whose_gradients_alone_would_not_fit_fails_with_the_numbers() -> None:
+    weights = [torch.empty(2**40, device="meta", requires_grad=True), torch.empty(2**50, device="meta")]
+    with pytest.raises(MemoryError) as caught:
+        require_room(weights, torch.device("cpu"))
+    failure = explain(caught.value, "auto")
+    assert failure.out_of_memory
+    words = "out of memory on cpu: gradients and saved states need 12,288.0 GiB beside weights and momenta, "
+    assert failure.problem.startswith(words)
+    require_room(weights, torch.device("cuda"))  # which refuses by itself
