@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -133,16 +133,13 @@ def write(path: Path, content: Mapping[str, Any], *, previous: Path | None = Non
     Raises:
         MachineError: there is no room, or no permission.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    data = buffer.getvalue()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            hashed = _HashedFile(file)
+            torch.save(dict(content), cast("IO[bytes]", hashed))
+            hashed.finish()
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
@@ -150,7 +147,37 @@ def write(path: Path, content: Mapping[str, Any], *, previous: Path | None = Non
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise unwritable(path, error) from error
-    return hashlib.sha256(data).hexdigest()
+    return hashed.sha256.hexdigest()
+
+
+class _HashedFile(io.RawIOBase):
+    """A file that is hashed while torch writes it: a large state is in memory only once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.sha256 = hashlib.sha256()
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write and hash; what the disk refuses, `finish` raises: torch would raise an error of its own."""
+        if self._error is None:
+            self.sha256.update(data)
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def finish(self) -> None:
+        """Bring everything to the disk.
+
+        Raises:
+            OSError: there is no room.
+        """
+        if self._error is not None:
+            raise self._error
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def read(path: Path) -> tuple[dict[str, Any], str]:

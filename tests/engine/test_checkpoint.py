@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from kdctl.engine import checkpoint
 from kdctl.engine.checkpoint import DamagedCheckpointError, MisfitCheckpointError
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import MachineError
 
 PLAN = {"student": {"name": "resnet8"}, "seed": 3}
 
@@ -41,6 +44,29 @@ class Spy:
 
 def same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_file_holds_what_torch_makes_of_its_content_and_is_hashed_on_the_way(path: Path) -> None:
+    content = {"numbers": torch.arange(100_000.0), "tree": {"empty": {}, "list": [1, "two"]}}
+    whole = io.BytesIO()
+    torch.save(content, whole)
+    sha256 = checkpoint.write(path, content)
+    assert path.read_bytes() == whole.getvalue()
+    assert sha256 == hashlib.sha256(whole.getvalue()).hexdigest()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 30, 1000, 300_000])
+def test_a_disk_that_is_full_somewhere_in_a_file_leaves_the_one_before_it(
+    path: Path, full_disk: Callable[[int], None], num_bytes: int
+) -> None:
+    checkpoint.write(path, {"number": 1})
+    before = path.read_bytes()
+    full_disk(num_bytes)
+    with pytest.raises(MachineError, match="cannot be written"):
+        checkpoint.write(path, {"numbers": torch.arange(100_000.0)}, previous=path.with_name("before.pt"))
+    full_disk(2**30)
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def records(content: bytes) -> list[tuple[int, int]]:
