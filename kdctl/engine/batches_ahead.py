@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdctl.engine.image_workers import ImageWorkers, Ring
+from kdctl.engine.image_buffers import Ring
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.seeds import derive
 from kdctl.protocols.augmentation import Augmentation
 from kdctl.protocols.dataset import CentreCrop, ImageSource, Split, StreamedSplit

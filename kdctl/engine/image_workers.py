@@ -8,7 +8,6 @@ Nothing is copied between processes. What becomes of an image depends on itself 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import multiprocessing
 import multiprocessing.util
 import os
@@ -16,16 +15,16 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdctl.errors import ANY_FAILURE, KdctlError
+from kdctl.engine.image_buffers import Prepare, Ring, Task, shared_memory
+from kdctl.errors import ANY_FAILURE
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors, fault_behind
 from kdctl.readers.pixels import UnreadableImageError
 
@@ -37,49 +36,6 @@ MOST_WORKERS = 16
 
 PARENT_CHECK_SECONDS = 5.0
 """How often an idle worker looks whether its training process is still there."""
-
-Prepare = Callable[[int, int, int], Tensor]
-"""Makes an image [3, S, S], uint8, of its place in the split, its repeat in the epoch, a random stream."""
-
-
-class Task(NamedTuple):
-    """Some images of one buffer."""
-
-    ring: int
-    slot: int
-    first: int
-    last: int
-    """One after the last image."""
-    stream: int
-    """Seed of the epoch's random numbers."""
-
-
-@dataclass(kw_only=True)
-class Ring:
-    """The buffers of one split."""
-
-    number: int
-    prepare: Prepare
-    pixels: Tensor
-    """[slots, B, S, S, 3], uint8, in shared memory."""
-    wanted: Tensor
-    """[slots, B, 2], int64, in shared memory: place in the split and repeat of each image."""
-    missing: list[int]
-    """For each slot: images that no worker has delivered yet."""
-    due: dict[int, list[Task]] = field(default_factory=dict[int, list[Task]])
-    """Without workers: the images of each slot that are still to be made."""
-
-    @property
-    def num_slots(self) -> int:
-        """Return how many batches it holds."""
-        return len(self.pixels)
-
-    def fill(self, task: Task) -> None:
-        """Make the images of a task."""
-        for row in range(task.first, task.last):
-            place, repeat = self.wanted[task.slot, row].tolist()
-            image = self.prepare(place, repeat, task.stream)
-            self.pixels[task.slot, row].copy_(image.permute(1, 2, 0))
 
 
 class ImageWorkers:
@@ -113,8 +69,8 @@ class ImageWorkers:
         ring = Ring(
             number=len(self._rings),
             prepare=prepare,
-            pixels=_shared((num_slots, batch_size, size, size, 3), torch.uint8),
-            wanted=_shared((num_slots, batch_size, 2), torch.int64),
+            pixels=shared_memory((num_slots, batch_size, size, size, 3), torch.uint8),
+            wanted=shared_memory((num_slots, batch_size, 2), torch.int64),
             missing=[0] * num_slots,
         )
         self._rings.append(ring)
@@ -289,17 +245,3 @@ def _unreadable(problem: str) -> MachineFault:
         problem=f"an image cannot be used that was good when the data were listed: {problem.rstrip('.')}.",
         hint=f"bring the file back as it was; {GOES_ON}",
     )
-
-
-def _shared(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return memory that forked processes share; the limit of /dev/shm does not apply to it."""
-    count = torch.Size(shape).numel()
-    num_bytes = count * dtype.itemsize
-    try:
-        memory = mmap.mmap(-1, max(num_bytes, 1))
-    except (OSError, ValueError, OverflowError) as error:
-        raise KdctlError(
-            f"there are no {num_bytes / 2**30:,.1f} GiB of shared memory for batches of images ({error}).",
-            "lower data.batch_size, or raise the memory limit of the container or job.",
-        ) from error
-    return torch.frombuffer(memory, dtype=dtype, count=count).view(*shape)
