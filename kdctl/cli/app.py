@@ -16,11 +16,7 @@ from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.cleanup import gc, rm
 from kdctl.cli.confirm import confirm
-from kdctl.cli.console import (
-    ShownWarnings,
-    print_mistakes,
-    say,
-)
+from kdctl.cli.console import ShownWarnings, print_mistakes, say
 from kdctl.cli.db import database, sync
 from kdctl.cli.eval import evaluate
 from kdctl.cli.export import export
@@ -31,7 +27,7 @@ from kdctl.cli.plot import plot
 from kdctl.cli.report import report
 from kdctl.cli.short_names import answer_to
 from kdctl.cli.show import show
-from kdctl.cli.streams import bound_width, replace_what_encodings_lack, write_nowhere
+from kdctl.cli.standard_streams import bound_width, replace_what_encodings_lack, write_nowhere
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch

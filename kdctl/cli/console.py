@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kdctl.cli.options import Format, ListFormat
-from kdctl.cli.streams import write_nowhere
+from kdctl.cli.standard_streams import write_nowhere
 from kdctl.errors import Mistake
 from kdctl.text import printable, spreadsheet_cell
 

@@ -25,7 +25,7 @@ from kdctl.cli.console import JSON_SCHEMA
 from kdctl.cli.formatting import describe
 from kdctl.cli.live import Display, display
 from kdctl.cli.options import Format
-from kdctl.cli.streams import write_nowhere
+from kdctl.cli.standard_streams import write_nowhere
 from kdctl.cli.titles import told_apart
 from kdctl.errors import UsageError
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
