@@ -15,6 +15,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.cli import main
+from kdctl.text import printable
 
 RECIPE = """
 schema = 1
@@ -60,6 +61,16 @@ class Answer:
     code: int
     out: str
     err: str
+
+    def ended_in_order(self) -> None:
+        """Check that a command has ended as commands end, and that a terminal obeys nothing it printed."""
+        assert self.code in (0, 1, 2, 3), self
+        for sign in ("Traceback", "this is a bug"):
+            assert sign not in self.err, self
+        assert printable(self.out + self.err) == self.out + self.err, self
+        if self.code:
+            assert "error: " in self.err, self
+            assert "hint: " in self.err, self
 
     def refused(self, *words: str, code: int) -> None:
         """Check that this is an error as it should be, and that it contains `words`."""
