@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from kdctl.assembly.assemble import build_compute, build_data, freeze_teachers, model_facts
 from kdctl.assembly.data import planned_data, sizes_of
@@ -76,13 +77,14 @@ def build_gangs(
     frozen = freeze_teachers(first, backbones, data)
     checkpoints = tuple(teacher.checkpoint_sha256 for teacher in teachers)
     members_by_place: dict[tuple[int, int], list[Member]] = {}
+    trained: list[Tensor] = []
     for plan in plans:
         member = build_run(plan, selected, backbones, context, device)
         facts = model_facts(member.distiller, backbones)
         on_built(plan, BuiltRun(member=member, facts=facts, compute=compute, teacher_checkpoints=checkpoints))
         members_by_place.setdefault((member.epoch, member.step), []).append(member)
-    members = itertools.chain.from_iterable(members_by_place.values())
-    require_room((weight for member in members for weight in member.distiller.parameters()), device)
+        trained += member.distiller.parameters()
+    require_room(trained, device)
     gangs = [
         Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=context.graphs, ranks=ranks)
         for members in members_by_place.values()

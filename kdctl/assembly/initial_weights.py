@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdctl.assembly.architecture import num_classes, read_trained, shipped_by
 from kdctl.assembly.assemble import build_distiller, build_member, build_student
-from kdctl.assembly.data import Sizes, sizes_of
+from kdctl.assembly.data import Sizes, counted_sizes, sizes_of
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.device import shapes_only
@@ -48,7 +48,7 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
         KdctlError: no such run or file, an unfinished run, or weights of another model.
     """
     counts = workspace.library.counts(data)
-    sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
+    sizes = counted_sizes(counts)
     path = Path(source)
     if path.is_file():
         content = _checkpoint(path)

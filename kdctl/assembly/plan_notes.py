@@ -89,8 +89,8 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
 def _new_classifiers(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
     """Say which given weights are of other classes, so that all but the classifier starts from them."""
     for plan in plans:
-        given, own = plan.weights and plan.weights.num_classes, counts(plan.data).num_classes
-        if given and given != own:
+        given = plan.weights.num_classes if plan.weights else 0
+        if given and given != (own := counts(plan.data).num_classes):
             yield (
                 f"note: the weights that {plan.student.name} starts from tell {given:,} classes apart, the "
                 f"data {own:,}: its classifier is drawn anew"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import Sizes
+from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.environment import describe_environment
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
@@ -144,7 +144,7 @@ def _matched(file: WeightsFile, workspace: Workspace) -> _Matched:
     if file.model:
         models.get(file.model)
     counts = workspace.library.counts(data_spec)
-    sizes = Sizes(num_classes=counts.num_classes, input_size=counts.input_size)
+    sizes = counted_sizes(counts)
     name = models.get(file.model).name if file.model else recognised(weights, sizes.input_size)
     model = Resolver(merge([]), full_catalog(), COMMAND_LINE).component("model", name, "model")
     backbone = _adopted(name, weights, sizes)
