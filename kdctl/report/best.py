@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from kdctl.errors import KdctlError
 from kdctl.records import Selection
-from kdctl.report.baseline import compare_with_baselines
+from kdctl.report.baseline import compare_with_baselines, task_of
 from kdctl.report.fields import read_field
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, Value, selected_epoch
 from kdctl.report.statistics import Verdict
-from kdctl.report.subject import SUBJECT_FIELDS
 from kdctl.report.table_format import Mark
 
 
@@ -26,12 +25,17 @@ class Choice:
     """One for each cell, the chosen one."""
     num_candidates: tuple[int, ...]
     """Among how many it was chosen, for each."""
+    unchosen: tuple[Replicates, ...] = ()
+    """One of each cell in which nothing could be chosen: its runs held nothing out."""
 
 
 def choose_settings(
     groups: Sequence[Replicates], fields: Sequence[str], by: BestBy, select: Selection
 ) -> Choice:
     """Return for each combination of values of `fields` the configuration with the best mean accuracy.
+
+    A cell of several configurations none of which has an accuracy on the split that decides, though their
+    runs have finished, has no best one.
 
     Args:
         groups: one for each configuration.
@@ -51,8 +55,19 @@ def choose_settings(
             "hold out a part of the training set: -o data.val_fraction=0.1; or choose on the test set, which "
             "the caption then calls an oracle: --best-by test.",
         )
-    chosen = [max(cell, key=lambda group: accuracy_rank(group, by, select)) for cell in cells.values()]
-    return Choice(groups=tuple(chosen), num_candidates=tuple(len(cell) for cell in cells.values()))
+    unchosen = [
+        cell
+        for cell in cells.values()
+        if len(cell) > 1
+        and any(group.counted for group in cell)
+        and not any(_accuracies(group, by, select) for group in cell)
+    ]
+    decided = [cell for cell in cells.values() if cell not in unchosen]
+    return Choice(
+        groups=tuple(max(cell, key=lambda group: accuracy_rank(group, by, select)) for cell in decided),
+        num_candidates=tuple(map(len, decided)),
+        unchosen=tuple(cell[0] for cell in unchosen),
+    )
 
 
 def best_marks(groups: Sequence[Replicates]) -> list[Mark]:
@@ -79,8 +94,7 @@ def with_marks(groups: Sequence[Replicates]) -> list[Replicates]:
 
     A student without a teacher competes with all that are taught, and is marked only among its own kind.
     """
-    fields = ("student.name", *SUBJECT_FIELDS)
-    tasks = [tuple(read_field(group.plan, field) for field in fields) for group in groups]
+    tasks = [task_of(group) for group in groups]
     teachers = [read_field(group.plan, "teachers") for group in groups]
     marks = [Mark.NONE] * len(groups)
     for task in dict.fromkeys(tasks):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdctl.records import RunState
 from kdctl.report.fields import show_value
 from kdctl.report.layout import Layout
-from kdctl.report.measures import TOP1, Measure, summary_of
+from kdctl.report.measures import TOP1, Measure, summary_of, values_of
 from kdctl.report.replicates import Replicates, Value, pooled_over
 from kdctl.report.statistics import Spread, Summary, spread_of
 from kdctl.report.table_format import Cell, Column, Mark, Number
@@ -64,6 +64,42 @@ def field_column(name: str, values: Iterable[Value], *, heading: str = "") -> Fi
 def mean_parts(measure: Measure, spread: Spread) -> tuple[str, str]:
     """Return the names of a mean and its spread in raw formats."""
     return f"{measure.name}_mean", f"{measure.name}_{SPREAD_PARTS[spread]}"
+
+
+def known_part(groups: Iterable[Replicates | None], layout: Layout, measure: Measure) -> tuple[str, ...]:
+    """Return the name of the raw column that says of how many runs a value is known; none if always of all.
+
+    What `kdctl eval` finds is known of the runs that it has looked at.
+    """
+    is_partly_known = any(group is not None and num_known(group, layout, measure) for group in groups)
+    return (f"{measure.name}_n",) if is_partly_known else ()
+
+
+def num_known(group: Replicates, layout: Layout, measure: Measure) -> int:
+    """Return of how many counted runs a value is known; 0 if of all or of none of them."""
+    number = num_values(group, layout, measure)
+    return number if number < len(group.counted) else 0
+
+
+def num_values(group: Replicates, layout: Layout, measure: Measure) -> int:
+    """Return of how many runs a value is known."""
+    return len(values_of(group, measure, layout.evaluations))
+
+
+def mean_column(groups: Sequence[Replicates], layout: Layout, measure: Measure) -> FilledColumn:
+    """Return the column of the means of a value, with n where it is not that of the row."""
+    known = known_part(groups, layout, measure)
+    cells: list[Cell] = []
+    for group in groups:
+        cell = mean_cell(group, layout, measure)
+        number = num_known(group, layout, measure)
+        text = f"{cell.text} (n = {number})" if number else cell.text
+        told = (num_values(group, layout, measure) for _ in known)
+        cells.append(Cell(text=text, values=(*cell.values, *told), mark=cell.mark))
+    column = Column(
+        title=measure.title, parts=(*mean_parts(measure, layout.spread), *known), align="plus-minus"
+    )
+    return FilledColumn(column=column, cells=tuple(cells))
 
 
 def mean_cell(group: Replicates, layout: Layout, measure: Measure = TOP1) -> Cell:

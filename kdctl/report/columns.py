@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdctl.report.baseline import BASELINE_METHOD, Comparison
-from kdctl.report.cells import FilledColumn, field_column, mean_cell, mean_parts, n_column
+from kdctl.report.cells import FilledColumn, field_column, mean_column, n_column
 from kdctl.report.layout import Layout
 from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
 from kdctl.report.replicates import Replicates
@@ -36,8 +36,8 @@ def table_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
         for place, (field, name) in enumerate(zip(layout.fields, layout.names, strict=True))
     ]
     if layout.values:
-        return [*fields, *(_mean_column(groups, layout, value) for value in layout.values), n_column(groups)]
-    results = [_mean_column(groups, layout, TOP1), n_column(groups)]
+        return [*fields, *(mean_column(groups, layout, value) for value in layout.values), n_column(groups)]
+    results = [mean_column(groups, layout, TOP1), n_column(groups)]
     if layout.beside == "published":
         return [*fields, *results, *_against_columns(rows, layout)]
     facts = [
@@ -45,7 +45,7 @@ def table_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
         _time_column(groups, layout),
     ]
     beside = [
-        _mean_column(groups, layout, MEASURES["val_top1"]),
+        mean_column(groups, layout, MEASURES["val_top1"]),
         *_comparison_columns([row.against_baseline for row in rows], BASELINE_METHOD, layout),
         *_comparison_columns([row.against_best for row in rows], "best", layout, prefix="best_"),
         *(facts if layout.beside == "facts" else ()),
@@ -64,11 +64,6 @@ def mark_of(row: Row) -> str:
 
 def _column(rows: Sequence[Row], column: Column, cell: Callable[[Row], Cell]) -> FilledColumn:
     return FilledColumn(column=column, cells=tuple(map(cell, rows)))
-
-
-def _mean_column(groups: Sequence[Replicates], layout: Layout, measure: Measure) -> FilledColumn:
-    column = Column(title=measure.title, parts=mean_parts(measure, layout.spread), align="plus-minus")
-    return FilledColumn(column=column, cells=tuple(mean_cell(group, layout, measure) for group in groups))
 
 
 def _comparison_columns(

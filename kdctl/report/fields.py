@@ -15,6 +15,7 @@ _ALIASES = {"lr": "learning_rate", "teacher": "teachers"}
 _NOT_SETTINGS = frozenset({"schema", "seed"})
 _IDENTITY_ENDINGS = (".run", "sha256", "fingerprint", ".path", "numerics")
 """Fields that say which one it is, not how it was set."""
+_VERSION_ENDINGS = ("numerics", "plugin_sha256")
 _HASH_LENGTH = 8
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 """Types of most values of a plan."""
@@ -85,6 +86,12 @@ def resolve_field(name: str, known: Sequence[str]) -> str:
 def varying_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fields whose value differs between plans; seeds, hashes and places do not count."""
     return [field for field in _varying(without_repeats(plans)) if not field.endswith(_IDENTITY_ENDINGS)]
+
+
+def varying_versions(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fields in which plans differ that name a version of the code: kdctl's, or a plug-in's."""
+    own = (field for field in _varying(without_repeats(plans)) if not field.startswith("teachers."))
+    return [field for field in own if field.endswith(_VERSION_ENDINGS)]
 
 
 def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:

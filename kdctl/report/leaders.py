@@ -11,9 +11,11 @@ from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.shown_runs import by_role
+from kdctl.report.subject import SUBJECT_FIELDS
 from kdctl.report.wording import label, mean_and_spread, plural
 
-_PAIR = ("data.name", "teachers", "student.name")
+_PAIR = (*SUBJECT_FIELDS, "data_fingerprint", "teachers", "student.name")
+"""Configurations that differ in one of these do not compete."""
 _MAX_PAIRS = 4
 _MAX_EACH = 3
 
@@ -22,7 +24,7 @@ def leading_lines(runs: Sequence[StoredRun], select: Selection = Selection.LAST)
     """Return the best configurations of each pair of models, best first; nothing where there is no choice.
 
     They are ranked by mean validation accuracy where something was held out, else on the test set, and the
-    first line says which.
+    first line says which. Those on other data, or of another length, do not compete.
     """
     students, _ = by_role(runs, ())
     fields = distinguishing_fields([run.plan for run in students])

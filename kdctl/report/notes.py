@@ -25,6 +25,7 @@ from kdctl.report.wording import (
     MORE_SEEDS_WORDS,
     SELECTION_WORDS,
     UNDECIDED_WORDS,
+    label,
     mean_and_spread,
     plural,
 )
@@ -38,6 +39,8 @@ _TEST_WORDS = {
     MeanTestKind.WELCH: "Welch's",
 }
 _WEIGHTS = "student.weights"
+_ALL_IF_NONE = ("data.num_classes", "data.samples_per_class")
+"""Options that leave something out, unless they are not given."""
 _MAX_NAMED = 5
 _MAX_REASONS = 2
 
@@ -129,6 +132,12 @@ def reported_notes(
 
 def choice_notes(choice: Choice, layout: Layout) -> Iterator[str]:
     """Say among how many settings each was chosen, and what that does to its accuracy."""
+    if choice.unchosen:
+        cells = [_cell_label(group, layout) for group in choice.unchosen]
+        more = f"; and {len(cells) - _MAX_NAMED} more" if len(cells) > _MAX_NAMED else ""
+        yield (
+            f"Left out, for nothing was held out by which to choose: {'; '.join(cells[:_MAX_NAMED])}{more}."
+        )
     counts = sorted(set(choice.num_candidates))
     if counts == [1]:
         yield "There was one setting for each row: nothing was chosen."
@@ -141,6 +150,15 @@ def choice_notes(choice: Choice, layout: Layout) -> Iterator[str]:
             "Chosen on the test set (oracle): the means are too high, and tests between rows too often find "
             "a difference; `kdctl confirm` trains the best on fresh seeds."
         )
+
+
+def _cell_label(group: Replicates, layout: Layout) -> str:
+    """Name the cell of a group without the settings that are chosen in it."""
+    places = [place for place, field in enumerate(layout.fields) if field not in layout.chosen]
+    values, fields, names = (
+        [each[place] for place in places] for each in (group.values, layout.fields, layout.names)
+    )
+    return label(values, fields, names)
 
 
 def teacher_notes(teachers: Sequence[StoredRun], layout: Layout) -> Iterator[str]:
@@ -176,7 +194,8 @@ def _unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for field in unlike_subjects(plans):
         values = dict.fromkeys((read_field(plan, field),) for plan in plans)
         ordered = [value for (value,) in in_table_order(list(values))]
-        listed = ", ".join("all" if value is None else show_value(value) for value in ordered)
+        told = [value for value in ordered if value is not None or field in _ALL_IF_NONE]
+        listed = ", ".join("all" if value is None else show_value(value) for value in told)
         unlike.append(f"{unlike_words(field)} ({listed})")
     if unlike:
         which = "this" if len(unlike) == 1 else "all of these"

@@ -10,8 +10,11 @@ from kdctl.report.cells import (
     conditions,
     count_text,
     field_column,
+    known_part,
     mean_cell,
     mean_parts,
+    num_known,
+    num_values,
 )
 from kdctl.report.layout import Layout
 from kdctl.report.measures import TOP1, Measure
@@ -73,30 +76,35 @@ def cell_columns(
     measures = layout.values or (TOP1,)
     stem = "_".join(part for part in (*group.split(), *head.replace(",", "").split()) if part.isascii())
     columns: list[FilledColumn] = []
-    for measure in measures:
+    for place, measure in enumerate(measures):
         alone = len(measures) == 1
         above = group if alone else f"{group} {head}".strip()
-        filled = _filled(
-            groups,
-            Column(
-                title=head if alone else measure.title,
-                parts=_parts(stem, measure, layout, condition, alone=alone and measure is TOP1),
-                align="plus-minus",
-                group=above,
-            ),
-            measure,
-            layout,
-            condition,
-            show_counts=show_counts,
+        known, counts = known_part(groups, layout, measure), () if place else ("n", *condition)
+        parts = (*_mean_parts(measure, layout, alone=alone), *known, *counts)
+        columns.append(
+            FilledColumn(
+                column=Column(
+                    title=head if alone else measure.title,
+                    parts=tuple(f"{stem}_{part}" for part in parts),
+                    align="plus-minus",
+                    group=above,
+                ),
+                cells=tuple(
+                    Cell(text=NOTHING, values=(None,) * len(parts))
+                    if group is None
+                    else _cell(group, layout, measure, known, counts, show_counts=show_counts)
+                    for group in groups
+                ),
+            )
         )
-        columns.append(filled)
     return columns
 
 
-def pivot_notes(groups: Sequence[Replicates]) -> Iterator[str]:
+def pivot_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     """Give n: once when it is the same everywhere, else say where it is found."""
     if have_equal_counts(groups):
-        yield f"n = {len(groups[0].counted)} in every cell."
+        own = any(known_part(groups, layout, measure) for measure in layout.values)
+        yield f"n = {len(groups[0].counted)} in every cell{' that names no other' if own else ''}."
     else:
         yield "n in brackets."
 
@@ -111,33 +119,26 @@ def head_text(head: Values, fields: Sequence[str], names: Sequence[str]) -> str:
     return ", ".join(map(setting, head, fields, names))
 
 
-def _parts(
-    stem: str, measure: Measure, layout: Layout, condition: Sequence[str], *, alone: bool
-) -> tuple[str, ...]:
+def _mean_parts(measure: Measure, layout: Layout, *, alone: bool) -> tuple[str, str]:
+    """Return the names of mean and spread; the accuracy needs none where it is all there is."""
     mean, spread = mean_parts(measure, layout.spread)
-    if alone:  # the accuracy needs no name where it is all there is
-        mean, spread = mean.removeprefix("top1_"), spread.removeprefix("top1_")
-    counts = ("n", *condition) if alone or measure is (layout.values or (TOP1,))[0] else ()
-    return tuple(f"{stem}_{part}" for part in (mean, spread, *counts))
+    is_plain = alone and measure is TOP1
+    return (mean.removeprefix("top1_"), spread.removeprefix("top1_")) if is_plain else (mean, spread)
 
 
-def _filled(
-    groups: Sequence[Replicates | None],
-    column: Column,
-    measure: Measure,
+def _cell(
+    group: Replicates,
     layout: Layout,
-    condition: Sequence[str],
+    measure: Measure,
+    known: Sequence[str],
+    counts: Sequence[str],
     *,
     show_counts: bool,
-) -> FilledColumn:
-    has_counts = len(column.parts) > 2
-    cells: list[Cell] = []
-    for group in groups:
-        if group is None:
-            cells.append(Cell(text=NOTHING, values=(None,) * len(column.parts)))
-            continue
-        cell = mean_cell(group, layout, measure)
-        counts = (len(group.counted), *conditions(group, condition)) if has_counts else ()
-        text = f"{cell.text} ({count_text(group)})" if show_counts and has_counts else cell.text
-        cells.append(Cell(text=text, values=(*cell.values, *counts), mark=cell.mark))
-    return FilledColumn(column=column, cells=tuple(cells))
+) -> Cell:
+    """Return a mean with its spread, then for each of `known` and of `counts` what that tells of it."""
+    cell, number = mean_cell(group, layout, measure), num_known(group, layout, measure)
+    count = f"n = {number}" if number else count_text(group) if show_counts and counts else ""
+    _, *condition = counts or ("",)
+    told = (len(group.counted), *conditions(group, condition)) if counts else ()
+    values = (*cell.values, *(num_values(group, layout, measure) for _ in known), *told)
+    return Cell(text=f"{cell.text} ({count})" if count else cell.text, values=values, mark=cell.mark)

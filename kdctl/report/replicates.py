@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdctl.records import RunState, Selected, Selection, StoredRun
-from kdctl.report.fields import read_field, short_names, show_value, varying_fields, without_repeats
+from kdctl.report.fields import (
+    read_field,
+    short_names,
+    show_value,
+    varying_fields,
+    varying_versions,
+    without_repeats,
+)
 from kdctl.report.statistics import Summary, summarize
 from kdctl.report.table_format import Mark
 
@@ -157,7 +164,7 @@ def pooled_over(group: Replicates) -> str:
     if not group.is_pooled:
         return ""
     plans = group.plans
-    fields = varying_fields(plans)
+    fields = [*varying_fields(plans), *varying_versions(plans)]
     names = short_names(fields)
     described: list[str] = []
     for field in fields:

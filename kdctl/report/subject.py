@@ -2,7 +2,8 @@
 
 Accuracies can be compared where the data, the classes and images used, the protocol and the length of
 training are the same. A caption names these, rows that differ in one are told apart by it, and a published
-number about something else gets no difference.
+number about something else gets no difference. A data set's name does not say which images it has: two
+folders of one's own have the same name.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdctl.report.fields import read_field, varying_fields
+from kdctl.report.fields import read_field, varying_fields, without_repeats
 
 SUBJECT_FIELDS = (
     "data.name",
@@ -22,6 +23,10 @@ SUBJECT_FIELDS = (
 )
 """Rows that differ in one of these are about different things."""
 
+_FINGERPRINT = "data_fingerprint"
+_TELL_IMAGES_APART = (("data.path",), ("data.size",), ("data.path", "data.size"))
+"""Fields by which readers may know images of one name, rather than by their fingerprint."""
+
 _WORDS = {
     "data.name": "data sets",
     "data.num_classes": "numbers of classes",
@@ -29,13 +34,34 @@ _WORDS = {
     "data.val_fraction": "shares held out for validation",
     "protocol": "protocols",
     "schedule.epochs": "numbers of epochs",
+    "data.path": "folders",
+    "data.size": "sizes of images",
+    _FINGERPRINT: "images",
 }
 
 
 def unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the `SUBJECT_FIELDS` in which plans differ."""
+    """Return the `SUBJECT_FIELDS` in which plans differ, and what tells images of one name apart."""
     varying = varying_fields(plans)
-    return [field for field in SUBJECT_FIELDS if field in varying]
+    return [*(field for field in SUBJECT_FIELDS if field in varying), *_images_apart(without_repeats(plans))]
+
+
+def _images_apart(plans: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """Return the fields that say which images plans have whose data have one name; none where that says it.
+
+    A folder's path says it only if each path has images of its own: they may have changed since, or moved.
+    """
+
+    def num_told(*fields: str) -> int:
+        return len({tuple(read_field(plan, field) for field in ("data.name", *fields)) for plan in plans})
+
+    num_sets = num_told(_FINGERPRINT)
+    if num_sets == num_told():
+        return ()
+    for fields in _TELL_IMAGES_APART:
+        if num_sets == num_told(*fields) == num_told(_FINGERPRINT, *fields):
+            return fields
+    return (_FINGERPRINT,)
 
 
 def unlike_words(field: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdctl.records import RunState
@@ -16,7 +18,7 @@ from kdctl.report.replicates import Replicates
 from kdctl.report.reported import Reported, find_reported
 from kdctl.report.rows import make_rows
 from kdctl.report.subject import SUBJECT_FIELDS, data_words
-from kdctl.report.table_format import Table
+from kdctl.report.table_format import Column, Table
 from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
 
 BEST_BY_WORDS = {
@@ -93,7 +95,7 @@ def configuration_table(
 
 def pivot_table(groups: Sequence[Replicates], layout: Layout) -> Table:
     """Return the table whose cells are means, rows and columns being spanned by fields."""
-    notes = (*pivot_notes(groups), *run_notes(groups, layout))
+    notes = (*pivot_notes(groups, layout), *run_notes(groups, layout))
     return filled_table(groups, layout, pivot_columns(groups, layout), notes)
 
 
@@ -108,8 +110,19 @@ def filled_table(
     """Return the table of columns, under the caption that its groups need."""
     return Table(
         caption=caption(groups, layout),
-        columns=tuple(filled.column for filled in columns),
+        columns=_with_own_parts(filled.column for filled in columns),
         rows=tuple(zip(*(filled.cells for filled in columns), strict=True)),
         notes=tuple(notes),
         rules=rules,
     )
+
+
+def _with_own_parts(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Number the raw columns that would go by one name: titles may differ only in letters that names lack."""
+    uses: Counter[str] = Counter()
+    told: list[Column] = []
+    for column in columns:
+        uses.update(column.parts)
+        parts = tuple(part if uses[part] == 1 else f"{part}_{uses[part]}" for part in column.parts)
+        told.append(dataclasses.replace(column, parts=parts))
+    return tuple(told)

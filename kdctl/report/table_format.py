@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -132,7 +133,7 @@ def _part(table: Table, places: list[int]) -> Table:
 
 
 def sort_rows(table: Table, name: str, *, descending: bool = False) -> Table:
-    """Return the table with its rows sorted by a column; rows without a value there come last.
+    """Return the table with its rows sorted by a column; rows without a value there, or with NaN, come last.
 
     Args:
         table: any table.
@@ -149,9 +150,12 @@ def sort_rows(table: Table, name: str, *, descending: bool = False) -> Table:
         is_number = isinstance(value, (int, float))
         return not is_number, float(value) if is_number else 0.0, "" if is_number else str(value)
 
-    rows = [row for row in table.rows if row[column].values[part] is not None]
-    empty = [row for row in table.rows if row[column].values[part] is None]
-    ordered = sorted(rows, key=key, reverse=descending)
+    def is_known(row: Sequence[Cell]) -> bool:
+        value = row[column].values[part]
+        return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+    ordered = sorted(filter(is_known, table.rows), key=key, reverse=descending)
+    empty = [row for row in table.rows if not is_known(row)]
     return dataclasses.replace(table, rows=(*ordered, *empty), rules=())
 
 

@@ -126,6 +126,23 @@ def test_runs_has_one_row_for_each_run_finished_or_not(make_run):
     assert (second["state"], second["top1"]) == ("running", None)
 
 
+@pytest.mark.parametrize("value", ["val_top1", "top5", "loss"])
+def test_the_line_of_the_teachers_tells_test_accuracies_only(rates, value):
+    table = build_report(rates, layout="paper", values=["top1", value])
+    assert texts(table)[-1][-2:] == ["76.31", "—"]
+    assert texts(build_report(rates, layout="paper", values=[value]))[-1][-1] == "—"
+
+
+def test_nothing_is_chosen_on_validation_for_runs_that_held_nothing_out(rates, make_run):
+    rate = "optimizer.learning_rate"
+    whole = [make_run(80.0, settings={rate: value, "data.val_fraction": 0.0}) for value in (0.05, 0.1)]
+    table = build_report([*rates, *whole], best_by="val")
+    assert [record["top1_mean"] for record in table.records()] == pytest.approx([72.1, 72.1])
+    assert "Left out, for nothing was held out by which to choose: val fraction 0, simkd." in table.notes
+    alone = build_report([*rates, *whole[:1]], best_by="val")
+    assert 80.0 in [record["top1_mean"] for record in alone.records()]
+
+
 def test_values_are_told_as_asked(make_run):
     table = build_report([make_run(75.0), make_run(76.0, seed=1)], values=["top5", "loss", "parameters"])
     (record,) = table.records()
@@ -157,6 +174,32 @@ def test_what_was_evaluated_later_can_be_told(make_run):
     ).records()
     assert (record["agreement_mean"], record["ece_mean"], record["flops_mean"]) == (80.5, 3.6, 2_000_000)
     assert build_report([run], evaluations={run.key: [found]}).records()[0]["flops"] == 2_000_000
+
+
+@pytest.mark.parametrize("wishes", [{}, {"columns": ["method"]}, {"layout": "paper"}])
+def test_what_was_evaluated_of_some_runs_is_no_mean_over_all(make_run, wishes):
+    runs = [make_run(75.0, seed=seed) for seed in range(3)]
+    evaluations = {
+        run.key: [
+            Evaluation(
+                run_key=run.key,
+                selection="last",
+                split="test",
+                metrics=SplitMetrics(top1=75.0, top5=93.0, loss=1.0),
+                teacher_agreement=agreement,
+                parameters=1,
+                checkpoint_sha256="",
+            )
+        ]
+        for run, agreement in zip(runs, (80.0, 81.0), strict=False)
+    }
+    table = build_report(runs, values=["top1", "agreement"], evaluations=evaluations, **wishes)
+    assert "80.50 ± 0.71 (n = 2)" in texts(table)[0]
+    record = table.records()[0]
+    assert [value for name, value in record.items() if name.endswith("agreement_n")] == [2]
+    whole = {**evaluations, runs[2].key: evaluations[runs[0].key]}
+    told = build_report(runs, values=["top1", "agreement"], evaluations=whole, **wishes)
+    assert "agreement_n" not in "".join(told.records()[0])
 
 
 def test_validation_and_test_stand_side_by_side(rates):

@@ -144,3 +144,86 @@ def test_a_student_that_started_from_weights_is_named_where_no_column_tells(make
     assert not any("random weights" in note for note in told.notes)
     alone = build_report([make_run(71.0, settings=started)]).notes
     assert "Not from random weights: simkd (from 413e2f0f)." in alone
+
+
+@pytest.fixture
+def folders(make_run):
+    """Two folders of one's own under one name, two methods at two rates, two seeds; the second is easier."""
+    return [
+        make_run(
+            top1 + gain + 0.2 * seed,
+            seed=seed,
+            val_top1=top1 + 10 * rate,
+            settings={
+                "method.name": method,
+                "optimizer.learning_rate": rate,
+                "data": {"name": "imagefolder", "path": path},
+                "data_fingerprint": path * 2,
+            },
+        )
+        for path, top1 in (("birds", 60.0), ("cars", 90.0))
+        for method, gain in (("ce", 0.0), ("kd", 5.0))
+        for rate in (0.05, 0.1)
+        for seed in range(2)
+    ]
+
+
+@pytest.mark.parametrize("wishes", [{"rows": ["method"]}, {"best_by": "val"}, {"layout": "overview"}])
+def test_folders_of_the_same_name_are_never_averaged_and_never_chosen_among(folders, wishes):
+    table = build_report(folders, **wishes)
+    found = [(record["path"], record["method"], record["top1_mean"]) for record in table.records()]
+    assert found == [
+        ("birds", "ce", pytest.approx(60.1)),
+        ("birds", "kd", pytest.approx(65.1)),
+        ("cars", "ce", pytest.approx(90.1)),
+        ("cars", "kd", pytest.approx(95.1)),
+    ]
+    assert any("Rows come from different folders (birds, cars)" in note for note in table.notes)
+
+
+def test_the_best_is_marked_within_each_folder(folders):
+    chosen = [run for run in folders if run.plan["optimizer"]["learning_rate"] == 0.1]
+    records = build_report(chosen, mark_best=True).records()
+    best = {(record["path"], record["method"]) for record in records if record["top1_mark"] == "best"}
+    assert best == {("birds", "kd"), ("cars", "kd")}
+
+
+def test_a_paper_has_a_column_for_each_folder(folders):
+    table = build_report(folders, layout="paper", best_by="val")
+    assert [column.group for column in table.columns[1:]] == [
+        "path birds, wrn_40_2 →",
+        "path cars, wrn_40_2 →",
+    ]
+
+
+def test_images_that_changed_in_their_folder_are_told_apart_by_their_fingerprint(make_run):
+    data = {"data": {"name": "imagefolder", "path": "birds"}}
+    runs = [
+        make_run(top1, settings=data | {"data_fingerprint": f"{digit}123456789abcdef"})
+        for digit, top1 in (("a", 60.0), ("b", 80.0))
+    ]
+    table = build_report(runs, rows=["method"])
+    assert [record["top1_mean"] for record in table.records()] == [60.0, 80.0]
+    assert any("different images (a1234567, b1234567)" in note for note in table.notes)
+
+
+def test_a_folder_that_was_moved_has_the_same_images(make_run):
+    runs = [
+        make_run(60.0 + place, settings={"data": {"name": "imagefolder", "path": path}, "method.name": name})
+        for place, (path, name) in enumerate((("birds", "ce"), ("/disk2/birds", "kd")))
+    ]
+    assert build_report(runs, rows=["method"]).columns[0].title == "method"
+
+
+def test_a_mean_over_versions_of_the_code_names_them(make_run):
+    runs = [make_run(70.0, settings={"method.numerics": numerics}) for numerics in (1, 2)]
+    assert any("averaged over numerics (1, 2)" in note for note in build_report(runs, rows=["method"]).notes)
+
+
+def test_images_whose_names_have_no_plain_letters_keep_their_columns_in_csv(make_run):
+    runs = [
+        make_run(top1, settings={"data": {"name": "imagefolder", "path": path}, "data_fingerprint": path})
+        for path, top1 in (("/vögel", 60.0), ("/bücher", 80.0))
+    ]
+    (record,) = build_report(runs, rows=["method"], columns=["path"]).records()
+    assert [value for name, value in record.items() if "mean" in name] == [60.0, 80.0]

@@ -1,11 +1,13 @@
-"""Tables in terminals that are too narrow for them."""
+"""Tables in terminals that are too narrow for them, and in another order."""
 
 import dataclasses
+import math
 
 import pytest
 
 from kdctl.report.build import build_report
 from kdctl.report.formats.markdown import markdown, markdown_within
+from kdctl.report.table_format import Cell, Column, Table, sort_rows
 
 
 @pytest.fixture
@@ -54,3 +56,12 @@ def test_later_parts_repeat_only_what_tells_their_rows_apart(make_run):
 
 def test_a_terminal_that_is_wide_enough_gets_the_table_as_it_is(table):
     assert markdown_within(table, 100_000) == markdown(table)
+
+
+@pytest.mark.parametrize(("descending", "known"), [(False, [1.0, 2.0, 3.0]), (True, [3.0, 2.0, 1.0])])
+def test_what_is_missing_or_no_number_comes_last_however_rows_are_sorted(descending, known):
+    losses = (3.0, math.nan, 1.0, None, 2.0)
+    column = Column(title="loss", parts=("loss",))
+    rows = tuple((Cell(text="", values=(loss,)),) for loss in losses)
+    table = sort_rows(Table(caption="", columns=(column,), rows=rows), "loss", descending=descending)
+    assert [cell.values[0] for (cell,) in table.rows][:3] == known

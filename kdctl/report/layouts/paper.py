@@ -10,7 +10,7 @@ from kdctl.report.baseline import is_baseline
 from kdctl.report.cells import FilledColumn, condition_parts, field_column
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
-from kdctl.report.measures import MEASURES, values_of
+from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
 from kdctl.report.notes import run_notes
 from kdctl.report.pivot import Values, cell_columns, have_equal_counts, pivot_notes
 from kdctl.report.replicates import Replicates, in_table_order
@@ -51,9 +51,12 @@ def paper_table(groups: Sequence[Replicates], layout: Layout) -> Table:
         filled = cell_columns(
             cells[pair.values], pair.title, layout, condition=condition, show_counts=counts, group=pair.group
         )
-        columns += [_with_teacher(column, cells[pair.values], layout) for column in filled]
+        columns += [
+            _with_teacher(column, cells[pair.values], layout, measure)
+            for column, measure in zip(filled, layout.values or (TOP1,), strict=True)
+        ]
     rules = tuple(dict.fromkeys(place for place in (len(baselines), len(keys)) if place))
-    notes = [*pivot_notes(groups), *run_notes(groups, layout)]
+    notes = [*pivot_notes(groups, layout), *run_notes(groups, layout)]
     return filled_table(groups, layout, columns, notes, rules=rules)
 
 
@@ -103,10 +106,11 @@ def _stands_in(values: Values, pair: Values, layout: Layout) -> bool:
     )
 
 
-def _with_teacher(filled: FilledColumn, groups: Sequence[Replicates | None], layout: Layout) -> FilledColumn:
-    """Add the teacher's line: its accuracy, as the runs that it taught know it."""
-    tells_top1 = not layout.values or "top1" in "".join(filled.column.parts)
-    accuracies = sorted(set(_teacher_accuracies(groups, layout))) if tells_top1 else []
+def _with_teacher(
+    filled: FilledColumn, groups: Sequence[Replicates | None], layout: Layout, measure: Measure
+) -> FilledColumn:
+    """Add the teacher's line: its test accuracy, as the runs that it taught know it, and nothing else."""
+    accuracies = sorted(set(_teacher_accuracies(groups, layout))) if measure is TOP1 else []
     mean = statistics.fmean(accuracies) if accuracies else None
     values = (rounded(mean), *(None,) * (len(filled.column.parts) - 1))
     cell = Cell(text=NOTHING if mean is None else f"{mean:.2f}", values=values)
