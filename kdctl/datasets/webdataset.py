@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
 from kdctl.readers.folder_entries import data_folder
-from kdctl.readers.shard_classes import class_names_of
+from kdctl.readers.shard_classes import class_names_of, ranks_of
 from kdctl.readers.streamed_folders import StreamedOptions, data_of
 from kdctl.readers.tar_shards import Shards, find_shards
 from kdctl.recipe.component import location
@@ -49,7 +49,8 @@ class WebDataset(Dataset):
             )
         shards = {split: Shards(found[split]) for split in splits}
         names = class_names_of(folder, shards["train"].labels())
-        listings = {split: shards[split].listing(names) for split in splits}
+        ranks = ranks_of({label for split in splits for label in shards[split].labels()}, names)
+        listings = {split: shards[split].listing(ranks) for split in splits}
         return data_of(
             listings["train"],
             listings[splits[-1]],

@@ -45,7 +45,7 @@ def ground_truth_labels(path: Path, images: Sequence[str], class_names: Sequence
             has another form, or a class is none of the training set's.
     """
     try:
-        lines = read_file(path, at_most=_LARGEST_FILE).decode("utf-8", "replace").split()
+        lines = read_file(path, at_most=_LARGEST_FILE).decode("utf-8-sig", "replace").split()
     except OSError as error:
         raise unreadable(path, error) from error
     names = sorted(images)

@@ -1,8 +1,9 @@
-"""The classes of samples in shards: names, or ranks from 0 that `classes.txt` beside the shards may name."""
+"""Classes as files write them: names, or ranks from 0, which `classes.txt` beside shards may name."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdctl.errors import KdctlError
@@ -43,8 +44,31 @@ def class_names_of(folder: Path, labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def rank_among(label: str, num_classes: int) -> int:
-    """Return the rank that a class is written as; -1 if it is none of `num_classes`."""
+def ranks_of(written: Iterable[str], class_names: Sequence[str]) -> dict[str, int]:
+    """Return the rank that each class means which is written by its name or by its rank; -1: by neither.
+
+    Where classes are called by numbers ('1', '2', '3'), a number alone does not tell which of the two it is.
+    So all that is written is read alike: as names if it can be, else as ranks if it can be. Both may be mixed
+    only where no name is a rank.
+
+    Args:
+        written: all classes of a file, or of files that belong together.
+        class_names: by rank.
+    """
+    labels = set(written)
+    names = {name: rank for rank, name in enumerate(class_names)}
+    by_name = {label: names.get(label, -1) for label in labels}
+    by_rank = {label: _rank_among(label, len(names)) for label in labels}
+    if -1 not in by_name.values():
+        return by_name
+    if -1 not in by_rank.values():
+        return by_rank
+    if any(_rank_among(name, len(names)) >= 0 for name in names):
+        return by_name
+    return {label: max(by_name[label], by_rank[label]) for label in labels}
+
+
+def _rank_among(label: str, num_classes: int) -> int:
     return rank if _is_rank(label) and (rank := _rank_of(label)) < num_classes else -1
 
 

@@ -26,6 +26,7 @@ from kdctl.readers.image_listing import (
 )
 from kdctl.readers.imagenet_devkit import find_ground_truth, ground_truth_labels
 from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from kdctl.readers.shard_classes import ranks_of
 from kdctl.recipe.component import Spec, component, option
 
 LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
@@ -125,25 +126,23 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
     """Read the classes of images from a file: one image per line, its name and then its class.
 
     They are separated by a tab, a space or a comma. The class is a name (what follows it on the line is
-    ignored: boxes), or its alphabetical rank.
+    ignored: boxes), or its alphabetical rank; see `ranks_of`.
 
     Raises:
         KdctlError: it cannot be read, or has lines that name no class or contradict each other.
     """
-    ranks = {name: rank for rank, name in enumerate(class_names)} | {
-        str(rank): rank for rank in range(len(class_names))
-    }
+    words = {number: " ".join(row).split() for number, row in enumerate(_rows(path), 1)}
+    # The heading of Kaggle's table begins with ImageId.
+    said = {number: (*line, "")[:2] for number, line in words.items() if line and line[0] != "ImageId"}
+    ranks = ranks_of((label for _, label in said.values()), class_names)
     labels: dict[str, int] = {}
     wrong: list[str] = []
     contrary: list[str] = []
-    for number, row in enumerate(_rows(path), 1):
-        words = " ".join(row).split()
-        if not words or words[0] == "ImageId":  # the heading of Kaggle's table
-            continue
-        rank = ranks.get(words[1], -1) if len(words) > 1 else -1
+    for number, (image, label) in said.items():
+        rank = ranks[label]
         if rank < 0:
             wrong.append(f"line {number}")
-        elif labels.setdefault(words[0], rank) != rank:
+        elif labels.setdefault(image, rank) != rank:
             contrary.append(f"line {number}")
     for lines, what in (
         (wrong, "names no class of the training set"),
@@ -159,7 +158,7 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        text = read_file(path, at_most=_LARGEST_LABELS).decode("utf-8", "replace")
+        text = read_file(path, at_most=_LARGEST_LABELS).decode("utf-8-sig", "replace")
         return list(csv.reader(io.StringIO(text, newline="")))
     except OSError as error:
         raise unreadable(path, error) from error

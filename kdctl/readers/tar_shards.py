@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from kdctl.errors import KdctlError
 from kdctl.files import is_file
 from kdctl.readers.folder_entries import is_image_name, some_of, visible_entries
 from kdctl.readers.image_manifest import ImageListing, ImageNames
-from kdctl.readers.shard_classes import CLASS_NAMES, rank_among
+from kdctl.readers.shard_classes import CLASS_NAMES
 
 LABEL_SUFFIX = ".cls"
 """Of a sample's class: its name, or its rank from 0."""
@@ -130,14 +130,16 @@ class Shards:
         """Return the classes as they are written."""
         return {sample.label for sample in self._samples}
 
-    def listing(self, class_names: Sequence[str]) -> ShardListing:
+    def listing(self, ranks: Mapping[str, int]) -> ShardListing:
         """Return the images with their ranks.
 
+        Args:
+            ranks: of the classes, as they are written; -1: there is no such class.
+
         Raises:
-            KdctlError: samples of classes that have no name.
+            KdctlError: samples of classes that are not known.
         """
-        ranks = {name: rank for rank, name in enumerate(class_names)}
-        found = [ranks.get(sample.label, rank_among(sample.label, len(ranks))) for sample in self._samples]
+        found = [ranks.get(sample.label, -1) for sample in self._samples]
         unknown = {sample.label for sample, rank in zip(self._samples, found, strict=True) if rank < 0}
         if unknown:
             raise KdctlError(
@@ -164,6 +166,8 @@ class Shards:
             num_bytes = path.stat().st_size
             with tarfile.open(path, "r:") as archive:
                 for member in archive:
+                    if member.size < 0:  # older versions of Python go back by it, and never come to an end
+                        raise tarfile.ReadError(f"{member.name} has a negative size")
                     self._problems += [f"{path}: {why}" for why in _take(archive, member, images, labels)]
                     if member.isreg() and member.offset_data + member.size > num_bytes:
                         raise tarfile.ReadError(f"cut short within {member.name}")

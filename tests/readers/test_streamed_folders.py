@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import ImageData, fingerprint
-from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
+from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders, read_labels
 
 OPTIONS = StreamedOptions(size=8, resize=10)
 
@@ -89,6 +89,35 @@ def test_flat_images_get_their_labels_from_a_file(folder: Path, load: Load, name
     lay_flat(folder)
     (folder / "val" / name).write_text("\n".join(rows) + "\n")
     assert fingerprint(load()) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "written", "ranks"),
+    [
+        (("1", "2", "3"), ("1", "2", "3"), (0, 1, 2)),
+        (("1", "2", "3"), ("2", "2", "2"), (1, 1, 1)),
+        (("1", "2", "3"), ("0", "1", "2"), (0, 1, 2)),
+        (("0", "1", "10", "2"), ("0", "10", "2"), (0, 2, 3)),
+        (("ant", "bee"), ("bee", "0", "1"), (1, 0, 1)),
+    ],
+)
+def test_classes_called_by_numbers_are_named_by_them_and_not_by_ranks(
+    tmp_path: Path, classes: tuple[str, ...], written: tuple[str, ...], ranks: tuple[int, ...]
+) -> None:
+    lines = [f"{number}.jpg {label}" for number, label in enumerate(written)]
+    (tmp_path / "val.txt").write_text("\n".join(lines))
+    assert tuple(read_labels(tmp_path / "val.txt", classes).values()) == ranks
+
+
+def test_names_of_numbers_and_ranks_are_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("a.jpg 0\nb.jpg 3\n")
+    with pytest.raises(KdctlError, match="names no class of the training set in 1 lines: line 1"):
+        read_labels(tmp_path / "val.txt", ("1", "2", "3"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("\ufeffImageId,PredictionString\na,bee 1 2 3 4\n", "utf-8")
+    assert read_labels(tmp_path / "val.txt", CLASSES) == {"a": 1}
 
 
 def test_the_fingerprint_follows_content_and_class_not_names(folder: Path, load: Load) -> None:

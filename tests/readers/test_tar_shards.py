@@ -94,6 +94,14 @@ def test_classes_may_be_ranks_with_names_in_a_file(tmp_path: Path) -> None:
     assert named.test.labels.tolist() == [0, 1]
 
 
+def test_ranks_are_ranks_though_classes_are_called_by_numbers(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-000000.tar", samples(0, 4, ("0", "1")))
+    write_shard(tmp_path / "val-000000.tar", [("v", picture(50), "1")])  # a name, too, if it stood alone
+    (tmp_path / "classes.txt").write_text("1\n2\n")
+    data = load(tmp_path)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 0, 1, 1], [1])
+
+
 def test_shards_may_lie_in_folders_and_have_a_split_of_validation(tmp_path: Path) -> None:
     for split, first in (("train", 0), ("val", 20), ("test", 40)):
         write_shard(tmp_path / split / "a.tar", samples(first, 4, ("ant", "bee")))
@@ -106,6 +114,21 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path: Path) -> None:
     write_both(tmp_path, ("ant", "bee"))
     path = tmp_path / "train-000001.tar"
     path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(KdctlError, match=r"train-000001\.tar"):
+        load(tmp_path)
+
+
+@pytest.mark.timeout(30)
+def test_a_file_of_negative_size_does_not_send_the_reader_round_in_circles(tmp_path: Path) -> None:
+    write_both(tmp_path, ("ant", "bee"))
+    header = bytearray(tarfile.TarInfo("notes.txt").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" + (-512).to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    shard = tmp_path / "train-000001.tar"
+    content = shard.read_bytes()
+    first_file = 1024 + (len(picture(4)) - 1) // 512 * 512
+    shard.write_bytes(content[:first_file] + bytes(header) + content[first_file:])
     with pytest.raises(KdctlError, match=r"train-000001\.tar"):
         load(tmp_path)
 
