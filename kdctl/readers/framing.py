@@ -8,12 +8,19 @@ from torchvision.transforms.v2 import functional as vision
 
 from kdctl.protocols.dataset import CentreCrop, Interpolation
 
+_LONGEST = 256
+"""Longer side of an image, by its shorter one: what is longer would fill the memory once it is scaled."""
+
 
 def centre_crop(image: Tensor, crop: CentreCrop) -> Tensor:
     """Scale the shorter side of an image [3, H, W] and cut the middle: [3, size, size], uint8.
 
-    An image that has the right size already stays as it is.
+    An image that has the right size already stays as it is. Of a line, such as one of 100,000 pixels, no more
+    than `_LONGEST` times its width is scaled: the crop is within that.
     """
+    longest = _LONGEST * min(image.shape[-2:])
+    if max(image.shape[-2:]) > longest:
+        image = vision.center_crop_image(image, [min(side, longest) for side in image.shape[-2:]])
     height, width = image.shape[-2:]
     if min(height, width) != crop.resize:
         scale = crop.resize / min(height, width)

@@ -29,7 +29,7 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 """Per channel."""
 
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error)
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error)
 """What Pillow raises for files that are not what they seem."""
 
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")

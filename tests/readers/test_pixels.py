@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from kdctl.readers.pixels import UnreadableImageError, channel_statistics, read_image, resized
 
@@ -44,6 +44,16 @@ def test_a_file_cut_short_is_unreadable(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     path = saved(tmp_path / f"noise.{suffix}", Image.fromarray(noise))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UnreadableImageError):
+        read_image(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_unreadable(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    path = saved(tmp_path / "noise.avif", Image.fromarray(noise))
+    before, marker, coded = path.read_bytes().partition(b"mdat")
+    path.write_bytes(before + marker + b"\xff" * len(coded))
     with pytest.raises(UnreadableImageError):
         read_image(path)
 
