@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from kdctl.cli import options, report_options
-from kdctl.records import Selection
 
 
 def plot(
@@ -20,7 +19,7 @@ def plot(
     sweep: report_options.Sweeps = None,
     everything: report_options.Everything = False,
     where: report_options.Where = None,
-    select: report_options.Select = Selection.LAST,
+    select: report_options.SelectOrAsReported = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from kdctl.cli import options, report_options
 from kdctl.errors import UsageError, suggestion
-from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
@@ -76,8 +75,12 @@ def report(
             versus_best=versus_best,
             spread=spread,
         )
-        which: Which = {"sweep": sweep, "everything": everything, "where": where or ()}
-        which["select"] = select or Selection.LAST
+        which: Which = {
+            "sweep": sweep,
+            "everything": everything,
+            "where": where or (),
+            "select": select,
+        }
         if figures is not None:
             _draw(workspace, figures, which, force=force)
         text = chosen.item(table) if chosen else workflows.html_page([table], workspace, **which)

@@ -34,9 +34,6 @@ Where = Annotated[
         help="Only runs with these values: student=resnet8, method=kd,simkd; may repeat.",
     ),
 ]
-Select = Annotated[
-    Selection, typer.Option("--select", rich_help_panel=WHICH, help="Which epoch of each run counts.")
-]
 SelectOrAsReported = Annotated[
     Selection | None,
     typer.Option(

@@ -103,7 +103,7 @@ def build_report(
     students, teachers = by_role(runs, sweeps)
     students = only_where(students, given.get("where", ()))
     kind = _kind(given.get("layout"))
-    select = read_selection(given.get("select") or Selection.LAST)
+    select = read_selection(given.get("select") or usual_selection(sweeps))
     require_numbers(students, select, unfinished_count=kind == "runs")
     layout = _layout(students, sweeps, kind, select, given)
     left_out = _without_place(kind, layout, given)
@@ -163,6 +163,12 @@ def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> Tabl
     if given.get("rows") or given.get("columns"):
         said = {key: value for key, value in said.items() if key != "layout"}
     return cast(TableOptions, {**said, **given})
+
+
+def usual_selection(sweeps: Sequence[StoredSweep]) -> Selection:
+    """Return which epoch counts unless somebody says so: what a single sweep's recipe says, else the last."""
+    said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
+    return read_selection(said.get("select") or Selection.LAST)
 
 
 def _kind(name: str | None) -> str:

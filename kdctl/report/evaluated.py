@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdctl.evaluation_records import Evaluation
+from kdctl.records import Selection
 from kdctl.report.fields import distinguishing_fields
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates
 from kdctl.report.series import counted_groups, divide
+from kdctl.report.wording import SELECTION_WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,17 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
     if not found:
         what = "which classes it takes for which" if confusion else "how it does on each class"
         raise NothingToDrawError(
-            f"of no run is it known {what} on the {split} split.",
-            f"evaluate some: kdctl eval {data.runs[0].key[:8]}.",
+            f"of no run is it known {what} on the {split} split ({SELECTION_WORDS[data.select]}).",
+            f"evaluate some: kdctl eval {data.runs[0].key[:8]}{_options(data.select, split)}",
         )
     same = [item for item in _best_first(found) if set(item.classes) == set(found[0].classes)]
     return same[:most]
+
+
+def _options(select: Selection, split: str) -> str:
+    """Say to `kdctl eval` what it does not look at by itself."""
+    rule = "" if select is Selection.LAST else f" --select {select}"
+    return f"{rule}{'' if split == 'test' else f' --split {split}'}"
 
 
 def _best_first(found: Sequence[Evaluated]) -> list[Evaluated]:

@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
+from kdctl.report.build import usual_selection
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
 from kdctl.report.shown_runs import by_role, only_where
 from kdctl.store.atomic import write_atomically, written_together
@@ -29,8 +30,8 @@ class Which(TypedDict, total=False):
     """All runs of the store."""
     where: Sequence[str]
     """Conditions that the runs meet, as 'method=kd'."""
-    select: Selection
-    """Which epoch's numbers count; the last if not given."""
+    select: Selection | None
+    """Which epoch's numbers count; if not given, as in the sweep's table: its recipe says, else the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +123,9 @@ def figure_data(
         compute: whether models may be run for figures of what they make of images.
         **which: runs they are about.
     """
-    select = which.get("select", Selection.LAST)
     store = workspace.store
     runs, sweeps = chosen_runs(store, which.get("sweep"), everything=which.get("everything", False))
+    select = which.get("select") or usual_selection(sweeps)
     students, teachers = by_role(runs, sweeps)
     where = which.get("where", ())
     kept = only_where(students, where)

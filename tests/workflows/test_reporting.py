@@ -10,6 +10,8 @@ from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.records import Selection
+from kdctl.report.wording import SELECTION_WORDS
+from kdctl.workflows.plots import figure_data
 
 GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\n"
 
@@ -51,3 +53,14 @@ def test_runs_outside_of_any_sweep_are_reported_too(
 ) -> None:
     workflows.train(recipe("method = 'ce'", teacher=""), workspace)
     assert len(workflows.report(workspace).rows) == 1
+
+
+def test_figures_and_page_show_the_epoch_that_the_recipe_reports(
+    workspace: Workspace, recipe: Callable[..., Path]
+) -> None:
+    workflows.sweep(recipe("method = 'ce'\n[report]\nselect = 'best-test'\n", teacher=""), workspace)
+    assert SELECTION_WORDS[Selection.BEST_TEST] in workflows.report(workspace).caption
+    assert figure_data(workspace).select is Selection.BEST_TEST
+    assert figure_data(workspace, sweep=["tiny"], select=None).select is Selection.BEST_TEST
+    assert figure_data(workspace, select=Selection.LAST).select is Selection.LAST
+    assert figure_data(workspace, everything=True).select is Selection.LAST
