@@ -17,8 +17,9 @@ import numpy as np
 import PIL
 
 from kdctl.errors import KdctlError
+from kdctl.files import open_file
 from kdctl.protocols.dataset import Images, Labels, Split, canonical_order
-from kdctl.readers.decoded_cache import cached
+from kdctl.readers.decoded_cache import cached, probes
 from kdctl.readers.folder_entries import UnusableEntries, some_of
 from kdctl.readers.pixels import (
     UnreadableImageError,
@@ -61,11 +62,21 @@ class FolderListing:
         return dict(zip(self.class_names, per_label.tolist(), strict=True))
 
     def content_key(self, size: int, *, resize: bool) -> str:
-        """Return a hash that changes with any file's name, size or time, and with how we decode."""
+        """Return a hash that changes with any file's name, size or time, and with how we decode.
+
+        It also changes with the content of some of the files, lest other images of the same names, sizes and
+        times are taken for these: see `probes`.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
         digest = hashlib.sha256(f"{_DECODING} {PIL.__version__} {size} {resize}\n".encode())
         for file in self.files:
             name = file.path.relative_to(self.folder).as_posix()
             digest.update(os.fsencode(f"{name}\0{file.num_bytes}\0{file.modified_ns}\n"))
+        for place in probes(len(self.files)):
+            with open_file(self.files[place].path) as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
 
@@ -133,7 +144,10 @@ def decode_listing(listing: FolderListing, *, size: int, cache: Path, resize: bo
     Raises:
         KdctlError: files that cannot be read, or that have another size; all are counted.
     """
-    key = listing.content_key(size, resize=resize)
+    try:
+        key = listing.content_key(size, resize=resize)
+    except OSError:  # counted with all others of its kind
+        return _decode(listing, size, resize=resize)
     return cached(key, lambda: _decode(listing, size, resize=resize), folder=cache)
 
 

@@ -1,7 +1,8 @@
 """The hashes of many image files, found once and kept.
 
 Every file is read once, to hash it and to see that it is an image. What was found is kept in the user's
-cache, so that the next process only looks whether sizes and times of the files are still the same.
+cache, so that the next process only looks whether sizes and times of the files are still the same, and reads
+a few of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import Labels
+from kdctl.readers.decoded_cache import probes
 from kdctl.readers.folder_entries import some_of
 from kdctl.readers.image_content import check_image
 from kdctl.readers.pixels import UnreadableImageError, refusing_enormous_images
@@ -144,12 +146,25 @@ class _Manifest:
             same = known & (stamps == now).all(axis=1)
             self.digests[same] = digests[same]
             self._known = same
-            return
-        rows = {name: row for row, name in enumerate(bytes(names).split(b"\0"))}
-        for row, name in enumerate(self._listing.names):
-            before = rows.get(os.fsencode(name), -1)
-            if before >= 0 and known[before] and (stamps[before] == now[row]).all():
-                self.add(row, digests[before].tobytes())
+        else:
+            rows = {name: row for row, name in enumerate(bytes(names).split(b"\0"))}
+            for row, name in enumerate(self._listing.names):
+                before = rows.get(os.fsencode(name), -1)
+                if before >= 0 and known[before] and (stamps[before] == now[row]).all():
+                    self.add(row, digests[before].tobytes())
+        self._maybe_forget()
+
+    def _maybe_forget(self) -> None:
+        """Forget all hashes if the files are others, though of the same names, sizes and times."""
+        rows = np.flatnonzero(self._known)
+        for row in rows[probes(len(rows))].tolist():
+            try:
+                digest = hashlib.sha256(self._listing.content(row)).digest()
+            except OSError:  # told when the image is needed
+                continue
+            if digest != self.digests[row].tobytes():
+                self._known[:] = False
+                return
 
 
 def _check_files(listing: ImageListing, manifest: _Manifest, rows: npt.NDArray[np.int64]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kdctl.errors import KdctlError
+from kdctl.readers import class_folders
 from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders
 from kdctl.readers.folder_entries import some_of
 
@@ -113,12 +114,25 @@ def test_files_that_changed_are_decoded_again(tmp_path: Path) -> None:
     assert after.images[0, 0, 0].tolist() == [3, 2, 1]
 
 
-def test_files_that_did_not_change_are_not_opened_again(tmp_path: Path) -> None:
-    path = put(tmp_path / "data" / "apple" / "1.png", (1, 2, 3))
+def test_files_that_did_not_change_are_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "data" / "apple" / "1.png", (1, 2, 3))
     listing = list_class_folders(tmp_path / "data")
     decode_listing(listing, size=4, cache=tmp_path / "cache")
-    path.unlink()
+    monkeypatch.setattr(class_folders, "read_image", lambda path: pytest.fail(f"{path} is decoded"))
     assert decode_listing(listing, size=4, cache=tmp_path / "cache").images[0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_other_images_of_the_same_names_sizes_and_times_are_decoded(tmp_path: Path) -> None:
+    for place, colour in (("old", (1, 2, 3)), ("new", (3, 2, 1))):
+        for number in range(40):
+            os.utime(put(tmp_path / place / "apple" / f"{number}.bmp", colour), (0, 0))
+    cache = tmp_path / "cache"
+    found = [
+        decode_listing(list_class_folders(tmp_path / place), size=4, cache=cache) for place in ("old", "new")
+    ]
+    assert [split.images[0, 0, 0].tolist() for split in found] == [[1, 2, 3], [3, 2, 1]]
 
 
 def test_a_short_list_is_worded_in_full_and_a_long_one_counted() -> None:

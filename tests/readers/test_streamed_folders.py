@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import ImageData, fingerprint
+from kdctl.readers import image_manifest
 from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders, read_labels
 
 OPTIONS = StreamedOptions(size=8, resize=10)
@@ -132,8 +134,7 @@ def test_files_are_hashed_once_and_again_when_they_change(
     folder: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(image_manifest, "check_image", lambda _, name: read.append(Path(name).name))
     before = fingerprint(load())
     assert len(read) == 10
     assert fingerprint(load()) == before
@@ -142,6 +143,19 @@ def test_files_are_hashed_once_and_again_when_they_change(
     write_image(folder / "train" / "bee" / "new.JPEG", 78)
     assert fingerprint(load()) != before
     assert sorted(read[10:]) == ["1.JPEG", "new.JPEG"]
+
+
+def test_files_that_others_of_their_size_and_time_replaced_are_hashed_again(folder: Path, load: Load) -> None:
+    def write_all(value: int) -> None:
+        for number, path in enumerate(sorted(folder.glob("*/*/*"))):
+            pixels = np.full((12, 14, 3), value + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(path, format="BMP")
+            os.utime(path, (0, 0))
+
+    write_all(10)
+    before = load().train.digests
+    write_all(100)
+    assert not (load().train.digests == before).all(axis=1).any()
 
 
 def test_a_damaged_manifest_is_made_again(load: Load, tmp_path: Path) -> None:
@@ -255,8 +269,7 @@ def test_good_files_are_not_checked_again_after_bad_ones_are_mended(
     (folder / "train" / "ant" / "0.JPEG").write_bytes(good)
     (folder / "train" / "bee" / "2.JPEG").unlink()
     read: list[str] = []
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(image_manifest, "check_image", lambda _, name: read.append(Path(name).name))
     load()
     assert [name for name in read if not name.startswith("v")] == ["0.JPEG"]
 
