@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdctl.records import EpochResult, RunState
+from kdctl.records import EpochResult
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.plotting import Look, add_legend, add_title, looks, new_figure
-from kdctl.report.series import Chosen, Series, choose_series, replicate_words, subject_words
+from kdctl.report.series import Chosen, Series, averaged_runs, choose_series, replicate_words, subject_words
 
 Read = Callable[[EpochResult], float | None]
 Split = Literal["test", "val", "train"]
@@ -105,14 +105,13 @@ def _finish(
 
 def _curve(item: Series, epochs: dict[str, Sequence[EpochResult]], read: Read) -> Curve:
     """Average finished runs, or else whatever runs there are, as far as all of them reached."""
-    finished = [run for run in item.group.runs if run.state is RunState.FINISHED]
     values = [
         {
             epoch.epoch: value
             for epoch in epochs[run.key]
             if (value := read(epoch)) is not None and math.isfinite(value)
         }
-        for run in finished or item.group.runs
+        for run in averaged_runs(item.group)
     ]
     common = sorted(set.intersection(*(set(each) for each in values))) if values else []
     columns = [[each[epoch] for each in values] for epoch in common]

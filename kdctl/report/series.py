@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdctl.records import StoredRun
+from kdctl.records import RunState, StoredRun
 from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates, Value, group_by_configuration, in_table_order, selected_epoch
@@ -124,7 +124,7 @@ def subject_words(
         " → ".join(name for name in (teacher, student) if name),
         method or "",
         f"protocol {protocol}" if protocol else "",
-        f"{length} epochs" if length else "",
+        ("1 epoch" if length == "1" else f"{length} epochs") if length else "",
     ]
     return ", ".join(word for word in words if word)
 
@@ -138,6 +138,14 @@ def replicate_words(groups: Sequence[Replicates], *, what: str = "mean ± sample
 def selection_words(data: FigureData) -> str:
     """Name the epoch that counts."""
     return SELECTION_WORDS[data.select]
+
+
+def averaged_runs(group: Replicates) -> Sequence[StoredRun]:
+    """Return the runs that a curve averages: those that finished, or all while none has.
+
+    A run that diverged is no replicate of those that did not: tables leave it out as well.
+    """
+    return [run for run in group.runs if run.state is RunState.FINISHED] or group.runs
 
 
 def summaries(group: Replicates, data: FigureData) -> dict[str, Summary]:

@@ -40,13 +40,14 @@ def _page(
     from kdctl.report.page.run_list import run_list  # noqa: PLC0415
     from kdctl.report.page.write import Page, write_page  # noqa: PLC0415
     from kdctl.report.series import subject_words  # noqa: PLC0415
+    from kdctl.report.wording import plural  # noqa: PLC0415
 
     runs = (*data.runs, *data.teachers)
     known = _names(workspace, data, sweep)
     return write_page(
         Page(
             title=f"kdctl: {', '.join(known[:3])}" if known else "kdctl: all runs",
-            subtitle=f"{len(data.runs)} runs; {subject_words(data)}",
+            subtitle=f"{plural(len(data.runs), 'run')}; {subject_words(data)}",
             tables=tuple(tables),
             run_table=run_list(runs, data.select),
             pictures=_pictures(data),

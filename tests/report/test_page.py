@@ -264,8 +264,18 @@ def test_curves_come_out_of_the_page_as_they_went_in(opened: Browser, runs: list
     assert values == pytest.approx(wanted, rel=1e-3)
     top1 = opened.run("Array.from(unpack(DATA.curves.metrics.test_top1))")
     assert top1 == pytest.approx([e.test.top1 for run in runs for e in epochs_of(run)], abs=100 / STEPS)
-    mean = opened.run("meanOf([[1, 2, NaN], [3, 2, 5]])")
-    assert mean == {"mean": [2, 2, 5], "std": [pytest.approx(2**0.5), 0, 0], "count": [2, 2, 1]}
+    mean = opened.run("meanOf([[1, 2, 4], [3, 2]])")
+    assert mean == {"mean": [2, 2], "std": [pytest.approx(2**0.5), 0], "count": [2, 2]}
+    assert opened.run("Number.isNaN(meanOf([[1, NaN], [3, 5]]).mean[1])")
+
+
+def test_curves_average_what_finished_and_show_every_run(make_run: Callable[..., StoredRun]) -> None:
+    runs = [make_run(70.0), make_run(seed=1, state="diverged"), make_run(71.0, seed=2)]
+    others = [make_run(seed=seed, state="running", settings={"method.name": "kd"}) for seed in range(2)]
+    curves = encode_curves([*runs, *others], [epochs_of(run, 3) for run in (*runs, *others)])
+    assert curves is not None
+    told = {item["name"]: (item["runs"], item["averaged"]) for item in curves["configurations"]}
+    assert told == {"simkd": ([0, 1, 2], [0, 2]), "kd": ([3, 4], [3, 4])}
 
 
 def test_nothing_is_wider_than_a_telephone(opened: Browser) -> None:

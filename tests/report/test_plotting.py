@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -9,9 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kdctl.records import Selection, StoredRun
+from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
+from kdctl.registry import NoOptions
 from kdctl.report.figure import FigureData
 from kdctl.report.figures.bars import MOST_BARS, BarsConfig, draw_bars
+from kdctl.report.figures.pruning import PruningConfig, draw_pruning
+from kdctl.report.figures.singular_values import draw_singular_values
 from kdctl.report.plotting import add_legend, add_title, log_axis, new_figure, rendered
 from kdctl.report.wording import words_in_common
 
@@ -97,3 +102,41 @@ def test_settings_that_are_numbers_stand_on_an_axis_and_in_a_legend_with_a_title
     (legend,) = draw_bars(data_of(runs), BarsConfig(by="method")).legends
     assert legend.get_title().get_text() == "learning rate"
     assert [text.get_text() for text in legend.get_texts()] == ["0.1", "0.2"]
+
+
+def test_a_student_alone_has_a_pruning_ratio_beside_each_of_its_teachers(make_run: MakeRun) -> None:
+    runs: list[StoredRun] = []
+    for name, parameters in (("wrn_40_2", 2_000_000), ("resnet32x4", 8_000_000)):
+        run = make_run(75.0, settings={"teachers": [{"name": name, "run": "0123456789abcdef"}]})
+        assert run.result is not None
+        facts = dataclasses.replace(
+            run.result.facts, student_parameters=1_000_000, teacher_parameters=parameters
+        )
+        runs.append(dataclasses.replace(run, result=dataclasses.replace(run.result, facts=facts)))
+    (axes,) = draw_pruning(data_of(runs), PruningConfig()).axes
+    upright = [line.get_xdata() for line in axes.lines if list(line.get_ydata()) == [0, 1]]
+    assert [float(places[0]) for places in upright] == [50.0, 87.5]
+
+
+def test_singular_values_are_averaged_over_finished_runs(make_run: MakeRun) -> None:
+    runs = [make_run(75.0), make_run(76.0, seed=1), make_run(seed=2, state="diverged")]
+    told = {runs[0].key: (2.0, 4.0), runs[1].key: (4.0, 6.0), runs[2].key: (3.0, math.nan)}
+    data = dataclasses.replace(data_of(runs), epochs=lambda key: list(map(epoch_telling, (1, 2), told[key])))
+    (axes,) = draw_singular_values(data, NoOptions()).axes
+    (line,) = axes.lines
+    assert list(line.get_ydata()) == [3.0, 5.0]
+
+
+def epoch_telling(number: int, value: float) -> EpochResult:
+    return EpochResult(
+        epoch=number,
+        learning_rate=0.1,
+        train_loss=1.0,
+        train_terms={},
+        train_top1=50.0,
+        test=SplitMetrics(top1=50.0, top5=90.0, loss=1.0),
+        val=None,
+        seconds=1.0,
+        images_per_second=1e3,
+        metrics={"singular_value_1": value},
+    )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from kdctl.records import pruning_percent
-from kdctl.report.fields import distinguishing_fields
+from kdctl.report.fields import distinguishing_fields, read_field, show_value
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import add_legend, add_title, looks, new_figure
 from kdctl.report.replicates import Replicates
 from kdctl.report.series import (
+    Series,
     counted_groups,
     divide,
     error_of,
@@ -67,8 +70,8 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
             linestyle="none",
         )
     if options.students:
-        for place, (panel, alone) in enumerate(_alone(series).items()):
-            handles[f"{panel or 'student'} alone"] = axes.axvline(
+        for place, (name, alone) in enumerate(_alone(series).items()):
+            handles[name] = axes.axvline(
                 alone, color="#777777", linestyle=("--", ":", "-.")[place % 3], linewidth=1
             )
     axes.margins(x=0.12, y=0.12)
@@ -90,12 +93,16 @@ def ratio(group: Replicates) -> float | None:
     return result.facts.pruning_percent if result else None
 
 
-def _alone(series: Any) -> dict[str, float]:
-    """Return the pruning ratio of each panel's student alone."""
-    found: dict[str, float] = {}
+def _alone(series: Sequence[Series]) -> dict[str, float]:
+    """Return the pruning ratios of each panel's student alone, by name: one for each of its teachers."""
+    found: dict[tuple[str, str], float] = {}
     for item in series:
-        result = item.group.counted[0].result
-        percent = pruning_percent(result.facts.student_parameters, result.facts.teacher_parameters)
+        facts = item.group.counted[0].result.facts if item.group.counted[0].result else None
+        percent = facts and pruning_percent(facts.student_parameters, facts.teacher_parameters)
         if percent is not None:
-            found.setdefault(item.panel, percent)
-    return found
+            found.setdefault((item.panel, show_value(read_field(item.group.plan, "teachers"))), percent)
+    num_teachers = Counter(panel for panel, _ in found)
+    return {
+        f"{panel or 'student'} alone" + (f" ({teacher})" if num_teachers[panel] > 1 else ""): percent
+        for (panel, teacher), percent in found.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from kdctl.records import EpochResult
 from kdctl.registry import NoOptions
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import add_legend, add_title, new_figure
-from kdctl.report.series import choose_series, replicate_words, subject_words
+from kdctl.report.series import averaged_runs, choose_series, replicate_words, subject_words
 
 _NAME = re.compile(r"singular_value_(\d+)")
 """What a run tells of its projector, followed by the rank of the value."""
@@ -47,7 +48,7 @@ def draw_singular_values(data: FigureData, options: NoOptions) -> Figure:
     places = [axes for row in panels for axes in row]
     handles: dict[str, Any] = {}
     for axes, item in zip(places, chosen.series, strict=False):
-        handles |= _draw(axes, [epochs[run.key] for run in item.group.runs])
+        handles |= _draw(axes, [epochs[run.key] for run in averaged_runs(item.group)])
         axes.set_title(" · ".join(word for word in (item.panel, item.name) if word))
         axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -67,9 +68,10 @@ def draw_singular_values(data: FigureData, options: NoOptions) -> Figure:
 
 def _draw(axes: Axes, runs: Sequence[Sequence[EpochResult]]) -> dict[str, Any]:
     """Draw the mean of each value over runs; return the lines by their ranks."""
-    told = [{epoch.epoch: _values(epoch) for epoch in run} for run in runs]
-    common = sorted(set.intersection(*(set(each) for each in told)))
-    ranks = sorted(set.intersection(*(set(each[epoch]) for each in told for epoch in common)))
+    told = [{epoch.epoch: values for epoch in run if (values := _values(epoch))} for run in runs]
+    common = sorted(set[int].intersection(*map(set, told)))
+    known = [set(each[epoch]) for each in told for epoch in common]
+    ranks = sorted(set[int].intersection(*known)) if known else []
     colours = mpl.colormaps["cividis"]
     lines: dict[str, Any] = {}
     for place, rank in enumerate(ranks):
@@ -84,4 +86,4 @@ def _draw(axes: Axes, runs: Sequence[Sequence[EpochResult]]) -> dict[str, Any]:
 def _values(epoch: EpochResult) -> Mapping[int, float]:
     """Return the singular values of an epoch by their ranks."""
     found = ((_NAME.fullmatch(name), value) for name, value in epoch.metrics.items())
-    return {int(match[1]): value for match, value in found if match and value > 0}
+    return {int(match[1]): value for match, value in found if match and 0 < value < math.inf}

@@ -20,15 +20,15 @@ function unpack(metric) {
   return values;
 }
 
-// Mean, sample standard deviation and number over runs at each epoch that one of them reached.
+// Mean, sample standard deviation and number over runs at each epoch that all of them reached.
 function meanOf(lines) {
-  const length = Math.max(0, ...lines.map((line) => line.length));
+  const length = lines.length ? Math.min(...lines.map((line) => line.length)) : 0;
   const mean = [], std = [], count = [];
   for (let at = 0; at < length; at += 1) {
     const values = lines.map((line) => line[at]).filter((value) => Number.isFinite(value));
     const average = values.reduce((sum, value) => sum + value, 0) / values.length;
     const squares = values.reduce((sum, value) => sum + (value - average) ** 2, 0);
-    mean.push(values.length ? average : NaN);
+    mean.push(values.length === lines.length ? average : NaN);
     std.push(values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : 0);
     count.push(values.length);
   }
@@ -85,7 +85,7 @@ function makeCurves(place, data) {
     const found = [];
     for (const at of [...chosen].sort((a, b) => a - b)) {
       const item = data.configurations[at];
-      const each = item.runs.map((run) => line(metric.value, run)).filter((values) => values.length);
+      const each = item.averaged.map((run) => line(metric.value, run)).filter((values) => values.length);
       if (mode.value === "single") {
         item.runs.forEach((run) => found.push({ at, name: `${item.name}\nrun ${data.keys[run]}`, mean: Array.from(line(metric.value, run)) }));
       } else if (each.length) found.push({ at, name: item.name, ...meanOf(each) });

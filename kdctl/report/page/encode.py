@@ -12,7 +12,7 @@ import numpy.typing as npt
 from kdctl.records import EpochResult, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, flatten
 from kdctl.report.replicates import group_by_configuration
-from kdctl.report.series import divide
+from kdctl.report.series import averaged_runs, divide
 from kdctl.serialization import to_tree
 
 STEPS = 65534
@@ -67,7 +67,11 @@ def encode_curves(
         "metrics": metrics,
         "starts": starts.tolist(),
         "configurations": [
-            {"name": item.name or "all runs", "runs": [place[run.key] for run in item.group.runs]}
+            {
+                "name": item.name or "all runs",
+                "runs": [place[run.key] for run in item.group.runs],
+                "averaged": [place[run.key] for run in averaged_runs(item.group)],
+            }
             for item in divide(groups, fields, None)
         ],
     }
