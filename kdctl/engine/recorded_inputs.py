@@ -121,7 +121,9 @@ class RecordedInputs:
             self._filler.begin_epoch(step)
         for stream in self.streams:
             stream.wait_for(after)
-        self._prepare_chunk(self.batches.lookahead.chunks.of(step))
+        chunks = self.batches.lookahead.chunks
+        if chunks.of(step) < len(chunks):  # a state saved after the last step leaves only the evaluation
+            self._prepare_chunk(chunks.of(step))
 
     def advance(self, step: int) -> None:
         """Queue the batch of the next step, `step`."""

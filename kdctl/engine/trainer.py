@@ -147,6 +147,8 @@ class _Training:
                 return False
             self.steps.take()
             self.observer.step_done(gang)
+            if not gang.active:  # other processes have taken all of them over
+                return True
             if is_due or (gang.ranks is None and self._state_is_due()):
                 self.save_states()
         return True

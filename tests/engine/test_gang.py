@@ -96,6 +96,22 @@ def test_a_gang_whose_members_all_diverged_is_done(
     assert observer.num_steps == 3
 
 
+def test_a_gang_ends_when_others_have_taken_all_its_members_over(
+    make_member: MakeMember, make_gang: MakeGang, record: type
+) -> None:
+    observer = record()
+
+    def take(gang: Gang) -> None:
+        for member in gang.members:
+            member.left = observer.num_steps == 2
+
+    members = [make_member(method, folder=method) for method in ("ce", "kd")]
+    observer.at_step = take
+    assert fit(make_gang(*members), observer)
+    assert [member.step for member in members] == [2, 2]
+    assert observer.results == {}
+
+
 def test_the_teacher_runs_once_a_step_however_large_the_gang(
     make_member: MakeMember, make_gang: MakeGang, record: type, teacher: Backbone
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from kdctl.engine.gang import Gang
+from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.member import Member
+from kdctl.engine.steps import EagerSteps
 from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.records import EpochResult
@@ -118,6 +120,34 @@ def test_a_killed_run_goes_on_from_its_last_periodic_state(
     resumed = make_member("simkd", folder="parts")
     assert (resumed.epoch, resumed.step) == (1, 1)  # after step 4 of 8
     assert fit(make_gang(resumed), record())
+    assert_same_end(whole, resumed)
+
+
+@pytest.mark.parametrize("replays", [True, False], ids=["replayed", "plain"])
+def test_a_run_killed_behind_the_last_step_of_an_epoch_goes_on_with_its_evaluation(
+    make_recordable: MakeMember,
+    make_gang: MakeGang,
+    record: type,
+    tape_streams: type,
+    assert_same_end: Check,
+    replays: bool,
+) -> None:
+    whole = make_recordable("kd", folder="whole")
+    fit(make_gang(whole), record())
+
+    parts = record()
+
+    def kill(gang: Gang) -> None:
+        gang.save_state_seconds = 0.0 if parts.num_steps == 3 else 1e9
+        if parts.num_steps == 4:
+            raise KilledError
+
+    parts.at_step = kill
+    with pytest.raises(KilledError):
+        fit(make_gang(make_recordable("kd", folder="parts")), parts)
+    gang = make_gang(resumed := make_recordable("kd", folder="parts"))
+    assert (resumed.epoch, resumed.step) == (0, 3)  # of three
+    assert fit(gang, record(), steps=GraphedSteps(gang, tape_streams()) if replays else EagerSteps(gang))
     assert_same_end(whole, resumed)
 
 
