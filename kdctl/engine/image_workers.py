@@ -105,9 +105,12 @@ class ImageWorkers:
         if not self._processes:
             self._start()
         assert self._tasks is not None
+        assert self._results is not None
         ring.missing[slot] = sum(task.last - task.first for task in tasks)
         try:
             for task in tasks:
+                while self._results.poll():  # a full pipe of answers would keep workers from their next task
+                    self._receive()
                 self._tasks.send(tuple(task))
         except BrokenPipeError as error:  # the last worker has died, and nobody waited for it since
             raise self._death() from error
