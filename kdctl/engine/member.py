@@ -266,7 +266,7 @@ class Member:
             train_loss=sum(terms.values()),
             train_terms=terms,
             train_top1=train_top1,
-            metrics=self.sums.metrics() | dict(self.distiller.epoch_metrics()),
+            metrics=self.sums.metrics(),
             test=shipped.test,
             val=shipped.val,
             models=dict(others),

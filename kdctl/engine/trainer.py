@@ -9,6 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -187,8 +188,9 @@ class _Training:
         for member, named, found in zip(members, models, metrics, strict=True):
             result = member.result(found.pop(SHIPPED), found, num_sharing=len(members))
             member.diverged = _divergence(result, member.distiller.first_not_finite)
-            if not member.diverged:
-                self._record(member, result, named)
+            if not member.diverged:  # else a method would be asked about weights that are no numbers
+                told = {**result.metrics, **member.distiller.epoch_metrics()}
+                self._record(member, replace(result, metrics=told), named)
 
     def save_states(self) -> None:
         """Save where every member stands.

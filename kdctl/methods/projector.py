@@ -139,7 +139,10 @@ class ProjectorDistillation(Distiller):
         layers = [layer for layer in self.projector.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
         if not self.config.watch_projector or len(layers) != 1:
             return {}
-        values = torch.linalg.svdvals(layers[0].weight.detach().flatten(1).double().cpu())
+        weight = layers[0].weight.detach().flatten(1).double().cpu()
+        if not weight.isfinite().all():  # the losses of the next epoch will tell
+            return {}
+        values = torch.linalg.svdvals(weight)
         places = sorted({round(place) for place in torch.linspace(0, len(values) - 1, _MOST_VALUES).tolist()})
         return {f"{SINGULAR_VALUE}{place + 1}": float(f"{float(values[place]):.6g}") for place in places}
 

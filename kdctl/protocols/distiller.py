@@ -211,7 +211,8 @@ class Distiller(nn.Module):
     def epoch_metrics(self) -> Mapping[str, float]:
         """Return what is worth seeing of the method's modules at the end of an epoch, by name; logged only.
 
-        May read the device. Not called in the middle of an epoch, so that it costs next to nothing.
+        May read the device. Not called in the middle of an epoch, so that it costs next to nothing, nor of a
+        run that has diverged.
         """
         return {}
 

@@ -72,6 +72,32 @@ def test_a_run_whose_training_losses_are_finite_but_whose_model_is_spoilt_has_di
     assert not observer.results
 
 
+class Decomposing(Distiller):
+    """A method that tells of its weights what only numbers have."""
+
+    def losses(self, step: Step) -> Losses:
+        logits = step.student.require_logits()
+        return Losses(task=functional.cross_entropy(logits, step.batch.require_labels()), logits=logits)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        weight = self.student.classifier.weight
+        return {"largest": float(torch.linalg.svdvals(weight.detach())[0])}
+
+
+def test_a_run_that_diverged_is_not_asked_for_the_metrics_of_its_weights(
+    make_member: MakeMember, make_gang: MakeGang, record: type
+) -> None:
+    def member(rate: float) -> Member:
+        built = make_member("ce", optimizer={"name": "sgd", "learning_rate": rate, "momentum": 0.0})
+        return dataclasses.replace(built, distiller=Decomposing(None, built.distiller.setup))
+
+    observer = record()
+    assert fit(make_gang(spoilt := member(1e30), sound := member(0.05)), observer)
+    assert spoilt.diverged
+    assert not sound.diverged
+    assert [list(result.metrics) for result in observer.results[sound.key]] == [["largest"]] * 3
+
+
 def odd(member: Member) -> Member:
     """Give a member of 'ce' the method of this test, around the same student."""
     return dataclasses.replace(member, distiller=Odd(None, member.distiller.setup))

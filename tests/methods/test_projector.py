@@ -151,6 +151,10 @@ def test_a_watched_projector_tells_its_singular_values_and_changes_nothing_else(
     assert told["singular_value_1"] == pytest.approx(float(values[0]), rel=1e-4)
     assert told["singular_value_64"] == pytest.approx(float(values[-1]), rel=1e-3)
     assert plain.epoch_metrics() == {}
+    with torch.no_grad():
+        next(watched.projector.parameters()).view(-1)[0] = torch.inf
+    assert watched.epoch_metrics() == {}
+    watched.load_state_dict(plain.state_dict())
     losses = watched.losses(step)
     assert list(losses.metrics) == ["input_output_correlation"]
     assert torch.equal(losses.total(), plain.losses(step).total())
