@@ -50,6 +50,7 @@ class WorkerState:
         match event.kind:
             case EventKind.STARTED:
                 self.started = True
+                self._indexed.difference_update(known)  # after a pause or a failure their gang is another one
                 self._recorder.progress.started([self.plans[key] for key in known])
             case EventKind.STEPPED:
                 self.has_stepped = True
@@ -107,7 +108,7 @@ class WorkerState:
         return [self.release(key, reason, worker_died=worker_died) for key in list(self.plans)]
 
     def _index(self, key: str) -> None:
-        """Record where a run is computed, at the first event about it."""
+        """Record where a run is computed, at the first event about it since it started."""
         if key not in self._indexed:
             self._indexed.add(key)
             self._recorder.opened(self.plans[key])

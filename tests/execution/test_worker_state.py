@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from kdctl.assembly.progress import Silent
 from kdctl.execution.messages import Event, EventKind
 from kdctl.execution.worker_state import CrashCounter, WorkerState
 from kdctl.store.leases import Owner
@@ -51,6 +52,28 @@ def test_a_time_in_which_nobody_listened_is_no_silence() -> None:
     worker.forgive(100)
     assert silence(worker, 105) is None
     assert silence(worker, 107) == 6
+
+
+class Opened:
+    """A recorder that notes for which runs it reads where they are computed."""
+
+    def __init__(self) -> None:
+        self.progress = Silent()
+        self.keys: list[str] = []
+
+    def opened(self, plan: str) -> None:
+        self.keys.append(plan)
+
+
+def test_where_a_run_is_computed_is_read_once_after_each_of_its_starts() -> None:
+    recorder = Opened()
+    worker = WorkerState(cast("Any", recorder))
+    worker.plans = cast("Any", {"a": "a", "b": "b"})
+    for keys in (("a", "b"), ("a",)):  # the second time without a member of the gang
+        worker.handle_event(Event(kind=EventKind.STARTED, keys=keys))
+        for position in (0.5, 1.0):
+            worker.handle_event(Event(kind=EventKind.STEPPED, positions=dict.fromkeys(keys, position)))
+    assert sorted(recorder.keys) == ["a", "a", "b"]
 
 
 def test_a_run_fails_when_its_worker_died_three_times_at_the_same_place() -> None:
