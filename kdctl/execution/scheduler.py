@@ -79,6 +79,10 @@ class Scheduler:
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
         self._until = until
         self._pausing = {plan.key for plan in plans} - {plan.key for plan in teachers} if until else set()
+        needed = teacher_plans(self._unfinished(plans))
+        self.workspace.store.revive(
+            [plan.key for plan in needed]
+        )  # as students a sweep may have dropped them
         for plan in self._unfinished(everything):
             self.claims.reconcile(plan.key)
         to_do = self._unfinished(everything)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,3 +104,19 @@ def test_where_a_run_pauses_is_no_part_of_what_it_is(workspace: Workspace, recip
     old = to_json(Order.of(plans)).replace('"until":null,', "").replace(',"until":null', "")
     assert "until" not in old
     assert from_json(Order, old).until is None  # a job that an earlier version put into the queue
+
+
+def test_a_teacher_that_a_sweep_has_dropped_is_trained_for_the_students_who_need_it(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    plans = planned(recipe(method="method = 'kd'"), workspace)
+    teacher = plans[0].teachers[0].plan
+    assert teacher is not None
+    workspace.store.add_runs([teacher.planned()])
+    workspace.store.prune([teacher.key], reason="dropped")
+    workspace.folder(teacher.key).write_dropped(teacher.planned(), "dropped")
+    deadline = time.monotonic() + 60
+    with open_scheduler(workspace, stop=lambda: time.monotonic() > deadline) as scheduler:
+        scheduler.complete(plans)
+    states = workspace.store.states([teacher.key, *(plan.key for plan in plans)])
+    assert set(states.values()) == {RunState.FINISHED}
