@@ -115,3 +115,9 @@ def _require_file(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "it is no file")
         raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))
+
+
+def sqlite_path(path: Path) -> str:
+    """Return a path so that SQLite takes it for one: `file:runs/kdctl.db` may be a URI to it."""
+    name = os.fspath(path)
+    return f"./{name}" if name.startswith("file:") else name

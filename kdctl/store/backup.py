@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from kdctl.files import sqlite_path
+
 _SOUND = "ok"
 
 
@@ -35,7 +37,10 @@ def copy_database(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with closing(open_to_read(source)) as origin, closing(sqlite3.connect(temporary)) as copy:
+        with (
+            closing(open_to_read(source)) as origin,
+            closing(sqlite3.connect(sqlite_path(temporary))) as copy,
+        ):
             origin.backup(copy)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -115,7 +120,7 @@ def complaints(path: Path) -> list[str]:
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open a database that is to stay as it is."""
     if is_writable(path):  # opened as such, or SQLite leaves the files of its journal behind
-        connection = sqlite3.connect(path)
+        connection = sqlite3.connect(sqlite_path(path))
         connection.execute("PRAGMA query_only = ON")
         return connection
     best, fallback = read_only_uris(path)

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, NullPool, Pool, create_engine, event
 
 from kdctl.errors import KdctlError
-from kdctl.files import is_file, open_file, unreadable
+from kdctl.files import is_file, open_file, sqlite_path, unreadable
 from kdctl.machine_errors import MachineError
 from kdctl.store.backup import UpdatedCopy, is_writable, read_only_uris
 from kdctl.store.faults import explained
@@ -218,7 +218,8 @@ def _require_sqlite(path: Path) -> None:
 
 def _open(path: Path, timeout_seconds: float, uri: str = "") -> sqlite3.Connection:
     """Open a file by its path, or as SQLite is told by `uri`."""
-    return sqlite3.connect(uri or path, timeout=timeout_seconds, uri=bool(uri), check_same_thread=False)
+    name = uri or sqlite_path(path)
+    return sqlite3.connect(name, timeout=timeout_seconds, uri=bool(uri), check_same_thread=False)
 
 
 def _engine(

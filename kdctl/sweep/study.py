@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
+from kdctl.files import sqlite_path
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Choice, Point, Search
@@ -33,6 +34,8 @@ from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
 
+_BUSY_SECONDS = 60
+"""How long Optuna waits for another process that writes."""
 
 _WIDE = 10.0
 """Times the smallest number of a grid that its largest one must be for an axis of powers of ten."""
@@ -204,22 +207,21 @@ def _lock(database: Path) -> FileLock:
 
 
 def _storage(database: Path) -> optuna.storages.RDBStorage:
+    """Return Optuna's storage in our database file, which no URL names: a path may hold '?', '%' or '{'."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
+    return optuna.storages.RDBStorage(
+        "sqlite:///of-the-creator", engine_kwargs={"creator": partial(_connect, database)}
     )
-    storage.remove_session()
-    storage.engine.dispose()  # connections that were made before they could be told how to write
-    event.listen(storage.engine, "connect", _write_as_we_do)
-    return storage
 
 
-def _write_as_we_do(connection: sqlite3.Connection, _record: object) -> None:
-    """Wait for the disk at checkpoints only, as `store/database.py` does: a trial is a dozen transactions.
+def _connect(database: Path) -> sqlite3.Connection:
+    """Open the file, and wait for the disk at checkpoints only, as `store/database.py` does.
 
-    A power cut may lose the last trials; the next start proposes them again.
+    A trial is a dozen transactions. A power cut may lose the last trials; the next start proposes them again.
     """
+    connection = sqlite3.connect(sqlite_path(database), timeout=_BUSY_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
 
 
 def _close(storage: optuna.storages.RDBStorage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,8 +112,10 @@ def test_mlflow_reads_runs_with_metrics_parameters_and_times(
     tracked: list[TrackedRun], tmp_path: Path
 ) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
+    folder = tmp_path / "a%41?b"  # no URL as it stands
     for _ in range(2):
-        trackers.get("mlflow").item(tracked, tmp_path)
+        trackers.get("mlflow").item(tracked, folder)
+    shutil.copy(folder / "mlflow.db", tmp_path)
     client = tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("a sweep")
     runs = client.search_runs([experiment.experiment_id])

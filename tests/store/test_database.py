@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kdctl.errors import KdctlError
+from kdctl.store.backup import complaints, copy_database
 from kdctl.store.database import connect, reading, writing
 from kdctl.store.migrations import STEPS
 
@@ -201,6 +202,17 @@ def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KdctlError, match=r"is damaged") as caught:
         connect(path)
     assert "kdctl sync" in caught.value.hint
+
+
+def test_a_relative_path_that_looks_like_a_uri_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file:x").mkdir()
+    connect(Path("file:x/kdctl.db")).dispose()
+    copy_database(Path("file:x/kdctl.db"), Path("file:x/copy.db"))
+    assert complaints(Path("file:x/copy.db")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file:x"]
 
 
 def test_a_folder_is_no_database(tmp_path: Path) -> None:

@@ -187,6 +187,19 @@ def test_what_a_killed_process_left_half_asked_is_no_proposal(
     assert len(study.propose_search(search(trials=2, batch=9))) == 2
 
 
+@pytest.mark.parametrize("folder", ["a?mode=memory", "{a}", "a%41b", "a#b", "file:x"])
+def test_a_study_lies_in_its_file_whatever_the_folder_is_called(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = Path(folder) / "kdctl.db"
+    database.parent.mkdir()
+    with open_study(database, "s") as study:
+        study.propose_grid(POINTS[:1])
+    assert known_points(partial(open_to_read, database), "s") == [POINTS[0]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder]
+
+
 def test_known_points_are_looked_up_without_making_a_study(database: Path) -> None:
     with open_study(database, "other"):
         pass

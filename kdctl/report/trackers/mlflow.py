@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from kdctl.errors import KdctlError, words_of
@@ -55,7 +56,8 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
 def _write_all(runs: Sequence[TrackedRun], database: Path, artifacts: str) -> None:
     from mlflow.tracking import MlflowClient  # noqa: PLC0415 - optional, slow to import
 
-    client: Any = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
+    address = URL.create("sqlite", database=str(database.resolve())).render_as_string()
+    client: Any = MlflowClient(tracking_uri=address)
     for run in runs:
         found = client.get_experiment_by_name(run.group)
         experiment = found.experiment_id if found else client.create_experiment(run.group, artifacts)
