@@ -115,11 +115,8 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
         write_nowhere(sys.stdout)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
-        if isinstance(error, OSError) and error.errno is not None:  # what the machine refuses is no bug
-            print_mistakes([refusal(error)])
-            sys.exit(1)
-        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("kdctl"):
-            print_mistakes([_missing(error.name)])
+        if said := _said_of_machine(error):
+            print_mistakes([said])
             sys.exit(1)
         traceback.print_exc()
         problem = f"kdctl stumbled: {words_of(error)}."
@@ -137,12 +134,31 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _missing(module: str) -> Mistake:
-    """Word that a package is not there which was installed with kdctl, or is needed by one that was."""
-    return Mistake(
-        problem=f"the Python package {module.partition('.')[0]} is not installed, and kdctl needs it here.",
-        hint="install kdctl again, so that pip finds what is missing.",
-    )
+def _said_of_machine(error: Exception) -> Mistake | None:
+    """Word what is wrong with this machine or with what is installed on it; None if code is."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return refusal(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(kdctl.__name__):
+        package = error.name.partition(".")[0]
+        return Mistake(
+            problem=f"the Python package {package} is not installed, and kdctl needs it here.",
+            hint="install kdctl again, so that pip finds what is missing.",
+        )
+    if package := _package_that_was_loaded(error):
+        return Mistake(
+            problem=f"the Python package {package} cannot be loaded: {words_of(error)}.",
+            hint="unset the environment variable that it cannot read, if it names one; else reinstall it.",
+        )
+    return None
+
+
+def _package_that_was_loaded(error: Exception) -> str:
+    """Return the package, not one of ours, whose import raised an error; '' if none did."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and package not in {kdctl.__name__, "__main__"}:
+            return package
+    return ""
 
 
 @functools.cache  # tests and pages run hundreds of commands, and to build them takes longer than many of them

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -244,6 +245,21 @@ def test_a_package_that_came_with_kdctl_and_is_gone_is_no_bug(two_runs: Path, tm
     assert "hint: install kdctl again" in process.stderr
     assert "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_cannot_be_loaded_is_no_bug(
+    kdctl: Kdctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strict_package.py").write_text("int('junk')")
+
+    def open_with_it(*words: object, **options: object) -> None:
+        importlib.import_module("strict_package")
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(workspace, "open_workspace", open_with_it)
+    answer = kdctl("report")
+    answer.refused("package strict_package cannot be loaded: ValueError", "environment variable", code=1)
+    assert "Traceback" not in answer.err
 
 
 def test_ctrl_c_before_anything_began_needs_no_words(
