@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdctl.store.folder import RunFolder
-from kdctl.working_folder import return_to, standing_in
+from kdctl.working_folder import WorkingFolder, return_to, standing_in
 
 if TYPE_CHECKING:
     from kdctl.assembly.data import DataLibrary
@@ -40,7 +40,7 @@ class RunContext:
     tables: dict[str, TeacherTable] = field(default_factory=dict["str", "TeacherTable"], compare=False)
     """The outputs that are kept for all gangs of this process, by what decides them."""
 
-    _working_folder: Path | None = field(default_factory=standing_in, compare=False, repr=False)
+    _working_folder: WorkingFolder | None = field(default_factory=standing_in, compare=False, repr=False)
     """What relative paths begin in."""
 
     @functools.cached_property
