@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.environment import describe_environment
@@ -113,10 +115,19 @@ def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, 
 def require_importable(file: WeightsFile, workspace: Workspace) -> None:
     """Look at the file first, then at the data; nothing is made or downloaded for a file that is useless.
 
+    It is, too, where the outputs are not finite even for a black image: a variance is below zero, say.
+
     Raises:
         KdctlError: as `import_weights`.
     """
-    workspace.library.select(_matched(located(file), workspace).data)
+    file = located(file)
+    matched = _matched(file, workspace)
+    black = torch.zeros(2, 3, matched.backbone.input_size, matched.backbone.input_size)
+    with torch.inference_mode():
+        logits = matched.backbone.eval()(black)
+    if not logits.isfinite().all():
+        raise _no_outputs(file.source or file.path.name)
+    workspace.library.select(matched.data)
 
 
 def located(file: WeightsFile) -> WeightsFile:
@@ -216,7 +227,8 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
             write_model(path, backbone, plan.tree())
         subject = open_subject(path, workspace)
         evaluation = evaluate_subject(subject, "test")
-        _require_outputs(evaluation, plan)
+        if not math.isfinite(evaluation.metrics.loss):
+            raise _no_outputs(plan.source)
         if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
             _settle(subject, evaluation)
     except BaseException:
@@ -228,13 +240,11 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
     return evaluation
 
 
-def _require_outputs(evaluation: Evaluation, plan: ImportedPlan) -> None:
-    """Refuse a model of finite weights whose outputs are not: it has a variance below zero, say."""
-    if not math.isfinite(evaluation.metrics.loss):
-        raise KdctlError(
-            f"{plan.source} gives outputs that are not finite (NaN or infinity) on the test images.",
-            "its weights were damaged or made wrong: use another file.",
-        )
+def _no_outputs(source: str) -> KdctlError:
+    return KdctlError(
+        f"{source} gives outputs that are not finite (NaN or infinity).",
+        "its weights were damaged or made wrong: use another file.",
+    )
 
 
 def _settle(subject: Subject, evaluation: Evaluation) -> None:
