@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
@@ -114,17 +115,21 @@ def test_a_student_alone_has_a_pruning_ratio_beside_each_of_its_teachers(make_ru
         )
         runs.append(dataclasses.replace(run, result=dataclasses.replace(run.result, facts=facts)))
     (axes,) = draw_pruning(data_of(runs), PruningConfig()).axes
-    upright = [line.get_xdata() for line in axes.lines if list(line.get_ydata()) == [0, 1]]
-    assert [float(places[0]) for places in upright] == [50.0, 87.5]
+    points = [np.asarray(line.get_data()).tolist() for line in axes.lines]
+    assert [x[0] for x, y in points if y == [0, 1]] == [50.0, 87.5]
 
 
 def test_singular_values_are_averaged_over_finished_runs(make_run: MakeRun) -> None:
     runs = [make_run(75.0), make_run(76.0, seed=1), make_run(seed=2, state="diverged")]
     told = {runs[0].key: (2.0, 4.0), runs[1].key: (4.0, 6.0), runs[2].key: (3.0, math.nan)}
-    data = dataclasses.replace(data_of(runs), epochs=lambda key: list(map(epoch_telling, (1, 2), told[key])))
+
+    def epochs(key: str) -> list[EpochResult]:
+        return list(map(epoch_telling, (1, 2), told[key]))
+
+    data = dataclasses.replace(data_of(runs), epochs=epochs)
     (axes,) = draw_singular_values(data, NoOptions()).axes
     (line,) = axes.lines
-    assert list(line.get_ydata()) == [3.0, 5.0]
+    assert np.asarray(line.get_ydata()).tolist() == [3.0, 5.0]
 
 
 def epoch_telling(number: int, value: float) -> EpochResult:
