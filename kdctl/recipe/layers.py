@@ -8,8 +8,8 @@ A later layer wins, table by table. Two rules make that safe:
   When a later layer picks another name, the earlier name's options are left out, not carried over.
 - `[[when]]` blocks (`is.student.name = [...]`, `set.optimizer.learning_rate = 0.01`) hold values
   that a protocol prescribes for some choices. They stand just above their own file's plain values,
-  so that anything explicit in a later layer wins. Their conditions see what the layers say, not
-  the defaults of what they leave out.
+  so that anything explicit in a later layer wins, and are left out with the name that they belong
+  to. Their conditions see what the layers say, not the defaults of what they leave out.
 
 Names are compared as they are written, but for case and dashes: `sections.with_canonical_names`
 takes aliases out first.
@@ -17,7 +17,7 @@ takes aliases out first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ def merge(layers: Sequence[Layer]) -> Merged:
             Layer(source=layer.source, values={k: v for k, v in layer.values.items() if k not in stale})
         )
         kept.extend(
-            Layer(source=layer.source, values=_with_names(when.values, names))
+            Layer(source=layer.source, values=_with_names(_without_others(when, stale), names))
             for when in layer.whens
             if _holds(when, plain.tree)
         )
@@ -102,7 +102,7 @@ def look_up(tree: Tree, dotted: str) -> Any:
         if isinstance(value, str) and part == NAME:
             return value
         if isinstance(value, Sequence) and not isinstance(value, str):
-            value = value[int(part)] if part.isdigit() and int(part) < len(value) else None
+            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
             continue
         if not isinstance(value, Mapping):
             return None
@@ -195,6 +195,22 @@ def _chosen_names(tree: Tree) -> dict[str, str]:
         if isinstance(name, str) and key != NAME and isinstance(tree[key], (str, Mapping)):
             names[key] = name
     return names
+
+
+def _without_others(when: When, stale: Set[str]) -> dict[str, Any]:
+    """Leave out of a when-block what it says of names that later layers replaced.
+
+    A rate beside a condition on the student is one for the optimizer that its file names, or those below. A
+    block whose conditions or tables name the choice themselves means just that one.
+    """
+    return {
+        key: value
+        for key, value in when.values.items()
+        if key not in stale
+        or f"{key}.{NAME}" in when.conditions
+        or not isinstance(value, Mapping)
+        or NAME in value
+    }
 
 
 def _with_names(values: Tree, names: Mapping[str, str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def read_field(plan: Mapping[str, Any], field: str) -> Any:
     for part in field.split("."):
         if _is_table(node):
             node = node.get(part)
-        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+        elif isinstance(node, (list, tuple)) and part.isdecimal() and int(part) < len(node):
             node = node[int(part)]
         else:
             return None

@@ -147,6 +147,24 @@ def test_a_when_block_for_a_name_brings_that_names_options_only() -> None:
     assert merge([low]).tree["method"] == {"name": "simkd", "weight": 2}
 
 
+def test_a_when_block_goes_with_the_name_that_its_options_belong_to() -> None:
+    whens = when("student.name", ("a",), {"optimizer": {"learning_rate": 0.01}, "schedule": {"epochs": 3}})
+    low = Layer(source="preset", values={"optimizer": {"name": "sgd", "learning_rate": 0.05}}, whens=whens)
+    student = Layer(source="recipe", values={"student": "a"})
+    other = Layer(source="-o", values={"optimizer": {"name": "adamw"}})
+    assert merge([low, student]).tree["optimizer"] == {"name": "sgd", "learning_rate": 0.01}
+    assert merge([low, student, other]).tree["optimizer"] == {"name": "adamw"}
+    assert merge([low, student, other]).tree["schedule"] == {"epochs": 3}
+
+
+def test_a_when_block_that_names_a_choice_means_just_that_one() -> None:
+    table = {"optimizer": {"name": "adamw", "learning_rate": 0.001}}
+    low = Layer(source="preset", values={"optimizer": "sgd"}, whens=when("student.name", ("a",), table))
+    assert (
+        merge([low, *layers({"student": "a", "optimizer": "adamw"})]).tree["optimizer"] == table["optimizer"]
+    )
+
+
 def test_names_are_the_same_without_case_and_dashes_and_numbers_by_value() -> None:
     assert same("ResNet-8x4", "resnet8x4")
     assert same(4, 4.0)
@@ -158,5 +176,6 @@ def test_fields_are_looked_up_through_tables_lists_and_bare_names() -> None:
     assert look_up(tree, "student.name") == "resnet8"
     assert look_up(tree, "teacher.1.name") == "b"
     assert look_up(tree, "teacher.2.name") is None
+    assert look_up(tree, "teacher.².name") is None  # a digit to Python, and no number
     assert look_up(tree, "optimizer.momentum") == 0
     assert look_up(tree, "optimizer.momentum.x") is None

@@ -18,6 +18,7 @@ def test_a_dotted_name_reads_tables_and_lists(make_run):
     plan = make_run().plan
     assert read_field(plan, "method.projector.reduction") == 2
     assert read_field(plan, "teachers.0.name") == "wrn_40_2"
+    assert read_field(plan, "teachers.².name") is None  # a digit to Python, and no number
     assert read_field(plan, "schedule.milestones") == (150, 180, 210)
     assert read_field(plan, "method.no_such.thing") is None
     assert read_field(plan, "teachers.3.name") is None
