@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete
 
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import is_gone
+from kdctl.records import RunState
 from kdctl.store.folder import RunFolder
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
@@ -58,14 +59,18 @@ def remove_run(store: Store, root: Path, key: str) -> None:
 
 
 def finish_removals(store: Store, root: Path) -> tuple[list[str], list[Mistake]]:
-    """Finish what was killed while it removed runs; return their keys, and what still cannot be deleted."""
+    """Finish what was killed while it removed runs; return their keys, and what still cannot be deleted.
+
+    A run that somebody has planned or taken up since then stays: it has no folder before it begins.
+    """
     keys: list[str] = []
     stuck: list[Mistake] = []
     for path in sorted(root.glob(f"{_REMOVED}*")):
         key = path.name.removeprefix(_REMOVED)
         with store.writing() as connection:
-            if is_gone(root / key):  # else the run was started anew since
-                connection.execute(delete(RunRow).where(RunRow.key == key))
+            if is_gone(root / key) and not is_held(connection, key):  # else it was started anew since
+                begun = RunRow.state != RunState.PLANNED
+                connection.execute(delete(RunRow).where(RunRow.key == key, begun))
         if mistake := _delete(path):
             stuck.append(mistake)
         else:

@@ -84,6 +84,20 @@ def test_a_run_that_was_started_anew_is_not_taken_for_a_leftover(store: Store, f
     assert finished.path.exists()
 
 
+@pytest.mark.parametrize("is_taken_up", [False, True])
+def test_a_run_that_was_planned_anew_and_has_no_folder_yet_is_no_leftover(
+    store: Store, finished: RunFolder, stranger: Owner, is_taken_up: bool
+) -> None:
+    planned = finished.plan()
+    remove_run(store, root(finished), finished.key)
+    (root(finished) / f".removed-{finished.key}").mkdir()  # killed before all files were gone
+    store.add_runs([planned])
+    if is_taken_up:
+        assert store.claim(planned.key, stranger, lease_seconds=60)
+    assert finish_removals(store, root(finished)) == ([finished.key], [])
+    assert [run.key for run in store.runs()] == [finished.key]
+
+
 def test_freed_checkpoints_leave_every_number(store: Store, finished: RunFolder) -> None:
     before = store.run(finished.key)
     free_files(store, finished, ["last.pt"])
