@@ -108,12 +108,17 @@ def differs(sweep: StoredSweep, known: StoredSweep) -> bool:
     return sweep.recipe != known.recipe or not set(known.members) <= set(sweep.members)
 
 
-def ingest_sweep(store: Store, sweep: StoredSweep) -> bool:
+def ingest_sweep(store: Store, path: Path) -> bool:
     """Bring a sweep into the database as its file has it; return whether that changed anything.
 
+    The file is read inside the transaction, as it is written: a sweep that is running adds members.
     Members that never started have no folder, and may be unknown: the next start adds them again.
+
+    Raises:
+        KdctlError: it cannot be read, is damaged, or has lost its checksum.
     """
     with store.writing() as connection:
+        sweep = read_sweep(path)
         known = states(connection, [member.run_key for member in sweep.members])
         members = tuple(member for member in sweep.members if member.run_key in known)
         before = [item for item in sweeps.all_sweeps(connection) if item.name == sweep.name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
@@ -63,7 +64,7 @@ def synchronise(
     damaged.extend(stuck)
     before = {brief.key: brief for brief in store.briefs()}
     sweeps = _read_sweeps(workspace, damaged)
-    folders = _in_order(run_folders(workspace.runs), sweeps)
+    folders = _in_order(run_folders(workspace.runs), list(sweeps.values()))
     keys = KeysOfPlans()
     hashes, seen = store.history_hashes(), set[str]()
     read: list[FolderContents] = []
@@ -88,7 +89,7 @@ def synchronise(
         added={key: state for key, state in different.items() if key not in before},
         changed={key: state for key, state in different.items() if key in before},
         num_unchanged=len(after) - len(different),
-        sweeps=tuple(sweep.name for sweep in sweeps if ingest_sweep(store, sweep)),
+        sweeps=tuple(sweep.name for path, sweep in sweeps.items() if _ingested(store, path, damaged)),
         removed=tuple(removed),
         damaged=tuple(damaged),
     )
@@ -135,20 +136,35 @@ def _read(
     return mistakes or contents
 
 
-def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> list[StoredSweep]:
-    """Return the sweeps that have a file, oldest first."""
-    found: list[StoredSweep] = []
+def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> dict[Path, StoredSweep]:
+    """Return the sweeps that have a file, by that, oldest first."""
+    found: dict[Path, StoredSweep] = {}
     try:
         paths = sweep_files(workspace.runs)
     except UnreadableError as error:
         damaged.extend(error.mistakes)
-        return []
+        return {}
     for path in paths:
         try:
-            found.append(read_sweep(path))
+            found[path] = read_sweep(path)
         except KdctlError as error:
             damaged.extend(error.mistakes)
-    return sorted(found, key=lambda sweep: sweep.created)
+    return dict(sorted(found.items(), key=lambda item: item[1].created))
+
+
+def _ingested(store: Store, path: Path, damaged: list[Mistake]) -> bool:
+    """Bring a sweep into the database; return whether that changed it. Its file may be gone by now.
+
+    Raises:
+        MachineError: the database cannot be written.
+    """
+    try:
+        return ingest_sweep(store, path)
+    except MachineError:  # no file is to blame for it
+        raise
+    except KdctlError as error:
+        damaged.extend(error.mistakes)
+        return False
 
 
 def _in_order(folders: list[RunFolder], sweeps: list[StoredSweep]) -> list[RunFolder]:

@@ -11,9 +11,10 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
+from kdctl.records import PlannedRun, SweepMember
 from kdctl.store import folder
 from kdctl.store.json_files import read_content
-from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files, sweep_path
+from kdctl.store.sweep_files import ingest_sweep, keep_sweep, sweep_files, sweep_path
 
 RecipeWriter = Callable[..., Path]
 Finished = Callable[[Path], Workspace]
@@ -135,8 +136,25 @@ def test_members_without_a_folder_wait_for_the_next_start(workspace: Workspace, 
     del tree["checksum"], tree["form"]  # as 0.2.0 wrote it
     tree["members"].append({"run_key": "f" * 16, "role": "student"})
     path.write_text(json.dumps(tree))
-    assert not ingest_sweep(workspace.store, read_sweep(path))
+    assert not ingest_sweep(workspace.store, path)
     assert len(workspace.store.sweep("tiny").members) == 1
+
+
+def test_members_that_a_sweep_adds_while_folders_are_read_stay(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    workflows.sweep(recipe("[grid]\nmethod = ['ce']"), workspace)
+    store, (member,) = workspace.store, workspace.store.sweep("tiny").members
+    first = store.run(member.run_key)
+    later = PlannedRun(key="f" * 16, configuration="e" * 16, seed=1, plan=first.plan)
+
+    def goes_on(_done: int, _total: int) -> None:
+        store.add_runs([later])
+        chosen = [SweepMember(run_key=later.key, role="student")]
+        keep_sweep(store, workspace.runs, "tiny", store.sweep("tiny").recipe, members=chosen)
+
+    workflows.synchronise(workspace, progress=goes_on)
+    assert [member.run_key for member in store.sweep("tiny").members] == [first.key, later.key]
 
 
 def test_a_sound_store_passes_its_check(finished: Finished, recipe: RecipeWriter) -> None:
