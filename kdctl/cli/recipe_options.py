@@ -113,7 +113,8 @@ def open_recipe(
         )
     if path is None and "student" not in values:
         raise UsageError("no student is named.", "say --student resnet8x4 [--teacher resnet32x4]")
-    if path is None and "teacher" not in values:
+    is_taught = "teacher" in values or any(word.lstrip().startswith("teacher") for word in overrides)
+    if path is None and not is_taught:
         values = {"method": "ce", **values}
     base = read_layers(path) if path else preset_layers(protocol or DEFAULT_PROTOCOL)
     layers = [*base, Layer(source="command line", values=values)] if values else base

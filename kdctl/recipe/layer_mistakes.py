@@ -10,7 +10,7 @@ from typing import Any
 from kdctl.errors import Mistake, nearest_name, suggestion
 from kdctl.recipe.layers import NAME, Layer, Tree, flat, look_up, same
 from kdctl.recipe.load import OVERRIDES
-from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, fields_called
+from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, default_name, fields_called
 from kdctl.recipe.space import Point
 
 
@@ -68,6 +68,36 @@ def overruled(
             hint = f"write it beside the name: {section} = [{{ name = '...', option = ... }}] in [{space}]."
             mistakes.append(Mistake(problem=problem, hint=hint))
     return mistakes
+
+
+def idle_teachers(overrides: Tree, trees: Iterable[Tree], catalog: Catalog) -> list[Mistake]:
+    """Return a mistake for each override about a teacher where all methods of a recipe take none.
+
+    Args:
+        overrides: of the command line: dotted field -> value.
+        trees: all layers merged, at each point.
+        catalog: of the methods; one that it does not have is another mistake.
+    """
+    words = [dotted for dotted in overrides if dotted.partition(".")[0] == "teacher"]
+    if not words:
+        return []
+    untaught: dict[str, None] = {}
+    for tree in trees:
+        name = look_up(tree, f"method.{NAME}") or default_name("method", tree)
+        entry = catalog["method"].find(name) if isinstance(name, str) else None
+        if entry is None or entry.item.num_teachers[1] != 0:
+            return []
+        untaught[entry.name] = None
+    names = ", ".join(f"'{name}'" for name in untaught)
+    hint = "leave it out, or choose another method: kdctl list methods."
+    return [
+        Mistake(
+            problem=f"{OVERRIDES} {dotted}={_written(overrides[dotted])} would change nothing: "
+            f"{names} takes no teacher.",
+            hint=hint,
+        )
+        for dotted in words
+    ]
 
 
 def _sets(point: Point, dotted: str) -> bool:

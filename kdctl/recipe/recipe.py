@@ -11,7 +11,7 @@ from kdctl.errors import Mistake
 from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
 from kdctl.recipe.engine_options import EngineOptions
-from kdctl.recipe.layer_mistakes import misnamed_sections, overruled, unknown_headings
+from kdctl.recipe.layer_mistakes import idle_teachers, misnamed_sections, overruled, unknown_headings
 from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
@@ -84,13 +84,19 @@ class Recipe:
             for dotted, value in flat(layer.values).items()
         }
         above = {dotted for layer in self.layers if layer.above_grid for dotted in flat(layer.values)}
-        return overruled(
+        points = self.search.probes() if self.search else self.points
+
+        def tree_at(point: Point) -> Tree:
+            return self._merged(point.layer(OVERRIDES), catalog).tree
+
+        lost = overruled(
             {dotted: value for dotted, value in said.items() if dotted not in above},
-            self.search.probes() if self.search else self.points,
-            lambda point: self._merged(point.layer(OVERRIDES), catalog).tree,
+            points,
+            tree_at,
             space="search.space" if self.search else "grid",
             axes=self.tree["search"]["space"] if self.search else self.tree.get("grid"),
         )
+        return [*lost, *idle_teachers(said, map(tree_at, points), catalog)]
 
     def teacher_plan(self, teacher: TeacherOptions, data: Spec, context: PlanContext) -> RunPlan:
         """Plan how a teacher given by architecture is trained.

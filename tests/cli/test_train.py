@@ -64,8 +64,16 @@ def test_a_method_of_one_teacher_refuses_several(kdctl: Kdctl) -> None:
 
 
 def test_a_teacher_that_nobody_would_listen_to_is_refused(kdctl: Kdctl) -> None:
-    answer = kdctl(f"{TAUGHT} --method ce")
+    answer = kdctl(f"train --student resnet3 --teacher resnet4 --method ce {TINY}")
     answer.refused("'ce' takes no teacher", "--teacher resnet4", code=2)
+
+
+def test_a_teacher_by_override_teaches_like_one_by_option(kdctl: Kdctl) -> None:
+    by_option, by_override = (
+        json.loads(kdctl(f"train --student resnet3 {word} {TINY} --format json --dry-run").out)["runs"]
+        for word in ("--teacher resnet4", "-o teacher=resnet4")
+    )
+    assert by_override == by_option
 
 
 def test_a_recipe_file_is_trained_and_the_command_line_wins(kdctl: Kdctl, recipe: Callable[..., str]) -> None:

@@ -55,6 +55,14 @@ def test_what_a_search_chooses_cannot_be_overridden(bench) -> None:
     assert bench.recipe(text, "method.kd_weight=2").search is not None
 
 
+@pytest.mark.parametrize("word", ["teacher=vgg13", "teacher.name=vgg13", "teacher.schedule.epochs=3"])
+def test_a_teacher_that_no_method_listens_to_is_refused(bench, word: str) -> None:
+    said = bench.mistake(f"{BASE}method = 'ce'", word)
+    assert f"-o {word.partition('=')[0]}=" in said
+    assert "would change nothing: 'ce' takes no teacher" in said
+    assert len(bench.plans(f"{BASE}[grid]\nmethod = ['ce', 'kd']", word)) == 2
+
+
 def test_headings_are_never_overruled(bench) -> None:
     assert len(bench.plans(BASE + RATES, "seeds=2", "name=other")) == 4
 
