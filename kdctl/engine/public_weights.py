@@ -8,11 +8,9 @@ begin with `module.`. No code in a file is ever run.
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 import re
 import shlex
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,7 +244,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
             raise DamagedCheckpointError(
                 f"{path} is damaged, or no safetensors file.", "use another copy."
             ) from error
-    if zipfile.is_zipfile(io.BytesIO(data)):  # torch before 1.6 wrote no archives
+    if data.startswith(b"PK"):  # torch before 1.6 wrote no archives
         verify_checksums(path, data)
     content = _content(path, data)
     found = content if _is_state_dict(content) else None

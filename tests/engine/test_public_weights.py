@@ -111,6 +111,15 @@ def test_what_does_not_fit_is_listed(small: dict[str, Tensor], saved: Callable[.
         assert difference in caught.value.problem
 
 
+def test_an_archive_that_claims_to_span_several_disks_is_damaged(saved: Callable[..., Path]) -> None:
+    path = saved({"a.weight": torch.ones(2)})
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x06\x07") + len(b"PK\x06\x07")] = 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedCheckpointError, match="is damaged"):
+        read_public_weights(path)
+
+
 def test_a_long_list_of_differences_is_cut(small: dict[str, Tensor], saved: Callable[..., Path]) -> None:
     path = saved(small)
     with pytest.raises(MisfitCheckpointError, match=r"; and \d+ more\.") as caught:
