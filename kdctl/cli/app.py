@@ -27,7 +27,12 @@ from kdctl.cli.plot import plot
 from kdctl.cli.report import report
 from kdctl.cli.short_names import answer_to
 from kdctl.cli.show import show
-from kdctl.cli.standard_streams import bound_width, replace_what_encodings_lack, write_nowhere
+from kdctl.cli.standard_streams import (
+    bound_width,
+    open_closed_streams,
+    replace_what_encodings_lack,
+    write_nowhere,
+)
 from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
@@ -92,6 +97,7 @@ def root(
 
 def run(arguments: Sequence[str] | None) -> NoReturn:
     """Run the application; every expected failure ends as problem, hint and exit code."""
+    open_closed_streams()
     replace_what_encodings_lack()
     bound_width()
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What stdout and stderr take, and how wide they are: nothing that is said there should end a run."""
+"""What the standard streams take, and how wide they are: nothing that is said there should end a run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ _SENTENCE = f"{'a word ' * 20}... \N{PLUS-MINUS SIGN} \N{LATIN SMALL LETTER U WI
 
 _WIDTH_DIGITS = 4
 """Of the widest terminal that is believed."""
+
+
+def open_closed_streams() -> None:
+    """Give streams that are closed, as some start a program in the background (`>&-`), the null device.
+
+    Without it files that are opened later, the database among them, would get their numbers, and with these
+    what libraries write to stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def replace_what_encodings_lack() -> None:
@@ -42,7 +53,12 @@ def write_nowhere(stream: IO[str]) -> None:
 
 
 def bound_width() -> None:
-    """Read a width of five digits in $COLUMNS as 9999: frames a thousand million wide fill the memory."""
+    """Read a width of five digits in $COLUMNS as 9999: frames a thousand million wide fill the memory.
+
+    A width of 0, which some terminals say that know none, is left out.
+    """
     said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and len(said) > _WIDTH_DIGITS:
+    if said and not said.strip("0"):
+        del os.environ["COLUMNS"]
+    elif said.isdecimal() and len(said) > _WIDTH_DIGITS:
         os.environ["COLUMNS"] = "9" * _WIDTH_DIGITS

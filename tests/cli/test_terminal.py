@@ -135,6 +135,27 @@ def test_a_sweep_of_any_name_outlives_its_database(
     assert not list((tmp_path / "runs" / "sweeps").glob(".*"))
 
 
+@pytest.mark.parametrize("closed", ["0<&- 1>&-", "0<&- 1>&- 2>&-"])
+def test_streams_that_are_closed_are_no_bug(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m kdctl init mine.toml {closed}"
+    answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert answer.returncode == 2
+    assert b"Traceback" not in answer.stderr
+    assert (b"no student is named" in answer.stderr) == ("2>&-" not in closed)
+
+
+def test_results_for_a_closed_stream_are_lost_and_nothing_else(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m kdctl list recipes 1>&-"
+    answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+
+
+def test_a_terminal_that_says_it_has_no_width_has_a_usual_one(tmp_path: Path) -> None:
+    code, drawn = on_terminal(tmp_path, "show kd", COLUMNS="0")
+    assert code == 0
+    assert max(map(len, plain(drawn).splitlines())) <= 80
+
+
 @pytest.mark.parametrize("encoding", ["idna", "undefined", "idna:strict"])
 def test_an_encoding_that_is_none_for_text_is_left_for_utf_8(tmp_path: Path, encoding: str) -> None:
     answer = subprocess.run(
