@@ -24,7 +24,8 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
         tracker: 'tensorboard', 'mlflow' or 'wandb'.
         folder: made if need be; what an earlier export wrote there is replaced.
         workspace: whose store it is.
-        **which: runs to write; see `Which`.
+        **which: runs to write; see `Which`. A run of several sweeps is written as one of those that are
+            named, or of the newest.
 
     Raises:
         KdctlError: no such tracker or sweep, or the tracker's package is missing.
@@ -32,14 +33,15 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
     export = trackers.get(tracker).item
     data = figure_data(workspace, **which)
     begun = [run for run in (*data.teachers, *data.runs) if run.epochs or run.result is not None]
-    sweeps = workspace.store.sweeps_of(run.key for run in begun)
+    asked = which.get("sweep") or [sweep.name for sweep in workspace.store.sweeps()]
+    names, sweeps = _listed(asked), workspace.store.sweeps_of(run.key for run in begun)
     fields = distinguishing_fields([run.plan for run in begun]) if begun else []
     export(
         [
             TrackedRun(
                 run=run,
                 name=_name(run, fields),
-                group=next(iter(sweeps.get(run.key, ())), ALONE),
+                group=next((name for name in names if name in sweeps.get(run.key, ())), ALONE),
                 epochs=tuple(data.epochs(run.key)),
                 evaluations=tuple(data.evaluations(run.key)),
             )
@@ -48,6 +50,10 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
         folder,
     )
     return len(begun)
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def _name(run: StoredRun, fields: Sequence[str]) -> str:

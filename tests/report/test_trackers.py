@@ -113,11 +113,13 @@ def test_mlflow_reads_runs_with_metrics_parameters_and_times(
 ) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     folder = tmp_path / "a%41?b"  # no URL as it stands
-    for _ in range(2):
-        trackers.get("mlflow").item(tracked, folder)
+    for group in ("another sweep", "a sweep", "a sweep"):
+        trackers.get("mlflow").item([dataclasses.replace(run, group=group) for run in tracked], folder)
     shutil.copy(folder / "mlflow.db", tmp_path)
     client = tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("a sweep")
+    another = client.get_experiment_by_name("another sweep")
+    assert list(client.search_runs([another.experiment_id])) == []
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["simkd/α, seed 0", "simkd/α, seed 1"]
     run = next(run for run in runs if run.info.run_name.endswith("0"))

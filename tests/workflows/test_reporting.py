@@ -64,3 +64,22 @@ def test_figures_and_page_show_the_epoch_that_the_recipe_reports(
     assert figure_data(workspace, sweep=["tiny"], select=None).select is Selection.BEST_TEST
     assert figure_data(workspace, select=Selection.LAST).select is Selection.LAST
     assert figure_data(workspace, everything=True).select is Selection.LAST
+
+
+def test_a_run_of_two_sweeps_is_exported_as_one_of_that_which_was_asked_for(
+    workspace: Workspace, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    for name in ("first", "second"):
+        workflows.sweep(override(recipe("method = 'ce'", teacher=""), name=name), workspace)
+    for asked, group in (({"sweep": "first"}, "first"), ({"sweep": ["second"]}, "second"), ({}, "second")):
+        folder = tmp_path / f"of {asked}"
+        assert workflows.export_runs("tensorboard", folder, workspace, **asked) == 1
+        assert [path.name for path in folder.iterdir()] == [group]
+
+
+def override(recipe: Path, *, name: str) -> Path:
+    """Give the same runs another sweep."""
+    other = recipe.with_name(f"{name}.toml")
+    other.write_text(recipe.read_text().replace('name = "tiny"', f'name = "{name}"'))
+    return other

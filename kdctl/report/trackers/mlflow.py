@@ -32,7 +32,7 @@ _STATUS = {
 def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
     """Write `folder/mlflow.db` for `mlflow ui --backend-store-uri sqlite:///folder/mlflow.db`.
 
-    An experiment is a sweep. A run that an earlier export wrote is replaced.
+    An experiment is a sweep. A run that an earlier export wrote, also as one of another sweep, is replaced.
     """
     require_package("mlflow", "mlflow")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent anywhere
@@ -58,10 +58,11 @@ def _write_all(runs: Sequence[TrackedRun], database: Path, artifacts: str) -> No
 
     address = URL.create("sqlite", database=str(database.resolve())).render_as_string()
     client: Any = MlflowClient(tracking_uri=address)
+    known = [item.experiment_id for item in client.search_experiments()]
     for run in runs:
         found = client.get_experiment_by_name(run.group)
         experiment = found.experiment_id if found else client.create_experiment(run.group, artifacts)
-        for earlier in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.run.key}'"):
+        for earlier in client.search_runs(known, f"tags.`{KEY_TAG}` = '{run.run.key}'"):
             client.delete_run(earlier.info.run_id)
         _write(client, experiment, run)
 
