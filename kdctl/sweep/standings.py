@@ -11,6 +11,9 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+_ROUNDING = 1e-9
+"""A difference that is smaller decides nothing: it is in the last bits of sums and products."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
@@ -49,8 +52,8 @@ def trailing(
         if leader is None:
             continue
         ahead = f"{(names or {}).get(leader, leader)} ({_mean(standings[leader]):.2f} %)"
-        if standing.values and _mean(standings[leader]) - _mean(standing) > margin:
-            gap = _mean(standings[leader]) - _mean(standing)
+        gap = _mean(standings[leader]) - _mean(standing) if standing.values else 0.0
+        if gap > margin + _ROUNDING:
             dropped[key] = (
                 f"dropped after {_when(standing)}: its {_accuracy(standing)} trails {ahead} "
                 f"by {gap:.2f} points, more than {margin:g}"
@@ -112,7 +115,7 @@ def in_turn(
 
 def share_of(number: int, keep: float) -> int:
     """Return how many of a race go on: at least one."""
-    return max(math.ceil(keep * number - 1e-9), 1)  # 0.1 of 30 is 3, whatever the last bit says
+    return max(math.ceil(keep * number - _ROUNDING), 1)  # 0.1 of 30 is 3
 
 
 def precise(standings: Mapping[str, Standing], *, target: float, fewest: int) -> dict[str, str]:
@@ -126,7 +129,7 @@ def precise(standings: Mapping[str, Standing], *, target: float, fewest: int) ->
         if number < max(fewest, 2):
             continue
         error = statistics.stdev(standing.values) / math.sqrt(number)
-        if error <= target:
+        if error <= target + _ROUNDING:
             reached = f"the standard error of its mean, {error:.3f}, is at most {target:g}"
             dropped[key] = f"enough after {_when(standing)}: {reached}"
     return dropped

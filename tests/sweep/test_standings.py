@@ -20,6 +20,14 @@ def test_who_trails_the_leader_by_more_than_the_margin_is_dropped_and_told_why()
     )
 
 
+def test_who_trails_by_just_the_margin_goes_on_whatever_the_last_bit_says() -> None:
+    assert 64.01 - 63.01 > 1.0
+    assert trailing({"a": standing(64.01), "b": standing(63.01)}, margin=1.0) == {}
+    assert list(trailing({"a": standing(64.01), "b": standing(63.0)}, margin=1.0)) == ["b"]
+    known = precise({"a": standing(70.1, 70.3)}, target=0.1, fewest=2)  # 0.10000000000000142
+    assert list(known) == ["a"]
+
+
 def test_the_leader_stays_whatever_the_margin() -> None:
     assert "a" not in trailing({"a": standing(50), "b": standing(10)}, margin=0.001)
     assert trailing({"a": standing(50), "b": standing(50)}, margin=0.001) == {}
