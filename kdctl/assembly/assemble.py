@@ -66,7 +66,7 @@ def build_data(
     return TrainingData(
         train=GeneratedBatches(method, device)
         if generates
-        else open_training_set(data.train, normalise, plan.data.options, device, workers),
+        else open_training_set(data.train, normalise, plan.data.options, device, workers, data.num_classes),
         val=None if data.val is None else open_evaluation_set(data.val, normalise, device, workers),
         test=open_evaluation_set(data.test, normalise, device, workers),
         workers=workers,

@@ -93,9 +93,21 @@ class TrainingSet:
     """The training split on the device, padded once, cropped and flipped by one gather per batch."""
 
     def __init__(
-        self, split: Split, normalise: Normalisation, options: DatasetOptions, device: torch.device
+        self,
+        split: Split,
+        normalise: Normalisation,
+        options: DatasetOptions,
+        device: torch.device,
+        num_classes: int | None = None,
     ) -> None:
         """Copy the split to `device`.
+
+        Args:
+            split: the images.
+            normalise: from pixels to a model's input.
+            options: of the data set.
+            device: where the images lie from now on.
+            num_classes: which soft labels tell apart; None: as many as the split's labels show.
 
         Raises:
             KdctlError: there are not even two images to make a batch of.
@@ -115,7 +127,8 @@ class TrainingSet:
         self._range = torch.arange(self._size, device=device)
         self.batch_size = options.batch_size
         self._repeats = options.repeats
-        self._mixer = Mixer(options, num_classes=int(split.labels.max()) + 1, size=self._size, device=device)
+        num_classes = num_classes or int(split.labels.max()) + 1
+        self._mixer = Mixer(options, num_classes=num_classes, size=self._size, device=device)
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -54,8 +54,9 @@ class StreamedTrainingSet:
         options: DatasetOptions,
         device: torch.device,
         workers: ImageWorkers,
+        num_classes: int | None = None,
     ) -> None:
-        """Open buffers for the batches.
+        """Open buffers for the batches; `num_classes` is as in `open_training_set`.
 
         Raises:
             KdctlError: there are not even two images to make a batch of, or no memory for the buffers.
@@ -67,7 +68,8 @@ class StreamedTrainingSet:
         self._normalise, self._device, self._workers = normalise, device, workers
         self._labels = torch.from_numpy(split.labels)
         size = split.input_size
-        self._mixer = Mixer(options, num_classes=int(self._labels.max()) + 1, size=size, device=device)
+        num_classes = num_classes or int(self._labels.max()) + 1
+        self._mixer = Mixer(options, num_classes=num_classes, size=size, device=device)
         prepare = AugmentedImages(split, build_augmentation(options), size)
         batch_size = min(self.batch_size, len(split))
         self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=batch_size, size=size)
@@ -239,15 +241,18 @@ def open_training_set(
     options: DatasetOptions,
     device: torch.device,
     workers: ImageWorkers,
+    num_classes: int | None = None,
 ) -> TrainingSet | StreamedTrainingSet:
     """Return where batches come from: the device, if images in memory are only shifted and mirrored.
+
+    Soft labels tell `num_classes` apart; None: as many as the split's labels show.
 
     Raises:
         KdctlError: there are not even two images to make a batch of, or no memory for buffers.
     """
     if isinstance(split, Split) and not is_streamed(split, options):
-        return TrainingSet(split, normalise, options, device)
-    return StreamedTrainingSet(split, normalise, options, device, workers)
+        return TrainingSet(split, normalise, options, device, num_classes)
+    return StreamedTrainingSet(split, normalise, options, device, workers, num_classes)
 
 
 def is_streamed(split: Split | StreamedSplit, options: DatasetOptions) -> bool:

@@ -230,6 +230,17 @@ def test_arrays_are_streamed_where_the_device_cannot_augment_them(
     assert kinds == {"crop-flip": TrainingSet, "random-resized-crop": StreamedTrainingSet}
 
 
+@pytest.mark.parametrize("augmentation", ["crop-flip", "random-resized-crop"])
+def test_soft_labels_tell_of_classes_without_training_images_too(
+    split: Draw, normalise: Normalisation, pool: Callable[[int], ImageWorkers], augmentation: str
+) -> None:
+    options = DatasetOptions(augmentation=augmentation, label_smoothing=0.2, batch_size=4)  # type: ignore[arg-type]
+    train = open_training_set(split(4, 0), normalise, options, CPU, pool(0), num_classes=5)
+    labels = train.batch(train.order(0, 0), 0).require_labels()
+    assert labels.shape == (4, 5)
+    assert torch.equal(labels[:, 4], torch.full((4,), 0.04))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_went_bad_is_a_fault_of_the_machine(open_set: Open, num_workers: int) -> None:
     train = open_set(num_workers, Pictures(bad=5))
