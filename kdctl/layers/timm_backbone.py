@@ -75,6 +75,8 @@ class TimmBackbone(Backbone):
         features = images
         seen: dict[str, Tensor] = {}
         for name, module in self.links.items():
+            if not with_logits and len(seen) == len(wanted):
+                break
             if name != FEATURES:
                 features = module(features)
             else:
@@ -82,8 +84,6 @@ class TimmBackbone(Backbone):
                 seen |= self._tokens(features, wanted)
             if name in wanted:
                 seen[name] = features
-            if not with_logits and len(seen) == len(wanted):
-                break
         return Outputs(
             logits=self.classifier(features) if with_logits else None,
             taps={

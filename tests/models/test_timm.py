@@ -99,6 +99,16 @@ def test_encoder_then_tail_is_the_whole(backbone: Backbone, images: Tensor) -> N
     assert few.logits is None
 
 
+@torch.inference_mode()
+def test_a_model_of_which_nothing_is_read_does_not_run(backbone: Backbone, images: Tensor) -> None:
+    calls: list[int] = []
+    hooks = [module.register_forward_pre_hook(lambda *_: calls.append(1)) for module in backbone.modules()]
+    assert backbone.observe(images, (), with_logits=False).taps == {}
+    for hook in hooks:
+        hook.remove()
+    assert not calls
+
+
 def test_shapes_are_known_without_numbers(name: str, backbone: Backbone) -> None:
     with shapes_only():
         hollow = models.get(f"timm:{name}").item(NUM_CLASSES, size_of(name))
