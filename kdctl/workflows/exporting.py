@@ -61,7 +61,7 @@ def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool
         raise KdctlError(f"{taken[0]} is there already.", "name another folder, or say --force to overwrite.")
     with written_together() as write:
         for name, rows in tables.items():
-            write(paths[name], _csv(rows) if form == "csv" else _written(list(rows()), form))
+            write(paths[name], _WRITERS[form](rows))
     return list(paths.values())
 
 
@@ -130,15 +130,38 @@ def _cell(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else spreadsheet_cell(value)
 
 
-def _written(rows: list[Row], form: str) -> bytes:
-    import pandas as pd  # noqa: PLC0415 - it takes half a second, and only exports need it
+def _json(rows: Callable[[], Iterator[Row]]) -> Iterator[bytes]:
+    """Yield a table as a list of objects, one a line, each with all columns.
 
-    table = pd.DataFrame(rows)
-    if form == "json":
-        return table.to_json(orient="records", indent=1).encode() + b"\n"
+    Pandas would cut numbers after ten decimals: late learning rates would be zero.
+    """
+    names = dict.fromkeys(name for row in rows() for name in row)
+    mark = "[\n"
+    for row in rows():
+        known = {name: _finite(row.get(name)) for name in names}
+        yield f"{mark}{json.dumps(known)}".encode()
+        mark = ",\n"
+    yield b"[]\n" if mark == "[\n" else b"\n]\n"
+
+
+def _finite(value: Any) -> Any:
+    """Leave out what JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parquet(rows: Callable[[], Iterator[Row]]) -> bytes:
+    import pandas as pd  # noqa: PLC0415 - it takes half a second, and only this export needs it
+
     target = io.BytesIO()
-    _uniform(table).to_parquet(target, index=False)
+    _uniform(pd.DataFrame(list(rows()))).to_parquet(target, index=False)
     return target.getvalue()
+
+
+_WRITERS: Mapping[str, Callable[[Callable[[], Iterator[Row]]], bytes | Iterator[bytes]]] = {
+    "csv": _csv,
+    "json": _json,
+    "parquet": _parquet,
+}
 
 
 def _uniform(table: pd.DataFrame) -> pd.DataFrame:
