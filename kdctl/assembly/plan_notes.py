@@ -107,11 +107,21 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
                 f"data.batch_size = {batch_size:,} is more than the {num_train:,} training images: each "
                 "epoch is one step"
             )
+        yield from _of_normalisation(plan.data.options)
         for line in _of_schedule(plan.schedule.options, plan.epochs):
             trainings.setdefault(line, {}).setdefault(plan.student.name, {})[plan.method.name] = None
     for line, students in trainings.items():
         named = "; ".join(f"{name} by {', '.join(methods)}" for name, methods in students.items())
         yield f"{line}, in the training of {named}"
+
+
+def _of_normalisation(options: Any) -> Iterator[str]:
+    numbers: tuple[float, ...] = (*getattr(options, "mean", ()), *getattr(options, "std", ()))
+    if any(not 0 <= number <= 1 for number in numbers):
+        yield (
+            f"data.mean = {list(options.mean)}, data.std = {list(options.std)}: both are of pixels from 0 to "
+            "1; divide by 255 what is of pixels from 0 to 255"
+        )
 
 
 def _of_schedule(options: Any, epochs: int) -> Iterator[str]:

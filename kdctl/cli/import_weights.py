@@ -116,6 +116,11 @@ def read_normalisation(mean: str | None, std: str | None) -> InputNormalisation 
     means, stds = _triple("--mean", mean), _triple("--std", std)
     if min(stds) <= 0:
         raise UsageError(f"--std {std}: a standard deviation is above 0.", "write --std 0.2675,0.2565,0.2761")
+    if not all(0 <= number <= 1 for number in (*means, *stds)):
+        raise UsageError(
+            f"--mean {mean} --std {std}: pixels go from 0 to 1, so these numbers do as well.",
+            "divide them by 255, if they are of pixels from 0 to 255.",
+        )
     return InputNormalisation(mean=means, std=stds)
 
 

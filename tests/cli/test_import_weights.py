@@ -67,6 +67,9 @@ def test_imagenet_stands_for_both_numbers() -> None:
         (None, "1,1,1", "--mean is missing"),
         ("0.5,0.5,0.5", "1,0,1", "above 0"),
         ("imagenet", "1,1,1", "--mean imagenet is not three numbers"),
+        ("129.3,124.1,112.4", "68.2,65.4,70.4", "pixels go from 0 to 1"),
+        ("nan,0,0", "1,1,1", "pixels go from 0 to 1"),
+        ("0,0,0", "inf,1,1", "pixels go from 0 to 1"),
     ],
 )
 def test_numbers_that_are_no_normalisation_are_refused(

@@ -82,6 +82,14 @@ def test_a_schedule_that_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, war
     assert "warning" not in kdctl(f"train --student resnet3 {DATA} --dry-run").out
 
 
+def test_a_normalisation_of_pixels_from_0_to_255_is_warned_of(kdctl: Kdctl) -> None:
+    sample = (
+        "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample -o data.size=32 --dry-run"
+    )
+    assert "divide by 255" in kdctl(f"{sample} -o data.mean=[123.7,116.3,103.5]").out
+    assert "divide by 255" not in kdctl(f"{sample} -o data.std=[1,1,1]").out
+
+
 def test_a_schedule_is_warned_of_once_with_all_that_it_trains(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:
