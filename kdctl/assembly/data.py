@@ -161,7 +161,9 @@ def _require_classes(name: str, data: ImageData) -> None:
             f"the data set '{name}' has {data.num_classes} class(es){only}: there is nothing to tell apart.",
             "give it two classes or more.",
         )
-    for what, split in (("training", data.train), ("test", data.test)):
+    for what, split in (("training", data.train), ("test", data.test), ("validation", data.val)):
+        if split is None:
+            continue
         if not len(split):
             raise KdctlError(f"the data set '{name}' has no {what} images.", "give it some.")
         if split.labels.min() < 0 or split.labels.max() >= data.num_classes:

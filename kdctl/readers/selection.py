@@ -82,7 +82,8 @@ def select(data: ImageData, options: DatasetOptions) -> SelectedData:
        neither on the other classes nor on the run's seed.
 
     Raises:
-        KdctlError: more classes than there are, or too few images to hold some out.
+        KdctlError: more classes than there are, none of which is among the test or validation images, or
+            too few images to hold some out.
     """
     num_classes = _checked_num_classes(data.num_classes, options)
     class_rows = [np.flatnonzero(data.train.labels == label) for label in range(num_classes)]
@@ -97,15 +98,30 @@ def select(data: ImageData, options: DatasetOptions) -> SelectedData:
         train_rows = np.setdiff1d(train_rows, val_rows, assume_unique=True)
     val = None if val_rows is None else data.train.taken(val_rows)
     if data.val is not None and val is None:
-        val = data.val.taken(np.flatnonzero(data.val.labels < num_classes))
+        val = _of_first_classes(data.val, num_classes, "validation")
     return SelectedData(
         train=data.train.taken(train_rows),
         val=val,
-        test=data.test.taken(np.flatnonzero(data.test.labels < num_classes)),
+        test=_of_first_classes(data.test, num_classes, "test"),
         class_names=data.class_names[:num_classes],
         mean=data.mean,
         std=data.std,
     )
+
+
+def _of_first_classes(split: Split | StreamedSplit, num_classes: int, what: str) -> Split | StreamedSplit:
+    """Return the images of the first classes of a split that is evaluated.
+
+    Raises:
+        KdctlError: there are none.
+    """
+    rows = np.flatnonzero(split.labels < num_classes)
+    if not len(rows):
+        raise KdctlError(
+            f"[data] num_classes = {num_classes}: the data set has no {what} images of these classes.",
+            "raise it, or leave it out to keep all.",
+        )
+    return split.taken(rows)
 
 
 def _checked_num_classes(there_are: int, options: DatasetOptions) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,14 @@ def test_more_classes_than_there_are_is_an_error(data: ImageData) -> None:
     with pytest.raises(KdctlError, match="num_classes = 4, but the data set has 3") as caught:
         select(data, DatasetOptions(num_classes=4))
     assert "3 or less" in caught.value.hint
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_classes_without_an_image_to_evaluate_are_an_error(data: ImageData, split: str) -> None:
+    of_cats = split_of((2, 2, 2)).taken(np.array([4, 5]))
+    with pytest.raises(KdctlError, match=r"no (test|validation) images of these classes"):
+        select(replace(data, **{split: of_cats}), DatasetOptions(num_classes=2))
+    assert select(replace(data, **{split: of_cats}), DatasetOptions()).num_classes == 3
 
 
 def test_the_first_samples_of_each_class_are_kept_for_training_only(data: ImageData) -> None:
