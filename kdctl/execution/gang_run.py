@@ -22,7 +22,7 @@ from kdctl.engine.trainer import fit
 from kdctl.errors import ANY_FAILURE
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
 from kdctl.execution.messages import Order, Setup
-from kdctl.execution.recorders import ABORTED, RunRecorder
+from kdctl.execution.recorders import ABORTED, NOT_BEGUN, RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
@@ -107,8 +107,13 @@ class GangTrainer:
             self.end(key, RunState.INTERRUPTED, None, reason)
 
     def _train_parts(self, parts: Sequence[Sequence[RunPlan]], reduced: str) -> dict[str, Failure]:
-        failed = (self._train_part(part, reduced) for part in parts)
-        return {key: failure for each in failed for key, failure in each.items()}
+        failed: dict[str, Failure] = {}
+        for number, part in enumerate(parts):
+            if number and self.stop():  # to build another one may take longer than there is time
+                self._give_back(NOT_BEGUN)
+                break
+            failed |= self._train_part(part, reduced)
+        return failed
 
     def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
         """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
@@ -216,20 +221,15 @@ class GangRun:
         """Build the members. Where several processes train together, all go on, or all raise."""
         ranks = self.trainer.ranks
         try:
-            gangs = self._assemble()
+            gangs, self._teacher_top1 = build_gangs(
+                self.plans, self.trainer.context, ranks=ranks, on_built=self._note_start
+            )
         except ANY_FAILURE as error:
             if ranks:
                 ranks.require_all_well(explain(error, self.trainer.context.device).problem)
             raise
         if ranks:
             ranks.require_all_well("")
-        return gangs
-
-    def _assemble(self) -> list[Gang]:
-        """Build the members, and tell of each that it begins."""
-        gangs, self._teacher_top1 = build_gangs(
-            self.plans, self.trainer.context, ranks=self.trainer.ranks, on_built=self._note_start
-        )
         return gangs
 
     def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # a worker records into folders only, and starts quicker with
 ABORTED = "aborted; the state that was saved before is good"
 """Why a run is given back by those who were not to wait for the running step."""
 
+NOT_BEGUN = "stopped before its turn came; what was saved before is good"
+"""Why a run is given back that waited for others of its gang, which memory did not hold at once."""
+
 
 class RunRecorder(Protocol):
     """Records what happens to the runs of a gang."""

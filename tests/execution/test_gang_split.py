@@ -12,12 +12,15 @@ from kdctl.assembly.architecture import build_architecture
 from kdctl.assembly.data import Sizes
 from kdctl.assembly.failure import explain
 from kdctl.assembly.memory import RunBytes, pass_bytes, require_room, run_bytes
+from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import shapes_computed
-from kdctl.execution import gang_split
+from kdctl.execution import gang_run, gang_split
 from kdctl.execution.gang_split import fitting_parts, halves
+from kdctl.execution.recorders import NOT_BEGUN
+from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState, StoredRun
+from kdctl.records import RunResult, RunState, StoredRun
 
 RecipeWriter = Callable[..., Path]
 
@@ -202,6 +205,42 @@ def test_a_gang_that_runs_out_of_memory_goes_on_in_halves_and_says_so(
     assert [environment.reduced for environment in environments] == ["out of memory in a gang of 5"] * 5
     assert [len(environment.gang.split()) for environment in environments] == [3, 3, 3, 2, 2]
     assert caplog.text.count("go on in gangs of half the size") == 1
+
+
+class Steps(Silent):
+    """Counts steps, and keeps which runs began together and how runs ended."""
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.began: list[int] = []
+        self.ends: list[tuple[RunState, str]] = []
+
+    def started(self, plans: Sequence[RunPlan]) -> None:
+        self.began.append(len(plans))
+
+    def stepped(self, key: str, position: float) -> None:
+        self.num_steps += 1
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        self.ends.append((state, reason))
+
+
+def test_parts_of_a_gang_that_have_not_begun_are_not_built_after_a_wish_to_stop(
+    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gang_run, "fitting_parts", lambda plans, _context: [plans[:2], plans[2:4], plans[4:]])
+    plans, steps = gang(recipe, workspace), Steps()
+    with open_scheduler(workspace, progress=steps, stop=lambda: steps.num_steps > 0) as scheduler:
+        scheduler.complete(plans)
+    assert steps.began == [2]
+    stopped = (RunState.INTERRUPTED, "stopped in epoch 1; its state is saved")
+    assert sorted(steps.ends) == sorted([stopped] * 2 + [(RunState.INTERRUPTED, NOT_BEGUN)] * 3)
+    keys = [plan.key for plan in plans]
+    assert set(workspace.store.states(keys).values()) == {RunState.INTERRUPTED}
+    assert [workspace.folder(key).lease() for key in keys] == [None] * 5
+    with open_scheduler(workspace) as scheduler:
+        scheduler.complete(plans)
+    assert set(workspace.store.states(keys).values()) == {RunState.FINISHED}
 
 
 def test_a_run_that_is_too_large_alone_fails_with_a_hint(
