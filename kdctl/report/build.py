@@ -15,12 +15,12 @@ from kdctl.report.layout import Layout, read_best_by, read_selection, read_sprea
 from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
-from kdctl.report.leaders import weak_teacher_lines
+from kdctl.report.leaders import teacher_notes, weak_teacher_lines
 from kdctl.report.measures import find_measures, require_models
-from kdctl.report.notes import choice_notes, mark_notes, teacher_notes
+from kdctl.report.notes import choice_notes, mark_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
-from kdctl.report.shown_runs import by_role, only_where, require_numbers
+from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
 
@@ -101,7 +101,9 @@ def build_report(
     sweeps = (sweep,) if isinstance(sweep, StoredSweep) else tuple(sweep or ())
     given = _with_defaults(options, sweeps)
     students, teachers = by_role(runs, sweeps)
-    students = only_where(students, given.get("where", ()))
+    if where := given.get("where", ()):
+        students = only_where(students, where)
+        teachers = teachers_of(students, teachers)
     kind = _kind(given.get("layout"))
     select = read_selection(given.get("select") or usual_selection(sweeps))
     require_numbers(students, select, unfinished_count=kind == "runs")

@@ -1,14 +1,15 @@
-"""What the end of a sweep says: its best configurations, and teachers that are worse than their students."""
+"""The best configurations of a sweep, its teachers, and which of these are worse than their students."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from kdctl.records import Selection, StoredRun
 from kdctl.report.baseline import find_baselines
 from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
-from kdctl.report.layout import BestBy
+from kdctl.report.layout import BestBy, Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.shown_runs import by_role
 from kdctl.report.subject import SUBJECT_FIELDS
@@ -77,6 +78,18 @@ def weak_teacher_lines(runs: Sequence[StoredRun], select: Selection = Selection.
                 f"({mean:.2f} %): train it longer (teacher.schedule.epochs), or name a better one"
             )
     return list(dict.fromkeys(lines))
+
+
+def teacher_notes(teachers: Sequence[StoredRun], layout: Layout) -> Iterator[str]:
+    """Give the teachers that were trained for this table a line each."""
+    fields = list(dict.fromkeys(["student.name", *distinguishing_fields([run.plan for run in teachers])]))
+    groups = group_by_configuration(teachers, fields, layout.select)
+    uses = Counter(group.values[0] for group in groups)
+    names = list(short_names(fields).values())
+    for group in groups:
+        named = group.values[0] if uses[group.values[0]] == 1 else label(group.values, fields, names)
+        counted = f"n = {len(group.counted)}"
+        yield f"Teacher {named}: {mean_and_spread(group.summary, layout.spread)} ({counted})."
 
 
 def _of_teacher(group: Replicates) -> float | None:

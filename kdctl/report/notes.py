@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdctl.records import RunState, StoredRun
+from kdctl.records import RunState
 from kdctl.report.baseline import BASELINE_METHOD, Comparison
 from kdctl.report.best import Choice
 from kdctl.report.cells import POOLED_MARK
 from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
-from kdctl.report.replicates import Replicates, group_by_configuration, in_table_order, pooled_over
+from kdctl.report.replicates import Replicates, in_table_order, pooled_over
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import MeanTestKind, Verdict
@@ -26,7 +26,6 @@ from kdctl.report.wording import (
     SELECTION_WORDS,
     UNDECIDED_WORDS,
     label,
-    mean_and_spread,
     plural,
 )
 
@@ -159,13 +158,6 @@ def _cell_label(group: Replicates, layout: Layout) -> str:
         [each[place] for place in places] for each in (group.values, layout.fields, layout.names)
     )
     return label(values, fields, names)
-
-
-def teacher_notes(teachers: Sequence[StoredRun], layout: Layout) -> Iterator[str]:
-    """Give the teachers that were trained for this table a line each."""
-    for group in group_by_configuration(teachers, ["student.name"], layout.select):
-        counted = f"n = {len(group.counted)}"
-        yield f"Teacher {group.values[0]}: {mean_and_spread(group.summary, layout.spread)} ({counted})."
 
 
 def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -> str:

@@ -29,6 +29,18 @@ def by_role(
     return [run for run in runs if run.key not in teachers], [run for run in runs if run.key in teachers]
 
 
+def teachers_of(students: Sequence[StoredRun], teachers: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return those of `teachers` that taught students, or taught teachers of theirs."""
+    by_key = {run.key: run for run in teachers}
+    taught, wanted = list(students), set[str]()
+    while taught:
+        keys = {str(teacher.get("run")) for run in taught for teacher in run.plan.get("teachers", ())}
+        new = keys & by_key.keys() - wanted
+        wanted |= new
+        taught = [by_key[key] for key in new]
+    return [run for run in teachers if run.key in wanted]
+
+
 def require_numbers(runs: Sequence[StoredRun], select: Selection, *, unfinished_count: bool = False) -> None:
     """Raise unless there is at least one number to show, or a run where these count as well."""
     if any(selected_epoch(run, select) for run in runs) or (unfinished_count and runs):

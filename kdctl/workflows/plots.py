@@ -13,7 +13,7 @@ from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
 from kdctl.report.build import usual_selection
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
-from kdctl.report.shown_runs import by_role, only_where
+from kdctl.report.shown_runs import by_role, only_where, teachers_of
 from kdctl.store.atomic import write_atomically, written_together
 from kdctl.workflows.reporting import chosen_runs, class_totals
 
@@ -129,10 +129,9 @@ def figure_data(
     students, teachers = by_role(runs, sweeps)
     where = which.get("where", ())
     kept = only_where(students, where)
-    taught_by = {str(teacher.get("run")) for run in kept for teacher in run.plan.get("teachers", ())}
     return FigureData(
         runs=tuple(kept),
-        teachers=tuple(run for run in teachers if run.key in taught_by) if where else tuple(teachers),
+        teachers=tuple(teachers_of(kept, teachers) if where else teachers),
         totals=class_totals(kept),
         select=select,
         epochs=store.epochs,

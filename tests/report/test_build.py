@@ -198,9 +198,39 @@ def test_teachers_trained_for_the_sweep_get_a_line_and_no_row(make_run, make_swe
     assert table.notes[-1] == "Teacher wrn_40_2: 76.30 ± 0.14 (n = 2)."
 
 
+def test_teachers_of_one_name_are_told_apart(make_run, make_sweep):
+    alone = {"method.name": "ce", "student.name": "wrn_40_2"}
+    teachers = [
+        make_run(top1, settings={**alone, "schedule.epochs": epochs})
+        for epochs, top1 in ((60, 70.0), (240, 76.0))
+    ]
+    students = [make_run(75.0, settings={"teachers.0.run": teacher.key}) for teacher in teachers]
+    notes = build_report([*teachers, *students], make_sweep(students, teachers=teachers)).notes
+    assert "Teacher wrn_40_2, epochs 60: 70.00 ± — (n = 1)." in notes
+    assert "Teacher wrn_40_2, epochs 240: 76.00 ± — (n = 1)." in notes
+
+
 def test_teachers_alone_are_shown_as_rows(make_run, make_sweep):
     teachers = [make_run(76.2, settings={"method.name": "ce", "student.name": "wrn_40_2"})]
     assert len(build_report(teachers, make_sweep([], teachers=teachers)).rows) == 1
+
+
+def test_a_report_of_some_runs_names_their_teachers_and_no_others(make_run, make_sweep):
+    large, small, other = (
+        make_run(top1, settings={"method.name": "ce", "student.name": name})
+        for name, top1 in (("resnet110", 80.0), ("resnet56", 78.0), ("vgg13", 75.0))
+    )
+    taught = make_run(79.0, settings={"student.name": "resnet56", "teachers.0.run": large.key})
+    students = [
+        make_run(top1, settings={"student.name": name, "teachers.0.run": teacher.key})
+        for name, top1, teacher in (("resnet8", 70.0, taught), ("vgg8", 71.0, other))
+    ]
+    teachers = [large, small, other, taught]
+    table = build_report(
+        [*teachers, *students], make_sweep(students, teachers=teachers), where=["student=resnet8"]
+    )
+    lines = [note.partition(":")[0] for note in table.notes if note.startswith("Teacher")]
+    assert lines == ["Teacher resnet110", "Teacher resnet56"]
 
 
 def test_parameters_are_those_of_what_is_shipped(make_run):
