@@ -21,7 +21,7 @@ LARGEST_WHOLE = 1_000_000_000
 LARGEST_REAL = 1e30
 """Larger numbers leave the range of 32-bit floats as soon as anything is multiplied by them."""
 
-_NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?([eE][+-]?\d+)?", re.ASCII)
 
 MOST_SEEDS = 10_000
 MOST_POINTS = 100_000

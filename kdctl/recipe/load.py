@@ -14,7 +14,7 @@ from kdctl.errors import Mistake, UsageError, suggestion
 from kdctl.files import read_file
 from kdctl.recipe.bounds import number_meant, unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
-from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS
+from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS
 from kdctl.recipe.shipped import located
 
 OVERRIDES = "-o"
@@ -34,6 +34,11 @@ _LONGEST_KEY = 200
 
 _SHOWN = 60
 """Letters of what is wrong on the command line."""
+
+_RUN_KEYS = ("teacher.run", f"student.{STUDENT_WEIGHTS}")
+"""Fields for the key of a run, or its first digits, which may look like a number: 12345678, 1e234567."""
+
+_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 
 _OF_A_FILE = ("schema", "extends", "when")
 """What only a file can say: it is read before the command line's overrides are laid on top."""
@@ -96,6 +101,9 @@ def override_layer(overrides: Sequence[str]) -> Layer:
         if not equals or not all(key.split(".")):
             problem, hint = f"{OVERRIDES} {word}: this is not key=value.", "write -o section.option=value."
             mistakes.append(Mistake(problem=problem, hint=hint))
+        elif toml_value(text) == {} and not key.startswith("search."):  # there it is a field's own range
+            problem = f"{OVERRIDES} {word}: a table without a field changes nothing."
+            mistakes.append(Mistake(problem=problem, hint="write -o section.option=value."))
         elif unfit := _unfit_override(key, text):
             problem = f"{OVERRIDES} {word[:_SHOWN]}: {unfit}."
             mistakes.append(Mistake(problem=problem, hint="write -o section.option=value."))
@@ -104,7 +112,7 @@ def override_layer(overrides: Sequence[str]) -> Layer:
             mistakes.append(Mistake(problem=problem, hint="write it in the recipe's file."))
         else:
             values.pop(key, None)  # so that the last word of equal ones is last in order, too
-            values[key] = toml_value(text)
+            values[key] = text if key in _RUN_KEYS and _NUMBER.fullmatch(text) else toml_value(text)
     return Layer(source=OVERRIDES, values=nested(values), mistakes=tuple(mistakes))
 
 
@@ -264,7 +272,7 @@ def plugin_paths(layers: Sequence[Layer]) -> tuple[Path, ...]:
     """Return the plug-in files the layers name, each relative to the recipe that names it."""
     paths: list[Path] = []
     for layer in layers:
-        folder = Path(layer.source).parent if layer.source.endswith(".toml") else Path()
+        folder = Path(layer.source).parent  # of words of the command line it is where we stand
         names: Any = layer.values.get("plugins", [])
         if are_texts(names):
             paths.extend(folder / name for name in names)

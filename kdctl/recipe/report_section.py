@@ -14,7 +14,9 @@ from kdctl.recipe.resolve import Resolver
 from kdctl.records import Selection
 
 CELL = re.compile(
-    r"(?P<top1>\d+(\.\d+)?)( ?(±|\+-) ?(?P<std>\d+(\.\d+)?))?( \(n = (?P<num_trials>[1-9]\d*)\))?"
+    r"(?P<top1>(0|[1-9]\d*)(\.\d+)?)( ?(±|\+-) ?(?P<std>(0|[1-9]\d*)(\.\d+)?))?"
+    r"( \(n = (?P<num_trials>[1-9]\d*)\))?",
+    re.ASCII,
 )
 """A number as a paper prints it: '75.52', '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)'."""
 

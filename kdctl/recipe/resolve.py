@@ -225,6 +225,8 @@ class Resolver:
             hint = _grid_hint(f"{dotted}.{option}", plain[option]) if wants_one else ""
             if isinstance(plain[option], str) and (number := number_meant(plain[option])):
                 hint = f"write {option} = {number}."
+            if detail["type"] == "string_type" and type(plain[option]) in (int, float):
+                hint = f"text stands in quotes: {option} = '{plain[option]}'."
             if detail["loc"] == (option,) and detail["type"] in _LIST_EXPECTED:
                 hint = _list_hint(f"{dotted}.{option}", plain[option])
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")

@@ -166,6 +166,18 @@ def test_an_override_must_be_key_and_value(bench, word: str) -> None:
     assert f"-o {word}: this is not key=value." in bench.mistake(PAIR, word)
 
 
+@pytest.mark.parametrize("word", ["metod={}", "method={}", "grid={}", "method.projector={}"])
+def test_an_override_without_a_field_is_refused(bench, word: str) -> None:
+    assert f"-o {word}: a table without a field changes nothing." in bench.mistake(PAIR, word)
+
+
+@pytest.mark.parametrize("field", ["teacher.run", "student.weights"])
+@pytest.mark.parametrize("key", ["12345678", "1e234567", "00123456", "12ab34cd"])
+def test_the_key_of_a_run_is_text_though_it_looks_like_a_number(field: str, key: str) -> None:
+    (table,) = override_layer([f"{field}={key}"]).values.values()
+    assert [*table.values()] == [key]
+
+
 def test_all_overrides_are_checked(bench) -> None:
     said = bench.mistakes(PAIR, "optimiser.learning_rate=1", "seeds", "extends=crd", "optimizer.lr=1")
     assert (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdctl.recipe.layers import Layer
-from kdctl.recipe.load import override_layer, plugin_paths, preset_layers
+from kdctl.recipe.load import override_layer, plugin_paths, preset_layers, read_layers
 from kdctl.recipe.recipe import make_recipe
 
 BASE = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
@@ -85,6 +85,11 @@ def test_plugin_files_lie_beside_the_recipe_that_names_them(bench) -> None:
     recipe = bench.recipe(f"extends = 'deep/parent.toml'\nplugins = ['b.py']\n{BASE}", "plugins=['c.py']")
     found = plugin_paths(recipe.layers)
     assert found == (bench.folder / "deep/a.py", bench.folder / "b.py", Path("c.py"))
+
+
+def test_plugin_files_lie_beside_a_recipe_of_any_name(bench) -> None:
+    layers = read_layers(bench.write(f"plugins = ['a.py']\n{BASE}", "deep/recipe.txt"))
+    assert plugin_paths(layers) == (bench.folder / "deep/a.py",)
 
 
 @pytest.mark.parametrize("plugins", ["'mine.py'", "[3]", "3"])

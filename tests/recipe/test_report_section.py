@@ -73,6 +73,8 @@ def test_a_papers_table_is_as_many_numbers_as_it_has(bench) -> None:
         ("rows.method.kd = [1]", "rows.method.kd has 1 numbers for 2 columns. // write ''"),
         ("rows.method.kd = ['74,42', 70]", "rows.method.kd has '74,42', which is no number. // write 75.52"),
         ("rows.method.kd = ['70 ± ', '']", "has '70 ± ', which is no number."),
+        ("rows.method.kd = ['05.52', '']", "has '05.52', which is no number."),
+        ("rows.method.kd = ['٧٥.٥٢', '']", "has '٧٥.٥٢', which is no number."),
         ("rows.method.kd = ['70 (n = 0)', '']", "has '70 (n = 0)', which is no number."),
         ("rows.method.kd = [true, '']", "has True, which is no number."),
         ("rows = 3", "[reported.1] rows = 3: should be an object."),

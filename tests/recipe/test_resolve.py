@@ -166,3 +166,12 @@ def test_a_recipe_may_pin_the_version_of_a_plugin() -> None:
     assert [mistake.problem for mistake in asked.mistakes] == [
         "here: [method] wants another version of the plug-in that brings 'together'."
     ]
+
+
+def test_a_number_where_text_is_wanted_is_to_stand_in_quotes(bench) -> None:
+    said = bench.mistake("data = 'cifar100'\nstudent = 'resnet8x4'\nteacher = { run = 12345678 }\n")
+    assert said.endswith("// text stands in quotes: run = '12345678'.")
+
+
+def test_digits_of_other_scripts_are_no_number_that_is_meant(bench) -> None:
+    assert "// change schedule.epochs." in bench.mistake(BASE, "schedule.epochs=١٢")
