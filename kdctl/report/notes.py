@@ -60,7 +60,7 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
             "smaller, and the rows left were chosen by seeds that are part of their means."
         )
     plans = [plan for group in groups for plan in group.plans]
-    yield from _unlike_subjects(plans)
+    yield from subject_notes(plans)
     yield from _started_from_weights(groups, layout)
     yield from _pooled(groups, layout)
     yield from _outliers(groups, layout)
@@ -181,7 +181,8 @@ def _started_from_weights(groups: Sequence[Replicates], layout: Layout) -> Itera
         yield f"Not from random weights: {_and_more(started)}."
 
 
-def _unlike_subjects(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def subject_notes(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say in which rows are about different things."""
     unlike: list[str] = []
     for field in unlike_subjects(plans):
         values = dict.fromkeys((read_field(plan, field),) for plan in plans)

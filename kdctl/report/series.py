@@ -120,7 +120,7 @@ def subject_words(
         for field in ("teachers", "student.name", "method.name", "protocol", "schedule.epochs")
     )
     words = [
-        data_words(plans[0], used, data.totals),
+        data_words(plans[0], used, {} if "data.name" in unlike else data.totals),
         " → ".join(name for name in (teacher, student) if name),
         method or "",
         f"protocol {protocol}" if protocol else "",

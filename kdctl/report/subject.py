@@ -75,7 +75,8 @@ def data_words(plan: Mapping[str, Any], fields: Sequence[str], totals: Mapping[s
     Args:
         plan: one of those that agree in `fields`.
         fields: the fields of data that may be named: those in which all rows agree.
-        totals: number of classes of data sets, where it is known.
+        totals: number of classes of data sets, where it is known; empty for plans of several data sets, of
+            which each has its own.
     """
     name = read_field(plan, "data.name") if "data.name" in fields else None
     used = ", ".join(used_words(plan, fields, totals))

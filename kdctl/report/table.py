@@ -63,7 +63,7 @@ def subject_words(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Seq
 def _what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
     titles = ", ".join(measure.title for measure in layout.values) or "Top-1 test accuracy (%)"
     shared = [field for field in SUBJECT_FIELDS if field not in shown and _is_shared(plans, field)]
-    data = data_words(plans[0], shared, layout.totals)
+    data = data_words(plans[0], shared, layout.totals if _is_shared(plans, "data.name") else {})
     return f"{titles[0].upper()}{titles[1:]}" + (f" on {data}" if data else "")
 
 

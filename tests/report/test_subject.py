@@ -39,6 +39,24 @@ def test_all_classes_of_a_data_set_are_no_choice_of_classes(make_run):
     assert " on cifar100, wrn_40_2" in caption
 
 
+@pytest.mark.parametrize("wishes", [{}, {"layout": "runs"}])
+def test_each_of_several_data_sets_has_its_own_number_of_classes(make_run, wishes):
+    runs = [make_run(50.0, settings=FEW | {"data.name": name}) for name in ("cifar100", "tinyimagenet")]
+    table = build_report(runs, totals=TOTALS | {"tinyimagenet": 200}, **wishes)
+    assert table.caption.startswith("Top-1 test accuracy (%) on 4 classes, 60 images each, ")
+    assert any("different data sets (cifar100, tinyimagenet)" in note for note in table.notes)
+    alone = build_report(runs[:1], totals=TOTALS, rows=["data", "method"])
+    assert "on 4 of 100 classes, 60 images each, " in alone.caption
+
+
+def test_single_runs_say_in_what_they_are_about_different_things(make_run):
+    settings = ({"protocol": "crd", "schedule.epochs": 60}, {"schedule.epochs": 120})
+    both = [make_run(75.0, settings=each) for each in settings]
+    table = build_report(both, layout="runs")
+    assert {"protocol", "epochs"} <= {column.title for column in table.columns}
+    assert any("protocols (crd, simkd), numbers of epochs (60, 120)" in note for note in table.notes)
+
+
 def test_where_the_total_is_not_known_only_what_was_used_is_said(make_run):
     assert "(4 classes, 60 images each)" in build_report(replicates(make_run, 25.0, **FEW)).caption
     one = build_report(replicates(make_run, 25.0, **{"data.samples_per_class": 60})).caption

@@ -8,9 +8,10 @@ from typing import Any
 
 from kdctl.records import RunState, StoredRun
 from kdctl.report.cells import FilledColumn, field_column
-from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
+from kdctl.report.fields import read_field, short_names, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.measures import MEASURES, Measure, value_of
+from kdctl.report.notes import subject_notes
 from kdctl.report.replicates import selected_epoch
 from kdctl.report.table import subject_words
 from kdctl.report.table_format import Cell, Column, Table
@@ -25,8 +26,7 @@ _NAME_DIGITS = 8
 def run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
     """Return the table of single runs: name, when, how long, epoch, accuracy, loss, and their settings."""
     plans = [run.plan for run in runs]
-    asked = layout.rows if layout.pools else tuple(distinguishing_fields(plans))
-    fields = tuple(dict.fromkeys((*asked, *_ALWAYS)))
+    fields = tuple(dict.fromkeys((*layout.rows, *_ALWAYS)))
     names = short_names(fields, taken=_TAKEN)
     values = layout.values or tuple(MEASURES[name] for name in _VALUES)
     columns = [
@@ -42,6 +42,7 @@ def run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
         caption=f"{subject_words(plans, layout, fields)}; single runs, {SELECTION_WORDS[layout.select]}",
         columns=tuple(filled.column for filled in columns),
         rows=tuple(zip(*(filled.cells for filled in columns), strict=True)),
+        notes=tuple(subject_notes(plans)),
     )
 
 
