@@ -68,7 +68,7 @@ class Baseline:
 
     replicates: Replicates
     num_candidates: int
-    """Baseline configurations with the same student, data, protocol and epochs."""
+    """Baselines of which it is the best, where their other settings are not those of the row."""
     same_settings: bool
     """Whether all other settings (learning rate, epochs, ...) are those of the row, too."""
 
@@ -77,7 +77,8 @@ def find_baselines(rows: Sequence[Replicates]) -> list[Baseline | None]:
     """Return what each row is measured against: 'ce' with the same student, data, protocol and epochs.
 
     There is none for a row that averages over methods, teachers or students. Among several, the one
-    whose remaining settings equal the row's; else the one with the best mean.
+    whose remaining settings equal the row's; else the one with the best mean. Where a table tells seeds
+    apart, those of the row only.
     """
     candidates: dict[Hashable, list[Replicates]] = {}
     equals: dict[Hashable, list[Replicates]] = {}
@@ -100,8 +101,19 @@ def _baseline_of(
     if is_baseline(row) or not _is_about_one(row) or not (known := candidates.get(task := task_of(row))):
         return None
     equal = equals.get((task, _remaining(row)), ())
-    best = max(equal or known, key=lambda other: other.summary.mean if other.summary else 0.0)
-    return Baseline(replicates=best, num_candidates=len(known), same_settings=bool(equal))
+    if not (others := _with_seeds_of(row, equal or known)):
+        return None
+    best = max(others, key=lambda other: other.summary.mean if other.summary else 0.0)
+    return Baseline(replicates=best, num_candidates=len(others), same_settings=bool(equal))
+
+
+def _with_seeds_of(row: Replicates, baselines: Sequence[Replicates]) -> Sequence[Replicates]:
+    """Leave out baselines with other seeds than the row, where a table tells seeds apart."""
+    configurations = {frozenset(run.configuration for run in other.runs) for other in baselines}
+    if len(configurations) == len(baselines):
+        return baselines
+    seeds = {run.seed for run in row.runs}
+    return [other for other in baselines if {run.seed for run in other.runs} == seeds]
 
 
 def best_of_tasks(rows: Sequence[Replicates]) -> list[Replicates | None]:

@@ -94,6 +94,18 @@ def test_without_equal_settings_the_best_baseline_is_taken_and_named(replicates)
     )
 
 
+def test_where_seeds_are_told_apart_each_is_held_against_itself(make_run):
+    ce = {0: 70.0, 1: 71.0, 2: 75.0}
+    runs = [make_run(top1, seed=seed, settings={"method.name": "ce"}) for seed, top1 in ce.items()]
+    runs += [make_run(76.0, seed=seed, settings={"method.name": "kd"}) for seed in (0, 1, 3)]
+    records = build_report(runs, rows=["method", "seed"]).records()
+    told = {record["seed"]: record["difference"] for record in records if record["method"] == "kd"}
+    assert told == {0: 6.0, 1: 5.0, 3: None}
+    slow = [make_run(77.0, seed=1, settings={"method.name": "kd", "optimizer.learning_rate": 0.1})]
+    table = build_report([*runs, *slow], rows=["method", "learning_rate", "seed"])
+    assert table.records()[-1]["difference"] == 6.0
+
+
 @pytest.mark.parametrize("setting", ["student.name", "data.name", "data_fingerprint", "protocol"])
 def test_another_student_data_set_or_protocol_is_no_baseline(replicates, setting):
     runs = [*replicates(73.0, method="ce", **{setting: "other"}), *replicates(78.0)]
