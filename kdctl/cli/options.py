@@ -101,6 +101,7 @@ Workers = Annotated[
         "Processes that decode images which do not lie in memory; as many as threads if not given, 0 for "
         "none. No number depends on it.",
         least=0,
+        most=1024,
         panel=MACHINE,
     ),
 ]

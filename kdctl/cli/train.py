@@ -36,7 +36,7 @@ Seeds = Annotated[
 Devices = Annotated[
     int,
     options.number(
-        "--devices", "Train each run on so many devices, each with a part of every batch.", least=1
+        "--devices", "Train each run on so many devices, each with a part of every batch.", least=1, most=1024
     ),
 ]
 

@@ -21,7 +21,7 @@ _KEY_DIGITS = 6
 
 def watch(
     sweep: Annotated[str | None, typer.Option(help="Only runs of this sweep.")] = None,
-    every: Annotated[int, options.number("--every", "Seconds between two looks.", least=1)] = 2,
+    every: Annotated[int, options.number("--every", "Seconds between two looks.", least=1, most=86_400)] = 2,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:

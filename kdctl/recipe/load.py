@@ -35,13 +35,13 @@ _LONGEST_KEY = 200
 _SHOWN = 60
 """Letters of what is wrong on the command line."""
 
-_RUN_KEYS = ("teacher.run", f"student.{STUDENT_WEIGHTS}")
-"""Fields for the key of a run, or its first digits, which may look like a number: 12345678, 1e234567."""
-
-_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
+_TEXTS = ("teacher.run", "teacher.checkpoint", f"student.{STUDENT_WEIGHTS}", "data.path", "run")
+"""Fields for keys of runs and for places, which may look like numbers or dates: 1e234567, 2024-05-01."""
 
 _OF_A_FILE = ("schema", "extends", "when")
 """What only a file can say: it is read before the command line's overrides are laid on top."""
+
+_IN_FILE = "write it in the recipe's file."
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -88,32 +88,37 @@ def preset_names() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
-def override_layer(overrides: Sequence[str]) -> Layer:
+def override_layer(overrides: Sequence[str], option: str = OVERRIDES) -> Layer:
     """Turn `key=value` words of the command line into a layer; values are TOML, else plain text.
 
     A later word wins over an earlier one. Words that cannot be understood are kept as the layer's
-    mistakes.
+    mistakes, with the `option` that they were given by.
     """
     values: dict[str, Any] = {}
     mistakes: list[Mistake] = []
+    usual = f"write {option} {'section.option' if option == OVERRIDES else 'option'}=value."
     for word in overrides:
         key, equals, text = (part.strip() for part in word.partition("="))
+        problem, hint = "", usual
         if not equals or not all(key.split(".")):
-            problem, hint = f"{OVERRIDES} {word}: this is not key=value.", "write -o section.option=value."
-            mistakes.append(Mistake(problem=problem, hint=hint))
-        elif toml_value(text) == {} and not key.startswith("search."):  # there it is a field's own range
-            problem = f"{OVERRIDES} {word}: a table without a field changes nothing."
-            mistakes.append(Mistake(problem=problem, hint="write -o section.option=value."))
+            problem = f"{word}: this is not key=value."
         elif unfit := _unfit_override(key, text):
-            problem = f"{OVERRIDES} {word[:_SHOWN]}: {unfit}."
-            mistakes.append(Mistake(problem=problem, hint="write -o section.option=value."))
+            problem = f"{word[:_SHOWN]}: {unfit}."
+        elif toml_value(text) == {} and not key.startswith("search."):  # there it is a field's own range
+            problem = f"{word}: a table without a field changes nothing."
         elif key.partition(".")[0] in _OF_A_FILE:
-            problem = f"{OVERRIDES} {word}: `{key}` is not a value that a run could have."
-            mistakes.append(Mistake(problem=problem, hint="write it in the recipe's file."))
-        else:
-            values.pop(key, None)  # so that the last word of equal ones is last in order, too
-            values[key] = text if key in _RUN_KEYS and _NUMBER.fullmatch(text) else toml_value(text)
-    return Layer(source=OVERRIDES, values=nested(values), mistakes=tuple(mistakes))
+            problem, hint = f"{word}: `{key}` is not a value that a run could have.", _IN_FILE
+        if problem:
+            mistakes.append(Mistake(problem=f"{option} {problem}", hint=hint))
+            continue
+        values.pop(key, None)  # so that the last word of equal ones is last in order, too
+        values[key] = _value_of(key, text)
+    return Layer(source=option, values=nested(values), mistakes=tuple(mistakes))
+
+
+def _value_of(key: str, text: str) -> Any:
+    value = toml_value(text)
+    return text if key in _TEXTS and not isinstance(value, (str, list, dict)) else value
 
 
 def smoke_layer(layers: Sequence[Layer], overrides: Layer) -> Layer:

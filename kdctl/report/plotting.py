@@ -223,7 +223,7 @@ def draw(kind: str, data: FigureData, settings: Sequence[str] = ()) -> Figure:
 
 def _options(entry: Entry[Draw], settings: Sequence[str]) -> Any:
     """Read options as strictly as those of a recipe's plug-ins."""
-    layer = override_layer(settings)
+    layer = override_layer(settings, OPTION)
     resolver = Resolver(merged=Merged(tree=dict(layer.values)), catalog={}, source=OPTION)
     resolver.mistakes.extend(layer.mistakes)
     options = resolver.record(entry.config, layer.values, entry.name)

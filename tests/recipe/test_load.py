@@ -171,11 +171,11 @@ def test_an_override_without_a_field_is_refused(bench, word: str) -> None:
     assert f"-o {word}: a table without a field changes nothing." in bench.mistake(PAIR, word)
 
 
-@pytest.mark.parametrize("field", ["teacher.run", "student.weights"])
-@pytest.mark.parametrize("key", ["12345678", "1e234567", "00123456", "12ab34cd"])
-def test_the_key_of_a_run_is_text_though_it_looks_like_a_number(field: str, key: str) -> None:
-    (table,) = override_layer([f"{field}={key}"]).values.values()
-    assert [*table.values()] == [key]
+@pytest.mark.parametrize("field", ["teacher.run", "student.weights", "data.path"])
+@pytest.mark.parametrize("word", ["12345678", "1e234567", "00123456", "12ab34cd", "2024-05-01", "true"])
+def test_keys_of_runs_and_places_are_text_though_they_look_like_numbers(field: str, word: str) -> None:
+    (table,) = override_layer([f"{field}={word}"]).values.values()
+    assert [*table.values()] == [word]
 
 
 def test_all_overrides_are_checked(bench) -> None:
