@@ -32,6 +32,9 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error)
 """What Pillow raises for files that are not what they seem."""
 
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+"""How a PostScript file begins, whatever it is called: a program, which Pillow would let Ghostscript run."""
+
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 """What Pillow calls Adobe's words on an image, by format."""
 
@@ -56,6 +59,9 @@ def read_image(path: Path | BinaryIO) -> Image.Image:
         with contextlib.ExitStack() as stack:
             # What Pillow opens itself it maps into memory, and a grey TIFF marked as turned comes out wrong.
             file = stack.enter_context(open_file(path)) if isinstance(path, Path) else path
+            if file.read(4) in _POSTSCRIPT:
+                raise UnreadableImageError("it is PostScript, a program and no image")
+            file.seek(0)
             return _to_rgb(stack.enter_context(Image.open(file)))
     except (*_DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(str(error)) from error

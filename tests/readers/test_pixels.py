@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
+from kdctl.readers.image_content import check_image
 from kdctl.readers.pixels import UnreadableImageError, channel_statistics, read_image, resized
 
 
@@ -56,6 +58,18 @@ def test_a_damaged_avif_is_unreadable(tmp_path: Path) -> None:
     path.write_bytes(before + marker + b"\xff" * len(coded))
     with pytest.raises(UnreadableImageError):
         read_image(path)
+
+
+def test_a_program_in_postscript_is_not_run_by_whoever_is_there_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript is asked"))
+    path = tmp_path / "program.png"
+    Image.new("RGB", (8, 8)).save(path, format="EPS")
+    with pytest.raises(UnreadableImageError, match="PostScript"):
+        read_image(path)
+    with pytest.raises(UnreadableImageError, match="PostScript"):
+        check_image(path.read_bytes(), "program.png")
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
