@@ -107,7 +107,7 @@ def build_report(
     kind = _kind(given.get("layout"))
     select = read_selection(given.get("select") or usual_selection(sweeps))
     require_numbers(students, select, unfinished_count=kind == "runs")
-    layout = _layout(students, sweeps, kind, select, given)
+    layout = _layout(students, sweeps, kind, select, given, asked=[name for name in options if options[name]])
     left_out = _without_place(kind, layout, given)
     _refuse([shown for name, shown in left_out.items() if options.get(name)])
     if kind == "runs":
@@ -206,10 +206,18 @@ def _layout(
     kind: str,
     select: Selection,
     given: TableOptions,
+    *,
+    asked: Sequence[str],
 ) -> Layout:
     known = known_fields(run.plan for run in students)
     rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))
     columns = tuple(resolve_field(name, known) for name in given.get("columns", ()))
+    if (
+        "columns" in asked and "rows" not in asked
+    ):  # a field is spread one way, and a recipe's is the usual one
+        rows = tuple(field for field in rows if field not in columns)
+    elif "rows" in asked and "columns" not in asked:
+        columns = tuple(field for field in columns if field not in rows)
     best_by = read_best_by(given.get("best_by") or ("val" if kind == "overview" else None))
     values = find_measures(given.get("values", ()))
     require_models(values, students, select)

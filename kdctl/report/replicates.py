@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def _ranks(column: Sequence[Value]) -> dict[Value, tuple[int, float]]:
 
 
 _MAX_VALUES = 6
+_TEACHER = re.compile(r"teachers\.\d+\.name")
 
 
 def pooled_over(group: Replicates) -> str:
@@ -164,7 +166,8 @@ def pooled_over(group: Replicates) -> str:
     if not group.is_pooled:
         return ""
     plans = group.plans
-    fields = [*varying_fields(plans), *varying_versions(plans)]
+    settings = (_TEACHER.sub("teachers", field) for field in varying_fields(plans))
+    fields = list(dict.fromkeys([*settings, *varying_versions(plans)]))
     names = short_names(fields)
     described: list[str] = []
     for field in fields:

@@ -180,6 +180,27 @@ def test_chosen_rows_that_pool_configurations_say_so(deck_b):
     assert table.records()[0]["pooled_over"] == "learning rate (0.005, 0.1, 0.001, 0.05, 0.01)"
 
 
+def test_a_field_stands_where_it_is_asked_for_and_not_where_the_recipe_has_it_too(make_run, make_sweep):
+    runs = [
+        make_run(70.0, settings={"method.name": method, "optimizer.learning_rate": rate})
+        for method in ("ce", "kd")
+        for rate in (0.05, 0.1)
+    ]
+    sweep = make_sweep(runs, report={"rows": ["learning_rate"], "columns": ["method"]})
+    rates = build_report(runs, sweep, columns=["learning_rate"])
+    assert [column.title for column in rates.columns] == ["method", "learning rate 0.05", "learning rate 0.1"]
+    methods = build_report(runs, sweep, rows=["method"])
+    assert methods.records()[0]["pooled_over"] == "learning rate (0.05, 0.1)"
+    both = build_report(runs, sweep, rows=["student"])
+    assert both.records()[0]["ce_n"] == 2
+
+
+def test_a_mean_over_a_student_with_and_without_a_teacher_says_so(make_run):
+    runs = [make_run(70.0, settings={"method.name": method}) for method in ("ce", "kd")]
+    (note, *_) = build_report(runs, rows=["student"]).notes
+    assert "averaged over method (ce, kd), teacher (—, wrn_40_2)" in note
+
+
 def test_protocols_never_mix_unseen(make_run):
     runs = [make_run(75.0), make_run(73.0, settings={"protocol": "crd"})]
     for table in (build_report(runs), build_report(runs, rows=["method"])):
