@@ -59,7 +59,9 @@ class Claims:
             silent=held.owner if held else None,
         )
         if taken:
-            self.workspace.folder(key).hold(owner, lease_seconds=self.lease.seconds)
+            folder = self.workspace.folder(key)
+            folder.hold(owner, lease_seconds=self.lease.seconds)
+            folder.discard_failure()  # of an earlier try: this one may end before it has written anything
         return taken
 
     def reconcile(self, key: str) -> RunState | None:

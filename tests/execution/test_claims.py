@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake
 from kdctl.execution.claims import Claims
+from kdctl.execution.recorders import IndexRecorder
 from kdctl.records import RunState
 from kdctl.store.leases import LeaseConfig, Owner
 
@@ -175,3 +177,21 @@ def test_a_process_of_this_host_that_ended_is_not_waited_for(
     )  # an earlier one with our number
     hold(workspace, key, 600, gone)
     assert claims.take(key, here)
+
+
+def test_a_failed_run_whose_worker_dies_before_it_begins_again_has_not_failed_again(
+    claims: Claims, workspace: Workspace, key: str
+) -> None:
+    worker, folder = ELSEWHERE, workspace.folder(key)
+    plan = workspace.store.run(key)
+    hold(workspace, key, seconds=600)
+    folder.write_failure(Mistake(problem="out of luck", hint="try again"))
+    workspace.store.release(key, worker, state=RunState.FAILED, reason="out of luck")
+    folder.let_go(worker)
+    assert not claims.take(key, worker)
+    assert claims.take(key, worker, retry_failed=True)
+    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=LEASE)
+    reason = "its worker was killed by SIGKILL"
+    assert recorder.close(plan, worker, reason) is RunState.INTERRUPTED  # type: ignore[arg-type]
+    assert workspace.store.run(key).reason == reason
+    assert not recorder.failures
