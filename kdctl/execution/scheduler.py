@@ -21,12 +21,15 @@ from kdctl.execution.worker_state import CrashCounter
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import SETTLED, RunState
+from kdctl.records import SETTLED, RunState, StoredRun
 from kdctl.store.faults import keep_reserve, spend_reserve
 from kdctl.store.leases import Owner
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
+
+LOST = frozenset({RunState.DIVERGED, RunState.FAILED, RunState.PRUNED})
+"""States of a teacher that will not teach; another process may drop one that this process has revived."""
 
 LISTEN_SECONDS = 0.2
 """How long one wait for news of the executor lasts; after each of them `stop` is asked."""
@@ -235,15 +238,20 @@ class Scheduler:
         for run in self.workspace.store.runs(keys=needed):
             if run.state is RunState.FINISHED:
                 self._taught.add(run.key)
-            elif run.state is RunState.DIVERGED or (
-                run.state is RunState.FAILED and (run.key in self.failures or not self.retry_failed)
-            ):
+            elif self._is_lost(run):
                 problem = f"its teacher, run {run.key}, {run.state.value}: {run.reason}"
                 known = self.failures.get(run.key)
                 hint = known.hint if known else "mend the teacher's training first."
                 self._refuse(gang, Failure(problem=problem, hint=hint))
                 return True  # it leaves the queue: its runs have failed, so none of them can be claimed
         return needed <= self._taught
+
+    def _is_lost(self, run: StoredRun) -> bool:
+        """Return whether nobody will bring a teacher to its end."""
+        if run.state is RunState.FAILED and self.retry_failed and run.key not in self.failures:
+            queued = {plan.key for gang in self._queue for plan in gang}
+            return run.key not in queued | self._elsewhere.keys()  # then it has failed elsewhere meanwhile
+        return run.state in LOST
 
     def _refuse(self, gang: Sequence[RunPlan], failure: Failure) -> None:
         owner = Owner.here()

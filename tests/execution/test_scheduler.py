@@ -1,0 +1,54 @@
+"""Students whose teacher is trained by somebody else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
+from kdctl.errors import Mistake
+from kdctl.execution.scheduler import open_scheduler
+from kdctl.recipe.plan import RunPlan
+from kdctl.records import RunState
+from kdctl.store.leases import Owner
+
+RecipeWriter = Callable[..., Path]
+
+ELSEWHERE = Owner(host="elsewhere", pid=1, token="::other")
+
+
+class Unlucky(Silent):
+    """Fails, in the name of another process, the runs that are waited for."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def waiting(self, plans: Sequence[RunPlan]) -> None:
+        for plan in plans:
+            folder = self._workspace.folder(plan.key)
+            folder.write_failure(Mistake(problem="out of luck", hint="try again"))
+            folder.let_go(ELSEWHERE)
+            self._workspace.store.release(plan.key, ELSEWHERE, state=RunState.FAILED, reason="out of luck")
+
+
+def test_students_of_a_teacher_that_fails_elsewhere_fail_with_its_reason(
+    recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    plans = workflows.plan_training(recipe("method = 'kd'"), workspace).runs
+    teacher = plans[0].teachers[0].plan
+    assert teacher is not None
+    workspace.store.add_runs([teacher.planned()])
+    workspace.store.claim(teacher.key, ELSEWHERE, lease_seconds=600)
+    workspace.folder(teacher.key).write_plan(teacher.planned())
+    workspace.folder(teacher.key).hold(ELSEWHERE, lease_seconds=600)
+    deadline = time.monotonic() + 30
+    with open_scheduler(
+        workspace, progress=Unlucky(workspace), stop=lambda: time.monotonic() > deadline, retry_failed=True
+    ) as scheduler:
+        scheduler.complete(plans)
+    assert time.monotonic() < deadline
+    reasons = {run.reason for run in workspace.store.runs(keys=[plan.key for plan in plans])}
+    assert reasons == {f"its teacher, run {teacher.key}, failed: out of luck"}
