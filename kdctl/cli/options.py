@@ -291,9 +291,9 @@ def slurm_options(words: list[str] | None) -> dict[str, object]:
     found: dict[str, object] = {}
     for word in words or []:
         key, equals, value = word.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--slurm-option {word} is no KEY=VALUE.", "--slurm-option partition=gpu")
         text = value.strip()
+        if not equals or not key.strip() or not text:
+            raise UsageError(f"--slurm-option {word} is no KEY=VALUE.", "--slurm-option partition=gpu")
         known: dict[str, object] = {"true": True, "false": False}
         found[key.strip().replace("-", "_")] = (
             int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else known.get(text, text)

@@ -31,12 +31,17 @@ def write_result(path: Path, content: str | bytes, *, force: bool) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, over one that is there; if that fails, nothing has changed.
 
+    A link, a device or a named pipe stays what it is, and takes what is written.
+
     Raises:
         KdctlError: it cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.partial")
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(data)
+            return
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
@@ -53,7 +58,7 @@ def require_free(path: Path, *, force: bool) -> None:
     """
     if path.is_dir():
         raise KdctlError(f"{path} is a folder.", "name a file in it.")
-    if path.exists() and not force:
+    if path.is_file() and not force:
         raise KdctlError(f"{path} is there already.", "name another file, or write over it with --force.")
     if not path.parent.is_dir():
         raise KdctlError(f"there is no folder {path.parent}.", "make it first, or name another file.")

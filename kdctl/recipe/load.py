@@ -102,6 +102,8 @@ def override_layer(overrides: Sequence[str], option: str = OVERRIDES) -> Layer:
         problem, hint = "", usual
         if not equals or not all(key.split(".")):
             problem = f"{word}: this is not key=value."
+        elif not text:  # as an unset variable of a shell leaves it
+            problem, hint = f"{word}: there is no value.", "give it one, or leave the word out."
         elif unfit := _unfit_override(key, text):
             problem = f"{word[:_SHOWN]}: {unfit}."
         elif toml_value(text) == {} and not key.startswith("search."):  # there it is a field's own range

@@ -166,6 +166,12 @@ def test_an_override_must_be_key_and_value(bench, word: str) -> None:
     assert f"-o {word}: this is not key=value." in bench.mistake(PAIR, word)
 
 
+@pytest.mark.parametrize("field", ["student.weights", "teacher.run", "data.path", "description"])
+def test_an_override_without_a_value_is_refused_as_of_an_unset_variable(bench, field: str) -> None:
+    assert f"-o {field}= : there is no value." in bench.mistake(PAIR, f"{field}= ")
+    assert override_layer([f'{field}=""']).mistakes == ()
+
+
 @pytest.mark.parametrize("word", ["metod={}", "method={}", "grid={}", "method.projector={}"])
 def test_an_override_without_a_field_is_refused(bench, word: str) -> None:
     assert f"-o {word}: a table without a field changes nothing." in bench.mistake(PAIR, word)
