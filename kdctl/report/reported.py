@@ -55,8 +55,8 @@ class Reported:
     def differences(self, row: Replicates, totals: Mapping[str, int]) -> tuple[str, ...]:
         """Return in what the row is about something else, so that the two cannot be compared.
 
-        What the number says nothing of is taken to be as usual: all classes, all images, the length of
-        its protocol.
+        What the number says nothing of is taken to be as usual: all classes, all images, random weights to
+        start from, the length of its protocol.
 
         Args:
             row: whose fields the number fits.
@@ -68,6 +68,8 @@ class Reported:
         asked = {name.rpartition(".")[2] for name in self.match}
         unasked = [f"data.{name}" for name in _USED if name not in asked]
         yield from used_words(plan, unasked, totals)
+        if "weights" not in asked and read_field(plan, "student.weights") is not None:
+            yield "started from weights"
         protocol, epochs = plan.get("protocol"), read_field(plan, "schedule.epochs")
         if self.protocol is not None and protocol != self.protocol:
             yield f"protocol {protocol}, not {self.protocol}"

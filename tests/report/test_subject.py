@@ -86,6 +86,7 @@ def test_rows_about_different_things_are_told_apart_and_noted(make_run, field, v
     [
         (FEW, "4 of 100 classes, 60 images each"),
         ({"data.val_fraction": 0.2}, "20 % held out"),
+        ({"student.weights": "413e2f0f23248b6b"}, "started from weights"),
         ({"protocol": "crd"}, "protocol crd, not simkd"),
         ({"schedule.epochs": 2}, "2 of 240 epochs"),
     ],
