@@ -292,6 +292,9 @@ def test_copying_gives_what_is_shown(opened: Browser) -> None:
     copied = opened.run("window.copied")
     assert copied[0].splitlines()[:2] == ["method,top-1 (%)", "kd,74.40 ± 0.10"]
     assert any(text.startswith("**Top-1") for text in copied), "Markdown"
+    texts = ["=1+1", "+7.09 ± 0.10", "+7.09", "-3", "−3.00", 'a "b"', "@x,y"]
+    shown = ["'=1+1", "'+7.09 ± 0.10", "+7.09", "-3", "−3.00", '"a ""b"""', '"\'@x,y"']
+    assert opened.run(f"{json.dumps(texts)}.map(csvCell)") == shown
 
 
 def test_a_thousand_runs_are_a_few_megabytes_and_load_in_seconds(

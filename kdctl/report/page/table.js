@@ -40,8 +40,10 @@ function compare(left, right, sign) {
   return sign * String(left).localeCompare(String(right), undefined, { numeric: true });
 }
 
+// A quote before what a spreadsheet would compute, as in files of CSV.
 function csvCell(text) {
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const shown = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+  return /[",\r\n]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
 }
 
 // A cell comes as its text, or as [text, value it is sorted by, class].
