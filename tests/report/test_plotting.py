@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
 from kdctl.registry import NoOptions
@@ -18,7 +19,7 @@ from kdctl.report.figure import FigureData
 from kdctl.report.figures.bars import MOST_BARS, BarsConfig, draw_bars
 from kdctl.report.figures.pruning import PruningConfig, draw_pruning
 from kdctl.report.figures.singular_values import draw_singular_values
-from kdctl.report.plotting import add_legend, add_title, log_axis, new_figure, rendered
+from kdctl.report.plotting import add_legend, add_title, draw, log_axis, new_figure, rendered
 from kdctl.report.wording import words_in_common
 
 if TYPE_CHECKING:
@@ -117,6 +118,24 @@ def test_a_student_alone_has_a_pruning_ratio_beside_each_of_its_teachers(make_ru
     (axes,) = draw_pruning(data_of(runs), PruningConfig()).axes
     points = [np.asarray(line.get_data()).tolist() for line in axes.lines]
     assert [x[0] for x, y in points if y == [0, 1]] == [50.0, 87.5]
+
+
+def test_a_model_that_is_smaller_than_its_student_has_a_place_in_the_histogram(make_run: MakeRun) -> None:
+    runs: list[StoredRun] = []
+    for place, shipped in enumerate((1_030_000, 1_010_000, 990_000)):
+        run = make_run(75.0, settings={"method.temperature": float(place)})
+        assert run.result is not None
+        facts = dataclasses.replace(
+            run.result.facts,
+            student_parameters=1_000_000,
+            shipped_parameters=shipped,
+            teacher_parameters=2_000_000,
+        )
+        runs.append(dataclasses.replace(run, result=dataclasses.replace(run.result, facts=facts)))
+    (axes,) = draw("pruning_cost", data_of(runs)).axes
+    counts = [(patch.get_x(), patch.get_height()) for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert sum(height for _, height in counts) == 3
+    assert min(x for x, height in counts if height) == pytest.approx(-0.5)
 
 
 def test_singular_values_are_averaged_over_finished_runs(make_run: MakeRun) -> None:

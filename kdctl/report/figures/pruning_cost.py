@@ -29,8 +29,9 @@ def draw_pruning_cost(data: FigureData, options: NoOptions) -> Figure:
             "train with a method that does: --method simkd.",
         )
     figure, ((axes,),) = new_figure(panel=(4.2, 2.6))
-    width = _bin_width(max(costs))
-    edges = [place * width for place in range(math.floor(max(costs) / width) + 2)]
+    width = _bin_width(max(map(abs, costs)))
+    first, last = (math.floor(most(costs) / width) for most in (min, max))
+    edges = [place * width for place in range(min(first, 0), max(last, 0) + 2)]
     counts, _, _ = axes.hist(costs, bins=edges, color=COLOURS[0], edgecolor="white")
     axes.set_xlabel("cost in pruning ratio (points of percent)")
     axes.set_ylabel("configurations")
