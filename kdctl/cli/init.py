@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def init(
             f"there is a file {path} already.", "name another one, or say --force to replace it."
         )
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}.", f"mkdir -p {path.parent}")
+        raise UsageError(f"there is no folder {path.parent}.", f"mkdir -p {shlex.quote(str(path.parent))}")
     given = Draft(
         name=path.stem,
         student=student or "",
@@ -102,7 +103,7 @@ def init(
     recipe = checked_draft(text, path)
     _show_plan(recipe, runs, data)
     write_whole(path, text + "\n")
-    say(f"{path} is written; start it: kdctl sweep {path}")
+    say(f"{path} is written; start it: kdctl sweep {shlex.quote(str(path))}")
 
 
 def _numbers(words: Sequence[str]) -> tuple[float, ...]:

@@ -78,7 +78,7 @@ AS_OVERRIDE = {
     "--teacher": "-o teacher=NAME",
     "--method": "-o method=NAME",
     "--dataset": "-o data=NAME",
-    "--seed": "-o seeds=[0]",
+    "--seed": "-o 'seeds=[0]'",
 }
 """Options of `kdctl train` -> how a sweep is told the same."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,7 +124,7 @@ def _facts(plugin: PluginDescription) -> Iterator[tuple[str, str]]:
         yield from _method(plugin.method)
     if plugin.model:
         yield from _model(plugin.model)
-    file = f" --plugin {plugin.source}" if plugin.source else ""
+    file = f" --plugin {shlex.quote(plugin.source)}" if plugin.source else ""
     yield "example", _example(plugin) + file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,10 @@ def checked_draft(text: str, path: Path) -> Recipe:
 
 
 def _head(draft: Draft, path: Path) -> Iterator[str]:
-    yield f"# Try it:    kdctl sweep {path} --dry-run"
-    yield f"# Run it:    kdctl sweep {path}"
-    yield f"# Table:     kdctl report --sweep {draft.name}"
+    recipe = shlex.quote(str(path))
+    yield f"# Try it:    kdctl sweep {recipe} --dry-run"
+    yield f"# Run it:    kdctl sweep {recipe}"
+    yield f"# Table:     kdctl report --sweep {shlex.quote(draft.name)}"
     yield "schema = 1"
     yield f"name = {_quoted(draft.name)}"
     yield f"extends = {_quoted(draft.protocol)}     # preset: rates, length, ...; what stands here wins"

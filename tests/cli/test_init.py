@@ -47,6 +47,14 @@ def test_a_student_alone_needs_no_teacher(kdctl: Kdctl, tmp_path: Path) -> None:
     assert "teacher" not in tomllib.loads((tmp_path / "alone.toml").read_text())
 
 
+def test_what_it_says_to_type_can_be_typed(kdctl: Kdctl, tmp_path: Path) -> None:
+    answer = kdctl("init", "my recipe.toml", *TINY.split())
+    assert "kdctl sweep 'my recipe.toml'" in answer.err
+    text = (tmp_path / "my recipe.toml").read_text()
+    assert "# Run it:    kdctl sweep 'my recipe.toml'\n" in text
+    assert "# Table:     kdctl report --sweep 'my recipe'\n" in text
+
+
 def test_rates_are_given_one_by_one_or_together(kdctl: Kdctl, tmp_path: Path) -> None:
     assert kdctl(f"init rates.toml {TINY} --lr 0.1,0.2 --lr 0.3").code == 0
     tree = tomllib.loads((tmp_path / "rates.toml").read_text())
