@@ -40,18 +40,20 @@ class ImageOperations:
 def same_operations(plan: RunPlan, sizes: Sizes) -> Hashable:
     """Return what decides how much a run computes for an image: runs that have it in common compute as much.
 
-    Weights of a method's terms are not looked at, only whether they are 0.
+    Weights and temperatures of a method's terms are not looked at, only whether they are 0. Other fractions
+    may be depths, widths or lengths of phases.
     """
     models = (plan.student.name, *(teacher.architecture for teacher in plan.teachers))
     steps = (plan.epochs, plan.data.options.batch_size, plan.engine.average_decay > 0)
     return models, sizes, steps, canonical_json(_rounded(plan.method.tree()))
 
 
-def _rounded(value: Any) -> Any:
-    """Return a tree in which fractions are 0 or 1."""
+def _rounded(value: Any, name: str = "") -> Any:
+    """Return a tree in which weights and temperatures are 0 or 1."""
     if isinstance(value, Mapping):
-        return {name: _rounded(part) for name, part in value.items()}
-    return float(bool(value)) if isinstance(value, float) else value
+        return {name: _rounded(part, name) for name, part in value.items()}
+    scales = isinstance(value, float) and name.endswith(("weight", "temperature"))
+    return float(bool(value)) if scales else value
 
 
 class OperationCounter:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdctl import workflows
+from kdctl.assembly.data import Sizes
+from kdctl.assembly.operations import same_operations
 from kdctl.assembly.workspace import Workspace
 
 RecipeWriter = Callable[..., Path]
@@ -22,6 +24,27 @@ def test_what_a_method_keeps_of_each_image_counts(workspace: Workspace, recipe: 
     (few, less), (many, more) = counted
     # Two banks of 4 features an image; a product is two operations, and counts three times as it learns.
     assert more - less == pytest.approx(2 * 4 * 2 * 3 * (many - few))
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "{ name = 'ft', rate = 0.5 }, { name = 'ft', rate = 2.0 }",
+        "{ name = 'simkd', reuse_from = 1.0 }, { name = 'simkd', reuse_from = 0.34 }",
+    ],
+    ids=["widths", "depths"],
+)
+def test_runs_that_differ_in_a_width_or_a_depth_are_counted_each_for_itself(
+    workspace: Workspace, recipe: RecipeWriter, methods: str
+) -> None:
+    pair = {"student": "student = 'resnet8'", "teacher": "teacher = 'resnet14'", "data": "data = 'digits'"}
+    pair["schedule"] = "schedule = { name = 'constant', epochs = 2 }"
+    plan = workflows.plan_sweep(recipe(f"[grid]\nmethod = [{methods}]", **pair), workspace)
+    first, second = (plan.planner.operations(run).training for run in plan.runs)
+    assert max(first, second) > 1.1 * min(first, second)
+    weighed = recipe("method = 'kd'\n[grid]\nmethod.kd_weight = [0.5, 2.0]\nmethod.temperature = [1.0, 4.0]")
+    runs = workflows.plan_sweep(weighed, workspace).runs
+    assert len({same_operations(run, Sizes(num_classes=10, input_size=8)) for run in runs}) == 1
 
 
 BACKWARD = """
