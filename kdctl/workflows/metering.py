@@ -11,6 +11,8 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.recipe.limits import Budget
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
+from kdctl.store.clock import spelled
+from kdctl.store.store import Store
 from kdctl.workflows.sweep_plan import SweepPlan
 
 SECONDS_PER_HOUR = 3600.0
@@ -74,7 +76,9 @@ def spent_seconds(plan: SweepPlan, workspace: Workspace) -> float:
     teachers = {member.run_key for member in known.members if member.role == "teacher"}
     members = [member.run_key for member in known.members]
     paid = [
-        run for run in store.runs(keys=members) if run.key not in teachers or run.updated >= known.created
+        run
+        for run in store.runs(keys=members)
+        if run.key not in teachers or _last_trained(run, store) >= known.created
     ]
     seconds = store.seconds_of([run.key for run in paid])
     return sum(
@@ -82,6 +86,15 @@ def spent_seconds(plan: SweepPlan, workspace: Workspace) -> float:
         for run in paid
         for own, undivided in [seconds.get(run.key, (0.0, 0.0))]
     )
+
+
+def _last_trained(run: StoredRun, store: Store) -> str:
+    """Return when the last epoch of a run ended, or where that is not known, when something of it changed.
+
+    An evaluation of a model changes its run long after the training.
+    """
+    epochs = store.epochs(run.key)
+    return spelled(epochs[-1].ended if epochs else "") or run.updated
 
 
 def _gang_size(run: StoredRun) -> int:

@@ -10,7 +10,8 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import UsageError
-from kdctl.records import RunState, StoredRun
+from kdctl.evaluation_records import Evaluation
+from kdctl.records import RunState, SplitMetrics, StoredRun
 from kdctl.workflows.metering import spent_seconds
 
 RecipeWriter = Callable[..., Path]
@@ -183,6 +184,31 @@ def test_device_time_is_counted_over_all_starts_and_shared_by_a_gang(
     outcome = workflows.sweep(longer, workspace)
     assert "device_hours" in outcome.budget
     assert [run.state for run in outcome.runs[2:]] == [RunState.PLANNED] * 2
+
+
+def test_a_teacher_that_was_there_before_costs_a_sweep_nothing_though_it_is_evaluated_later(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    path = recipe("method = 'kd'\n[budget]\ndevice_hours = 1\n")
+    workflows.sweep(path, workspace)
+    (teacher,) = (m.run_key for m in workspace.store.sweep("tiny").members if m.role == "teacher")
+    later = recipe("method = 'kd'\n[budget]\ndevice_hours = 1\n", name="name = 'later'")
+    workflows.sweep(later, workspace)
+    plan = workflows.plan_sweep(later, workspace)
+    assert workspace.store.sweep("later").members == workspace.store.sweep("tiny").members
+    before = spent_seconds(plan, workspace)
+    evaluation = Evaluation(
+        run_key=teacher,
+        selection="last",
+        split="test",
+        metrics=SplitMetrics(top1=50.0, top5=90.0, loss=1.0),
+        teacher_agreement=None,
+        parameters=1,
+        checkpoint_sha256="",
+    )
+    workspace.store.record_evaluation(evaluation)
+    assert spent_seconds(plan, workspace) == before
+    assert spent_seconds(workflows.plan_sweep(path, workspace), workspace) > before
 
 
 def test_a_single_training_has_no_budget(workspace: Workspace, recipe: RecipeWriter) -> None:
