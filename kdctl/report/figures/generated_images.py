@@ -29,8 +29,9 @@ def draw_generated_images(data: FigureData, options: GeneratedImagesConfig) -> F
     """Images that a run without data made to learn from, after some of its epochs."""
     found = [run for run in data.runs if run.key.startswith(options.run) and data.pictures(run.key)]
     if not found:
+        which = f" whose key begins with '{options.run}'" if options.run else ""
         raise NothingToDrawError(
-            "no run keeps images that its method made.",
+            f"no run{which} keeps images that its method made.",
             "train without data: --method dafl, zskt or cmi; its pictures lie in the run's folder.",
         )
     run = found[0]

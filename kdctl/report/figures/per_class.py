@@ -71,7 +71,8 @@ def draw_per_class(data: FigureData, options: PerClassConfig) -> Figure:
     axes.set_ylim(0, 103)
     axes.set_ylabel(f"{options.split} top-1 (%)")
     n = counts_words(len(item.evaluations) for item in chosen)
-    about = subject_words(data, but=("method.name",) if len(chosen) > 1 else ())
+    shown = [run for item in chosen for run in item.group.runs]
+    about = subject_words(data, shown, but=("method.name",) if len(chosen) > 1 else ())
     add_title(figure, "Accuracy on each class", about, f"mean ± sample std over evaluated seeds, {n}")
     add_legend(figure, handles, [item.name or "all runs" for item in chosen])
     return figure
