@@ -226,7 +226,7 @@ def _show_outcome(
     if is_shown and (conclusion := _concluded(outcome.name, runs)):
         _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
         return
-    for line in leading_lines(outcome.runs):
+    for line in leading_lines(outcome.students):
         say(line)
     for line in weak_teacher_lines(outcome.runs):
         say(f"warning: {line}")

@@ -12,6 +12,7 @@ from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
+from kdctl.report.shown_runs import by_role
 from kdctl.report.statistics import Spread, Summary, Verdict
 from kdctl.report.table_format import Cell, Column, Number, Table
 from kdctl.report.wording import (
@@ -59,8 +60,7 @@ def choose_candidates(
     Raises:
         KdctlError: nothing has finished.
     """
-    teachers = {member.run_key for member in sweep.members if member.role == "teacher"}
-    students = [run for run in runs if run.key not in teachers]
+    students, _ = by_role(runs, [sweep])
     fields = distinguishing_fields([run.plan for run in students])
     tasks: dict[str, list[Replicates]] = {}
     for group in group_by_configuration(students, fields, select):

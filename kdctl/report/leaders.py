@@ -11,7 +11,6 @@ from kdctl.report.best import accuracy_rank, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy, Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
-from kdctl.report.shown_runs import by_role
 from kdctl.report.subject import SUBJECT_FIELDS
 from kdctl.report.wording import label, mean_and_spread, plural
 
@@ -21,13 +20,16 @@ _MAX_PAIRS = 4
 _MAX_EACH = 3
 
 
-def leading_lines(runs: Sequence[StoredRun], select: Selection = Selection.LAST) -> list[str]:
+def leading_lines(students: Sequence[StoredRun], select: Selection = Selection.LAST) -> list[str]:
     """Return the best configurations of each pair of models, best first; nothing where there is no choice.
 
     They are ranked by mean validation accuracy where something was held out, else on the test set, and the
     first line says which. Those on other data, or of another length, do not compete.
+
+    Args:
+        students: of a sweep; one that teaches others as well is among them.
+        select: which epoch counts.
     """
-    students, _ = by_role(runs, ())
     fields = distinguishing_fields([run.plan for run in students])
     groups = [group for group in group_by_configuration(students, fields, select) if group.top1]
     if len(groups) < 2:

@@ -27,7 +27,29 @@ def test_what_was_held_out_decides(make_run):
     assert best == "  learning rate 0.05: val 66.00 %, test 74.00 ± — % (n = 1)"
 
 
-def test_a_teacher_is_no_competitor_and_one_configuration_no_choice(make_run):
-    teacher = make_run(80.0, settings={"method.name": "ce", "student.name": "wrn_40_2"})
-    student = make_run(75.0, settings={"teachers": [{"name": "wrn_40_2", "run": teacher.key}]})
-    assert leading_lines([teacher, student]) == []
+def test_one_configuration_is_no_choice(make_run):
+    assert leading_lines([make_run(75.0, seed=seed) for seed in range(2)]) == []
+
+
+def test_a_student_that_teaches_others_competes_with_its_like(make_run):
+    alone = {"method.name": "ce", "student.name": "wrn_40_2"}
+    teachers = [
+        make_run(top1, settings={**alone, "optimizer.learning_rate": rate})
+        for rate, top1 in ((0.05, 80.0), (0.1, 81.0))
+    ]
+    student = make_run(75.0, settings={"teachers.0.run": teachers[0].key})
+    lines = leading_lines([*teachers, student])
+    assert lines[1:] == [
+        "  wrn_40_2, ce, learning rate 0.1: test 81.00 ± — % (n = 1)",
+        "  wrn_40_2, ce, learning rate 0.05: test 80.00 ± — % (n = 1)",
+        "  resnet8x4, simkd, learning rate 0.05: test 75.00 ± — % (n = 1)",
+    ]
+
+
+def test_other_data_and_other_lengths_do_not_compete(make_run):
+    runs = [
+        make_run(70.0 + place, settings={"data_fingerprint": images, "optimizer.learning_rate": rate})
+        for place, (images, rate) in enumerate((i, r) for i in ("a" * 16, "b" * 16) for r in (0.05, 0.1))
+    ]
+    tops = [line.partition("test ")[2].partition(" ")[0] for line in leading_lines(runs)[1:]]
+    assert tops == ["71.00", "70.00", "73.00", "72.00"]
