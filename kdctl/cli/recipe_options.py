@@ -48,6 +48,8 @@ Protocol = Annotated[
 DEFAULT_PROTOCOL = "simkd"
 FEWEST_KEY_DIGITS = 4
 KEY_DIGITS = frozenset("0123456789abcdef")
+WEIGHT_SUFFIXES = (".pt", ".pth", ".th", ".safetensors")
+"""Of a file, though it is not there: then that is what has to be said."""
 
 
 def teacher_table(word: str) -> dict[str, str]:
@@ -56,7 +58,7 @@ def teacher_table(word: str) -> dict[str, str]:
 
     if models.find(word) is not None:
         return {"name": word}
-    if Path(word).is_file() or Path(word).suffix in (".pt", ".pth"):
+    if Path(word).is_file() or Path(word).suffix in WEIGHT_SUFFIXES:
         return {"checkpoint": word}
     is_key = len(word) >= FEWEST_KEY_DIGITS and set(word.lower()) <= KEY_DIGITS
     return {"run": word} if is_key else {"name": word}

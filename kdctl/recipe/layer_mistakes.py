@@ -66,6 +66,9 @@ def overruled(
         elif not any(_has(tree_at(point), dotted, value) for point in points):
             problem = f"{word} would change nothing: [{space}] always picks another {section} after it."
             hint = f"write it beside the name: {section} = [{{ name = '...', option = ... }}] in [{space}]."
+            if dotted == section and not isinstance(value, (str, list)):
+                problem = f"{word}: {section} is a name, or a table of options."
+                hint = f"write -o {section}=NAME, or -o {section}.option=value."
             mistakes.append(Mistake(problem=problem, hint=hint))
     return mistakes
 

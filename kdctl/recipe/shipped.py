@@ -44,10 +44,10 @@ def shipped_recipes() -> list[ShippedRecipe]:
 def located(path: Path) -> Path:
     """Return where a recipe lies that is named by its path, or a shipped one by its name.
 
-    A file of the user's own comes first. `recipes/quickstart.toml` is the shipped one as well, where
-    there is no such file: what the documentation says to type works without a checkout.
+    A file of the user's own comes first; a folder does not. `recipes/quickstart.toml` is the shipped one as
+    well, where there is no such file: what the documentation says to type works without a checkout.
     """
-    if path.exists():
+    if path.is_file():
         return path
     name = path.as_posix().removeprefix("recipes/").removesuffix(SUFFIX)
     shipped = shipped_folder() / f"{name}{SUFFIX}"

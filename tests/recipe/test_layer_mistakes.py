@@ -63,6 +63,11 @@ def test_a_teacher_that_no_method_listens_to_is_refused(bench, word: str) -> Non
     assert len(bench.plans(f"{BASE}[grid]\nmethod = ['ce', 'kd']", word)) == 2
 
 
+def test_a_number_for_a_section_is_not_blamed_on_the_grid(bench) -> None:
+    said = bench.mistake(BASE + RATES, "optimizer=3")
+    assert "-o optimizer=3: optimizer is a name, or a table of options." in said
+
+
 def test_headings_are_never_overruled(bench) -> None:
     assert len(bench.plans(BASE + RATES, "seeds=2", "name=other")) == 4
 

@@ -84,6 +84,17 @@ def test_a_folder_is_no_recipe(bench) -> None:
         read_layers(bench.folder)
 
 
+def test_a_folder_does_not_hide_a_shipped_recipe_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quickstart").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_layers(Path("quickstart"))[-1].values["name"] == "quickstart"
+    (tmp_path / "quickstart").rmdir()
+    (tmp_path / "quickstart").write_text("name = 'mine'\n")
+    assert read_layers(Path("quickstart"))[-1].values["name"] == "mine"
+
+
 def test_unknown_headings_get_a_suggestion(bench) -> None:
     said = bench.mistake(f"{PAIR}[optimiser]\nlearning_rate = 1")
     assert "x.toml: a recipe has no 'optimiser'. // did you mean 'optimizer'?" in said
