@@ -16,7 +16,7 @@ from kdctl.assembly.architecture import Architecture, build_architecture
 from kdctl.assembly.assemble import join, make_projector
 from kdctl.assembly.data import Sizes
 from kdctl.assembly.operations import losses_of_a_step
-from kdctl.engine.device import shapes_computed, shapes_only
+from kdctl.engine.device import kept_bytes, shapes_computed, shapes_only
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller
@@ -183,12 +183,15 @@ def _address(tensor: Tensor) -> int:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Return how much memory is free; None where the system does not tell."""
+    """Return how much memory this process can have; None where the system does not tell.
+
+    That is what is free, and what it has freed itself and keeps.
+    """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    free = [_available_to_system(), _available_to_container()]
-    return min((number for number in free if number is not None), default=_total_bytes(device))
+    free = [number for number in (_available_to_system(), _available_to_container()) if number is not None]
+    return min(free) + kept_bytes() if free else _total_bytes(device)
 
 
 def _available_to_system() -> int | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from kdctl.assembly.failure import explain
 from kdctl.assembly.memory import RunBytes, pass_bytes, require_room, run_bytes
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.device import shapes_computed
+from kdctl.engine.device import keep_freed_memory, shapes_computed
 from kdctl.execution import gang_run, gang_split
 from kdctl.execution.gang_split import fitting_parts, halves
 from kdctl.execution.recorders import NOT_BEGUN
@@ -265,6 +266,22 @@ def test_a_gang_whose_gradients_would_not_fit_goes_on_in_halves_before_the_syste
     environments = [run.environment for run in runs if run.environment is not None]
     assert [environment.reduced for environment in environments] == ["out of memory in a gang of 5"] * 5
     assert [len(environment.gang.split()) for environment in environments] == [3, 3, 3, 2, 2]
+
+
+def test_memory_that_a_gang_has_freed_is_there_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a rule the system has it back at once; here the process keeps it, and the system calls it taken."""
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("this C library does not tell what it keeps")
+    keep_freed_memory()
+    monkeypatch.setattr(memory, "_available_to_system", lambda: 1000)
+    monkeypatch.setattr(memory, "_available_to_container", lambda: None)
+    held = [torch.ones(2**22) for _ in range(8)]  # of 16 MiB each
+    before = memory.available_bytes(torch.device("cpu"))
+    held.clear()
+    after = memory.available_bytes(torch.device("cpu"))
+    assert before is not None
+    assert after is not None
+    assert after - before >= 7 * 2**24
 
 
 def test_a_run_whose_gradients_alone_would_not_fit_fails_with_the_numbers() -> None:
