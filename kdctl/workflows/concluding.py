@@ -30,12 +30,11 @@ def html_page(tables: Sequence[Table], workspace: Workspace, **which: Unpack[Whi
     Raises:
         KdctlError: there is no such sweep, or nothing was run yet.
     """
-    return _page(tables, figure_data(workspace, **which), workspace, which.get("sweep"))
+    data = figure_data(workspace, **which)
+    return _page(tables, data, workspace, _names(workspace, data, **which))
 
 
-def _page(
-    tables: Sequence[Table], data: FigureData, workspace: Workspace, sweep: str | Sequence[str] | None
-) -> str:
+def _page(tables: Sequence[Table], data: FigureData, workspace: Workspace, known: Sequence[str]) -> str:
     from kdctl.report.page.encode import encode_columns, encode_curves  # noqa: PLC0415 - they load numpy
     from kdctl.report.page.run_list import run_list  # noqa: PLC0415
     from kdctl.report.page.write import Page, write_page  # noqa: PLC0415
@@ -43,7 +42,6 @@ def _page(
     from kdctl.report.wording import plural  # noqa: PLC0415
 
     runs = (*data.runs, *data.teachers)
-    known = _names(workspace, data, sweep)
     return write_page(
         Page(
             title=f"kdctl: {', '.join(known[:3])}" if known else "kdctl: all runs",
@@ -59,10 +57,12 @@ def _page(
     )
 
 
-def _names(workspace: Workspace, data: FigureData, sweep: str | Sequence[str] | None) -> list[str]:
-    """Return the sweeps that the runs are of: those that were named, else all that hold one of them."""
-    if sweep is not None:
+def _names(workspace: Workspace, data: FigureData, **which: Unpack[Which]) -> list[str]:
+    """Return the sweeps whose runs are shown; where all runs are, those that hold one of them."""
+    if sweep := which.get("sweep"):
         return [sweep] if isinstance(sweep, str) else list(sweep)
+    if not which.get("everything") and (sweeps := workspace.store.sweeps()):
+        return [sweeps[0].name]
     found = workspace.store.sweeps_of(run.key for run in data.runs)
     return sorted({name for each in found.values() for name in each})
 

@@ -66,7 +66,7 @@ def test_figures_and_page_show_the_epoch_that_the_recipe_reports(
     assert figure_data(workspace, everything=True).select is Selection.LAST
 
 
-def test_a_run_of_two_sweeps_is_exported_as_one_of_that_which_was_asked_for(
+def test_a_run_of_two_sweeps_is_shown_as_one_of_that_which_was_asked_for(
     workspace: Workspace, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -76,6 +76,12 @@ def test_a_run_of_two_sweeps_is_exported_as_one_of_that_which_was_asked_for(
         folder = tmp_path / f"of {asked}"
         assert workflows.export_runs("tensorboard", folder, workspace, **asked) == 1
         assert [path.name for path in folder.iterdir()] == [group]
+    for asked, title in (
+        ({"sweep": "first"}, "first"),
+        ({}, "second"),
+        ({"everything": True}, "first, second"),
+    ):
+        assert f"<title>kdctl: {title}</title>" in workflows.html_page([], workspace, **asked)
 
 
 def override(recipe: Path, *, name: str) -> Path:
