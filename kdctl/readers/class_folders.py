@@ -7,6 +7,7 @@ files that are no images by their suffix, are skipped.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ from kdctl.readers.pixels import (
 
 _DECODING = "3"
 """Part of every cache key; raise it when the same files would give other pixels or another order."""
+
+_COPIES = 2
+"""Of all pixels at a time: as they were decoded, and in their order."""
 
 _CHUNK = 256
 """Files that a decoding thread takes at a time."""
@@ -142,13 +146,38 @@ def decode_listing(listing: FolderListing, *, size: int, cache: Path, resize: bo
         resize: scale images of another size; otherwise they are an error.
 
     Raises:
-        KdctlError: files that cannot be read, or that have another size; all are counted.
+        KdctlError: files that cannot be read, or that have another size, all are counted; or the pixels are
+            more than the machine's memory holds.
     """
+    _require_memory(listing, size)
     try:
         key = listing.content_key(size, resize=resize)
     except OSError:  # counted with all others of its kind
         return _decode(listing, size, resize=resize)
     return cached(key, lambda: _decode(listing, size, resize=resize), folder=cache)
+
+
+def _require_memory(listing: FolderListing, size: int) -> None:
+    """Refuse images that fit into no memory, before the system ends the process for trying.
+
+    Raises:
+        KdctlError: says how much they need, and how such images are trained on.
+    """
+    needed = _COPIES * len(listing.files) * size * size * 3
+    if needed > (there_is := _memory_bytes()):
+        raise KdctlError(
+            f"{len(listing.files):,} images of {size}x{size} pixels in {listing.folder} need "
+            f"{needed / 2**30:,.1f} GiB of memory, and this machine has {there_is / 2**30:,.1f} GiB.",
+            "choose data.name = 'streamedfolder', which decodes images when needed, or lower data.size.",
+        )
+
+
+def _memory_bytes() -> float:
+    """Return the size of the memory; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Sequence[str]) -> None:

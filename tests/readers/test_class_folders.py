@@ -102,6 +102,18 @@ def test_an_image_of_another_size_is_an_error_unless_it_may_be_resized(tmp_path:
         decode_listing(listing, size=4, cache=tmp_path / "cache")
 
 
+def test_images_that_no_memory_holds_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "data" / "apple" / "1.png")
+    listing = list_class_folders(tmp_path / "data")
+    monkeypatch.setattr(class_folders, "_memory_bytes", lambda: 90 * 2**20)
+    with pytest.raises(KdctlError, match=r"1 images of 4096x4096 pixels in .* need 0\.1 GiB") as caught:
+        decode_listing(listing, size=4096, cache=tmp_path / "cache", resize=True)
+    assert "streamedfolder" in caught.value.hint
+    decode_listing(listing, size=64, cache=tmp_path / "cache", resize=True)
+
+
 def test_files_that_changed_are_decoded_again(tmp_path: Path) -> None:
     path = put(tmp_path / "data" / "apple" / "1.png", (1, 2, 3))
     cache = tmp_path / "cache"
