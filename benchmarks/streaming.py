@@ -111,7 +111,7 @@ def streamed_split(paths: list[Path]) -> StreamedSplit:
                 folder=Path("/"),
                 names=ImageNames([str(path)[1:] for path in paths]),
                 labels=np.zeros(count, dtype=np.int64),
-                num_bytes=np.zeros(count, dtype=np.int64),
+                num_bytes=np.array([path.stat().st_size for path in paths], dtype=np.int64),
                 modified_ns=np.zeros(count, dtype=np.int64),
             )
         ),

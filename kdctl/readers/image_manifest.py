@@ -58,9 +58,13 @@ class ImageListing:
         """Return the encoded image.
 
         Raises:
-            OSError: its file cannot be read.
+            OSError: its file cannot be read, or has another size than when it was listed.
         """
-        return (self.folder / self.names[row]).read_bytes()
+        path = self.folder / self.names[row]
+        content = path.read_bytes()
+        if len(content) != self.num_bytes[row]:
+            raise OSError(None, "it has another size than when it was listed", str(path))
+        return content
 
 
 class ImageNames:

@@ -158,6 +158,15 @@ def test_files_that_others_of_their_size_and_time_replaced_are_hashed_again(fold
     assert not (load().train.digests == before).all(axis=1).any()
 
 
+def test_an_image_that_another_one_replaced_in_training_is_not_trained_on(folder: Path, load: Load) -> None:
+    train = load().train
+    for path in (folder / "train").glob("*/*"):
+        write_image(path, 500)
+        path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(OSError, match="another size than when it was listed"):
+        train.source.read(0)
+
+
 def test_a_damaged_manifest_is_made_again(load: Load, tmp_path: Path) -> None:
     before = fingerprint(load())
     for path in (tmp_path / "cache").glob("manifest-*"):
