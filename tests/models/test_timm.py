@@ -104,6 +104,8 @@ def test_a_model_of_which_nothing_is_read_does_not_run(backbone: Backbone, image
     calls: list[int] = []
     hooks = [module.register_forward_pre_hook(lambda *_: calls.append(1)) for module in backbone.modules()]
     assert backbone.observe(images, (), with_logits=False).taps == {}
+    nothing = images[:0, :, :0, :0]  # what stands for a batch where the method makes its own images
+    assert backbone.observe(nothing, (), with_logits=False).logits is None
     for hook in hooks:
         hook.remove()
     assert not calls
