@@ -60,9 +60,10 @@ class RandomResizedCrop(Augmentation):
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842, section 6, with the numbers
     that torchvision has. On demand, in this order: colour jitter, RandAugment, erasing. DeiT's RandAugment,
     timm's `rand-m9-mstd0.5-inc1`, is `randaugment = 2`, `magnitude = 27`, `operation_probability = 0.5`,
-    but for four things: it draws the magnitude for each operation anew (deviation 1.5 of 30), posterises to
-    one bit where torchvision leaves four, inverts and solarises by addition as well, and has no operation
-    that does nothing. timm erases after normalising, with Gaussian noise; ours writes uniform noise over
+    but for five things: it draws the magnitude for each operation anew (deviation 1.5 of 30), posterises to
+    one bit where torchvision leaves four, inverts and solarises by addition as well, has no operation
+    that does nothing, and interpolates what it turns, shears and moves, where torchvision takes the nearest
+    pixel. timm erases after normalising, with Gaussian noise; ours writes uniform noise over
     bytes.
     """
 
