@@ -16,7 +16,7 @@ from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
 from kdctl.report.leaders import teacher_notes, weak_teacher_lines
-from kdctl.report.measures import find_measures, require_models
+from kdctl.report.measures import TOP1, find_measures, require_models
 from kdctl.report.notes import choice_notes, mark_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
@@ -145,7 +145,7 @@ def _mean_table(
         cells = [field for field in layout.fields if field not in layout.chosen]
         choice = choose_settings(groups, cells, layout.best_by, layout.select)
         groups, notes = list(choice.groups), tuple(choice_notes(choice, layout))
-    if layout.mark_best:
+    if layout.mark_best and (not layout.values or TOP1 in layout.values):
         groups = with_marks(groups)
     if kind == "paper":
         table = paper_table(groups, layout)
@@ -183,6 +183,10 @@ def _without_place(kind: str, layout: Layout, given: TableOptions) -> dict[str, 
     """Return the options that were given and would be missing in the table, with what they show."""
     is_narrow = kind in ("paper", "runs") or layout.columns or layout.values
     homeless = (_BESIDE_MEANS if is_narrow else {}) | (_OF_MEANS if kind == "runs" else {})
+    if layout.beside == "published":
+        homeless |= {"versus_best": _BESIDE_MEANS["versus_best"]}
+    if layout.values and TOP1 not in layout.values:
+        homeless |= {"mark_best": _OF_MEANS["mark_best"]}
     return {name: shown for name, shown in homeless.items() if given.get(name)}
 
 
@@ -191,7 +195,7 @@ def _refuse(asked: Sequence[str]) -> None:
     if asked:
         raise UsageError(
             f"this table has no place for {' and '.join(asked)}.",
-            "leave that out, or take --layout list or overview without --columns and --values.",
+            "leave that out, or take --layout list or overview without --columns, --values and --against.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.build import TableOptions, build_report
 from kdctl.report.published_numbers import packaged_numbers, read_numbers
@@ -95,8 +95,15 @@ def epochs_frame(
 def chosen_runs(
     store: Store, names: str | Sequence[str] | None, *, everything: bool
 ) -> tuple[list[StoredRun], list[StoredSweep]]:
-    """Return the runs of sweeps; without names of the newest, without any sweep all runs there are."""
+    """Return the runs of sweeps; without names of the newest, without any sweep all runs there are.
+
+    Raises:
+        UsageError: names are given, and everything is asked for.
+        KdctlError: there is no such sweep, or no run at all.
+    """
     wanted = [names] if isinstance(names, str) else list(names or ())
+    if wanted and everything:
+        raise UsageError("a sweep is named, and all runs are asked for.", "say either --sweep or --all.")
     sweeps = [store.sweep(name) for name in wanted]
     if not wanted and not everything:
         sweeps = store.sweeps()[:1]

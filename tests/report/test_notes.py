@@ -1,6 +1,12 @@
 """What stands below a table."""
 
+import pytest
+
+from kdctl.errors import UsageError
 from kdctl.report.build import build_report
+from kdctl.report.reported import read_reported
+
+PUBLISHED = read_reported({"reported": [{"match": {"method": "kd"}, "top1": 77.0}]})
 
 
 def test_a_warning_about_scattered_accuracies_stands_where_these_are_shown(make_run):
@@ -13,3 +19,19 @@ def test_a_warning_about_scattered_accuracies_stands_where_these_are_shown(make_
     for values, warned in ((["top1", "loss"], True), (["loss"], False), ([], True)):
         notes = build_report(runs, values=values).notes
         assert any(note.startswith("Warning: the std of simkd (28.28)") for note in notes) is warned
+
+
+def test_what_cannot_be_seen_in_a_table_is_refused_or_said_to_be_left_out(make_run, make_sweep):
+    tops = {"ce": (72.0, 72.1), "kd": (78.0, 78.1), "at": (75.0, 75.1)}
+    runs = [
+        make_run(top1, seed=seed, settings={"method.name": method})
+        for method, values in tops.items()
+        for seed, top1 in enumerate(values)
+    ]
+    asked = ({"mark_best": True}, {"values": ["loss"]}), ({"versus_best": True}, {"published": PUBLISHED})
+    for wish, table in asked:
+        with pytest.raises(UsageError, match="this table has no place for"):
+            build_report(runs, **wish, **table)
+        notes = build_report(runs, make_sweep(runs, report=wish), **table).notes
+        assert notes[-1].startswith("The recipe's [report] also asks for")
+        assert not any(note.startswith("Bold") for note in notes)

@@ -8,7 +8,7 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection
 from kdctl.report.wording import SELECTION_WORDS
 from kdctl.workflows.plots import figure_data
@@ -40,6 +40,8 @@ def test_a_sweep_that_is_not_there_is_refused_with_the_nearest_name(
     with pytest.raises(KdctlError, match="no sweep 'tinny'") as refusal:
         workflows.report(workspace, sweep="tinny")
     assert "did you mean 'tiny'" in refusal.value.hint
+    with pytest.raises(UsageError, match="a sweep is named, and all runs are asked for"):
+        workflows.report(workspace, sweep="tiny", everything=True)
 
 
 def test_an_empty_store_says_how_to_fill_it(workspace: Workspace) -> None:
