@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, ScalarSelect, func, select
 
 from kdctl.records import RunState
+from kdctl.store.faults import DamagedRowError
 from kdctl.store.run_table import in_sweep, listed
 from kdctl.store.tables import EpochRow, RunRow
 
@@ -115,6 +116,8 @@ def _top1_so_far() -> ScalarSelect[float | None]:
 
 
 def _brief(row: RowMapping) -> RunBrief:
+    if row["fields"] is None:
+        raise DamagedRowError("a row holds no plan")
     student, method, learning_rate, epochs, teachers = json.loads(row["fields"])
     return RunBrief(
         key=row["key"],

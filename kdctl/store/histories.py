@@ -13,11 +13,12 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kdctl.records import EpochResult
 from kdctl.store.clock import utc_now
+from kdctl.store.column_types import PackedLines
 from kdctl.store.epoch_lines import in_order, parse_epochs, seconds_of_trees, sha256_of
 from kdctl.store.faults import DamagedRowError
 from kdctl.store.json_files import with_checksum
 from kdctl.store.run_table import listed, states, unknown_run
-from kdctl.store.tables import EpochRow, HistoryRow, PackedLines, RunRow
+from kdctl.store.tables import EpochRow, HistoryRow, RunRow
 
 _TEXT = type_coerce(EpochRow.result, Text)
 """Of an epoch, as it is kept."""

@@ -14,7 +14,8 @@ from kdctl.errors import KdctlError, suggestion
 from kdctl.recipe.history import align
 from kdctl.records import Environment, PlannedRun, RunState, StoredRun
 from kdctl.store.clock import utc_now
-from kdctl.store.tables import EpochRow, HistoryRow, PlainText, RunRow, SweepRow, SweepRunRow, read_json
+from kdctl.store.column_types import PlainText, read_json
+from kdctl.store.tables import EpochRow, HistoryRow, RunRow, SweepRow, SweepRunRow
 
 MIN_PREFIX = 4
 """Fewest digits of a key that name a run."""
@@ -28,7 +29,9 @@ _ONE_SEED = 2
 """Parts of a text behind its first one, if it was split at the only seed that it has."""
 
 _COLUMNS = tuple(
-    type_coerce(column, PlainText()).label(column.name) if column.name in ("plan", "environment") else column
+    type_coerce(column, PlainText(required=not column.nullable)).label(column.name)
+    if column.name in ("plan", "environment")
+    else column
     for column in RunRow.__table__.columns
 )
 """Of a run. Plans and environments as their texts: many runs have the same."""

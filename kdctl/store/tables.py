@@ -7,164 +7,25 @@ them are in `migrations.py`; a test holds the two together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import Dialect, ForeignKey, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
 
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Environment, EpochResult, RunResult, RunState
-from kdctl.store.epoch_lines import pack, unpack
-from kdctl.store.faults import DamagedRowError
-from kdctl.store.json_files import from_json, to_json
-
-
-def read_json(record: type[Any], text: str) -> Any:
-    """Read a record from what a column holds.
-
-    Raises:
-        DamagedRowError: it is none.
-    """
-    try:
-        return from_json(record, text)
-    except (ValueError, TypeError, AttributeError) as error:  # SQLite's columns hold values of any type
-        raise DamagedRowError(f"a row holds no {getattr(record, '__name__', 'record')}") from error
-
-
-class JsonRecord(TypeDecorator[Any]):
-    """A column of records, or of trees, kept as canonical JSON text."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, record: type[Any]) -> None:
-        """Keep records of this type."""
-        super().__init__()
-        self.record = record
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        """Write a record as text."""
-        return None if value is None else to_json(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Read a record from its text.
-
-        Raises:
-            DamagedRowError: it is none.
-        """
-        return None if value is None else read_json(self.record, value)
-
-
-class PackedLines(TypeDecorator[bytes]):
-    """A column of lines of text, kept in a quarter of their room."""
-
-    impl = LargeBinary
-    cache_ok = True
-
-    def __init__(self, *, checksums: bool = True) -> None:
-        """Read lines with their checksums, or without those that would have to be computed."""
-        super().__init__()
-        self.checksums = checksums
-
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        """Pack lines."""
-        return None if value is None else pack(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
-        """Unpack lines.
-
-        Raises:
-            DamagedRowError: there are none in it.
-        """
-        try:
-            return None if value is None else unpack(value, checksums=self.checksums)
-        except (ValueError, TypeError) as error:  # SQLite's columns hold values of any type
-            raise DamagedRowError("a row holds no packed epochs") from error
-
-
-class StateName(TypeDecorator[Any]):
-    """A column of run states, kept by their names."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        """Write a state as its name."""
-        return None if value is None else RunState(value).value
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Read a state from its name.
-
-        Raises:
-            DamagedRowError: there is no such state.
-        """
-        try:
-            return None if value is None else RunState(value)
-        except ValueError as error:
-            raise DamagedRowError(f"a run is '{value}', which is no state") from error
-
-
-class PlainText(TypeDecorator[str]):
-    """A column of text: SQLite would keep anything in it."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """Return the text.
-
-        Raises:
-            DamagedRowError: it is none.
-        """
-        if value is None or isinstance(value, str):
-            return value
-        raise DamagedRowError(f"a row holds {_shown(value)} where a text should be")
-
-
-class WholeNumber(TypeDecorator[int]):
-    """A column of whole numbers: SQLite would keep anything in it."""
-
-    impl = Integer
-    cache_ok = True
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        """Return the number.
-
-        Raises:
-            DamagedRowError: it is none.
-        """
-        if value is None or isinstance(value, int):
-            return value
-        raise DamagedRowError(f"a row holds {_shown(value)} where a whole number should be")
-
-
-class MomentText(TypeDecorator[str]):
-    """A column of times, as `utc_now` writes them."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """Return the time as its text.
-
-        Raises:
-            DamagedRowError: it is none.
-        """
-        try:
-            if value is not None:
-                datetime.fromisoformat(value)
-        except (ValueError, TypeError) as error:
-            raise DamagedRowError(f"a row holds {_shown(value)} where a time should be") from error
-        return value
-
+from kdctl.store.column_types import (
+    Checked,
+    JsonRecord,
+    MomentText,
+    PackedLines,
+    PlainText,
+    RealNumber,
+    StateName,
+    WholeNumber,
+)
 
 Moment = Annotated[str, "UTC, ISO 8601"]
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:40]
 
 
 class Table(DeclarativeBase):
@@ -173,6 +34,7 @@ class Table(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads a plain dict here
         str: PlainText(),
         int: WholeNumber(),
+        float: RealNumber(),
         Moment: MomentText(),
         RunState: StateName(),
         Mapping[str, Any]: JsonRecord(dict[str, Any]),
@@ -182,6 +44,14 @@ class Table(DeclarativeBase):
         Evaluation: JsonRecord(Evaluation),
         bytes: PackedLines(),
     }
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the values of columns required in which every row has one."""
+        super().__init_subclass__(**options)
+        for column in cls.__table__.columns:
+            if isinstance(column.type, Checked) and not column.nullable:
+                column.type = column.type.copy()
+                column.type.required = True
 
 
 class RunRow(Table):
