@@ -159,7 +159,16 @@ class Distillation(nn.Module):
             index: [B], int64, which training samples these are; for methods that remember samples.
             progress: share of the training that is over, from 0 to 1; for methods that warm up.
             learning_rate: of this step; for methods that scale a term by it.
+
+        Raises:
+            UsageError: samples are remembered, as `num_samples` says, and nothing says which these are.
         """
+        if index is None and self.method.setup.num_samples > 1:
+            raise UsageError(
+                f"num_samples = {self.method.setup.num_samples:,} is for methods that remember samples, and "
+                "nothing says which samples these are.",
+                "pass index=..., their places in the training set; or leave num_samples out.",
+            )
         self._move_random_numbers(images.device)
         self.method.setup.rng.manual_seed(derive(self._seed, "method", self._num_steps))
         self._num_steps += 1

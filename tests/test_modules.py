@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.errors import UsageError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.modules import Distillation, LogitLoss, as_backbone
 from kdctl.protocols.backbone import Backbone, models
 
@@ -98,6 +98,14 @@ def test_what_a_method_remembers_is_updated_after_the_step() -> None:
     distillation.after_update()
     changed = [name for name, value in distillation.named_buffers() if not torch.equal(value, before[name])]
     assert any("bank" in name for name in changed)
+
+
+def test_a_method_that_remembers_samples_has_to_be_told_which_they_are() -> None:
+    images, labels = batch()
+    with pytest.raises(KdctlError, match="there is one in all"):
+        Distillation("crd", backbone(), backbone("resnet14"))(images, labels)
+    with pytest.raises(UsageError, match="nothing says which samples these are"):
+        Distillation("crd", backbone(), backbone("resnet14"), num_samples=50_000)(images, labels)
 
 
 def test_the_teacher_follows_to_another_precision_and_is_not_saved() -> None:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdctl.errors import KdctlError
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
 from kdctl.protocols.backbone import Backbone
@@ -226,6 +227,14 @@ def draw_others(index: Tensor, count: int, num_samples: int, rng: torch.Generato
 
     Returns:
         [B, count], int64.
+
+    Raises:
+        KdctlError: there is one sample in all.
     """
+    if num_samples < 2:
+        raise KdctlError(
+            "method 'crd' holds samples against others, and there is one in all.",
+            "in a loop of your own, say how many there are: num_samples=...",
+        )
     drawn = torch.randint(num_samples - 1, (len(index), count), generator=rng, device=index.device)
     return drawn + (drawn >= index[:, None])
