@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Dialect, Float, Integer, LargeBinary, String, Text
+from sqlalchemy import Dialect, Double, Integer, LargeBinary, String, Text
 from sqlalchemy.types import TypeDecorator
 
 from kdctl.records import RunState
@@ -147,7 +147,7 @@ class WholeNumber(Checked):
 class RealNumber(Checked):
     """A column of numbers."""
 
-    impl = Float
+    impl = Double
     cache_ok = True
 
     def checked(self, value: Any) -> float:
