@@ -185,7 +185,8 @@ class Structures:
             rng=torch.Generator("cpu"),
             projector=projector,
         )
-        require_parts(distiller, plan.engine.batch_parts, plan.data.options.batch_size)
+        batch_size = plan.data.options.batch_size
+        require_parts(distiller, plan.engine.batch_parts, batch_size, counts.num_train)
         require_eager(plan.engine)
         require_average(distiller, plan.engine.average_decay)
         require_single_gradient(plan)

@@ -39,8 +39,8 @@ FEWEST = 2
 """Images in a part: batch norm cannot take one."""
 
 
-def require_parts(distiller: Distiller, num_parts: int, batch_size: int) -> None:
-    """Refuse parts where they would change what a method does, or are too small.
+def require_parts(distiller: Distiller, num_parts: int, batch_size: int, num_images: int) -> None:
+    """Refuse parts that would change what a method does, are too small, or that `num_images` never fill.
 
     Raises:
         KdctlError: they would.
@@ -55,6 +55,9 @@ def require_parts(distiller: Distiller, num_parts: int, batch_size: int) -> None
         )
     if why := _why_not_in_parts(distiller):
         raise KdctlError(f"{where}: {why}.", "take the batch whole, or choose another method.")
+    if num_images < FEWEST * num_parts:
+        problem = f"{where}: {num_images} training images are too few for parts of {FEWEST} or more."
+        raise KdctlError(problem, "take the batch whole: -o engine.batch_parts=1.")
 
 
 def _why_not_in_parts(distiller: Distiller) -> str:

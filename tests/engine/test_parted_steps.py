@@ -128,8 +128,15 @@ def test_what_parts_would_change_is_refused(
     make_member: MakeMember, method: str, num_parts: int, why: str
 ) -> None:
     with pytest.raises(KdctlError, match=why):
-        require_parts(make_member(method).distiller, num_parts, 16)
-    require_parts(make_member(method, folder="whole").distiller, 1, 16)
+        require_parts(make_member(method).distiller, num_parts, 16, 40)
+    require_parts(make_member(method, folder="whole").distiller, 1, 16, 40)
+
+
+def test_parts_that_no_batch_ever_fills_are_refused(make_member: MakeMember) -> None:
+    distiller = make_member("ce").distiller
+    require_parts(distiller, 8, 16, 16)
+    with pytest.raises(KdctlError, match="batch_parts = 8: 15 training images are too few"):
+        require_parts(distiller, 8, 16, 15)
 
 
 def test_steps_in_parts_are_not_recorded(make_member: MakeMember, make_gang: MakeGang) -> None:
