@@ -17,13 +17,16 @@ def by_role(
 ) -> tuple[list[StoredRun], list[StoredRun]]:
     """Return students and teachers; a run that is both is a student, and teachers alone are shown as such.
 
-    Of runs that belong to no sweep, those that teach others here are teachers.
+    Of runs of no sweep, or of all, those that teach others here are teachers, unless other seeds of the same
+    configuration teach nobody: these are replicates, and a mean lacks none of them.
     """
     members = [member for sweep in sweeps for member in sweep.members]
     students = {member.run_key for member in members if member.role != "teacher"}
     teachers = {member.run_key for member in members if member.role == "teacher"} - students
     if not sweeps:
-        teachers = {str(teacher.get("run")) for run in runs for teacher in run.plan.get("teachers", ())}
+        teaching = {str(teacher.get("run")) for run in runs for teacher in run.plan.get("teachers", ())}
+        others = {run.configuration for run in runs if run.key not in teaching}
+        teachers = {run.key for run in runs if run.key in teaching and run.configuration not in others}
     if all(run.key in teachers for run in runs):
         return list(runs), []
     return [run for run in runs if run.key not in teachers], [run for run in runs if run.key in teachers]

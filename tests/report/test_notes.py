@@ -1,4 +1,4 @@
-"""What stands below a table."""
+"""What a table says of runs that are not in its rows, and what it refuses."""
 
 import pytest
 
@@ -35,3 +35,15 @@ def test_what_cannot_be_seen_in_a_table_is_refused_or_said_to_be_left_out(make_r
         notes = build_report(runs, make_sweep(runs, report=wish), **table).notes
         assert notes[-1].startswith("The recipe's [report] also asks for")
         assert not any(note.startswith("Bold") for note in notes)
+
+
+def test_a_seed_that_teaches_others_is_in_the_mean_of_its_replicates(make_run):
+    large = {"method.name": "ce", "student.name": "resnet20"}
+    runs = [make_run(70.0 + seed, seed=seed, settings=large) for seed in range(3)]
+    taught = {"student.name": "resnet8", "teachers": [{"name": "resnet20", "run": runs[0].key}]}
+    students = [make_run(60.0 + seed, seed=seed, settings=taught) for seed in range(3)]
+    records = build_report([*runs, *students]).records()
+    assert [(record["top1_mean"], record["n"]) for record in records] == [(71.0, 3), (61.0, 3)]
+    alone = build_report([runs[0], *students])
+    assert [record["top1_mean"] for record in alone.records()] == [61.0]
+    assert "Teacher resnet20: 70.00 ± — (n = 1)." in alone.notes
