@@ -77,18 +77,23 @@ def merge(layers: Sequence[Layer]) -> Merged:
     plain = _overlay(layers)
     names = _chosen_names(plain.tree)
     in_force: dict[str, str] = {}
+    chosen_by_whens: dict[str, str] = {}
     kept: list[Layer] = []
     for layer in layers:
-        in_force.update(_chosen_names(layer.values))
+        own = _chosen_names(layer.values)
+        in_force.update(own)
+        chosen_by_whens = {key: name for key, name in chosen_by_whens.items() if key not in own}
         stale = {key for key, name in in_force.items() if folded(name) != folded(names.get(key, name))}
         kept.append(
             Layer(source=layer.source, values={k: v for k, v in layer.values.items() if k not in stale})
         )
-        kept.extend(
-            Layer(source=layer.source, values=_with_names(_without_others(when, stale), names))
-            for when in layer.whens
-            if _holds(when, plain.tree)
-        )
+        for when in layer.whens:
+            if _holds(when, plain.tree):
+                values = _without_others(when, stale)
+                kept.append(
+                    Layer(source=layer.source, values=_with_names(values, {**names, **chosen_by_whens}))
+                )
+                chosen_by_whens.update(_chosen_names(values))
     return _overlay(kept)
 
 

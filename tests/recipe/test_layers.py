@@ -157,6 +157,17 @@ def test_a_when_block_goes_with_the_name_that_its_options_belong_to() -> None:
     assert merge([low, student, other]).tree["schedule"] == {"epochs": 3}
 
 
+def test_a_when_block_adds_to_what_an_earlier_one_chose() -> None:
+    choose = when("student.name", ("a",), {"optimizer": {"name": "adamw", "learning_rate": 0.001}})
+    add = when("student.name", ("a",), {"optimizer": {"weight_decay": 0.05}})
+    low = Layer(source="preset", values={"optimizer": {"name": "sgd"}}, whens=(*choose, *add))
+    student = Layer(source="recipe", values={"student": "a"})
+    both = {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.05}
+    assert merge([low, student]).tree["optimizer"] == both
+    back = Layer(source="-o", values={"optimizer": {"name": "sgd"}}, whens=add)
+    assert merge([low, student, back]).tree["optimizer"] == {"name": "sgd", "weight_decay": 0.05}
+
+
 def test_a_when_block_that_names_a_choice_means_just_that_one() -> None:
     table = {"optimizer": {"name": "adamw", "learning_rate": 0.001}}
     low = Layer(source="preset", values={"optimizer": "sgd"}, whens=when("student.name", ("a",), table))
