@@ -141,7 +141,10 @@ class ImageWorkers:
         ready = wait([self._results, *(process.sentinel for process in self._processes)])
         if self._results not in ready:
             raise self._death()
-        number, slot, count, fault, bug = self._results.recv()
+        try:
+            number, slot, count, fault, bug = self._results.recv()
+        except (EOFError, OSError) as error:  # the last worker has died
+            raise self._death() from error
         self._rings[number].missing[slot] -= count
         if fault:
             raise MachineError(fault)

@@ -248,8 +248,11 @@ def test_an_image_that_went_bad_is_a_fault_of_the_machine(open_set: Open, num_wo
         all_batches(train, train.order(0, 0))
 
 
-def test_a_worker_that_dies_stops_the_run_with_a_hint(pool: Callable[[int], ImageWorkers]) -> None:
-    workers = pool(2)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_dies_stops_the_run_with_a_hint(
+    pool: Callable[[int], ImageWorkers], num_workers: int
+) -> None:
+    workers = pool(num_workers)
     normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
     options = DatasetOptions(augmentation="random-resized-crop", batch_size=16)  # type: ignore[arg-type]
     train = StreamedTrainingSet(streamed(Slow()), normalise, options, CPU, workers)
