@@ -112,7 +112,7 @@ def complaints(path: Path) -> list[str]:
                 f"a row of {table} refers to a row of {parent} that is not there"
                 for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check")
             ]
-        except sqlite3.DatabaseError as error:  # so damaged that it cannot even be looked through
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # it cannot even be looked through
             return [str(error)]
     return [*(line for line in integrity if line != _SOUND), *dict.fromkeys(references)]
 

@@ -45,12 +45,18 @@ _MEANINGS: dict[int, tuple[str, str]] = {
 }
 
 
-_JUNK = ("malformed JSON", "Could not decode to UTF-8")
-"""What SQLite says of a row that holds no record, without a code of its own."""
+_JUNK = "a row holds what kdctl never writes"
+_CHANGED = "it lacks a table or a column"
 
-
-_CHANGED = ("no such table: kdctl_", "no such column: kdctl_", "has no column named ")
-"""How it says that somebody took a part of our schema away."""
+_SIGNS = {
+    "malformed JSON": _JUNK,
+    "Could not decode to UTF-8": _JUNK,
+    "no such table: kdctl_": _CHANGED,
+    "no such column: kdctl_": _CHANGED,
+    "has no column named ": _CHANGED,
+    "unsupported file format": "its head names a format that SQLite does not know",
+}
+"""What SQLite says of a damaged file without a code of its own -> what that means."""
 
 
 class DamagedRowError(ValueError):
@@ -67,12 +73,15 @@ def explained(path: Path) -> Generator[None]:
         yield
     except DamagedRowError as error:
         raise _damaged(path, str(error)) from error
+    except (
+        UnicodeDecodeError
+    ) as error:  # Python cannot read what SQLite says of a damaged statement of a schema
+        raise _damaged(path, "what it says of its tables is no text") from error
     except (DBAPIError, sqlite3.Error) as error:
         code = primary_code(error)
-        if any(sign in str(error) for sign in _JUNK):
-            raise _damaged(path, "a row holds what kdctl never writes") from error
-        if any(sign in str(error) for sign in _CHANGED):
-            raise _damaged(path, "it lacks a table or a column") from error
+        for sign, meaning in _SIGNS.items():
+            if sign in str(error):
+                raise _damaged(path, meaning) from error
         if code not in _MEANINGS:
             raise
         problem, hint = _MEANINGS[code]

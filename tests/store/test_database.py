@@ -193,11 +193,23 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path, sta
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+def _all_but_its_head(content: bytes) -> bytes:
+    return content[:100] + b"\xff" * (len(content) - 100)
+
+
+def _a_letter_of_its_schema(content: bytes) -> bytes:
+    return content.replace(b"CREATE TABLE kdctl_runs", b"CREATE TABLE \x80dctl_runs")
+
+
+def _its_format(content: bytes) -> bytes:
+    return content[:44] + b"\0\0\0\x09" + content[48:]
+
+
+@pytest.mark.parametrize("spoil", [_all_but_its_head, _a_letter_of_its_schema, _its_format])
+def test_a_damaged_database_is_refused(spoil: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / "kdctl.db"
     connect(path).dispose()
-    content = path.read_bytes()
-    path.write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+    path.write_bytes(spoil(path.read_bytes()))
 
     with pytest.raises(KdctlError, match=r"is damaged") as caught:
         connect(path)
