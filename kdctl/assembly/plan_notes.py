@@ -108,6 +108,7 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
                 "epoch is one step"
             )
         yield from _of_normalisation(plan.data.options)
+        yield from _idle(plan.data.options)
         for line in _of_schedule(plan.schedule.options, plan.epochs):
             trainings.setdefault(line, {}).setdefault(plan.student.name, {})[plan.method.name] = None
     for line, students in trainings.items():
@@ -122,6 +123,22 @@ def _of_normalisation(options: Any) -> Iterator[str]:
             f"data.mean = {list(options.mean)}, data.std = {list(options.std)}: both are of pixels from 0 to "
             "1; divide by 255 what is of pixels from 0 to 255"
         )
+
+
+def _idle(options: Any) -> Iterator[str]:
+    """Name settings that change nothing without another one: a grid over them trains all the same."""
+    share = getattr(options, "mix_probability", 1.0)
+    if share < 1 and not options.mixup and not options.cutmix:
+        yield f"data.mix_probability = {share:g} changes nothing without data.mixup or data.cutmix"
+    augmentation: Any = getattr(options.augmentation, "options", None)
+    if getattr(augmentation, "randaugment", None) != 0:
+        return
+    usual = type(augmentation)()
+    for name in ("magnitude", "operation_probability"):
+        value = getattr(augmentation, name, None)
+        if value is not None and value != getattr(usual, name):
+            where = "data.augmentation"
+            yield f"{where}.{name} = {value:g} changes nothing without {where}.randaugment"
 
 
 def _of_schedule(options: Any, epochs: int) -> Iterator[str]:

@@ -73,10 +73,15 @@ def test_a_length_that_nobody_chose_is_told(kdctl: Kdctl, tmp_path: Path) -> Non
         ("-o schedule.milestones=[90,60]", "milestones 90, 60 do not rise"),
         ("-o schedule.milestones=[90,90]", "milestones 90, 90 do not rise"),
         ("-o schedule.warmup_epochs=300", "warmup_epochs = 300 of 240 epochs"),
+        ("-o data.mix_probability=0.5", "changes nothing without data.mixup or data.cutmix"),
+        (
+            "-o data.augmentation=random-resized-crop -o data.augmentation.magnitude=20",
+            "data.augmentation.magnitude = 20 changes nothing without data.augmentation.randaugment",
+        ),
         ("-o schedule=cosine -o schedule.warmup_epochs=240", "warmup_epochs = 240 of 240 epochs"),
     ],
 )
-def test_a_schedule_that_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, warning: str) -> None:
+def test_what_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, warning: str) -> None:
     out = kdctl(f"train --student resnet3 {DATA} {words} --dry-run").out
     assert sum(warning in line for line in out.splitlines() if line.startswith("warning: ")) == 1
     assert "warning" not in kdctl(f"train --student resnet3 {DATA} --dry-run").out
