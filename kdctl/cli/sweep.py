@@ -226,9 +226,9 @@ def _show_outcome(
     if is_shown and (conclusion := _concluded(outcome.name, runs)):
         _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
         return
-    for line in leading_lines(outcome.students):
+    for line in leading_lines(outcome.students, outcome.select):
         say(line)
-    for line in weak_teacher_lines(outcome.runs):
+    for line in weak_teacher_lines(outcome.runs, outcome.select):
         say(f"warning: {line}")
     if has_table:
         say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")

@@ -12,7 +12,7 @@ from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy, Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.subject import SUBJECT_FIELDS
-from kdctl.report.wording import label, mean_and_spread, plural
+from kdctl.report.wording import SELECTION_WORDS, label, mean_and_spread, plural
 
 _PAIR = (*SUBJECT_FIELDS, "data_fingerprint", "teachers", "student.name")
 """Configurations that differ in one of these do not compete."""
@@ -23,8 +23,9 @@ _MAX_EACH = 3
 def leading_lines(students: Sequence[StoredRun], select: Selection = Selection.LAST) -> list[str]:
     """Return the best configurations of each pair of models, best first; nothing where there is no choice.
 
-    They are ranked by mean validation accuracy where something was held out, else on the test set, and the
-    first line says which. Those on other data, or of another length, do not compete.
+    They are ranked by mean validation accuracy where something was held out, else on the test set. The first
+    line says which, and of which epoch if not the last. Those on other data, or of another length, do not
+    compete.
 
     Args:
         students: of a sweep; one that teaches others as well is among them.
@@ -40,7 +41,8 @@ def leading_lines(students: Sequence[StoredRun], select: Selection = Selection.L
         key = tuple(read_field(group.plan, field) for field in _PAIR)
         pairs.setdefault(key, []).append(group)
     where = "validation accuracy" if by == "val" else "test accuracy (oracle: nothing was held out)"
-    lines = [f"best by mean {where}:"]
+    epoch = "" if select is Selection.LAST else f", {SELECTION_WORDS[select]}"
+    lines = [f"best by mean {where}{epoch}:"]
     names = short_names(fields)
     for members in list(pairs.values())[:_MAX_PAIRS]:
         ranked = sorted(members, key=lambda group: accuracy_rank(group, by, select), reverse=True)

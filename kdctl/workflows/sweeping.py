@@ -23,7 +23,7 @@ from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.space import Search
-from kdctl.records import EpochResult, RunState, StoredRun, SweepMember
+from kdctl.records import EpochResult, RunState, Selection, StoredRun, SweepMember
 from kdctl.store.briefs import RunBrief
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import keep_sweep
@@ -52,6 +52,8 @@ class SweepOutcome:
     """False: it was stopped, and the same command goes on."""
     failures: tuple[Mistake, ...]
     """What is to be mended for the runs that failed."""
+    select: Selection = Selection.LAST
+    """Which epoch counts, as the recipe's `[report]` says."""
     budget: str = ""
     """Which part of the budget ended it, in words; empty if none did."""
     fault: MachineFault | None = None
@@ -166,6 +168,7 @@ class _RunningSweep:
             students=tuple(run for run in runs if self.roles[run.key] == "student"),
             complete=complete,
             failures=mistakes_of(runs, self.scheduler.failures),
+            select=Selection(self.planner.recipe.tree.get("report", {}).get("select", Selection.LAST)),
             budget="" if complete else self._ended_by_budget(),
         )
 

@@ -115,6 +115,17 @@ def test_a_sweep_ends_with_its_best_configurations(kdctl: Kdctl, recipe: Callabl
     assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny")
 
 
+def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
+    kdctl: Kdctl, recipe: Callable[..., str]
+) -> None:
+    path = recipe(f"{GRID}[report]\nselect = 'best-test'\n")
+    told = kdctl(f"sweep {path} --threads 1 -o schedule.epochs=2").err
+    assert "nothing was held out), best test epoch (oracle: selected on the test set):" in told
+    best = max(json.loads(kdctl("report --format json").out)["rows"], key=lambda row: row["top1_mean"])
+    first = told[told.index("best by mean") :].splitlines()[1]
+    assert f"test {best['top1_mean']:.2f} ±" in first
+
+
 def test_a_report_is_a_page_and_pictures_too_and_overwrites_none_of_them(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:

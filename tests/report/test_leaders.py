@@ -1,5 +1,6 @@
 """How a sweep ends: with its best configurations."""
 
+from kdctl.records import Selection
 from kdctl.report.leaders import leading_lines
 
 
@@ -24,6 +25,17 @@ def test_what_was_held_out_decides(make_run):
     ]
     first, best, _ = leading_lines(runs)
     assert first == "best by mean validation accuracy:"
+    assert best == "  learning rate 0.05: val 66.00 %, test 74.00 ± — % (n = 1)"
+
+
+def test_another_epoch_than_the_last_is_named(make_run):
+    runs = [
+        make_run(test, val_top1=val, rules=["best-val"], settings={"optimizer.learning_rate": rate})
+        for rate, test, val in ((0.01, 75.0, 60.0), (0.05, 74.0, 66.0))
+    ]
+    assert leading_lines(runs) == []
+    first, best, _ = leading_lines(runs, Selection.BEST_VAL)
+    assert first == "best by mean validation accuracy, best validation epoch:"
     assert best == "  learning rate 0.05: val 66.00 %, test 74.00 ± — % (n = 1)"
 
 
