@@ -39,7 +39,10 @@ def without_repeats(plans: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
 
     It is seen of plans that share their tables, as those of one configuration do that the store reads.
     """
-    return list(_by_kind(plans)[0].values())
+    first: dict[Any, Mapping[str, Any]] = {}
+    for plan in plans:
+        first.setdefault((tuple(plan), tuple(map(id, {**plan, "seed": None}.values()))), plan)
+    return list(first.values())
 
 
 def read_field(plan: Mapping[str, Any], field: str) -> Any:
@@ -98,22 +101,23 @@ def distinguishing_fields(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fewest fields, headlines and names first, that still tell all configurations apart.
 
     An option that only follows another (a method's own loss, a protocol's number of epochs) is left
-    out; hashes and places are used only when nothing else differs. Of a search, in which each number comes
-    once, all numbers are told: any of them would tell the rows apart, and none is their reason.
+    out; hashes and places are used only when nothing else differs. Of a search, in which each number is
+    that of one configuration, all numbers are told: any of them would tell the rows apart, and none is
+    their reason.
     """
-    distinct, counts = _by_kind(plans)
-    columns = _Columns(list(distinct.values()), list(counts.values()))
+    columns = _Columns(without_repeats(plans))
     headlines = [field for field in HEADLINE_FIELDS if columns.headline_varies(field)]
     varying = _varying(columns.plans)
     settings = [field for field in varying if not field.endswith(_IDENTITY_ENDINGS)]
     settings.sort(key=lambda field: not field.endswith(".name"))  # which optimizer, before any option of it
     identities = [field for field in varying if field.endswith(_IDENTITY_ENDINGS)]
+    configurations = columns.rows(varying)
     chosen = list(headlines)
     num_told_apart = columns.num_distinct(chosen)
     num_headlines = num_told_apart
     for field in ["teachers", *settings, *identities]:
         num_with_field = columns.num_distinct([*chosen, field])
-        if num_with_field > num_told_apart or columns.is_searched(field, num_headlines):
+        if num_with_field > num_told_apart or columns.is_searched(field, configurations, num_headlines):
             chosen.append(field)
             num_told_apart = num_with_field
     return chosen
@@ -186,17 +190,6 @@ def _as_value(node: Any) -> Any:
     return node
 
 
-def _by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[dict[Any, Mapping[str, Any]], Counter[Any]]:
-    """Return the first plan of each kind that differs in more than its seed, and how many there are of it."""
-    first: dict[Any, Mapping[str, Any]] = {}
-    counts: Counter[Any] = Counter()
-    for plan in plans:
-        kind = (tuple(plan), tuple(map(id, {**plan, "seed": None}.values())))
-        first.setdefault(kind, plan)
-        counts[kind] += 1
-    return first, counts
-
-
 def _varying(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = _flattened(plans)
     fields = dict.fromkeys(field for leaves in flat for field in leaves if field not in _NOT_SETTINGS)
@@ -224,10 +217,9 @@ def _flattened(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 class _Columns:
     """The values of fields over plans, each read once."""
 
-    def __init__(self, plans: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> None:
-        """Read `plans`, of each of which there are so many."""
+    def __init__(self, plans: Sequence[Mapping[str, Any]]) -> None:
+        """Read `plans`."""
         self.plans = plans
-        self._counts = counts
         self._known: dict[str, list[Any]] = {}
 
     def headline_varies(self, field: str) -> bool:
@@ -235,16 +227,26 @@ class _Columns:
         values = set(self._of(field))
         return len(values - {None} if field == "teachers" else values) > 1
 
+    def rows(self, fields: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return the values of each plan."""
+        return list(zip(*map(self._of, fields), strict=True)) if fields else [() for _ in self.plans]
+
     def num_distinct(self, fields: Sequence[str]) -> int:
         """Count the combinations of values."""
-        return len(set(zip(*map(self._of, fields), strict=True))) if fields else min(len(self.plans), 1)
+        return len(set(self.rows(fields)))
 
-    def is_searched(self, field: str, num_headlines: int) -> bool:
-        """Say whether a number is another one in each plan that has it, and headlines do not say which."""
-        counted = zip(self._of(field), self._counts, strict=True)
-        known = [(value, count) for value, count in counted if value is not None]
+    def is_searched(self, field: str, configurations: Sequence[tuple[Any, ...]], num_headlines: int) -> bool:
+        """Say whether each number is that of one configuration, and headlines do not say of which.
+
+        Args:
+            field: whose numbers these are.
+            configurations: what each plan is, apart from its seed.
+            num_headlines: how many rows the headlines tell apart.
+        """
+        pairs = zip(self._of(field), configurations, strict=True)
+        known = {(value, configuration) for value, configuration in pairs if value is not None}
         numbers = {value for value, _ in known if isinstance(value, float)}
-        return len(numbers) == sum(count for _, count in known) > max(num_headlines, 2)
+        return len(numbers) == len(known) > max(num_headlines, 2)
 
     def _of(self, field: str) -> list[Any]:
         if field not in self._known:

@@ -124,7 +124,19 @@ def test_a_number_of_a_search_is_told_however_often_its_plans_are_shared(make_ru
     plans = [make_run(settings=each).plan for each in settings]
     searched = ["optimizer.learning_rate", "optimizer.momentum"]
     assert distinguishing_fields(plans) == searched
-    assert distinguishing_fields([*plans, *({**plan, "seed": 1} for plan in plans)]) == searched[:1]
+    assert distinguishing_fields([*plans, *({**plan, "seed": 1} for plan in plans)]) == searched
+    read_apart = [make_run(settings=each, seed=seed).plan for seed in range(2) for each in settings]
+    assert distinguishing_fields(read_apart) == searched
+
+
+def test_a_number_that_follows_another_is_left_out_where_it_comes_twice(make_run):
+    settings = [
+        {"optimizer.learning_rate": rate, "optimizer.momentum": 1 - rate, "method.temperature": temperature}
+        for rate in (0.011, 0.023, 0.047)
+        for temperature in (2.0, 4.0)
+    ]
+    plans = [make_run(settings=each, seed=seed).plan for seed in range(2) for each in settings]
+    assert distinguishing_fields(plans) == ["method.temperature", "optimizer.learning_rate"]
 
 
 def test_short_names_stay_unambiguous():
