@@ -189,10 +189,12 @@ class RunFolder:
         (self.path / RecordFile.FAILURE).unlink(missing_ok=True)
 
     def write_dropped(self, run: PlannedRun, reason: str) -> None:
-        """Write why a sweep does not go on with the run, which may never have begun."""
+        """Write why a sweep does not go on with the run, which may never have begun; not twice."""
         if is_gone(self.path / RecordFile.PLAN):
             self.write_plan(run)
-        self._write(RecordFile.DROPPED, Dropped(reason=reason))
+        dropped = Dropped(reason=reason)
+        if self.content(RecordFile.DROPPED) != line_of(dropped):
+            self._write(RecordFile.DROPPED, dropped)
 
     def dropped(self) -> str:
         """Return why a sweep dropped the run; empty if none did, or if it was started after all."""

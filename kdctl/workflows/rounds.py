@@ -103,9 +103,19 @@ class Rounds:
             states = self.store.states([plan.key for plan in plans[first:]]) if reason else {}
             for plan in plans[first:]:
                 state = states.get(plan.key)
-                if state not in IDLE | {RunState.PRUNED} or not self.store.prune([plan.key], reason=reason):
-                    continue
-                self.folder(plan.key).write_dropped(plan.planned(), reason)
-                if state is not RunState.PRUNED:
+                if state in IDLE | {RunState.PRUNED} and self._drop(plan, reason) and state in IDLE:
                     self.progress.ended(plan, RunState.PRUNED, None, reason)
         return [plans for plans in racing if plans[0].configuration not in reasons]
+
+    def _drop(self, plan: RunPlan, reason: str) -> bool:
+        """Drop a run; return False if it was dropped already, or somebody trains it by now.
+
+        The folder says so first: a process may be killed in between, and the folder is the truth.
+        """
+        folder = self.folder(plan.key)
+        folder.write_dropped(plan.planned(), reason)
+        if self.store.prune([plan.key], reason=reason):
+            return True
+        if self.store.states([plan.key]).get(plan.key) is not RunState.PRUNED:
+            folder.discard_dropped()
+        return False

@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kdctl.execution.local_executor import LocalConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunResult, RunState, StoredRun
 from kdctl.serialization import to_tree
+from kdctl.store.store import Store
 from kdctl.workflows.metering import spent_seconds
 
 RecipeWriter = Callable[..., Path]
@@ -254,6 +255,30 @@ def test_what_was_dropped_is_known_to_a_database_that_is_rebuilt_from_folders(
         workflows.sweep(plain, again, replace=True)  # what was dropped is asked for after all
         assert {run.state for run in again.store.runs()} <= {RunState.FINISHED, RunState.DIVERGED}
         assert not list(again.runs.glob("*/dropped.json"))
+
+
+def test_what_a_killed_sweep_was_about_to_drop_is_in_its_folder_already(
+    copied: Finished, workspace: Workspace, pruned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(workspace: Workspace) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in workspace.runs.glob("*/dropped.json")}
+
+    def kill(store: Store, keys: Sequence[str], *, reason: str) -> int:
+        raise KilledError
+
+    expected = files(copied(pruned))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "prune", kill)
+        with pytest.raises(KilledError):
+            workflows.sweep(pruned, workspace)
+    assert len(files(workspace)) == 1
+    assert files(workspace).items() <= expected.items()
+    assert workflows.sweep(pruned, workspace).complete
+    assert files(workspace) == expected
+    for path in workspace.runs.glob("*/dropped.json"):  # as an earlier version may have left them
+        path.unlink()
+    assert workflows.sweep(pruned, workspace).complete
+    assert files(workspace) == expected
 
 
 @pytest.mark.slow
