@@ -8,7 +8,7 @@ from typing import Any
 from kdctl.records import Selection
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.replicates import Value
-from kdctl.report.statistics import Spread, Summary, Verdict, spread_of
+from kdctl.report.statistics import SIGNIFICANCE, Spread, Summary, Verdict, spread_of
 
 NOTHING = "—"
 SELECTION_WORDS = {
@@ -53,8 +53,14 @@ def signed(difference: float) -> str:
 
 
 def verdict_words(verdict: Verdict, p: float, more_seeds: int | None = None) -> str:
-    """Word a test: 'better (p = 0.003)', 'undecided (p = 0.24; +6 seeds)'."""
-    words = "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.3f}"
+    """Word a test: 'better (p = 0.003)', 'undecided (p = 0.24; +6 seeds)'.
+
+    A p-value has as many digits as show on which side of 5 % it is: 'better (p = 0.0496)'.
+    """
+    digits = 3
+    while p < SIGNIFICANCE <= float(f"{p:.{digits}f}"):
+        digits += 1
+    words = "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.{digits}f}"
     return f"{verdict} ({words}; +{plural(more_seeds, 'seed')})" if more_seeds else f"{verdict} ({words})"
 
 

@@ -17,6 +17,7 @@ from kdctl.report.statistics import (
     welch,
     welch_from_values,
 )
+from kdctl.report.wording import verdict_words
 
 OURS, THEIRS = (75.2, 75.5, 75.9), (74.9, 75.6, 75.1, 75.0)
 
@@ -123,3 +124,20 @@ def test_holm_lies_between_no_correction_and_bonferroni(p_values):
 )
 def test_only_the_test_gives_a_direction(difference, p, word):
     assert verdict(difference, p) == word
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        (0.0004, "better (p < 0.001)"),
+        (0.0031, "better (p = 0.003)"),
+        (0.0494, "better (p = 0.049)"),
+        (0.0496, "better (p = 0.0496)"),
+        (0.04998, "better (p = 0.04998)"),
+        (0.05, "undecided (p = 0.050)"),
+        (0.0504, "undecided (p = 0.050)"),
+        (0.243, "undecided (p = 0.24)"),
+    ],
+)
+def test_a_p_value_is_printed_on_its_verdict_s_side_of_five_percent(p, words):
+    assert verdict_words(verdict(1.0, p), p) == words
