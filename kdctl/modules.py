@@ -27,6 +27,7 @@ from kdctl.layers.chain import as_backbone
 from kdctl.protocols.backbone import Backbone, Link, Outputs
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Setup, Step, methods
 from kdctl.protocols.step import WHOLE_STEP
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.stored import read_component
 
@@ -50,11 +51,13 @@ class LogitLoss(nn.Module):
             **options: as a recipe's `[method]` has them.
 
         Raises:
-            UsageError: there is no such method, it reads more than logits, or an option is wrong.
+            UsageError: there is no such method, it reads more than logits or needs kdctl's own trainer, or an
+                option is wrong.
         """
         super().__init__()
         logits_only = (_logits_only(num_classes), _logits_only(num_classes))
         distiller = build_method(method, options, *logits_only)
+        _require_one_loss(distiller, method)
         if distiller.student_taps or any(distiller.teacher_taps) or not distiller.reads_student_logits:
             raise UsageError(
                 f"method '{method}' reads more than logits.",
@@ -116,23 +119,14 @@ class Distillation(nn.Module):
             **options: as a recipe's `[method]` has them.
 
         Raises:
-            UsageError: there is no such method, an option is wrong, or it has several phases.
+            UsageError: there is no such method, an option is wrong, or it needs kdctl's own trainer.
             KdctlError: student, teachers and method do not fit together.
         """
         super().__init__()
         for teacher in teachers:
             teacher.eval().requires_grad_(False)
         self.method = build_method(method, options, student, *teachers, num_samples=num_samples, seed=seed)
-        if len(self.method.phases()) > 1:
-            raise UsageError(
-                f"method '{method}' has several phases, which take a trainer that begins each.",
-                "train with kdctl, or choose options of a single phase.",
-            )
-        if self.method.updates() != (WHOLE_STEP,) or any(g.optimizer for g in self.method.optimized()):
-            raise UsageError(
-                f"method '{method}' takes several updates or optimizers in a step; one loss cannot say that.",
-                "train with kdctl.",
-            )
+        _require_one_loss(self.method, method)
         self._teachers = teachers
         self._seed, self._num_steps = seed, 0
         self._last: Step | None = None
@@ -257,6 +251,25 @@ def build_method(
         distiller = kind(spec.options, setup)
     distiller.begin(distiller.phases()[-1])
     return distiller
+
+
+def _require_one_loss(distiller: Distiller, method: str) -> None:
+    """Raise UsageError unless a method is one loss of images from elsewhere, the same in each step."""
+    if isinstance(distiller.config, GeneratedImages):
+        raise UsageError(
+            f"method '{method}' makes the images that it learns from, and takes none from elsewhere.",
+            "train with kdctl.",
+        )
+    if len(distiller.phases()) > 1:
+        raise UsageError(
+            f"method '{method}' has several phases, which take a trainer that begins each.",
+            "train with kdctl, or choose options of a single phase.",
+        )
+    if distiller.updates() != (WHOLE_STEP,) or any(group.optimizer for group in distiller.optimized()):
+        raise UsageError(
+            f"method '{method}' takes several updates or optimizers in a step; one loss cannot say that.",
+            "train with kdctl.",
+        )
 
 
 def _logits_only(num_classes: int) -> Backbone:

@@ -125,9 +125,31 @@ def test_the_same_seed_draws_the_same_projector() -> None:
     assert not torch.equal(projector(3), projector(4))
 
 
-def test_a_method_of_several_phases_is_refused() -> None:
-    with pytest.raises(UsageError, match="several phases"):
-        Distillation("sequential", backbone(), backbone("resnet14"))
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("sequential", "several phases"),
+        ("ab", "several phases"),
+        ("fsp", "several phases"),
+        ("atsc", "several updates or optimizers"),
+        ("dafl", "makes the images"),
+        ("zskt", "makes the images"),
+        ("cmi", "makes the images"),
+        ("fast", "makes the images"),
+    ],
+)
+def test_a_method_that_one_loss_is_not_all_of_is_refused(method: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Distillation(method, backbone(), backbone("resnet14"))
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("ab", "several phases"), ("fsp", "several phases"), ("dafl", "makes the images")],
+)
+def test_a_method_whose_last_phase_or_student_alone_reads_logits_is_refused(method: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        LogitLoss(method, num_classes=3)
 
 
 def own_model() -> tuple[dict[str, nn.Module], nn.Linear]:
