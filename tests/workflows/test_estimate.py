@@ -55,11 +55,20 @@ def test_a_large_network_is_measured_on_few_images() -> None:
 def test_a_network_measured_on_fewer_images_is_estimated_by_those(
     workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    batches: list[int] = []
+
+    def a_millisecond_for_each_image(_self: object, _model: str, _sizes: object, batch: int) -> float:
+        batches.append(batch)
+        return 0.001 * batch
+
+    step = "kdctl.workflows.estimate._CountedOperations._measured_step"
+    monkeypatch.setattr(step, a_millisecond_for_each_image)
     path = recipe(GRID, teacher="")
     whole, _ = seconds(path, workspace)
-    monkeypatch.setattr("kdctl.workflows.estimate._MEASURED_OPERATIONS", 3e8)  # eight images of ResNet-8
+    monkeypatch.setattr("kdctl.workflows.estimate._MEASURED_OPERATIONS", 2e7)  # eight images of ResNet-3
     part, _ = seconds(path, workspace)
-    assert whole / 8 < part < 8 * whole  # each is a measurement: four times fewer images are no quarter
+    assert batches == [32, 8]
+    assert part == pytest.approx(whole)
 
 
 def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
