@@ -171,6 +171,8 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
 @pytest.mark.parametrize("name", trackers.names())
 def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Path) -> None:
     trackers.get(name).item([], tmp_path / "empty")
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == []
 
 
 def test_a_run_that_is_exported_among_others_has_another_name_and_is_there_once(

@@ -41,6 +41,8 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
     for chatty in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
+    if not runs:
+        return
     with staged(folder) as stage:
         if (folder / DATABASE).exists():
             shutil.copyfile(folder / DATABASE, stage / DATABASE)
