@@ -131,7 +131,8 @@ def test_runs_that_are_aborted_are_held_by_nobody(
 def test_a_finished_run_keeps_no_state_to_resume_from(recipe: RecipeWriter, workspace: Workspace) -> None:
     stops = iter([False, False, True])
     path = recipe(student='student = "resnet3"', teacher="", method='method = "ce"')
-    workflows.train(path, workspace, stop=lambda: next(stops, True))
+    (run,) = workflows.train(path, workspace, stop=lambda: next(stops, True))
+    assert (workspace.folder(run.key).path / "resume.pt").exists()
     (run,) = workflows.train(path, workspace)
     assert run.state is RunState.FINISHED
     assert not (workspace.folder(run.key).path / "resume.pt").exists()

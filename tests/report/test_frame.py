@@ -34,4 +34,6 @@ def test_unfinished_and_diverged_runs_are_there_without_numbers(make_run):
 
 
 def test_no_runs_give_an_empty_frame_with_its_columns():
-    assert set(OWN_COLUMNS) <= set(run_frame([]).columns)
+    frame = run_frame([])
+    assert frame.empty
+    assert set(OWN_COLUMNS) <= set(frame.columns)
