@@ -159,7 +159,10 @@ def _plan(
     asked = {plan.key for plan in runs}
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     leaving = lost_members(workspace, recipe, runs, example=example, replace=replace)
-    states, drops = workspace.store.states([plan.key for plan in (*teachers, *runs)]), recipe.limits.drops
+    states = workspace.store.states([plan.key for plan in (*teachers, *runs)])
+    closed = SETTLED if retry_failed else SETTLED | {RunState.FAILED}
+    ahead = [plan for plan in runs if states.get(plan.key) not in closed] + [example] * bool(num_later)
+    dropped = _dropped(ahead, states) if recipe.limits.drops else set[str]()
     return SweepPlan(
         planner=planner,
         study=study,
@@ -167,11 +170,19 @@ def _plan(
         runs=runs,
         num_later=num_later,
         example=example,
-        states={key: state for key, state in states.items() if drops or state is not RunState.PRUNED},
+        states={
+            key: state for key, state in states.items() if state is not RunState.PRUNED or key in dropped
+        },
         retry_failed=retry_failed,
         replace=replace,
         leaving=leaving,
     )
+
+
+def _dropped(ahead: Sequence[RunPlan], states: Mapping[str, RunState]) -> set[str]:
+    """Return the runs that stay dropped: teachers of runs ahead are revived, though a sweep dropped them."""
+    pruned = {key for key, state in states.items() if state is RunState.PRUNED}
+    return pruned - {plan.key for plan in teacher_plans(ahead)}
 
 
 def _report_warnings(recipe: Recipe, plans: Sequence[RunPlan]) -> Iterator[str]:

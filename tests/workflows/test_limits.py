@@ -211,6 +211,20 @@ def test_a_teacher_that_was_there_before_costs_a_sweep_nothing_though_it_is_eval
     assert spent_seconds(workflows.plan_sweep(path, workspace), workspace) > before
 
 
+def test_a_teacher_that_was_dropped_is_to_be_trained_for_students_who_need_it(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    """As a student of another sweep it may have lost a race."""
+    path = recipe("[grid]\nmethod.temperature = [2.0, 4.0]\n" + RACING, method="method = 'kd'", seeds=SEEDS)
+    before = workflows.plan_sweep(path, workspace)
+    (teacher,) = before.teachers
+    workspace.store.add_runs([plan.planned() for plan in (teacher, *before.runs[:2])])
+    workspace.store.prune([teacher.key, before.runs[0].key], reason="dropped")
+    after = workflows.plan_sweep(path, workspace)
+    assert (after.num_dropped, after.num_done) == (1, 0)
+    assert [plan.key for plan in after.to_do] == [teacher.key, *(plan.key for plan in before.runs[1:])]
+
+
 def test_a_single_training_has_no_budget(workspace: Workspace, recipe: RecipeWriter) -> None:
     with pytest.raises(UsageError, match="hold for sweeps") as refusal:
         workflows.train(recipe("[budget]\nmax_runs = 3\n"), workspace)
