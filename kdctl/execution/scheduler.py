@@ -83,9 +83,7 @@ class Scheduler:
         self._until = until
         self._pausing = {plan.key for plan in plans} - {plan.key for plan in teachers} if until else set()
         needed = teacher_plans(self._unfinished(plans))
-        self.workspace.store.revive(
-            [plan.key for plan in needed]
-        )  # as students a sweep may have dropped them
+        self.workspace.store.revive([plan.key for plan in needed])  # dropped as students of a sweep
         for plan in self._unfinished(everything):
             self.claims.reconcile(plan.key)
         to_do = self._unfinished(everything)
@@ -186,7 +184,9 @@ class Scheduler:
     def _is_to_go_on(self, back: ReleasedRun) -> bool:
         """Record where a run stands that a worker gave back; return whether it is to be queued again."""
         plan, folder = back.plan, self.workspace.folder(back.plan.key)
-        if back.worker_died and folder.result() is None:
+        lease = folder.lease()  # perhaps already that of another process
+        is_left = lease is None or lease.owner == back.owner
+        if back.worker_died and is_left and folder.result() is None:
             verdict = self.crashes.count(plan.key, back.reason, reached=len(folder.epochs()))
             if verdict is not None:
                 folder.write_failure(verdict.mistake())

@@ -10,10 +10,11 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake
+from kdctl.execution.executor import InProcessConfig, ReleasedRun
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
-from kdctl.store.leases import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 
 RecipeWriter = Callable[..., Path]
 
@@ -52,3 +53,27 @@ def test_students_of_a_teacher_that_fails_elsewhere_fail_with_its_reason(
     assert time.monotonic() < deadline
     reasons = {run.reason for run in workspace.store.runs(keys=[plan.key for plan in plans])}
     assert reasons == {f"its teacher, run {teacher.key}, failed: out of luck"}
+
+
+def test_a_worker_that_died_leaves_no_failure_where_another_process_works_by_now(
+    recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    (plan,) = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs
+    workspace.store.add_runs([plan.planned()])
+    folder, dead = workspace.folder(plan.key), Owner(host="here", pid=1, token="::dead")
+    folder.write_plan(plan.planned())
+    once = InProcessConfig(lease=LeaseConfig(max_crashes=1))
+    back = ReleasedRun(plan=plan, owner=dead, reason="its worker was killed by SIGKILL", worker_died=True)
+    with open_scheduler(workspace, executor=once) as scheduler:
+        workspace.store.claim(plan.key, ELSEWHERE, lease_seconds=600)
+        folder.hold(ELSEWHERE, lease_seconds=600)
+        assert not scheduler._is_to_go_on(back)
+        assert folder.failure() is None
+        assert set(workspace.store.states([plan.key]).values()) == {RunState.RUNNING}
+        workspace.store.release(plan.key, ELSEWHERE, state=RunState.INTERRUPTED, reason="")
+        folder.let_go(ELSEWHERE)
+        workspace.store.claim(plan.key, dead, lease_seconds=600)
+        folder.hold(dead, lease_seconds=600)
+        assert not scheduler._is_to_go_on(back)
+        assert folder.failure() is not None
+        assert set(workspace.store.states([plan.key]).values()) == {RunState.FAILED}
