@@ -154,10 +154,6 @@ class RunFolder:
             path, shorter = self.path / RecordFile.RESULT, dataclasses.replace(ending, artifacts=kept)
             write_atomically(path, line_like(read_file(path), shorter))
 
-    def discard_result(self) -> None:
-        """Forget how the run ended: it failed, and is tried again."""
-        (self.path / RecordFile.RESULT).unlink(missing_ok=True)
-
     def hold(self, owner: Owner, *, lease_seconds: float) -> None:
         """Say that `owner` works here, for so long from now.
 

@@ -81,17 +81,6 @@ def test_of_a_repeated_epoch_the_latest_counts(
     assert [(epoch.epoch, epoch.test.loss) for epoch in folder.epochs()] == [(1, 1.0), (2, 9.0)]
 
 
-def test_a_run_that_is_tried_again_has_no_result(
-    folder: RunFolder, make_result: Callable[..., RunResult]
-) -> None:
-    folder.write_result(make_result())
-
-    folder.discard_result()
-    folder.discard_result()
-
-    assert folder.result() is None
-
-
 def test_an_artifact_is_known_by_its_content(folder: RunFolder, run: PlannedRun) -> None:
     folder.write_plan(run)
     (folder.path / "last.pt").write_bytes(b"weights")
