@@ -41,6 +41,9 @@ LOST = 1
 """Exit code of a follower that had to give up."""
 
 LOCALHOST = "127.0.0.1"
+_TOLD = ("MASTER_ADDR", "MASTER_PORT", WORLD_SIZE, RANK, LOCAL_RANK)
+"""Variables of the environment that tell a process who it is, and where the others are."""
+
 LEAVE_SECONDS = 30.0
 """How long a follower may take to end after the last gang."""
 
@@ -67,7 +70,7 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
         MachineError: they do not come, or one is gone.
     """
     started: list[subprocess.Popen[bytes]] = []
-    kind = device_type(device)
+    kind, before = device_type(device), {name: os.environ.get(name) for name in _TOLD}
     try:
         if WORLD_SIZE not in os.environ:
             _require_devices(num_devices, kind)
@@ -82,6 +85,10 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
         for process in started:
             process.kill()
         leave()
+        for name, value in before.items():  # whoever asks next is not to take us for a process of torchrun
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def device_type(device: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from kdctl.execution.distributed import processes
+
 TOLERANCE = 2e-3
 """Of losses after two epochs: two devices sum the same gradients as one, but in another order."""
 
@@ -86,6 +88,19 @@ def assert_alike(found: dict[str, list[dict[str, Any]]], expected: dict[str, lis
             assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=TOLERANCE)
             assert ours["test"]["loss"] == pytest.approx(theirs["test"]["loss"], rel=10 * TOLERANCE)
             assert ours["train_top1"] == pytest.approx(theirs["train_top1"], abs=0.5)
+
+
+def test_what_a_process_is_told_of_the_others_is_forgotten_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    before = dict(os.environ)
+    for _ in range(2):  # the second time nobody is taken for torchrun
+        with processes(1, "cpu") as ranks:
+            assert (ranks.rank, ranks.count) == (0, 1)
+            assert os.environ["WORLD_SIZE"] == "1"
+        assert dict(os.environ) == before
 
 
 @pytest.mark.slow
