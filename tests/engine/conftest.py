@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from streamed_pictures import Pictures, streamed
 from torch import Tensor
 
 from kdctl.assembly.assemble import build_distiller, build_member, build_student
@@ -20,8 +21,10 @@ from kdctl.assembly.data import Sizes
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.resume import load_state
+from kdctl.engine.streamed_batches import StreamedTrainingSet
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.recipe.engine_options import EngineOptions
@@ -153,6 +156,34 @@ def make_gang(data: TrainingData, teacher: Backbone) -> Callable[..., Gang]:
         compute = Compute(device=CPU, options=EngineOptions())
         standard = {"teachers": (teacher,), "data": data, "compute": compute}
         return Gang(members=list(members), **{**standard, **settings})
+
+    return build
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[[int], ImageWorkers]]:
+    """Start worker processes, which end with the test."""
+    pools: list[ImageWorkers] = []
+
+    def make(num_workers: int) -> ImageWorkers:
+        pools.append(ImageWorkers(num_workers))
+        return pools[-1]
+
+    yield make
+    for each in pools:
+        each.close()
+
+
+@pytest.fixture
+def open_set(
+    pool: Callable[[int], ImageWorkers], normalise: Normalisation
+) -> Callable[..., StreamedTrainingSet]:
+    """Stream pictures in batches of 16, with any options of a data set."""
+
+    def build(num_workers: int = 0, source: Pictures | None = None, **options: object) -> StreamedTrainingSet:
+        standard = {"augmentation": "random-resized-crop", "batch_size": 16}
+        chosen = DatasetOptions(**{**standard, **options})  # type: ignore[arg-type]
+        return StreamedTrainingSet(streamed(source), normalise, chosen, CPU, pool(num_workers))
 
     return build
 

@@ -1,14 +1,28 @@
+"""Processes that decode images: how much they are given at once, and how they end."""
+
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from streamed_pictures import Pictures, Slow, all_batches, streamed
 
+from kdctl.engine.batches import Normalisation
 from kdctl.engine.image_workers import ImageWorkers
+from kdctl.engine.streamed_batches import StreamedTrainingSet
+from kdctl.machine_errors import MachineError
+from kdctl.protocols.dataset import DatasetOptions
+
+CPU = torch.device("cpu")
+
+Open = Callable[..., StreamedTrainingSet]
 
 
 @contextmanager
@@ -40,3 +54,73 @@ def test_a_batch_of_more_tasks_than_pipes_hold_is_made_all_the_same() -> None:
             workers.submit(ring, 1, places, repeats, 0, [slice(0, count)])
             pixels = workers.wait(ring, 1)
     assert torch.equal(pixels[:, 0, 0, 0], (places % 256).to(torch.uint8))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_went_bad_is_a_fault_of_the_machine(open_set: Open, num_workers: int) -> None:
+    train = open_set(num_workers, Pictures(bad=5))
+    with pytest.raises(MachineError, match=r"apple/7\.jpg \(cut short\)"):
+        all_batches(train, train.order(0, 0))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_dies_stops_the_run_with_a_hint(
+    pool: Callable[[int], ImageWorkers], num_workers: int
+) -> None:
+    workers = pool(num_workers)
+    normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
+    options = DatasetOptions(augmentation="random-resized-crop", batch_size=16)  # type: ignore[arg-type]
+    train = StreamedTrainingSet(streamed(Slow(0.2)), normalise, options, CPU, workers)
+    train._ahead._fill((0, 0, 0))
+    os.kill(workers._processes[0].pid, signal.SIGKILL)
+    with pytest.raises(MachineError, match="killed by signal 9") as caught:
+        all_batches(train, train.order(0, 0))
+    assert "--workers" in caught.value.hint
+    assert not workers._processes
+
+
+def test_a_last_worker_that_died_between_batches_is_told_of_as_well(open_set: Open) -> None:
+    train = open_set(1)
+    order = train.order(0, 0)
+    train.batch(order, 0)
+    workers = train._workers
+    (ring,), (process,) = workers._rings, workers._processes
+    for slot in range(ring.num_slots):
+        workers.wait(ring, slot)
+    process.kill()
+    process.join()
+    with pytest.raises(MachineError, match="killed by signal 9"):
+        all_batches(train, order)
+
+
+def test_workers_ignore_signals_that_are_for_the_training(open_set: Open) -> None:
+    train = open_set(1)
+    order = train.order(0, 0)
+    train.batch(order, 0)
+    process = train._workers._processes[0]
+    for name in (signal.SIGINT, signal.SIGTERM):
+        os.kill(process.pid, name)
+    all_batches(train, order)
+    assert process.is_alive()
+
+
+def test_workers_end_with_the_training_process() -> None:
+    child = os.fork()
+    if child == 0:
+        workers = ImageWorkers(1)
+        normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
+        options = DatasetOptions(augmentation="random-resized-crop")  # type: ignore[arg-type]
+        train = StreamedTrainingSet(streamed(), normalise, options, CPU, workers)
+        train.batch(train.order(0, 0), 0)
+        Path(f"/tmp/kdctl-worker-{os.getpid()}").write_text(str(workers._processes[0].pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    note = Path(f"/tmp/kdctl-worker-{child}")
+    worker = int(note.read_text())
+    note.unlink()
+    for _ in range(100):
+        status = Path(f"/proc/{worker}/stat")
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker still runs")

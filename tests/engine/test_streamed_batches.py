@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from streamed_pictures import COUNT, Counted, all_batches, streamed
 
-from kdctl.engine.batches import EpochOrder, EvaluationSet, Normalisation, TrainingSet
+from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
@@ -23,93 +19,13 @@ from kdctl.engine.streamed_batches import (
     StreamedTrainingSet,
     open_training_set,
 )
-from kdctl.engine.throughput import Stopwatch
 from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
-from kdctl.machine_errors import MachineError
-from kdctl.protocols.dataset import CentreCrop, DatasetOptions, Split, StreamedSplit
-from kdctl.readers.pixels import UnreadableImageError
+from kdctl.protocols.dataset import DatasetOptions, Split
 
 CPU = torch.device("cpu")
-COUNT = 42
 
 Draw = Callable[[int, int], Split]
-
-
-class Pictures:
-    """Images of several sizes, made from their numbers; one of them may be bad."""
-
-    def __init__(self, bad: int = -1) -> None:
-        self._bad = bad
-
-    def __len__(self) -> int:
-        return COUNT
-
-    def read(self, row: int) -> Tensor:
-        if row == self._bad:
-            raise UnreadableImageError("apple/7.jpg (cut short)")
-        random = torch.Generator().manual_seed(row)
-        return torch.randint(0, 256, (3, 20 + row % 5, 18 + row % 7), dtype=torch.uint8, generator=random)
-
-
-class Counted(Pictures):
-    """Notes which rows have been read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read_rows: list[int] = []
-
-    def read(self, row: int) -> Tensor:
-        self.read_rows.append(row)
-        return super().read(row)
-
-
-class Slow(Pictures):
-    def read(self, row: int) -> Tensor:
-        time.sleep(0.2)
-        return super().read(row)
-
-
-def streamed(source: Pictures | None = None) -> StreamedSplit:
-    rows = np.random.default_rng(0).permutation(COUNT).astype(np.int64)
-    return StreamedSplit(
-        source=source or Pictures(),
-        rows=rows,
-        labels=rows % 4,
-        digests=np.zeros((COUNT, 32), dtype=np.uint8),
-        evaluation=CentreCrop(resize=18, size=16),
-    )
-
-
-@pytest.fixture
-def pool() -> Iterator[Callable[[int], ImageWorkers]]:
-    pools: list[ImageWorkers] = []
-
-    def make(num_workers: int) -> ImageWorkers:
-        pools.append(ImageWorkers(num_workers))
-        return pools[-1]
-
-    yield make
-    for each in pools:
-        each.close()
-
-
-@pytest.fixture
-def open_set(
-    pool: Callable[[int], ImageWorkers], normalise: Normalisation
-) -> Callable[..., StreamedTrainingSet]:
-    def build(num_workers: int = 0, source: Pictures | None = None, **options: object) -> StreamedTrainingSet:
-        standard = {"augmentation": "random-resized-crop", "batch_size": 16}
-        chosen = DatasetOptions(**{**standard, **options})  # type: ignore[arg-type]
-        return StreamedTrainingSet(streamed(source), normalise, chosen, CPU, pool(num_workers))
-
-    return build
-
-
-def all_batches(train: StreamedTrainingSet, order: EpochOrder) -> tuple[Tensor, Tensor]:
-    batches = [train.batch(order, step) for step in range(train.num_steps)]
-    images = torch.cat([batch.images for batch in batches])
-    return images, torch.cat([batch.require_labels() for batch in batches])
 
 
 Open = Callable[..., StreamedTrainingSet]
@@ -153,14 +69,36 @@ def test_repeats_bring_fewer_images_more_often_each_time_changed_anew(open_set: 
     assert not torch.equal(batch.images[0], batch.images[1])
 
 
-def test_shifts_and_flips_work_on_streamed_images_too(open_set: Open, normalise: Normalisation) -> None:
+def test_an_image_without_augmentation_is_the_same_in_every_epoch(open_set: Open) -> None:
     train = open_set(0, augmentation="none", batch_size=42)
     batch = train.batch(train.order(0, 0), 0)
-    square = train.batch(train.order(5, 5), 0)
-    by_index = {int(row): image for row, image in zip(square.index, square.images, strict=True)}
+    other = train.batch(train.order(5, 5), 0)
+    by_index = {int(row): image for row, image in zip(other.index, other.images, strict=True)}
     for row, image in zip(batch.index.tolist(), batch.images, strict=True):
         assert torch.equal(image, by_index[row])
     assert batch.images.shape == (42, 3, 16, 16)
+
+
+def test_shifts_and_flips_work_on_streamed_images_too(open_set: Open, normalise: Normalisation) -> None:
+    plain, changed = (
+        open_set(0, augmentation=name, padding=2, batch_size=42) for name in ("none", "crop-flip")
+    )
+    whole, views = (train.batch(train.order(5, 5), 0) for train in (plain, changed))
+    assert torch.equal(whole.index, views.index)
+    padded = normalise(torch.zeros(42, 20, 20, 3, dtype=torch.uint8))
+    padded[:, :, 2:18, 2:18] = whole.images
+    seen: list[tuple[int, int, bool]] = []
+    for image, wide in zip(views.images, padded, strict=True):
+        possible = {
+            (top, left, flips): crop.flip(2) if flips else crop
+            for top, left in itertools.product(range(5), repeat=2)
+            for crop in [wide[:, top : top + 16, left : left + 16]]
+            for flips in (False, True)
+        }
+        seen += [view for view, expected in possible.items() if torch.equal(image, expected)]
+    assert len(seen) == 42
+    assert {flips for *_, flips in seen} == {False, True}
+    assert len(set(seen)) > 20
 
 
 def test_parts_of_a_batch_are_its_rows(open_set: Open) -> None:
@@ -239,97 +177,6 @@ def test_soft_labels_tell_of_classes_without_training_images_too(
     labels = train.batch(train.order(0, 0), 0).require_labels()
     assert labels.shape == (4, 5)
     assert torch.equal(labels[:, 4], torch.full((4,), 0.04))
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_image_that_went_bad_is_a_fault_of_the_machine(open_set: Open, num_workers: int) -> None:
-    train = open_set(num_workers, Pictures(bad=5))
-    with pytest.raises(MachineError, match=r"apple/7\.jpg \(cut short\)"):
-        all_batches(train, train.order(0, 0))
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_worker_that_dies_stops_the_run_with_a_hint(
-    pool: Callable[[int], ImageWorkers], num_workers: int
-) -> None:
-    workers = pool(num_workers)
-    normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
-    options = DatasetOptions(augmentation="random-resized-crop", batch_size=16)  # type: ignore[arg-type]
-    train = StreamedTrainingSet(streamed(Slow()), normalise, options, CPU, workers)
-    train._ahead._fill((0, 0, 0))
-    os.kill(workers._processes[0].pid, signal.SIGKILL)
-    with pytest.raises(MachineError, match="killed by signal 9") as caught:
-        all_batches(train, train.order(0, 0))
-    assert "--workers" in caught.value.hint
-    assert not workers._processes
-
-
-def test_a_last_worker_that_died_between_batches_is_told_of_as_well(open_set: Open) -> None:
-    train = open_set(1)
-    order = train.order(0, 0)
-    train.batch(order, 0)
-    workers = train._workers
-    (ring,), (process,) = workers._rings, workers._processes
-    for slot in range(ring.num_slots):
-        workers.wait(ring, slot)
-    process.kill()
-    process.join()
-    with pytest.raises(MachineError, match="killed by signal 9"):
-        all_batches(train, order)
-
-
-def test_workers_ignore_signals_that_are_for_the_training(open_set: Open) -> None:
-    train = open_set(1)
-    order = train.order(0, 0)
-    train.batch(order, 0)
-    process = train._workers._processes[0]
-    for name in (signal.SIGINT, signal.SIGTERM):
-        os.kill(process.pid, name)
-    all_batches(train, order)
-    assert process.is_alive()
-
-
-def test_workers_end_with_the_training_process() -> None:
-    child = os.fork()
-    if child == 0:
-        workers = ImageWorkers(1)
-        normalise = Normalisation((0.5,) * 3, (0.2,) * 3, CPU)
-        options = DatasetOptions(augmentation="random-resized-crop")  # type: ignore[arg-type]
-        train = StreamedTrainingSet(streamed(), normalise, options, CPU, workers)
-        train.batch(train.order(0, 0), 0)
-        Path(f"/tmp/kdctl-worker-{os.getpid()}").write_text(str(workers._processes[0].pid))
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    note = Path(f"/tmp/kdctl-worker-{child}")
-    worker = int(note.read_text())
-    note.unlink()
-    for _ in range(100):
-        status = Path(f"/proc/{worker}/stat")
-        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.1)
-    pytest.fail("the worker still runs")
-
-
-class SlowToLoad(Pictures):
-    def read(self, row: int) -> Tensor:
-        time.sleep(0.005)
-        return super().read(row)
-
-
-def test_a_stopwatch_tells_how_long_steps_wait_for_images(
-    normalise: Normalisation, make_member: Callable[..., Member], make_gang: Callable[..., Gang]
-) -> None:
-    options = DatasetOptions(augmentation="random-resized-crop", batch_size=4)  # type: ignore[arg-type]
-    train = StreamedTrainingSet(streamed(SlowToLoad()), normalise, options, CPU, ImageWorkers(0))
-    test = EvaluationSet(
-        Split(images=np.zeros((4, 16, 16, 3), np.uint8), labels=np.arange(4)), normalise, CPU
-    )
-    member = make_member("ce")
-    member.folder.mkdir(parents=True)
-    watch = Stopwatch(make_gang(member, data=TrainingData(train=train, val=None, test=test)))
-    seconds = watch.take(3)
-    assert 3 * 4 * 0.005 < watch.waited_seconds < seconds
 
 
 def test_a_single_image_cannot_be_trained_on(normalise: Normalisation) -> None:

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from streamed_pictures import Slow, streamed
 
-from kdctl.engine.gang import Gang
+from kdctl.engine.batches import EvaluationSet, Normalisation
+from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
+from kdctl.engine.streamed_batches import StreamedTrainingSet
 from kdctl.engine.throughput import Stopwatch, count_launches, peak_allocated, peak_flops
+from kdctl.protocols.dataset import DatasetOptions, Split
 
 CPU = torch.device("cpu")
 
@@ -73,3 +79,18 @@ def test_it_refuses_to_run_into_the_evaluation(
     gang = make_gang(make_member("ce"))
     with pytest.raises(ValueError, match="do not fit"):
         Stopwatch(gang).take(gang.data.train.num_steps)
+
+
+def test_a_stopwatch_tells_how_long_steps_wait_for_images(
+    normalise: Normalisation, make_member: Callable[..., Member], make_gang: Callable[..., Gang]
+) -> None:
+    options = DatasetOptions(augmentation="random-resized-crop", batch_size=4)  # type: ignore[arg-type]
+    train = StreamedTrainingSet(streamed(Slow(0.005)), normalise, options, CPU, ImageWorkers(0))
+    test = EvaluationSet(
+        Split(images=np.zeros((4, 16, 16, 3), np.uint8), labels=np.arange(4)), normalise, CPU
+    )
+    member = make_member("ce")
+    member.folder.mkdir(parents=True)
+    watch = Stopwatch(make_gang(member, data=TrainingData(train=train, val=None, test=test)))
+    seconds = watch.take(3)
+    assert 3 * 4 * 0.005 < watch.waited_seconds < seconds
