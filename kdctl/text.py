@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _LINE_BREAKS = "\n\t"
 
@@ -32,6 +33,11 @@ _PLAIN = {
 
 REPLACING = "kdctl-replacing"
 """Name of the error handler that prints what an encoding has instead of raising `UnicodeEncodeError`."""
+
+
+def one_or_several(words: str | Sequence[str]) -> Sequence[str]:
+    """Return words as a sequence; a single one stands for itself, not for its letters."""
+    return (words,) if isinstance(words, str) else words
 
 
 def printable(text: str, *, one_line: bool = False) -> str:

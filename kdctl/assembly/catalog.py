@@ -16,6 +16,7 @@ from kdctl.recipe.load import override_layer, plugin_paths, read_layers, smoke_l
 from kdctl.recipe.optimization import optimizers, schedules
 from kdctl.recipe.recipe import Recipe, make_recipe
 from kdctl.recipe.sections import Catalog
+from kdctl.text import one_or_several
 
 
 def full_catalog() -> Catalog:
@@ -27,8 +28,8 @@ def full_catalog() -> Catalog:
 
 def open_recipe(
     source: Path | str | Sequence[Layer],
-    overrides: Sequence[str] = (),
-    plugins: Sequence[Path] = (),
+    overrides: str | Sequence[str] = (),
+    plugins: Sequence[Path | str] = (),
     *,
     smoke: bool = False,
 ) -> Recipe:
@@ -46,9 +47,9 @@ def open_recipe(
     """
     catalog = full_catalog()
     layers = read_layers(Path(source)) if isinstance(source, (Path, str)) else list(source)
-    top = override_layer(overrides)
+    top = override_layer(one_or_several(overrides))
     layers += [smoke_layer(layers, top)] if smoke else []
     layers += [top] if overrides else []
     for path in (*plugins, *plugin_paths(layers)):
-        load_plugin_file(path)
+        load_plugin_file(Path(path))
     return make_recipe(layers, catalog)

@@ -72,9 +72,9 @@ def open_workspace(
         yield Workspace(runs=folder, store=store, open_library=opened, **execution)
 
 
-def may_be_written(runs: Path) -> bool:
+def may_be_written(runs: Path | str) -> bool:
     """Return whether the database in `runs` can be written, as one in an archive cannot."""
-    return is_writable(runs / DATABASE)
+    return is_writable(Path(runs) / DATABASE)
 
 
 @contextmanager

@@ -23,9 +23,13 @@ from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
+from kdctl.text import one_or_several
 
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")
 """Kinds of tables, by the name that `--layout` takes."""
+
+_SEVERAL = ("rows", "columns", "values", "where")
+"""Options that take several words."""
 
 _BESIDE_MEANS = {
     "published": "published numbers",
@@ -159,7 +163,11 @@ def _mean_table(
 def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> TableOptions:
     """Fill in what the one sweep's recipe says; of several, none has more to say than the others."""
     said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
-    given: Any = {key: value for key, value in options.items() if value}
+    given: Any = {
+        key: one_or_several(cast(str, value)) if key in _SEVERAL else value
+        for key, value in options.items()
+        if value
+    }
     if given.get("layout"):  # its rows and columns are its own
         said = {key: value for key, value in said.items() if key not in ("rows", "columns")}
     if given.get("rows") or given.get("columns"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
-    from kdctl.workflows.browsing import activity, describe_run, list_runs
+    from kdctl.workflows.browsing import RunFilter, activity, describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.concluding import conclude, html_page
     from kdctl.workflows.confirming import confirm, plan_confirmation
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
-    from kdctl.workflows.importing import import_weights
+    from kdctl.workflows.importing import WeightsFile, import_weights
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.subjects import data_places
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from kdctl.workflows.training import plan_training, train, weak_teachers
 
 __all__ = [
+    "RunFilter",
+    "WeightsFile",
     "activity",
     "back_up",
     "benchmark",
@@ -94,6 +96,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "RunFilter": "kdctl.workflows.browsing",
+    "WeightsFile": "kdctl.workflows.importing",
     "activity": "kdctl.workflows.browsing",
     "back_up": "kdctl.workflows.checking",
     "benchmark": "kdctl.workflows.benchmarking",

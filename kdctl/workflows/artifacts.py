@@ -22,10 +22,10 @@ FEATURES = ".npz"
 
 def export_model(
     subject: str | Path,
-    target: Path,
+    target: Path | str,
     workspace: Workspace,
     *,
-    selection: Selection = Selection.LAST,
+    selection: Selection | str = Selection.LAST,
     model: str = SHIPPED,
 ) -> None:
     """Write the model that a run or a checkpoint would ship as ONNX (`.onnx`) or a torch program (`.pt2`).
@@ -38,6 +38,7 @@ def export_model(
     Raises:
         KdctlError: no such run or format, missing packages, or the file predicts otherwise.
     """
+    target = Path(target)
     check_target(target)
     opened = open_subject(subject, workspace, selection, part=model)
     facts = {
@@ -54,11 +55,11 @@ def export_model(
 
 def save_features(
     subject: str | Path,
-    target: Path,
+    target: Path | str,
     workspace: Workspace,
     *,
     split: str = "test",
-    selection: Selection = Selection.LAST,
+    selection: Selection | str = Selection.LAST,
     model: str = SHIPPED,
 ) -> None:
     """Write the pooled features of a split, of the shipped model and of its first teacher, to an `.npz` file.
@@ -71,6 +72,7 @@ def save_features(
     Raises:
         KdctlError: no such run or split, or another suffix.
     """
+    target = Path(target)
     if target.suffix != FEATURES:
         raise UsageError(f"{target}: features are written to {FEATURES} files.", f"name it *{FEATURES}.")
     features = features_of(subject, workspace, split=split, selection=selection, model=model)
@@ -90,7 +92,7 @@ def features_of(
     workspace: Workspace,
     *,
     split: str = "test",
-    selection: Selection = Selection.LAST,
+    selection: Selection | str = Selection.LAST,
     model: str = SHIPPED,
 ) -> Features:
     """Return the pooled features of a split, of the shipped model and of its first teacher if it has one.

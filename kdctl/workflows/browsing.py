@@ -62,9 +62,9 @@ class RunDetails:
 
 
 def list_runs(
-    workspace: Workspace, chosen: RunFilter, *, order: str = "", descending: bool = False
+    workspace: Workspace, chosen: RunFilter | None = None, *, order: str = "", descending: bool = False
 ) -> list[RunBrief]:
-    """Return the runs that a filter lets through, in the order in which they were planned or by a column.
+    """Return runs in the order in which they were planned or by a column: those that a filter lets through.
 
     Raises:
         UsageError: the order or the time does not exist.
@@ -72,6 +72,7 @@ def list_runs(
     """
     if order and order not in ORDERS:
         raise UsageError(f"runs cannot be sorted by '{order}'.", suggestion(order, ORDERS, "Columns"))
+    chosen = chosen or RunFilter()
     since = moment(chosen.since) if chosen.since else ""
     runs = [run for run in workspace.store.briefs(sweep=chosen.sweep, since=since) if _passes(run, chosen)]
     if order:

@@ -218,7 +218,7 @@ def _sweeps(workspace: Workspace, known: Mapping[str, StoredSweep]) -> Iterator[
             yield Mistake(problem=f"{path} says something else of its sweep than the database.", hint=_READ)
 
 
-def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = False) -> Path:
+def back_up(workspace: Workspace, target: Path | str | None = None, *, force: bool = False) -> Path:
     """Copy the database, also while others write to it, and check the copy.
 
     Args:
@@ -231,7 +231,7 @@ def back_up(workspace: Workspace, target: Path | None = None, *, force: bool = F
         KdctlError: the target's folder is missing, the file is there already, or the copy is not sound.
     """
     try:
-        copy = _target(workspace, target, force=force)
+        copy = _target(workspace, None if target is None else Path(target), force=force)
         copy_database(workspace.store.path, copy)
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error

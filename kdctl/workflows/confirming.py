@@ -18,7 +18,9 @@ from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import SETTLED, RunState, Selection, StoredSweep, SweepMember
+from kdctl.report.build import usual_selection
 from kdctl.report.confirmation import Candidate, choose_candidates, confirmation_table
+from kdctl.report.layout import read_selection
 from kdctl.report.table_format import Table
 from kdctl.store.sweep_files import keep_sweep
 
@@ -54,7 +56,7 @@ class ConfirmPlan:
 
 
 def plan_confirmation(
-    workspace: Workspace, sweep: str, *, num_seeds: int | None = None, select: Selection | None = None
+    workspace: Workspace, sweep: str, *, num_seeds: int | None = None, select: Selection | str | None = None
 ) -> ConfirmPlan:
     """Find the winner of a sweep and its baseline, and plan them on fresh seeds.
 
@@ -75,7 +77,7 @@ def plan_confirmation(
             f"say kdctl confirm {shlex.quote(sweep.removesuffix(SUFFIX))} --seeds N.",
         )
     runs = store.runs(sweep=sweep)
-    rule = select or Selection(stored.recipe.get("report", {}).get("select", Selection.LAST.value))
+    rule = read_selection(select) if select else usual_selection([stored])
     candidates = choose_candidates(runs, stored, rule)
     used = {run.seed for run in runs}
     number = num_seeds or max(len({run.seed for run in runs if run.state is RunState.FINISHED}), FEWEST_SEEDS)

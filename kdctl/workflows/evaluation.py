@@ -39,7 +39,7 @@ def evaluate(
     workspace: Workspace,
     *,
     split: str = "test",
-    selection: Selection = Selection.LAST,
+    selection: Selection | str = Selection.LAST,
     model: str = SHIPPED,
 ) -> Evaluation:
     """Evaluate a run (key or prefix) or a checkpoint file, and store the result of a known run.

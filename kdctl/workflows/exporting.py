@@ -30,7 +30,7 @@ _PART = 1_000_000
 Row = dict[str, Any]
 
 
-def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool = False) -> list[Path]:
+def export(workspace: Workspace, folder: Path | str, *, form: str = "csv", force: bool = False) -> list[Path]:
     """Write the tables runs, epochs, evaluations, artifacts, sweeps and members into a folder.
 
     Columns are named like fields of a plan: 'plan.optimizer.learning_rate'. Lists are JSON text.
@@ -55,7 +55,7 @@ def export(workspace: Workspace, folder: Path, *, form: str = "csv", force: bool
             "pip install 'kdctl[parquet]', or export as csv.",
         )
     tables = _tables(workspace)
-    paths = {name: folder / f"{name}.{form}" for name in tables}
+    paths = {name: Path(folder) / f"{name}.{form}" for name in tables}
     taken = [path for path in paths.values() if path.exists()]
     if taken and not force:
         raise KdctlError(f"{taken[0]} is there already.", "name another folder, or say --force to overwrite.")

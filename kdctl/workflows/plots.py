@@ -13,8 +13,10 @@ from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
 from kdctl.report.build import usual_selection
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
+from kdctl.report.layout import read_selection
 from kdctl.report.shown_runs import by_role, only_where, teachers_of
 from kdctl.store.atomic import write_atomically, written_together
+from kdctl.text import one_or_several
 from kdctl.workflows.reporting import chosen_runs, class_totals
 
 _PICTURE = re.compile(r"invented\.epoch-(\d+)\.png")
@@ -28,9 +30,9 @@ class Which(TypedDict, total=False):
     """Names of sweeps; the newest if not given."""
     everything: bool
     """All runs of the store."""
-    where: Sequence[str]
+    where: str | Sequence[str]
     """Conditions that the runs meet, as 'method=kd'."""
-    select: Selection | None
+    select: Selection | str | None
     """Which epoch's numbers count; if not given, as in the sweep's table: its recipe says, else the last."""
 
 
@@ -45,10 +47,10 @@ class Drawn:
 
 def plot(
     kind: str,
-    target: Path,
+    target: Path | str,
     workspace: Workspace,
     *,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     force: bool = False,
     **which: Unpack[Which],
 ) -> None:
@@ -67,17 +69,18 @@ def plot(
     """
     from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
+    target = Path(target)
     if target.suffix not in SUFFIXES:
         raise UsageError(
             f"{target}: no figure is written as '{target.suffix}'.", f"name it *{', *'.join(SUFFIXES)}."
         )
     require_free([target], force=force)
     data = figure_data(workspace, compute=True, **which)
-    write_atomically(target, rendered(draw(kind, data, settings), target.suffix))
+    write_atomically(target, rendered(draw(kind, data, one_or_several(settings)), target.suffix))
 
 
 def plot_all(
-    folder: Path,
+    folder: Path | str,
     workspace: Workspace,
     *,
     suffixes: Sequence[str] = SUFFIXES,
@@ -92,6 +95,7 @@ def plot_all(
     from kdctl.report.figure import figures  # noqa: PLC0415
     from kdctl.report.plotting import draw, rendered  # noqa: PLC0415 - it loads matplotlib
 
+    folder = Path(folder)
     files = [folder / f"{name}{suffix}" for name in figures.names() for suffix in suffixes]
     require_free(files, force=force)
     data = figure_data(workspace, **which)
@@ -125,9 +129,9 @@ def figure_data(
     """
     store = workspace.store
     runs, sweeps = chosen_runs(store, which.get("sweep"), everything=which.get("everything", False))
-    select = which.get("select") or usual_selection(sweeps)
+    select = read_selection(named) if (named := which.get("select")) else usual_selection(sweeps)
     students, teachers = by_role(runs, sweeps)
-    where = which.get("where", ())
+    where = one_or_several(which.get("where", ()))
     kept = only_where(students, where)
     return FigureData(
         runs=tuple(kept),

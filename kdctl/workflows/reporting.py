@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection, StoredRun, StoredSweep
-from kdctl.report.build import TableOptions, build_report
+from kdctl.report.build import TableOptions, build_report, usual_selection
+from kdctl.report.layout import read_selection
 from kdctl.report.published_numbers import packaged_numbers, read_numbers
 from kdctl.report.reported import Reported
 from kdctl.report.table_format import Table
@@ -28,7 +29,7 @@ def report(
     *,
     sweep: str | Sequence[str] | None = None,
     everything: bool = False,
-    against: Sequence[str | Path] = (),
+    against: str | Path | Sequence[str | Path] = (),
     **options: Unpack[TableOptions],
 ) -> Table:
     """Return the mean ± std table of sweeps, of the newest one, or of all runs.
@@ -45,7 +46,7 @@ def report(
     """
     runs, sweeps = chosen_runs(workspace.store, sweep, everything=everything)
     if against:
-        options["published"] = _published(against)
+        options["published"] = _published([against] if isinstance(against, (str, Path)) else against)
     options.setdefault("totals", class_totals(runs))
     options.setdefault("evaluations", workspace.store.evaluations_by_run([run.key for run in runs]))
     try:
@@ -66,16 +67,24 @@ def frame(
     *,
     sweep: str | Sequence[str] | None = None,
     everything: bool = False,
-    select: Selection = Selection.LAST,
+    select: Selection | str | None = None,
 ) -> pd.DataFrame:
     """Return a tidy frame of sweeps, of the newest one, or of all runs: one row for each run.
 
+    Args:
+        workspace: whose store is read.
+        sweep: names of sweeps.
+        everything: all runs of the store, also those of no sweep.
+        select: which epoch's numbers count; if not given, as in the sweep's table: its recipe says, else the
+            last.
+
     Raises:
-        KdctlError: there is no such sweep, or nothing was run yet.
+        KdctlError: there is no such sweep or rule, or nothing was run yet.
     """
     from kdctl.report.frame import run_frame  # noqa: PLC0415 - a report needs no pandas
 
-    return run_frame(chosen_runs(workspace.store, sweep, everything=everything)[0], select)
+    runs, sweeps = chosen_runs(workspace.store, sweep, everything=everything)
+    return run_frame(runs, read_selection(select) if select else usual_selection(sweeps))
 
 
 def epochs_frame(

@@ -30,6 +30,7 @@ from kdctl.recipe.load import override_layer
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import SHIPPED, RunState, Selection, checkpoint_name, model_in
+from kdctl.report.layout import read_selection
 from kdctl.serialization import canonical_json
 
 SPLITS = ("test", "val")
@@ -104,7 +105,7 @@ class Subject:
 def open_subject(
     subject: str | Path,
     workspace: Workspace,
-    selection: Selection = Selection.LAST,
+    selection: Selection | str = Selection.LAST,
     *,
     part: str = SHIPPED,
 ) -> Subject:
@@ -117,10 +118,11 @@ def open_subject(
         part: another model of the run, by name, in place of the one it ships. A file's name says it itself.
 
     Raises:
-        KdctlError: no such run, model or file, a damaged or foreign checkpoint, missing or other data.
+        KdctlError: no such run, rule, model or file, a damaged or foreign checkpoint, missing or other data.
     """
+    rule = read_selection(selection)
     is_file = Path(subject).is_file()
-    path = Path(subject) if is_file else _checkpoint(str(subject), workspace, selection, part)
+    path = Path(subject) if is_file else _checkpoint(str(subject), workspace, rule, part)
     part = part or model_in(path.name)
     content = read_trained(path)
     plan = _plan(content.plan, path)

@@ -11,13 +11,14 @@ from kdctl.records import StoredRun
 from kdctl.report.fields import distinguishing_fields, short_names
 from kdctl.report.tracker import TrackedRun, trackers
 from kdctl.report.wording import settings_of
+from kdctl.text import one_or_several
 from kdctl.workflows.plots import Which, figure_data
 
 ALONE = "kdctl"
 """Group of runs that belong to no sweep."""
 
 
-def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpack[Which]) -> int:
+def export_runs(tracker: str, folder: Path | str, workspace: Workspace, **which: Unpack[Which]) -> int:
     """Write the runs of a sweep, or of the newest one, for another program; return how many these are.
 
     Args:
@@ -34,7 +35,7 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
     data = figure_data(workspace, **which)
     begun = [run for run in (*data.teachers, *data.runs) if run.epochs or run.result is not None]
     asked = which.get("sweep") or [sweep.name for sweep in workspace.store.sweeps()]
-    names, sweeps = _listed(asked), workspace.store.sweeps_of(run.key for run in begun)
+    names, sweeps = one_or_several(asked), workspace.store.sweeps_of(run.key for run in begun)
     fields = distinguishing_fields([run.plan for run in begun]) if begun else []
     export(
         [
@@ -47,13 +48,9 @@ def export_runs(tracker: str, folder: Path, workspace: Workspace, **which: Unpac
             )
             for run in begun
         ],
-        folder,
+        Path(folder),
     )
     return len(begun)
-
-
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
-    return [names] if isinstance(names, str) else names
 
 
 def _name(run: StoredRun, fields: Sequence[str]) -> str:
