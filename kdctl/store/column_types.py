@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Dialect, Double, Integer, LargeBinary, String, Text
 from sqlalchemy.types import TypeDecorator
@@ -118,43 +118,43 @@ class StateName(Checked):
             raise DamagedRowError(f"a run is '{value}', which is no state") from error
 
 
-class PlainText(Checked):
+class Plain(Checked):
+    """A column of values that are kept as they are."""
+
+    cache_ok = True
+    kinds: ClassVar[tuple[type, ...]]
+    called: ClassVar[str]
+    """What such a value is, in words."""
+
+    def checked(self, value: Any) -> Any:
+        """Return the value."""
+        if isinstance(value, self.kinds):
+            return value
+        raise DamagedRowError(f"a row holds {_shown(value)} where {self.called} should be")
+
+
+class PlainText(Plain):
     """A column of text."""
 
     impl = Text
     cache_ok = True
-
-    def checked(self, value: Any) -> str:
-        """Return the text."""
-        if isinstance(value, str):
-            return value
-        raise DamagedRowError(f"a row holds {_shown(value)} where a text should be")
+    kinds, called = (str,), "a text"
 
 
-class WholeNumber(Checked):
+class WholeNumber(Plain):
     """A column of whole numbers."""
 
     impl = Integer
     cache_ok = True
-
-    def checked(self, value: Any) -> int:
-        """Return the number."""
-        if isinstance(value, int):
-            return value
-        raise DamagedRowError(f"a row holds {_shown(value)} where a whole number should be")
+    kinds, called = (int,), "a whole number"
 
 
-class RealNumber(Checked):
+class RealNumber(Plain):
     """A column of numbers."""
 
     impl = Double
     cache_ok = True
-
-    def checked(self, value: Any) -> float:
-        """Return the number."""
-        if isinstance(value, (int, float)):
-            return float(value)
-        raise DamagedRowError(f"a row holds {_shown(value)} where a number should be")
+    kinds, called = (int, float), "a number"
 
 
 class MomentText(Checked):

@@ -73,9 +73,7 @@ def explained(path: Path) -> Generator[None]:
         yield
     except DamagedRowError as error:
         raise _damaged(path, str(error)) from error
-    except (
-        UnicodeDecodeError
-    ) as error:  # Python cannot read what SQLite says of a damaged statement of a schema
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged statement of a schema
         raise _damaged(path, "what it says of its tables is no text") from error
     except (DBAPIError, sqlite3.Error) as error:
         code = primary_code(error)
