@@ -290,12 +290,11 @@ def slurm_options(words: list[str] | None) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     for word in words or []:
-        key, equals, value = word.partition("=")
-        text = value.strip()
-        if not equals or not key.strip() or not text:
+        key, equals, text = (part.strip() for part in word.partition("="))
+        if not (key and equals and text):
             raise UsageError(f"--slurm-option {word} is no KEY=VALUE.", "--slurm-option partition=gpu")
         known: dict[str, object] = {"true": True, "false": False}
-        found[key.strip().replace("-", "_")] = (
+        found[key.replace("-", "_")] = (
             int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else known.get(text, text)
         )
     return found
