@@ -16,7 +16,7 @@ from kdctl.report.layouts.fields_of import fields_of_layout
 from kdctl.report.layouts.paper import paper_table
 from kdctl.report.layouts.runs import run_table
 from kdctl.report.leaders import teacher_notes, weak_teacher_lines
-from kdctl.report.measures import TOP1, find_measures, require_models
+from kdctl.report.measures import find_measures, require_models
 from kdctl.report.notes import choice_notes, mark_notes
 from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
@@ -109,7 +109,7 @@ def build_report(
         students = only_where(students, where)
         teachers = teachers_of(students, teachers)
     kind = _kind(given.get("layout"))
-    select = read_selection(given.get("select") or usual_selection(sweeps))
+    select = selection_of(options.get("select"), sweeps)
     require_numbers(students, select, unfinished_count=kind == "runs")
     layout = _layout(students, sweeps, kind, select, given, asked=[name for name in options if options[name]])
     left_out = _without_place(kind, layout, given)
@@ -149,7 +149,7 @@ def _mean_table(
         cells = [field for field in layout.fields if field not in layout.chosen]
         choice = choose_settings(groups, cells, layout.best_by, layout.select)
         groups, notes = list(choice.groups), tuple(choice_notes(choice, layout))
-    if layout.mark_best and (not layout.values or TOP1 in layout.values):
+    if layout.mark_best and layout.shows_accuracy:
         groups = with_marks(groups)
     if kind == "paper":
         table = paper_table(groups, layout)
@@ -161,8 +161,8 @@ def _mean_table(
 
 
 def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> TableOptions:
-    """Fill in what the one sweep's recipe says; of several, none has more to say than the others."""
-    said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
+    """Fill in what the recipe says."""
+    said = _said(sweeps)
     given: Any = {
         key: one_or_several(cast(str, value)) if key in _SEVERAL else value
         for key, value in options.items()
@@ -175,10 +175,18 @@ def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> Tabl
     return cast(TableOptions, {**said, **given})
 
 
-def usual_selection(sweeps: Sequence[StoredSweep]) -> Selection:
-    """Return which epoch counts unless somebody says so: what a single sweep's recipe says, else the last."""
-    said: Mapping[str, Any] = sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
-    return read_selection(said.get("select") or Selection.LAST)
+def selection_of(asked: Selection | str | None, sweeps: Sequence[StoredSweep]) -> Selection:
+    """Return which epoch counts: as `asked`, else as a single sweep's recipe says, else the last.
+
+    Raises:
+        UsageError: there is no such rule.
+    """
+    return read_selection(asked or _said(sweeps).get("select") or Selection.LAST)
+
+
+def _said(sweeps: Sequence[StoredSweep]) -> Mapping[str, Any]:
+    """Return `[report]` of the one sweep's recipe; of several, none has more to say than the others."""
+    return sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
 
 
 def _kind(name: str | None) -> str:
@@ -193,7 +201,7 @@ def _without_place(kind: str, layout: Layout, given: TableOptions) -> dict[str, 
     homeless = (_BESIDE_MEANS if is_narrow else {}) | (_OF_MEANS if kind == "runs" else {})
     if layout.beside == "published":
         homeless |= {"versus_best": _BESIDE_MEANS["versus_best"]}
-    if layout.values and TOP1 not in layout.values:
+    if not layout.shows_accuracy:
         homeless |= {"mark_best": _OF_MEANS["mark_best"]}
     return {name: shown for name, shown in homeless.items() if given.get(name)}
 
@@ -224,9 +232,8 @@ def _layout(
     known = known_fields(run.plan for run in students)
     rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))
     columns = tuple(resolve_field(name, known) for name in given.get("columns", ()))
-    if (
-        "columns" in asked and "rows" not in asked
-    ):  # a field is spread one way, and a recipe's is the usual one
+    # A field is spread one way, and what was not asked for is the recipe's.
+    if "columns" in asked and "rows" not in asked:
         rows = tuple(field for field in rows if field not in columns)
     elif "rows" in asked and "columns" not in asked:
         columns = tuple(field for field in columns if field not in rows)

@@ -10,7 +10,7 @@ from kdctl.errors import UsageError, suggestion
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Selection
 from kdctl.report.fields import short_names
-from kdctl.report.measures import Measure
+from kdctl.report.measures import TOP1, Measure
 from kdctl.report.replicates import Replicates
 from kdctl.report.statistics import Spread
 from kdctl.report.wording import label
@@ -69,6 +69,11 @@ class Layout:
         """Short names of the fields."""
         short = short_names(self.fields, taken=OWN_PARTS)
         return tuple(short[field] for field in self.fields)
+
+    @property
+    def shows_accuracy(self) -> bool:
+        """Whether the table tells the test accuracy, as it does unless other values are asked for."""
+        return not self.values or TOP1 in self.values
 
     def label(self, group: Replicates) -> str:
         """Name a group by the fields that the table shows."""

@@ -15,7 +15,6 @@ from kdctl.report.cells import POOLED_MARK
 from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
-from kdctl.report.measures import TOP1
 from kdctl.report.replicates import Replicates, in_table_order, pooled_over
 from kdctl.report.reported import Reported, without_row
 from kdctl.report.rows import Row
@@ -64,7 +63,7 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     yield from subject_notes(plans)
     yield from _started_from_weights(groups, layout)
     yield from _pooled(groups, layout)
-    if not layout.values or TOP1 in layout.values:
+    if layout.shows_accuracy:
         yield from _outliers(groups, layout)
 
 

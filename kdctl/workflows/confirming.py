@@ -18,9 +18,8 @@ from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.stored import read_plan
 from kdctl.records import SETTLED, RunState, Selection, StoredSweep, SweepMember
-from kdctl.report.build import usual_selection
+from kdctl.report.build import selection_of
 from kdctl.report.confirmation import Candidate, choose_candidates, confirmation_table
-from kdctl.report.layout import read_selection
 from kdctl.report.table_format import Table
 from kdctl.store.sweep_files import keep_sweep
 
@@ -77,7 +76,7 @@ def plan_confirmation(
             f"say kdctl confirm {shlex.quote(sweep.removesuffix(SUFFIX))} --seeds N.",
         )
     runs = store.runs(sweep=sweep)
-    rule = read_selection(select) if select else usual_selection([stored])
+    rule = selection_of(select, [stored])
     candidates = choose_candidates(runs, stored, rule)
     used = {run.seed for run in runs}
     number = num_seeds or max(len({run.seed for run in runs if run.state is RunState.FINISHED}), FEWEST_SEEDS)

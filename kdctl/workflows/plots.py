@@ -11,9 +11,8 @@ from typing import TypedDict, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, UsageError
 from kdctl.records import Selection
-from kdctl.report.build import usual_selection
+from kdctl.report.build import selection_of
 from kdctl.report.figure import SUFFIXES, Features, FigureData, NothingToDrawError
-from kdctl.report.layout import read_selection
 from kdctl.report.shown_runs import by_role, only_where, teachers_of
 from kdctl.store.atomic import write_atomically, written_together
 from kdctl.text import one_or_several
@@ -129,7 +128,7 @@ def figure_data(
     """
     store = workspace.store
     runs, sweeps = chosen_runs(store, which.get("sweep"), everything=which.get("everything", False))
-    select = read_selection(named) if (named := which.get("select")) else usual_selection(sweeps)
+    select = selection_of(which.get("select"), sweeps)
     students, teachers = by_role(runs, sweeps)
     where = one_or_several(which.get("where", ()))
     kept = only_where(students, where)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection, StoredRun, StoredSweep
-from kdctl.report.build import TableOptions, build_report, usual_selection
-from kdctl.report.layout import read_selection
+from kdctl.report.build import TableOptions, build_report, selection_of
 from kdctl.report.published_numbers import packaged_numbers, read_numbers
 from kdctl.report.reported import Reported
 from kdctl.report.table_format import Table
@@ -84,7 +83,7 @@ def frame(
     from kdctl.report.frame import run_frame  # noqa: PLC0415 - a report needs no pandas
 
     runs, sweeps = chosen_runs(workspace.store, sweep, everything=everything)
-    return run_frame(runs, read_selection(select) if select else usual_selection(sweeps))
+    return run_frame(runs, selection_of(select, sweeps))
 
 
 def epochs_frame(
