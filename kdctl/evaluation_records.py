@@ -61,7 +61,9 @@ class Evaluation:
     per_class_top1: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     """Accuracy on the samples of each class, by its name, in percent; None for a class without samples."""
     confusion: tuple[tuple[int, int, int], ...] = ()
-    """(class, predicted class, number of samples) by places in `per_class_top1`, where there are samples."""
+    """(class, predicted class, number of samples) by places in `class_names`, where there are samples."""
+    class_names: tuple[str, ...] = ()
+    """In the order of their labels: a stored mapping such as `per_class_top1` is sorted by its keys."""
     multiply_adds: int | None = None
     """Of the convolutions and matrix products of one image; FLOPs are twice as many."""
     pruning_percent: float | None = None

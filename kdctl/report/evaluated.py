@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,8 +27,8 @@ class Evaluated:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, in the order of their labels."""
-        return list(self.evaluations[0].per_class_top1)
+        """Names of the classes, in the order of their labels as far as that is known."""
+        return list(self.evaluations[0].class_names or self.evaluations[0].per_class_top1)
 
 
 def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool = False) -> list[Evaluated]:
@@ -48,7 +50,7 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
             evaluation
             for run in item.group.counted
             if (evaluation := _evaluation(data, run.key, split)) is not None
-            and (evaluation.confusion if confusion else evaluation.per_class_top1)
+            and (_tells_confusion(evaluation) if confusion else evaluation.per_class_top1)
         ]
         if evaluations:
             found.append(Evaluated(name=item.name, group=item.group, evaluations=tuple(evaluations)))
@@ -60,6 +62,26 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
         )
     same = [item for item in _best_first(found) if set(item.classes) == set(found[0].classes)]
     return same[:most]
+
+
+def _tells_confusion(evaluation: Evaluation) -> bool:
+    """Return whether it is known which classes were taken for which.
+
+    Earlier versions kept names by the alphabet only. These are in the order of the labels if the accuracy on
+    each class is what the places say.
+    """
+    if evaluation.class_names or not evaluation.confusion:
+        return bool(evaluation.confusion)
+    samples: Counter[int] = Counter()
+    right: Counter[int] = Counter()
+    for label, predicted, count in evaluation.confusion:
+        samples[label] += count
+        right[label] += count if label == predicted else 0
+    return all(
+        (top1 is None) == (samples[place] == 0)
+        and (top1 is None or math.isclose(top1 * samples[place], 100.0 * right[place], abs_tol=1e-6))
+        for place, top1 in enumerate(evaluation.per_class_top1.values())
+    )
 
 
 def _options(select: Selection, split: str) -> str:

@@ -121,7 +121,7 @@ def subject_words(
     )
     words = [
         data_words(plans[0], used, {} if "data.name" in unlike else data.totals),
-        " → ".join(name for name in (teacher, student) if name),
+        f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student))),
         method or "",
         f"protocol {protocol}" if protocol else "",
         ("1 epoch" if length == "1" else f"{length} epochs") if length else "",

@@ -103,9 +103,9 @@ def counts_words(counts: Iterable[int]) -> str:
     return f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
 
 
-def plural(count: int, noun: str) -> str:
-    """Word a count: '1 run', '2 runs'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """Word a count: '1 run', '2 runs'; `several` is a plural that does not end in an s alone."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or f'{noun}s'}"
 
 
 def words_in_common(labels: Sequence[str]) -> tuple[str, list[str]]:

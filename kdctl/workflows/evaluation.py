@@ -100,6 +100,7 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
             zip(subject.data.class_names, per_class_top1(logits, images.labels), strict=True)
         ),
         confusion=confusion(logits, images.labels),
+        class_names=subject.data.class_names,
         multiply_adds=count_multiply_adds(subject.model, input_size),
         pruning_percent=pruning_percent(parameters, subject.teacher_parameters()),
         size_mb=size_mb(subject.model),

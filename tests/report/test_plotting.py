@@ -151,6 +151,38 @@ def test_singular_values_are_averaged_over_finished_runs(make_run: MakeRun) -> N
     assert np.asarray(line.get_ydata()).tolist() == [3.0, 5.0]
 
 
+def test_every_panel_of_singular_values_has_epochs_below_it_and_the_colours_of_the_legend(
+    make_run: MakeRun,
+) -> None:
+    runs = [make_run(75.0, settings={"method.temperature": float(place)}) for place in range(4)]
+    known = {run.key: range(1, 9 if run is runs[0] else 5) for run in runs}
+
+    def epochs(key: str) -> list[EpochResult]:
+        values = {f"singular_value_{rank}": 10.0 / rank for rank in known[key]}
+        return [dataclasses.replace(epoch_telling(number, 1.0), metrics=values) for number in (1, 2)]
+
+    figure = draw_singular_values(dataclasses.replace(data_of(runs), epochs=epochs), NoOptions())
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_xlabel() for axes in shown] == ["", "epoch", "epoch", "epoch"]
+    numbered = [axes.xaxis.get_tick_params()["labelbottom"] for axes in shown]
+    assert numbered == [False, True, True, True]
+    colours = [[line.get_color() for line in axes.lines] for axes in shown]
+    assert colours[1] == colours[0][:4], "the fourth value of eight looks like the fourth of four"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["no. 1", "no. 5", "no. 8"]
+
+
+def test_no_two_of_many_configurations_look_alike_in_a_figure_of_pruning(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0, settings={"student.name": student, "method.temperature": float(place)})
+        for student in ("resnet8", "resnet8x4")
+        for place in range(10)
+    ]
+    (axes,) = draw_pruning(data_of(runs), PruningConfig(students=False)).axes
+    drawn = [line for line in axes.lines if line.get_marker() not in ("_", "|")]
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 20
+
+
 def epoch_telling(number: int, value: float) -> EpochResult:
     return EpochResult(
         epoch=number,

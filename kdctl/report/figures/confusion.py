@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kdctl.report.evaluated import Evaluated, evaluated_groups
 from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import add_title, new_figure
-from kdctl.report.series import subject_words
+from kdctl.report.series import selection_words, subject_words
 
 _MOST_NUMBERS = 15
 """With so many classes, numbers stand in the squares."""
@@ -49,10 +49,10 @@ def draw_confusion(data: FigureData, options: ConfusionConfig) -> Figure:
     axes.set_ylabel("true class")
     if count <= _MOST_NUMBERS:
         _write_numbers(axes, share)
+    which = f"the most accurate of those evaluated: {item.name}" if item.name else ""
+    about = f"{options.split} split, {selection_words(data)}"
     seeds = f"mean over evaluated seeds, n = {len(item.evaluations)}"
-    add_title(
-        figure, "Confusion matrix", subject_words(data, item.group.runs), f"{options.split} split; {seeds}"
-    )
+    add_title(figure, "Confusion matrix", subject_words(data, item.group.runs), which, f"{about}; {seeds}")
     return figure
 
 
@@ -66,6 +66,6 @@ def _share(item: Evaluated, place: int) -> npt.NDArray[np.float64]:
 
 def _write_numbers(axes: Any, share: npt.NDArray[np.float64]) -> None:
     for (row, column), value in np.ndenumerate(share):
-        if value >= 0.5:
+        if (number := f"{value:.0f}") != "0":
             colour = "white" if value > 35 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7)
+            axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=7)

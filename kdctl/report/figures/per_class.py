@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from matplotlib.figure import Figure
 
 from kdctl.report.evaluated import evaluated_groups
 from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import add_legend, add_title, looks, new_figure
-from kdctl.report.series import subject_words
-from kdctl.report.wording import counts_words
+from kdctl.report.series import selection_words, subject_words
+from kdctl.report.wording import counts_words, plural
 
 _MOST_NAMES = 40
 """So many classes have their names below the axis."""
@@ -24,7 +25,7 @@ class PerClassConfig:
 
     split: Literal["test", "val"] = "test"
     """On which `kdctl eval` looked at the models."""
-    most: int = 4
+    most: Annotated[int, Ge(1), Le(20)] = 4
     """At most so many configurations, the best."""
 
 
@@ -66,13 +67,15 @@ def draw_per_class(data: FigureData, options: PerClassConfig) -> Figure:
             range(len(classes)), [name.replace("_", " ") for name in classes], rotation=40, ha="right"
         )
     else:
-        axes.set_xlabel(f"{len(classes)} classes, by the accuracy of the first configuration")
         axes.set_xticks([])
+    first = " of the first configuration" if len(chosen) > 1 else ""
+    axes.set_xlabel(f"{plural(len(classes), 'class', 'classes')}, sorted by the accuracy{first}")
     axes.set_ylim(0, 103)
     axes.set_ylabel(f"{options.split} top-1 (%)")
     n = counts_words(len(item.evaluations) for item in chosen)
     shown = [run for item in chosen for run in item.group.runs]
     about = subject_words(data, shown, but=("method.name",) if len(chosen) > 1 else ())
-    add_title(figure, "Accuracy on each class", about, f"mean ± sample std over evaluated seeds, {n}")
+    seeds = f"mean ± sample std over evaluated seeds, {n}; {selection_words(data)}"
+    add_title(figure, "Accuracy on each class", about, seeds)
     add_legend(figure, handles, [item.name or "all runs" for item in chosen])
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from kdctl.records import pruning_percent
 from kdctl.report.fields import distinguishing_fields, read_field, show_value
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
-from kdctl.report.plotting import add_legend, add_title, looks, new_figure
+from kdctl.report.plotting import COLOURS, MARKERS, add_legend, add_title, looks, new_figure
 from kdctl.report.replicates import Replicates
 from kdctl.report.series import (
     Series,
@@ -50,23 +50,17 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
         )
     by = "student.name" if len({group.plan["student"]["name"] for group in groups}) > 1 else None
     series = divide(groups, fields, by)
-    names, panels = (
-        list(dict.fromkeys(each)) for each in zip(*((s.name, s.panel) for s in series), strict=True)
-    )
     figure, ((axes,),) = new_figure(panel=(4.6, 3.0))
-    colours = dict(zip(panels, looks(len(panels)), strict=True))
-    markers = dict(zip(names, looks(len(names)), strict=True))
     handles: dict[str, Any] = {}
-    for item in series:
+    for item, look in zip(series, _points(series), strict=True):
         summary = summaries(item.group, data)["top1"]
-        look = colours[item.panel] if by else markers[item.name]
         handles[", ".join(filter(None, (item.panel, item.name)))] = axes.errorbar(
             [ratios[id(item.group)]],
             [summary.mean],
             yerr=[error_of(summary)],
             color=look.colour,
-            marker=markers[item.name].marker,
-            markerfacecolor=look.colour if colours[item.panel].line == "-" else "white",
+            marker=look.marker,
+            markerfacecolor=look.face,
             linestyle="none",
         )
     if options.students:
@@ -85,6 +79,30 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
     )
     add_legend(figure, list(handles.values()), list(handles))
     return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """How one configuration is drawn."""
+
+    colour: str
+    marker: str
+    face: str
+    """Colour of the marker's inside."""
+
+
+def _points(series: Sequence[Series]) -> list[_Point]:
+    """Return the look of each configuration: colours by student and markers by the rest, while these last."""
+    names = list(dict.fromkeys(item.name for item in series))
+    panels = list(dict.fromkeys(item.panel for item in series))
+    if len(panels) == 1 or len(panels) > len(COLOURS) or len(names) > len(MARKERS):
+        own = looks(len(series))
+        return [_Point(colour=look.colour, marker=look.marker, face=look.colour) for look in own]
+    places = [(panels.index(item.panel), names.index(item.name)) for item in series]
+    return [
+        _Point(colour=COLOURS[panel], marker=MARKERS[name], face="white" if panel else COLOURS[panel])
+        for panel, name in places
+    ]
 
 
 def ratio(group: Replicates) -> float | None:

@@ -11,6 +11,7 @@ from kdctl.registry import NoOptions
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import COLOURS, add_title, new_figure
 from kdctl.report.series import subject_words
+from kdctl.report.wording import plural
 
 _MOST_BINS = 20
 
@@ -33,7 +34,7 @@ def draw_pruning_cost(data: FigureData, options: NoOptions) -> Figure:
     first, last = (math.floor(most(costs) / width) for most in (min, max))
     edges = [place * width for place in range(min(first, 0), max(last, 0) + 2)]
     counts, _, _ = axes.hist(costs, bins=edges, color=COLOURS[0], edgecolor="white")
-    axes.set_xlabel("cost in pruning ratio (points of percent)")
+    axes.set_xlabel("cost in pruning ratio (percentage points)")
     axes.set_ylabel("configurations")
     axes.set_yticks(_whole(max(float(count) for count in counts)))  # type: ignore[union-attr]
     axes.grid(visible=False, axis="x")
@@ -41,7 +42,7 @@ def draw_pruning_cost(data: FigureData, options: NoOptions) -> Figure:
         figure,
         "What shipping a projector costs in pruning ratio",
         subject_words(data),
-        f"student alone minus shipped; n = {len(costs)} configurations",
+        f"student alone minus shipped; {plural(len(costs), 'configuration')}",
     )
     return figure
 
@@ -56,7 +57,7 @@ def _one_of_each(data: FigureData) -> list[StoredRun]:
 
 
 def _cost(run: StoredRun) -> float | None:
-    """Return the cost in points of percent; None without a teacher or without a shipped projector."""
+    """Return the cost in percentage points; None without a teacher or without a shipped projector."""
     facts = run.result.facts if run.result else None
     if facts is None or facts.pruning_percent is None or facts.shipped_parameters == facts.student_parameters:
         return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -46,41 +45,49 @@ def draw_singular_values(data: FigureData, options: NoOptions) -> Figure:
     rows = -(-len(chosen.series) // columns)
     figure, panels = new_figure(rows, columns, panel=(2.7, 2.3), sharex=True, sharey=True)
     places = [axes for row in panels for axes in row]
+    means = [_means([epochs[run.key] for run in averaged_runs(item.group)]) for item in chosen.series]
+    colours = _colours(rank for each in means for rank in each)
     handles: dict[str, Any] = {}
-    for axes, item in zip(places, chosen.series, strict=False):
-        handles |= _draw(axes, [epochs[run.key] for run in averaged_runs(item.group)])
+    for axes, item, curves in zip(places, chosen.series, means, strict=False):
+        for rank, (numbers, values) in curves.items():
+            (handles[f"no. {rank}"],) = axes.plot(numbers, values, color=colours[rank], linewidth=1.1)
         axes.set_title(" · ".join(word for word in (item.panel, item.name) if word))
         axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     for axes in places[len(chosen.series) :]:
         axes.set_visible(False)
+    for axes in places[: len(chosen.series)][-columns:]:  # the lowest of each column
+        axes.set_xlabel("epoch")
+        axes.tick_params(labelbottom=True)
     for row in panels:
         row[0].set_ylabel("singular value")
-    for axes in panels[-1]:
-        axes.set_xlabel("epoch")
     seeds = replicate_words([item.group for item in chosen.series], what="mean")
     add_title(
         figure, "Singular values of the projector's weights", subject_words(data, told), seeds, chosen.note
     )
-    add_legend(figure, list(handles.values()), list(handles), "from the largest down")
+    ranks = list(colours)
+    named = [f"no. {ranks[place]}" for place in sorted({0, len(ranks) // 2, len(ranks) - 1})] if ranks else []
+    add_legend(figure, [handles[name] for name in named], named, "from the largest down")
     return figure
 
 
-def _draw(axes: Axes, runs: Sequence[Sequence[EpochResult]]) -> dict[str, Any]:
-    """Draw the mean of each value over runs; return the lines by their ranks."""
+def _means(runs: Sequence[Sequence[EpochResult]]) -> dict[int, tuple[list[int], list[float]]]:
+    """Return epochs and the mean of each value over runs, by the value's rank."""
     told = [{epoch.epoch: values for epoch in run if (values := _values(epoch))} for run in runs]
     common = sorted(set[int].intersection(*map(set, told)))
     known = [set(each[epoch]) for each in told for epoch in common]
     ranks = sorted(set[int].intersection(*known)) if known else []
-    colours = mpl.colormaps["cividis"]
-    lines: dict[str, Any] = {}
-    for place, rank in enumerate(ranks):
-        means = [statistics.fmean(each[epoch][rank] for each in told) for epoch in common]
-        share = place / max(1, len(ranks) - 1)
-        (line,) = axes.plot(common, means, color=colours(_LIGHTEST * share), linewidth=1.1)
-        if place in {0, len(ranks) // 2, len(ranks) - 1}:
-            lines[f"no. {rank}"] = line
-    return lines
+    return {
+        rank: (common, [statistics.fmean(each[epoch][rank] for each in told) for epoch in common])
+        for rank in ranks
+    }
+
+
+def _colours(ranks: Iterable[int]) -> dict[int, Any]:
+    """Return a colour for each rank, from the largest value down: the same in every panel."""
+    every = sorted(set(ranks))
+    shade = mpl.colormaps["cividis"]
+    return {rank: shade(_LIGHTEST * place / max(1, len(every) - 1)) for place, rank in enumerate(every)}
 
 
 def _values(epoch: EpochResult) -> Mapping[int, float]:

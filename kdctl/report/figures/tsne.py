@@ -15,7 +15,7 @@ from kdctl.records import StoredRun
 from kdctl.report.figure import Features, FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import COLOURS, MARKERS, add_legend, add_title, new_figure
 from kdctl.report.replicates import selected_epoch
-from kdctl.report.series import subject_words
+from kdctl.report.series import selection_words, subject_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,8 @@ def draw_tsne(data: FigureData, options: TsneConfig) -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-    note = f"run {run.key[:8]}, {len(kept)} test images, perplexity {options.perplexity:g}"
+    shown = f"{len(kept)} test images, perplexity {options.perplexity:g}"
+    note = f"run {run.key[:8]}, {selection_words(data)}; {shown}"
     add_title(figure, "t-SNE of pooled features", subject_words(data, [run]), note)
     add_legend(figure, list(handles.values()), list(handles))
     return figure
