@@ -159,7 +159,11 @@ def wrap(model: Any, num_classes: int, input_size: int) -> TimmBackbone:
     features = found.shapes[FEATURES]
     links: dict[str, nn.Module] = {
         FEATURES: TimmBody(
-            body, found.places, tokens=isinstance(features, TokenShape), channels_last=found.channels_last
+            body,
+            found.places,
+            tokens=isinstance(features, TokenShape),
+            inner_format=found.inner_format,
+            channels_last=found.channels_last,
         )
     }
     shapes = dict(found.shapes)
@@ -170,7 +174,7 @@ def wrap(model: Any, num_classes: int, input_size: int) -> TimmBackbone:
         links |= {POOLED: TwoTokens(), HEADS: TwoHeads(*classifiers)}
         shapes |= {POOLED: VectorShape(2 * width), HEADS: VectorShape(2 * num_classes)}
         classifier = MeanOfHeads(num_classes)
-    elif isinstance(classifiers, nn.Linear):
+    elif isinstance(classifiers, nn.Linear) and found.classifies_last:
         classifier = classifiers
         name = next(path for path, module in model.named_modules() if module is classifiers)
         head.set_submodule(name, nn.Identity())

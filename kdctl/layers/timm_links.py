@@ -9,30 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError
-from kdctl.layers.timm_probe import takes_prefix
 
 
 class TimmBody(nn.Module):
     """What timm runs before pooling: images [B, 3, H, W] -> maps [B, C, H, W] or tokens [B, N, D]."""
 
     def __init__(
-        self, model: nn.Module, taps: Mapping[str, int], *, tokens: bool, channels_last: bool
-    ) -> None:
+        self, model: nn.Module, taps: Mapping[str, int], *, tokens: bool, inner_format: Mapping[str, Any],
+        channels_last: bool,
+    ) -> None:  # fmt: skip
         """Keep `model` without its head.
 
         Args:
             model: of timm.
             taps: names of inner features, with their place in what `forward_intermediates` can give.
             tokens: whether features are tokens; else they are maps.
+            inner_format: what `forward_intermediates` is told.
             channels_last: whether timm gives maps as [B, H, W, C].
         """
         super().__init__()
         self.model = model
         self._places = dict(taps)
-        self._channels_last = channels_last
-        self._format: dict[str, Any] = {"output_fmt": "NLC" if tokens else "NCHW"}
-        if tokens and takes_prefix(model):
-            self._format["return_prefix_tokens"] = True
+        self._tokens, self._channels_last = tokens, channels_last
+        self._inner_format = dict(inner_format)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features."""
@@ -43,10 +42,12 @@ class TimmBody(nn.Module):
         places = sorted(self._places[tap] for tap in taps)
         if not places:
             return self(images), {}
-        features, inner = self.model.forward_intermediates(images, indices=places, **self._format)  # type: ignore[operator]
+        features, inner = self.model.forward_intermediates(images, indices=places, **self._inner_format)  # type: ignore[operator]
         names = {place: name for name, place in self._places.items()}
         seen = zip(places, inner, strict=True)
-        return self._as_map(features), {names[place]: _with_prefix(value) for place, value in seen}
+        return self._as_map(features), {
+            names[place]: _as_tokens(value) if self._tokens else value for place, value in seen
+        }
 
     def _as_map(self, features: Tensor) -> Tensor:
         return features.permute(0, 3, 1, 2) if self._channels_last else features
@@ -56,7 +57,7 @@ class TimmPool(nn.Module):
     """What timm runs between features and classifier: -> vectors [B, D]."""
 
     def __init__(self, model: nn.Module, *, channels_last: bool) -> None:
-        """Keep what belongs to the head of `model`, without the classifier."""
+        """Keep what belongs to the head of `model`, which gives through what its classifier is given."""
         super().__init__()
         self.model = model
         self._channels_last = channels_last
@@ -64,7 +65,8 @@ class TimmPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return what the classifier reads."""
         given = features.permute(0, 2, 3, 1) if self._channels_last else features
-        return self.model.forward_head(given, pre_logits=True)  # type: ignore[operator]
+        # Not `pre_logits=True`: of some models that leaves out a norm before the classifier.
+        return self.model.forward_head(given)  # type: ignore[operator]
 
 
 class TwoTokens(nn.Module):
@@ -114,9 +116,9 @@ class MeanOfHeads(nn.Module):
         return super().__getattr__(name)
 
 
-def _with_prefix(value: Any) -> Tensor:
-    """Put prefix tokens back before those of patches, where timm gives them apart."""
-    if isinstance(value, Tensor):
-        return value
-    patches, prefix = value
-    return torch.cat([prefix, patches], dim=1)
+def _as_tokens(value: Any) -> Tensor:
+    """Return tokens of what timm shows as such or as a map, behind the prefix that it gives apart."""
+    patches, prefix = (value, None) if isinstance(value, Tensor) else value
+    if patches.dim() == 4:
+        patches = patches.flatten(2).transpose(1, 2)
+    return patches if prefix is None else torch.cat([prefix, patches], dim=1)

@@ -34,9 +34,10 @@ class TimmModel:
     def __call__(self, num_classes: int, input_size: int) -> Backbone:
         """Build it with freshly drawn weights."""
         model = _create(self.architecture, num_classes, input_size)
-        patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
-        if any(input_size % side for side in patch):
-            raise unfit(self.architecture, input_size, f"they are no multiple of its patch, {patch[0]}")
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+        sides = (patch, patch) if isinstance(patch, int) else patch
+        if any(input_size % side for side in sides):
+            raise unfit(self.architecture, input_size, f"they are no multiple of its patch, {sides[0]}")
         _switch_off_randomness(model)
         return wrap(model, num_classes, input_size)
 

@@ -17,6 +17,7 @@ from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.optim import build_optimizers
 from kdctl.engine.public_weights import adopt, read_public_weights
 from kdctl.errors import KdctlError, UsageError
+from kdctl.layers.timm_backbone import wrap
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import ParameterGroup
 from kdctl.protocols.shapes import MapShape, TokenShape
@@ -178,6 +179,66 @@ def test_a_distilled_transformer_shows_its_tokens_and_both_heads() -> None:
     assert len(weights) == len(theirs.state_dict())
     with pytest.raises(KdctlError, match="no single linear classifier"):
         _ = ours.classifier.weight
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit_relpos", "twins_svt_small", "xcit_nano_12_p16_224"]
+)  # without prefix tokens, with inner maps alone, with a patch that is one number
+@torch.inference_mode()
+def test_transformers_that_show_themselves_otherwise_show_their_patches(name: str) -> None:
+    torch.manual_seed(0)
+    ours = models.get(f"timm:{name}").item(NUM_CLASSES, SIZE).eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    theirs = timm.create_model(name, num_classes=NUM_CLASSES, img_size=SIZE).eval()
+    theirs.load_state_dict(
+        {f"{at}.{key}".lstrip("."): value for at, part in _published(ours) for key, value in part.items()}
+    )
+    outputs = ours.observe(images, list(ours.tap_shapes))
+    assert torch.equal(outputs.require_logits(), theirs(images))
+    maps = theirs.forward_intermediates(images, intermediates_only=True)
+    for info, expected in zip(theirs.feature_info, maps, strict=True):
+        shape, seen = ours.tap_shapes[info["module"]], outputs.taps[info["module"]]
+        assert isinstance(shape, TokenShape)
+        assert tuple(seen.shape[1:]) == shape
+        patches = seen[:, shape.num_prefix :].transpose(1, 2).unflatten(2, shape.grid)
+        assert torch.equal(patches, expected)
+
+
+def _published(backbone: Backbone) -> list[tuple[str, dict[str, Tensor]]]:
+    """Return the weights of a model's pieces, with timm's name of each piece."""
+    return [(name, part.state_dict()) for name, part in backbone.public_names()]  # type: ignore[attr-defined]
+
+
+@torch.inference_mode()
+def test_a_norm_before_the_classifier_is_no_part_of_what_is_left_out() -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("shvit_s1", num_classes=NUM_CLASSES).eval()
+    norm = theirs.head.bn
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    ours = wrap(copy.deepcopy(theirs), NUM_CLASSES, SIZE)
+    images = torch.randn(2, 3, SIZE, SIZE)
+    assert torch.equal(ours(images), theirs(images))
+    pooled = ours.observe(images, ["pooled"]).taps["pooled"]
+    assert torch.equal(theirs.head.l(pooled), theirs(images))
+
+
+def test_models_whose_logits_are_not_the_classifiers_alone_are_refused() -> None:
+    with pytest.raises(KdctlError, match="VOLO does not end in one linear classifier"):
+        models.get("timm:volo_d1_224").item(NUM_CLASSES, SIZE)
+    with pytest.raises(KdctlError, match="neither a map nor the tokens of all patches"):
+        models.get("timm:pit_ti_224").item(NUM_CLASSES, SIZE)
+
+
+def test_registers_are_called_neither_class_nor_distillation_token() -> None:
+    """A register token stands for nothing; this model has one, and no class token."""
+    ours = models.get("timm:vit_wee_patch16_reg1_gap_256").item(NUM_CLASSES, SIZE)
+    shape = ours.tap_shapes["features"]
+    assert isinstance(shape, TokenShape)
+    assert shape.num_prefix == 1
+    assert "class_token" not in ours.tap_shapes
+    assert "distillation_token" not in ours.tap_shapes
+    assert "patch_mean" in ours.tap_shapes
 
 
 def test_positions_and_tokens_are_spared_weight_decay() -> None:
