@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdctl.errors import KdctlError, UsageError, words_of
-from kdctl.files import read_file
+from kdctl.files import is_file, read_file
 from kdctl.registry import Origin, registering_from
 from kdctl.working_folder import kept_working_folder
 
@@ -82,8 +82,14 @@ def load_installed_plugins() -> None:
         UsageError: importing one failed; then it has registered nothing.
     """
     for point in entry_points():
-        origin = Origin(source=point.value, sha256=_package_sha256(point))
         what = f"the installed plug-in '{point.name}'"
+        try:
+            origin = Origin(source=point.value, sha256=_package_sha256(point))
+        except OSError as error:
+            raise UsageError(
+                f"{what} cannot be read: {error.filename} ({error.strerror}).",
+                "mend the package that brings it, or uninstall that.",
+            ) from error
         _import_once(origin, point.load, what, "update or uninstall the package that brings it.")
 
 
@@ -142,11 +148,18 @@ def _kept_process() -> Generator[None]:
 
 
 def _package_sha256(point: importlib.metadata.EntryPoint) -> str:
-    """Return the hash of all Python files of the package an entry point names, and of its version."""
+    """Return the hash of all Python files of the package an entry point names, and of its version.
+
+    What only has such a name is left out: editors keep links that point nowhere beside what they edit.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     digest = hashlib.sha256((point.dist.version if point.dist else "unknown").encode())
     spec = importlib.util.find_spec(point.module.partition(".")[0])  # of a top level: imports nothing
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     single = [Path(spec.origin)] if spec and spec.origin and not folders else []
     for file in [*single, *(file for folder in folders for file in sorted(folder.rglob("*.py")))]:
-        digest.update(file.read_bytes())
+        if is_file(file):
+            digest.update(read_file(file))
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -189,6 +190,31 @@ def test_an_installed_plugin_that_fails_is_named(
         load_installed_plugins()
     assert caught.value.hint == "update or uninstall the package that brings it."
     assert things.names() == []
+
+
+def test_what_only_has_the_name_of_a_python_file_is_no_part_of_a_package(install, tmp_path: Path) -> None:
+    package = tmp_path / "kdctl_extra_in_work"
+    install(package.name, {"__init__.py": ""})
+    (point,) = plugins.entry_points()
+    before = plugins._package_sha256(point)
+    (package / ".#inner.py").symlink_to("somebody@somewhere.4711:1")  # Emacs, of unsaved changes
+    (package / "folder.py").mkdir()
+    os.mkfifo(package / "pipe.py")
+    assert plugins._package_sha256(point) == before
+    load_installed_plugins()
+
+
+def test_a_package_that_cannot_be_read_is_named(install, monkeypatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    install("kdctl_extra_locked", {"__init__.py": ""})
+    monkeypatch.setattr(plugins, "read_file", refuse)
+    with pytest.raises(
+        UsageError, match=r"'extra' cannot be read: .*__init__\.py \(Permission denied\)"
+    ) as caught:
+        load_installed_plugins()
+    assert "uninstall" in caught.value.hint
 
 
 def test_an_entry_point_to_nowhere_is_named(things: Registry[type], install, monkeypatch) -> None:
