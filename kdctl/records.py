@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 
@@ -98,12 +98,23 @@ class EpochResult:
     """When its evaluation was done: UTC, ISO 8601; empty in what earlier versions wrote."""
 
     @property
+    def ended_at(self) -> datetime | None:
+        """When its evaluation was done, UTC; None where `ended` is empty, or no time: somebody wrote it."""
+        try:
+            ended = datetime.fromisoformat(self.ended)
+            return ended.astimezone(UTC) if ended.tzinfo else ended.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return None
+
+    @property
     def started(self) -> str:
-        """When it began, UTC, ISO 8601, if it was not interrupted; empty where `ended` is not known."""
-        if not self.ended:
+        """When it began, UTC, ISO 8601, if it was not interrupted; empty where that is not known."""
+        ended = self.ended_at
+        try:
+            began = ended and ended - timedelta(seconds=self.seconds)
+        except (ValueError, OverflowError):
             return ""
-        began = datetime.fromisoformat(self.ended) - timedelta(seconds=self.seconds)
-        return began.isoformat(timespec="milliseconds")
+        return began.isoformat(timespec="milliseconds") if began else ""
 
 
 @dataclass(frozen=True, kw_only=True)

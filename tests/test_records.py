@@ -36,6 +36,19 @@ RESULT = RunResult(
     train_seconds=12.5,
     images_per_second=1e4,
 )
+EPOCH = EpochResult(
+    epoch=1,
+    learning_rate=0.05,
+    train_loss=4.6,
+    train_terms={"task": 4.6},
+    train_top1=1.2,
+    test=METRICS,
+    val=METRICS,
+    seconds=1.0,
+    images_per_second=5e4,
+    phase="hint",
+    metrics={"kept_percent": 99.5},
+)
 
 
 @given(TREES)
@@ -64,19 +77,7 @@ def test_canonical_json_refuses_what_json_cannot_hold(number: float) -> None:
     "record",
     [
         RESULT,
-        EpochResult(
-            epoch=1,
-            learning_rate=0.05,
-            train_loss=4.6,
-            train_terms={"task": 4.6},
-            train_top1=1.2,
-            test=METRICS,
-            val=METRICS,
-            seconds=1.0,
-            images_per_second=5e4,
-            phase="hint",
-            metrics={"kept_percent": 99.5},
-        ),
+        EPOCH,
     ],
 )
 def test_a_record_survives_its_trip_through_json(record: Any) -> None:
@@ -110,6 +111,20 @@ def test_an_epoch_began_as_long_before_its_end_as_it_took() -> None:
     assert epoch.started == "2026-01-31T11:59:58.500+00:00"
     assert from_tree(EpochResult, json.loads(canonical_json(to_tree(epoch)))).ended == epoch.ended
     assert dataclasses.replace(epoch, ended="") == epoch, "the time of day is no result"
+    east = dataclasses.replace(epoch, ended="2026-01-31T14:00:01+02:00")
+    assert (east.ended_at, east.started) == (epoch.ended_at, epoch.started)
+    assert dataclasses.replace(epoch, ended="2026-01-31T12:00:01").ended_at == epoch.ended_at
+
+
+@pytest.mark.parametrize("ended", ["", "yesterday", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+def test_a_time_that_somebody_else_wrote_may_be_none(ended: str) -> None:
+    epoch = dataclasses.replace(EPOCH, ended=ended)
+    assert (epoch.ended_at, epoch.started) == (None, "")
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 1e30])
+def test_of_a_length_that_is_none_no_beginning_follows(seconds: float) -> None:
+    assert dataclasses.replace(EPOCH, ended="2026-01-31T12:00:01+00:00", seconds=seconds).started == ""
 
 
 def test_an_evaluation_of_an_earlier_version_is_still_read() -> None:

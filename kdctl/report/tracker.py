@@ -65,7 +65,7 @@ class TrackedRun:
         clock = _seconds(self.run.created)
         found: list[float] = []
         for epoch in self.epochs:
-            clock = _seconds(epoch.ended) if epoch.ended else clock + epoch.seconds
+            clock = epoch.ended_at.timestamp() if epoch.ended_at else clock + epoch.seconds
             found.append(clock)
         return found
 

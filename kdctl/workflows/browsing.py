@@ -180,11 +180,8 @@ def activity(workspace: Workspace, *, sweep: str | None = None, now: datetime | 
 
 def _in_training(run: StoredRun, latest: EpochResult | None, now: datetime) -> RunInTraining:
     num_epochs = int(run.plan.get("schedule", {}).get("epochs", 0))
-    since = (
-        max(0.0, (now - datetime.fromisoformat(latest.ended)).total_seconds())
-        if latest and latest.ended
-        else 0.0
-    )
+    ended = latest.ended_at if latest else None
+    since = max(0.0, (now - ended).total_seconds()) if ended else 0.0
     share = min(_ALMOST, since / latest.seconds) if latest and latest.seconds else 0.0
     position = min(run.epochs + share, float(num_epochs))
     left = None if latest is None else (num_epochs - position) * latest.seconds

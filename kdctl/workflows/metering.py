@@ -94,7 +94,8 @@ def _last_trained(run: StoredRun, store: Store) -> str:
     An evaluation of a model changes its run long after the training.
     """
     epochs = store.epochs(run.key)
-    return spelled(epochs[-1].ended if epochs else "") or run.updated
+    ended = epochs[-1].ended_at if epochs else None
+    return spelled(ended.isoformat()) if ended else run.updated
 
 
 def _gang_size(run: StoredRun) -> int:

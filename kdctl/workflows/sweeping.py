@@ -273,7 +273,7 @@ def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
     curves = [_curve(epochs[key], split) for key in values]
     common = set[int].intersection(*map(set, curves)) if curves else set[int]()
     timed = [[epoch for epoch in each if epoch.ended] for each in epochs.values()]
-    timed = [each for each in timed if each]
+    timed = [each for each in timed if each and each[0].started and each[-1].ended_at]
     return Evidence(
         seeds=tuple(run.seed for run in runs),
         run_keys=tuple(run.key for run in runs),

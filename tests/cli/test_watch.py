@@ -38,6 +38,9 @@ def test_a_run_in_training_is_shown_with_place_loss_accuracy_and_time_left(
     (item,) = seen.running
     assert (item.num_epochs, item.position, item.seconds_left) == (4, pytest.approx(1.5), pytest.approx(25.0))
     assert seen.counts == {RunState.RUNNING: 1, RunState.FINISHED: 1}
+    with workflows.open_workspace(tmp_path / "runs") as workspace:
+        workspace.store.record_epoch(other.key, dataclasses.replace(half, ended="yesterday"))
+        assert workflows.activity(workspace).running[0].position == 1.0, "somebody else wrote the time"
     shown = kdctl("watch --once").out
     assert "ffffff" in shown
     assert f"{half.test.top1:.2f} %" in shown

@@ -80,7 +80,7 @@ def test_times_are_those_of_the_epochs(tracked: list[TrackedRun]) -> None:
 def test_times_of_earlier_versions_follow_each_other_from_when_the_run_was_planned(
     tracked: list[TrackedRun],
 ) -> None:
-    old = dataclasses.replace(tracked[0], epochs=(epoch(1, ""), epoch(2, "")))
+    old = dataclasses.replace(tracked[0], epochs=(epoch(1, ""), epoch(2, "yesterday")))
     planned = 1767225600.0  # 2026-01-01
     assert old.ends == [planned + 30, planned + 60]
 
