@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from kdctl.machine_errors import unwritable
+
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What file systems answer that sync files but no folders, such as those that a virtual machine shares."""
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -55,7 +59,8 @@ def written_together(*, durable: bool = True) -> Generator[Callable[[Path, bytes
         raise
     if durable:
         for folder in {path.parent for path in temporaries}:
-            _sync_folder(folder)
+            with _explained(folder):
+                _sync_folder(folder)
 
 
 @contextlib.contextmanager
@@ -95,11 +100,17 @@ def _undo(files: Iterable[Path], folders: Iterable[Path]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
+    """Make the rename itself survive a power cut, where the file system knows how."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written that must not be listed
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)

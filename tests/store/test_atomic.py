@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import errno
+import functools
+import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +42,45 @@ def test_a_full_disk_leaves_neither_file_nor_folder(tmp_path: Path, full_disk: C
     with pytest.raises(MachineError, match=r"new/folder/file cannot be written"):
         write_atomically(tmp_path / "new" / "folder" / "file", b"a" * 2000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def folders_refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that makes folders refuse to be synchronised, with an error number."""
+    before = os.fsync
+
+    def fsync(descriptor: int, number: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        before(descriptor)
+
+    return lambda number: monkeypatch.setattr(os, "fsync", functools.partial(fsync, number=number))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_file_systems_need_not_know_how_to_synchronise_a_folder(
+    tmp_path: Path, folders_refuse: Callable[[int], None], number: int
+) -> None:
+    folders_refuse(number)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_that_fails_while_it_is_synchronised_is_named(
+    tmp_path: Path, folders_refuse: Callable[[int], None]
+) -> None:
+    folders_refuse(errno.EIO)
+    with pytest.raises(MachineError, match=f"{tmp_path} cannot be written"):
+        write_atomically(tmp_path / "file", b"new")
+
+
+def test_a_folder_need_not_be_listed_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)  # as mode 0300 does, but for root
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def write_all(contents: dict[Path, bytes]) -> None:
