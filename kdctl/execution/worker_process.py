@@ -107,8 +107,15 @@ def saved(code: int) -> bool:
 
 def _reason(code: int) -> str:
     if code < 0:
-        return f"its worker was killed by {signal.Signals(-code).name}"
+        return f"its worker was killed by {_signal_name(-code)}"
     return f"its worker ended with exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal: only the first and the last of them have names
+        return f"signal {number}"
 
 
 def _last_line(errors: IO[bytes]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -68,11 +69,12 @@ def _switch_journal(engine: Engine, wanted: str, timeout_seconds: float) -> str:
 def filesystem_of(path: Path, mounts: Path = MOUNTS) -> str:
     """Return the type of the file system that `path` is on, as Linux calls it; empty if unknown."""
     try:
-        lines = mounts.read_text().splitlines()
+        lines = os.fsdecode(mounts.read_bytes()).split("\n")  # names may hold any bytes, and other line ends
     except OSError:
         return ""
     path = path.resolve()
-    kind_by_place = {Path(_unescaped(place)): kind for _, place, kind, *_ in map(str.split, lines)}
+    fields = (line.split(" ") for line in lines if line)
+    kind_by_place = {Path(_unescaped(place)): kind for _, place, kind, *_ in fields}
     place = next((place for place in (path, *path.parents) if place in kind_by_place), None)
     return kind_by_place[place] if place else ""
 

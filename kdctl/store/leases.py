@@ -35,8 +35,11 @@ class Owner:
         """Return whether the process is known to have ended; False when that cannot be known from here."""
         if self.host != socket.gethostname() or os.name != "posix":
             return False
-        boot, namespace, _ = self.token.split(":")
+        boot, *rest = self.token.split(":")
+        if len(rest) != 2:  # no process of kdctl wrote this
+            return False
         boot_here, namespace_here, _ = Owner.here().token.split(":")
+        namespace, _ = rest
         if boot != boot_here:
             return True
         # Containers may share a host's name and boot, but each numbers its processes from 1.
@@ -45,7 +48,7 @@ class Owner:
     def _lives_on(self) -> bool:
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # the latter of a number that no process has
             return False
         except PermissionError:  # somebody else's process: it may not even be looked into
             return True
@@ -94,7 +97,7 @@ def _random_mark() -> str:
 def _token(pid: int) -> str | None:
     """Return boot, process namespace and start time of a process, if the system tells them."""
     try:
-        boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = (_PROCESSES / f"{pid}/ns/pid").readlink().name
         return f"{boot}:{namespace.strip('pid:[]')}:{_status(pid)[_START]}"
     except (OSError, IndexError):
@@ -110,5 +113,5 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _status(pid: int) -> list[str]:
-    """Return the fields behind the program's name, which may itself hold blanks and brackets."""
-    return (_PROCESSES / f"{pid}/stat").read_text().rpartition(")")[2].split()
+    """Return the fields behind the program's name, which may hold blanks, brackets and any bytes."""
+    return (_PROCESSES / f"{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()

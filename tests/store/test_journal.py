@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_a_later_mount_hides_an_earlier_one(mounts: Path) -> None:
     mounts.write_text(mounts.read_text() + "server:/ / nfs rw 0 0\n")
 
     assert filesystem_of(Path("/nowhere/kdctl.db"), mounts) == "nfs"
+
+
+def test_places_may_have_any_names(mounts: Path) -> None:
+    others = b"/dev/sdb1 /media/gr\xfc\xdfe ext4 rw 0 0\n/dev/sdc1 /media/a\x0cb\xc2\x85c ext4 rw 0 0\n"
+    mounts.write_bytes(others + mounts.read_bytes() + b"host:/ /nowhere/gr\xfc\xdfe nfs rw 0 0\n")
+    assert filesystem_of(Path(os.fsdecode(b"/nowhere/gr\xfc\xdfe/kdctl.db")), mounts) == "nfs"
+    assert filesystem_of(Path("/nowhere/home/kdctl.db"), mounts) == "nfs4"
 
 
 def test_without_a_list_of_mounts_nothing_is_known(tmp_path: Path) -> None:

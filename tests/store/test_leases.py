@@ -73,3 +73,26 @@ def test_nothing_is_known_about_other_containers(me: Owner, ended_pid: int) -> N
     elsewhere = _with_part(dataclasses.replace(me, pid=ended_pid), 1, "1")
 
     assert not elsewhere.is_gone()
+
+
+@pytest.mark.parametrize("token", ["", "x", "a:b", "a:b:c:d"])
+def test_nothing_is_known_of_a_process_whose_token_is_none_of_ours(me: Owner, token: str) -> None:
+    assert not dataclasses.replace(me, token=token).is_gone()
+
+
+@pytest.mark.parametrize("pid", [2**31, 2**63 - 1])
+def test_a_number_that_no_process_can_have_is_that_of_none(me: Owner, pid: int) -> None:
+    assert dataclasses.replace(me, pid=pid).is_gone()
+
+
+@needs_proc
+def test_a_process_may_have_a_name_that_is_no_text(me: Owner) -> None:
+    # The system cuts names after 15 bytes, in the middle of a letter too.
+    program = r"open('/proc/self/comm', 'wb').write(b'a) \xc3'); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert Path(f"/proc/{process.pid}/comm").read_bytes().endswith(b"\xc3\n")
+        assert dataclasses.replace(me, pid=process.pid).is_gone(), "it began at another time than we"
+        process.kill()
