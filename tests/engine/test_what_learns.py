@@ -1,7 +1,7 @@
 """Methods in which more than a student learns, and models of tokens: each as a small plug-in of its own.
 
 Alone, in a gang, recorded and resumed they end with the same bits; their other models are evaluated,
-recorded, saved and counted.
+recorded, saved and counted. By default kdctl's own methods take turns at these tests; the rest is slow.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ PEERS = {
     "one": {"num_branches": 2},
 }
 """Methods without a teacher, with options."""
-ALL = [*METHODS.values(), "proof_two_teachers", "atsc", *GENERATED, *PEERS]
+PROOFS = [*METHODS.values(), "proof_two_teachers"]
+OWN = ["atsc", *GENERATED, *PEERS]
 NUM_CLASSES, SIZE = 4, 16
 EPOCHS = 2
 """Of three steps each; one for each phase of `proof_generating`."""
@@ -61,6 +62,15 @@ NUM_TRAIN = 40
 Check = Callable[[Any, Any], None]
 
 pytestmark = pytest.mark.usefixtures("proof_plugins")
+
+
+def in_turn(place: int) -> list[Any]:
+    """Return the small plug-ins and all methods of kdctl; two thirds of these are slow, others for each place."""
+    own = [
+        pytest.param(method, marks=() if row % 3 == place else pytest.mark.slow)
+        for row, method in enumerate(OWN)
+    ]
+    return [*PROOFS, *own]
 
 
 @dataclass
@@ -148,7 +158,7 @@ def beside(method: str) -> str:
     return method if method == METHODS["generating"] or method in GENERATED else "ce"
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", in_turn(0))
 def test_in_a_gang_it_ends_like_alone(
     lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
 ) -> None:
@@ -164,7 +174,7 @@ def test_in_a_gang_it_ends_like_alone(
     assert (alone.folder / "last.pt").read_bytes() == (among.folder / "last.pt").read_bytes()
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", in_turn(1))
 def test_it_goes_on_bit_for_bit_wherever_it_was_stopped(
     lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
 ) -> None:
@@ -180,7 +190,7 @@ def test_it_goes_on_bit_for_bit_wherever_it_was_stopped(
     assert resumed.models_before == whole.models_before
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", in_turn(2))
 def test_recorded_steps_give_the_bits_of_eager_ones(
     lab: Lab, record: type, assert_same_end: Check, tape_streams: type, method: str
 ) -> None:
