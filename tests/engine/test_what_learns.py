@@ -65,7 +65,7 @@ pytestmark = pytest.mark.usefixtures("proof_plugins")
 
 
 def in_turn(place: int) -> list[Any]:
-    """Return the small plug-ins and all methods of kdctl; two thirds of these are slow, others for each place."""
+    """Return the small plug-ins and kdctl's own methods; two of three of these are slow."""
     own = [
         pytest.param(method, marks=() if row % 3 == place else pytest.mark.slow)
         for row, method in enumerate(OWN)
