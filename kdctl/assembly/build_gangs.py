@@ -16,9 +16,10 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.teachers import load_teacher
 from kdctl.engine.device import Compute, choose_device, prepare
-from kdctl.engine.gang import Gang
+from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.ranks import Ranks
+from kdctl.readers.selection import SelectedData
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
 
@@ -66,7 +67,25 @@ def build_gangs(
     prepare(compute, context.num_threads)
     selected = planned_data(first, context.library)
     data = build_data(selected, first, device, context.num_workers)
-    sizes = sizes_of(selected)
+    try:
+        return _gangs_on(data, selected, plans, context, compute=compute, ranks=ranks, on_built=on_built)
+    except BaseException:
+        data.close()  # else its processes and its memory would stay beside those of the next try
+        raise
+
+
+def _gangs_on(
+    data: TrainingData,
+    selected: SelectedData,
+    plans: Sequence[RunPlan],
+    context: RunContext,
+    *,
+    compute: Compute,
+    ranks: Ranks | None,
+    on_built: Callable[[RunPlan, BuiltRun], None],
+) -> tuple[list[Gang], float | None]:
+    """Return what `build_gangs` does, on these data."""
+    first, device, sizes = plans[0], compute.device, sizes_of(selected)
     for plan in plans:
         require_memory(plan, sizes, device)
     teachers = [load_teacher(teacher, selected, context) for teacher in first.teachers]

@@ -64,6 +64,9 @@ class EvaluationSet:
         for pixels in self._pixels.split(EVALUATION_BATCH)[start::every]:
             yield self.normalise(pixels)
 
+    def close(self) -> None:
+        """Nothing works for it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochOrder:

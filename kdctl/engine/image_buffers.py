@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class Ring:
     """For each slot: images that no worker has delivered yet."""
     due: dict[int, list[Task]] = field(default_factory=dict[int, list[Task]])
     """Without workers: the images of each slot that are still to be made."""
+    is_pinned: bool = False
+    """Whether a GPU reads it on its own."""
 
     @property
     def num_slots(self) -> int:
@@ -54,6 +57,29 @@ class Ring:
             place, repeat = self.wanted[task.slot, row].tolist()
             image = self.prepare(place, repeat, task.stream)
             self.pixels[task.slot, row].copy_(image.permute(1, 2, 0))
+
+    def pin(self, device: torch.device) -> None:
+        """Let a GPU read it on its own, so that copies to it need not be waited for.
+
+        Where CUDA refuses, copies are waited for.
+        """
+        if device.type == "cuda" and not self.is_pinned:
+            runtime: Any = torch.cuda.cudart()
+            refusal = runtime.cudaHostRegister(self.pixels.data_ptr(), self.pixels.nbytes, 0)
+            self.is_pinned = int(refusal) == 0
+
+    def unpin(self) -> None:
+        """Let go of it, before its memory is given back.
+
+        Else CUDA takes what comes to lie at the same place for this, and reads pages that are gone.
+        """
+        if not self.is_pinned:
+            return
+        self.is_pinned = False
+        with contextlib.suppress(RuntimeError):  # of a device that failed nothing is read any more
+            torch.cuda.synchronize()
+            runtime: Any = torch.cuda.cudart()
+            runtime.cudaHostUnregister(self.pixels.data_ptr())
 
 
 def shared_memory(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

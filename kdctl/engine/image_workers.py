@@ -129,12 +129,13 @@ class ImageWorkers:
         return ring.pixels[slot]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and let go of the buffers."""
         if self._finalizer is not None:
             self._finalizer()
         self._processes = []
         for ring in self._rings:
             ring.missing = [0] * ring.num_slots
+            ring.unpin()
 
     def _receive(self) -> None:
         assert self._results is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +72,7 @@ class StreamedTrainingSet:
         prepare = AugmentedImages(split, build_augmentation(options), size)
         batch_size = min(self.batch_size, len(split))
         self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=batch_size, size=size)
-        pin(self._ring.pixels, device)
+        self._ring.pin(device)
         self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
         self._latest: tuple[Position, Batch] | None = None
         self._share: Callable[[int], slice] = lambda size: slice(0, size)
@@ -204,7 +203,7 @@ class StreamedEvaluationSet:
         self.normalise, self._device, self._workers = normalise, device, workers
         prepare = CroppedImages(split)
         self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=self._batch, size=size)
-        pin(self._ring.pixels, device)
+        self._ring.pin(device)
         self._ahead = BatchesAhead(workers, self._ring, self._submit, self._following)
         self._every = 1
 
@@ -217,6 +216,10 @@ class StreamedEvaluationSet:
         for step in range(start, math.ceil(len(self) / self._batch), every):
             pixels = self._ahead.take((0, 0, step), self._device)
             yield self.normalise(pixels[: min(self._batch, len(self) - step * self._batch)])
+
+    def close(self) -> None:
+        """End the processes that decode its images: those of other splits, too, if they share them."""
+        self._workers.close()
 
     def _following(self, position: Position) -> Position | None:
         step = position[2] + self._every
@@ -282,13 +285,6 @@ def prepare_images(split: Split | StreamedSplit) -> None:
     if isinstance(split, StreamedSplit) and isinstance(split.source, PreparedSource):
         with as_machine_errors(), image_errors():
             split.source.prepare(split.rows.tolist())
-
-
-def pin(pixels: Tensor, device: torch.device) -> None:
-    """Let a GPU read shared memory on its own, so that copies to it need not be waited for."""
-    if device.type == "cuda":
-        runtime: Any = torch.cuda.cudart()
-        runtime.cudaHostRegister(pixels.data_ptr(), pixels.nbytes, 0)
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

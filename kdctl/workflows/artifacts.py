@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,13 @@ def features_of(
         KdctlError: no such run or split, or the model is gone.
     """
     opened = open_subject(subject, workspace, selection, part=model)
-    images = opened.images(split)
     teacher = opened.teacher()
     models = {"student": opened.model} if teacher is None else {"student": opened.model, "teacher": teacher}
-    return Features(
-        labels=images.labels.cpu().numpy(),
-        class_names=opened.data.class_names,
-        vectors={
-            name: pooled_features(model, images, opened.compute).numpy() for name, model in models.items()
-        },
-    )
+    with contextlib.closing(opened.images(split)) as images:
+        return Features(
+            labels=images.labels.cpu().numpy(),
+            class_names=opened.data.class_names,
+            vectors={
+                name: pooled_features(model, images, opened.compute).numpy() for name, model in models.items()
+            },
+        )

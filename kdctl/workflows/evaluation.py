@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -78,9 +79,9 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
     Raises:
         UsageError: no such split.
     """
-    images = subject.images(split)
-    logits = predict(subject.model, images, subject.compute)
-    taught = _teachers_logits(subject, images)
+    with contextlib.closing(subject.images(split)) as images:
+        logits = predict(subject.model, images, subject.compute)
+        taught = _teachers_logits(subject, images)
     mean = _mean(taught)
     parameters = count_parameters(subject.model)
     input_size = subject.sizes.input_size

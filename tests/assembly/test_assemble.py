@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 from torch import nn
 
 from kdctl.assembly.assemble import build_distiller, build_student, count_parameters, model_facts
+from kdctl.assembly.build_gangs import build_gangs
 from kdctl.assembly.catalog import full_catalog
-from kdctl.assembly.data import Sizes
+from kdctl.assembly.data import DataLibrary, Sizes
+from kdctl.assembly.run_context import RunContext
+from kdctl.engine.gang import TrainingData
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.distiller import Distiller
@@ -115,3 +119,25 @@ def test_facts_name_the_largest_teacher(teacher: Backbone) -> None:
     small = models.get("resnet8").item(*SIZES)
     facts = model_facts(assembled(plan("kd"), teacher), [small, teacher])
     assert facts.teacher_parameters == count_parameters(teacher)
+
+
+def test_data_are_closed_where_runs_cannot_be_built_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gang that memory does not hold is tried again in halves: without the processes of the first try."""
+    closed: list[TrainingData] = []
+
+    def close(data: TrainingData) -> None:
+        closed.append(data)
+
+    def fails(*_: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(TrainingData, "close", close)
+    monkeypatch.setattr("kdctl.assembly.build_gangs.require_room", fails)
+    context = RunContext(runs=tmp_path, open_library=lambda: DataLibrary(tmp_path), device="cpu")
+    spec = plan("ce").data
+    run = plan("ce", data_fingerprint=context.library.fingerprint(spec))
+    with pytest.raises(MemoryError, match="too large"):
+        build_gangs([run], context, ranks=None, on_built=lambda *_: None)
+    assert len(closed) == 1

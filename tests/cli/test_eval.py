@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def pictures(request: pytest.FixtureRequest, kdctl: Kdctl, tmp_path: Path) -> st
 def test_classes_whose_names_are_no_text_are_evaluated_and_reported(kdctl: Kdctl, pictures: str) -> None:
     answer = kdctl(f"eval {pictures} --threads 1 --per-class")
     assert (answer.code, answer.err) == (0, "")
+    assert not multiprocessing.active_children()  # those that decoded its images have ended with it
     assert "d\\xf8g" in answer.out
     assert (
         next(iter(json.loads(kdctl(f"eval {pictures} --threads 1 --format json").out)["per_class_top1"]))

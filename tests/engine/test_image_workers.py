@@ -124,3 +124,46 @@ def test_workers_end_with_the_training_process() -> None:
             return
         time.sleep(0.1)
     pytest.fail("the worker still runs")
+
+
+class FakeRuntime:
+    """Of CUDA, as far as memory is registered with it."""
+
+    def __init__(self, refusal: int = 0) -> None:
+        self.refusal = refusal
+        self.registered: dict[int, int] = {}
+
+    def cudaHostRegister(self, pointer: int, size: int, flags: int) -> int:
+        assert flags == 0
+        if not self.refusal:
+            self.registered[pointer] = size
+        return self.refusal
+
+    def cudaHostUnregister(self, pointer: int) -> int:
+        del self.registered[pointer]
+        return 0
+
+
+@pytest.mark.parametrize("refusal", [0, 712])
+def test_a_gpu_lets_go_of_buffers_before_their_memory_is_given_back(
+    refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes to lie there next would be read from pages that are gone."""
+    runtime = FakeRuntime(refusal)
+    waited: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(not runtime.registered))
+    workers = ImageWorkers(0)
+    rings = [workers.open_ring(lambda *_: torch.zeros(3, 4, 4), num_slots=2, batch_size=3, size=4)
+             for _ in range(2)]  # fmt: skip
+    for ring in rings:
+        ring.pin(torch.device("cuda"))
+        ring.pin(torch.device("cuda"))
+    assert runtime.registered == ({} if refusal else {ring.pixels.data_ptr(): 288 for ring in rings})
+    workers.close()
+    workers.close()
+    assert not runtime.registered
+    assert waited == ([] if refusal else [False, False])  # for copies that are on their way
+    ring = workers.open_ring(lambda *_: torch.zeros(3, 4, 4), num_slots=2, batch_size=3, size=4)
+    ring.pin(CPU)
+    assert not ring.is_pinned
