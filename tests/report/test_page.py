@@ -297,6 +297,83 @@ def test_copying_gives_what_is_shown(opened: Browser) -> None:
     assert opened.run(f"{json.dumps(texts)}.map(csvCell)") == shown
 
 
+def test_a_button_that_is_clicked_twice_gets_its_words_back(opened: Browser) -> None:
+    opened.run("window.button = document.querySelector('#runs .bar button'); button.click(); button.click()")
+    opened.run("new Promise((done) => setTimeout(done, 1500))")
+    assert opened.run("button.textContent") == "copy rows as CSV"
+
+
+def test_a_run_is_found_by_its_whole_key(opened: Browser, runs: list[StoredRun]) -> None:
+    opened.run(
+        f"const f = document.querySelector('#runs input'); f.value = '{runs[2].key}';"
+        "f.dispatchEvent(new Event('input'))"
+    )
+    assert column(opened, "runs", 0) == [runs[2].key[:8]]
+
+
+def test_curves_are_read_by_keyboard_and_by_a_finger(opened: Browser) -> None:
+    opened.run("window.plot = document.querySelector('.plot canvas'); plot.focus()")
+    told: list[str] = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "ArrowLeft"):
+        opened.run(f"plot.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', cancelable: true }}))")
+        told.append(opened.run("document.getElementById('tip').textContent"))
+    places = [text.partition(":")[0].splitlines() for text in told]
+    first, second = places[0][0], places[2][0]
+    assert first != second
+    assert places == [
+        *([first, "epoch 1"], [first, "epoch 2"], [second, "epoch 2"]),
+        *([second, "epoch 1"], [first, "epoch 1"], [first, "epoch 1"]),
+    ]
+    opened.run("plot.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape' }))")
+    assert opened.run("document.getElementById('tip').hidden")
+    opened.run(
+        "const box = plot.getBoundingClientRect();"
+        "const at = { pointerType: 'touch', clientX: box.right - 15, clientY: box.top + 40 };"
+        "for (let y = 0; y < box.height && document.getElementById('tip').hidden; y += 20)"
+        "  plot.dispatchEvent(new PointerEvent('pointerdown', { ...at, clientY: box.top + y }));"
+        "plot.dispatchEvent(new PointerEvent('pointerleave', at))"
+    )
+    assert "epoch 12" in opened.run("document.getElementById('tip').textContent")
+    assert not opened.run("document.getElementById('tip').hidden")
+
+
+@pytest.mark.parametrize(
+    ("runs_of_two_epochs", "lowest", "highest"),
+    [
+        # Between 1.2 and 1.3 is no 1, 2 or 5 that could be marked.
+        ([1.2, 1.3, 1.2, 1.3], 1.19, 1.31),
+        # The band of the first epoch, 50.5 ± 70, begins below zero, where no logarithm is.
+        ([1, 60, 100, 60], 50, 121),
+    ],
+)
+def test_a_logarithmic_axis_spans_what_is_drawn(
+    opened: Browser, runs_of_two_epochs: list[float], lowest: float, highest: float
+) -> None:
+    steps = [round(value / 100 * STEPS) for value in runs_of_two_epochs]
+    opened.run(
+        "window.written = []; const write = CanvasRenderingContext2D.prototype.fillText;"
+        "const place = document.body.appendChild(element('div', {}));"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {"
+        " if (place.contains(this.canvas) && this.textAlign === 'right') written.push(Number(text));"
+        " write.call(this, text, ...at); };"
+        f"const bytes = new Uint8Array(new Uint16Array({steps}).buffer);"
+        "const packed = btoa(String.fromCharCode(...bytes));"
+        "makeCurves(place, { metrics: { top1: { label: 'top-1', low: 0, high: 100, asinh: false, packed } },"
+        " starts: [0, 2, 4], keys: ['a', 'b'],"
+        " configurations: [{ name: 'x', runs: [0, 1], averaged: [0, 1] }] });"
+        "written.length = 0; place.querySelector('input[type=checkbox]').click();"
+    )
+    marks = opened.run("written")
+    assert len(marks) >= 2
+    assert [mark for mark in marks if not lowest < mark < highest] == []
+
+
+def test_an_option_is_not_taken_for_what_became_of_a_run(make_run: Callable[..., StoredRun]) -> None:
+    runs = [make_run(70.0, settings={"schedule.epochs": epochs}) for epochs in (20, 240)]
+    titles = [column.title for column in run_list(runs, Selection.LAST).columns]
+    assert [title for title in titles if "epochs" in title] == ["schedule epochs", "epochs"]
+
+
 def test_a_thousand_runs_are_a_few_megabytes_and_load_in_seconds(
     browser: Browser, make_run: Callable[..., StoredRun], tmp_path: Path
 ) -> None:

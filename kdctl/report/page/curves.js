@@ -54,12 +54,12 @@ function makeCurves(place, data) {
   const mode = element("select", { "aria-label": "Means or single runs" },
     element("option", { value: "mean" }, "mean over seeds, band ± sample std"), element("option", { value: "single" }, "single runs"));
   const log = element("input", { type: "checkbox", id: "log" });
-  const canvas = element("canvas", { role: "img", "aria-label": "Curves over epochs" });
-  const tip = element("div", { id: "tip", hidden: "" });
+  const canvas = element("canvas", { role: "img", tabindex: 0, "aria-label": "Curves over epochs; arrow keys go from value to value" });
+  const tip = element("div", { id: "tip", role: "status", hidden: "" });
   const filter = element("input", { type: "search", placeholder: "filter configurations", "aria-label": "Filter configurations" });
   const list = element("div", { class: "choice" });
   const boxes = data.configurations.map((item, at) => choiceOf(item, at));
-  let drawn = [], scale = null;
+  let drawn = [], scale = null, told = null;
 
   function choiceOf(item, at) {
     const box = element("input", { type: "checkbox" });
@@ -98,12 +98,14 @@ function makeCurves(place, data) {
     for (const item of drawn) {
       item.mean.forEach((value, at) => {
         if (!Number.isFinite(value)) return;
+        if (log.checked && value <= 0) return;
         const spread = item.std ? item.std[at] : 0;
-        low = Math.min(low, value - spread); high = Math.max(high, value + spread); last = Math.max(last, at + 1);
+        const least = log.checked && value <= spread ? value : value - spread;  // no end of a band is below zero there
+        low = Math.min(low, least); high = Math.max(high, value + spread); last = Math.max(last, at + 1);
       });
     }
     if (!Number.isFinite(low)) return null;
-    if (log.checked) low = Math.max(low, high * 1e-6, 1e-9);
+    if (log.checked) low = Math.max(low, high * 1e-6);
     const pad = (high - low) * 0.04 || 1;
     return log.checked ? { low, high, last } : { low: low - pad, high: high + pad, last };
   }
@@ -117,7 +119,7 @@ function makeCurves(place, data) {
     drawn = lines();
     const limits = bounds();
     tip.hidden = true;
-    scale = null;
+    scale = told = null;
     if (!limits) { pen.fillText(chosen.size ? "the chosen runs have no such values" : "choose configurations to draw", MARGIN.left, height / 2); return; }
     const form = log.checked ? Math.log : (value) => value;
     const span = form(limits.high) - form(limits.low) || 1, inner = width - MARGIN.left - MARGIN.right;
@@ -155,7 +157,7 @@ function makeCurves(place, data) {
         if (tick >= low && tick <= high) found.push(tick);
       }
     }
-    return found;
+    return found.length > 1 ? found : ticks(low, high, 6);
   }
 
   function drawLine(pen, item) {
@@ -190,8 +192,28 @@ function makeCurves(place, data) {
 
   function hover(event) {
     const box = canvas.getBoundingClientRect();
-    const found = scale && nearest(event.clientX - box.left, event.clientY - box.top);
+    tell(scale && nearest(event.clientX - box.left, event.clientY - box.top));
+  }
+
+  // Left and right: the epoch before and after; up and down: another curve, at the same epoch if it has it.
+  function step(event) {
+    const sideways = { ArrowLeft: -1, ArrowRight: 1 }[event.key] || 0, across = { ArrowUp: -1, ArrowDown: 1 }[event.key] || 0;
+    const known = drawn.filter((item) => item.mean.some(Number.isFinite));
+    if (event.key === "Escape") { tell(null); return; }
+    if (!scale || !known.length || !(sideways || across)) return;
+    event.preventDefault();
+    const place = told ? known.indexOf(told.item) : 0;
+    const item = known[(place + (told ? across : 0) + known.length) % known.length];
+    const there = [...item.mean.keys()].filter((at) => Number.isFinite(item.mean[at]));
+    const wanted = told ? told.at : there[0];
+    const after = told && sideways ? there.filter((at) => (at - wanted) * sideways > 0) : there;
+    const at = after.reduce((best, at) => (Math.abs(at - wanted) < Math.abs(best - wanted) ? at : best), after.length ? after[0] : wanted);
+    tell({ item, at, value: item.mean[at] });
+  }
+
+  function tell(found) {
     tip.hidden = !found;
+    told = found;
     if (!found) return;
     const { item, at, value } = found;
     const spread = item.std && item.count[at] > 1 ? ` ± ${item.std[at].toPrecision(3)} (n = ${item.count[at]})` : "";
@@ -215,8 +237,9 @@ function makeCurves(place, data) {
     for (const item of boxes) item.label.hidden = !words.every((word) => item.words.includes(word));
   });
   for (const input of [metric, mode, log]) input.addEventListener("change", draw);
-  canvas.addEventListener("pointermove", hover);
-  canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+  for (const name of ["pointerdown", "pointermove"]) canvas.addEventListener(name, hover);
+  canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") tell(null); });  // a finger only ever lifts
+  canvas.addEventListener("keydown", step);
   list.append(...boxes.map((item) => item.label));
   const all = element("button", { type: "button", onclick: () => choose(true) }, "all");
   const none = element("button", { type: "button", onclick: () => choose(false) }, "none");

@@ -30,6 +30,6 @@ function openRun(run) {
 for (const [id, table] of Object.entries(DATA.tables)) {
   makeTable(document.getElementById(id), table, { caption: table.caption, copies: table.copies });
 }
-makeTable(document.getElementById("runs"), DATA.run_table, { open: openRun });
+makeTable(document.getElementById("runs"), DATA.run_table, { name: "Runs", open: openRun });
 if (DATA.curves) makeCurves(document.getElementById("curves"), { ...DATA.curves, keys: DATA.keys });
 document.body.dataset.ready = "yes";

@@ -19,7 +19,7 @@ def run_list(runs: Sequence[StoredRun], select: Selection) -> Table:
     """Return one row for each run: key, settings that differ, seed, state, numbers of the selected epoch."""
     distinct = distinguishing_fields([run.plan for run in runs])
     shown = list(dict.fromkeys([*_ALWAYS, *(field for field in distinct if _is_plain(field))]))
-    names = short_names(shown)
+    names = short_names(shown, taken=_OWN)
     columns = [
         Column(title="run", parts=("key",), align="left"),
         *(
@@ -54,6 +54,10 @@ _NUMBERS = (
     ("test loss", "loss", ".4f"),
     ("time (s)", "seconds", ".0f"),
 )
+
+
+_OWN = ("key", "seed", "state", "created", *(part for _, part, _ in _NUMBERS))
+"""Columns of what became of a run: the epochs that it has are not the setting 'epochs'."""
 
 
 def _numbers(run: StoredRun, select: Selection) -> list[Cell]:

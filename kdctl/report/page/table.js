@@ -15,7 +15,7 @@ function element(name, attributes, ...children) {
 }
 
 async function copy(text, button) {
-  const label = button.textContent;
+  button.dataset.label ??= button.textContent;  // a second click finds "copied" there
   try {
     await navigator.clipboard.writeText(text);
   } catch {  // browsers that keep the clipboard from pages on a disk
@@ -27,7 +27,7 @@ async function copy(text, button) {
     area.remove();
   }
   button.textContent = "copied";
-  setTimeout(() => { button.textContent = label; }, 1200);
+  setTimeout(() => { button.textContent = button.dataset.label; }, 1200);
 }
 
 // Numbers by size, then texts by their letters; what is missing comes last whichever way it is sorted.
@@ -53,10 +53,11 @@ function readCell(cell) {
 }
 
 // content: {columns: [{title, number}], rows: [[cell, ...], ...]}
-function makeTable(place, content, { caption = "", copies = {}, open = null } = {}) {
+function makeTable(place, content, { caption = "", name = "Table", copies = {}, open = null } = {}) {
   const rows = content.rows.map((raw, index) => {
     const cells = raw.map(readCell);
-    return { cells, index, words: cells.map((cell) => cell.text).join(" ").toLowerCase() };
+    const known = cells.map((cell) => (typeof cell.value === "string" ? `${cell.text} ${cell.value}` : cell.text));
+    return { cells, index, words: known.join(" ").toLowerCase() };  // a whole key, of which a cell shows the first digits
   });
   let shown = rows, limit = PAGE_ROWS, sorted = -1, sign = 1;
   const filter = element("input", { type: "search", placeholder: "filter rows", "aria-label": "Filter rows" });
@@ -118,6 +119,7 @@ function makeTable(place, content, { caption = "", copies = {}, open = null } = 
     bar.append(element("button", { type: "button", onclick: (event) => copy(text, event.target) }, `copy as ${name}`));
   }
   if (caption) table.prepend(element("caption", {}, element("span", {}, caption)));
-  place.append(bar, element("div", { class: "scroll", tabindex: 0 }, table), more);
+  const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption || name }, table);
+  place.append(bar, scroll, more);
   draw();
 }

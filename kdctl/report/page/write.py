@@ -57,8 +57,8 @@ def write_page(page: Page) -> str:
         "Results": "".join(_table_place(place, table) for place, table in enumerate(page.tables)),
         "Curves": '<div id="curves"></div>' if page.curves else "",
         "Figures": _pictures(page.pictures),
-        "Runs": '<p class="note">A click on a row shows the resolved plan and the provenance of a run.</p>'
-        '<div id="runs"></div>',
+        "Runs": '<p class="note">A click on a row, or Enter, shows the resolved plan and the provenance of a '
+        'run.</p><div id="runs"></div>',
         "Recipes": "".join(_recipe(name, tree) for name, tree in page.recipes.items()),
     }
     there = {title: body for title, body in sections.items() if body}
