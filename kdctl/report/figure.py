@@ -52,6 +52,8 @@ class FigureData:
     """Reads the epochs of a run, by its key."""
     evaluations: Callable[[str], Sequence[Evaluation]]
     """Reads what `kdctl eval` found of a run, by its key."""
+    sweeps: tuple[str, ...] = ()
+    """Names of the sweeps that the runs were taken from; empty where all runs of the store are looked at."""
     pictures: Callable[[str], Mapping[int, Path]] = field(default=lambda key: {})
     """Finds the pictures of images that a run's method made, by its key: files by epoch."""
     features: Callable[[str], Features] | None = None

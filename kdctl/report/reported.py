@@ -91,7 +91,7 @@ def find_reported(
     row: Replicates, reported: Iterable[Reported], known: Sequence[str], layout: Layout
 ) -> Reported | None:
     """Return the published number that fits `row` best: comparable, most fields matched, like for like."""
-    fitting = [item for item in reported if all(_fits(row, *pair, known) for pair in item.match.items())]
+    fitting = [item for item in reported if _fits_all(row, item, known)]
 
     def rank(item: Reported) -> tuple[bool, int, bool]:
         comparable = not item.differences(row, layout.totals)
@@ -103,13 +103,22 @@ def find_reported(
 def without_row(
     reported: Iterable[Reported], used: Sequence[Reported], rows: Sequence[Replicates], known: Sequence[str]
 ) -> list[Reported]:
-    """Return the published numbers that stand beside none of `rows`, though about their data and models."""
-    return [item for item in reported if item not in used and _is_about_one(item, rows, known)]
+    """Return the published numbers that fit none of `rows`, though about their data and models.
+
+    One that fits a row beside which a better number stands, such as the same one of another source, is not
+    among them.
+    """
+    unused = [item for item in reported if item not in used and _is_about_one(item, rows, known)]
+    return [item for item in unused if not any(_fits_all(row, item, known) for row in rows)]
 
 
 def _is_about_one(item: Reported, rows: Sequence[Replicates], known: Sequence[str]) -> bool:
     task = [pair for pair in item.match.items() if _resolved(pair[0], known) in _TASK_FIELDS]
     return all(any(_fits(row, *pair, known) for row in rows) for pair in task)
+
+
+def _fits_all(row: Replicates, item: Reported, known: Sequence[str]) -> bool:
+    return all(_fits(row, *pair, known) for pair in item.match.items())
 
 
 def _fits(row: Replicates, name: str, wanted: Value, known: Sequence[str]) -> bool:

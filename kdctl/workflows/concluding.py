@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from kdctl.report.page.write import Picture
 
 
+_MOST_NAMED = 3
+"""Sweeps in the title of a page."""
+
+
 def html_page(tables: Sequence[Table], workspace: Workspace, **which: Unpack[Which]) -> str:
     """Return tables, curves, figures, runs and recipes of sweeps as one HTML file that needs nothing else.
 
@@ -31,7 +35,7 @@ def html_page(tables: Sequence[Table], workspace: Workspace, **which: Unpack[Whi
         KdctlError: there is no such sweep, or nothing was run yet.
     """
     data = figure_data(workspace, **which)
-    return _page(tables, data, workspace, _names(workspace, data, **which))
+    return _page(tables, data, workspace, data.sweeps or _sweeps_of(workspace, data))
 
 
 def _page(tables: Sequence[Table], data: FigureData, workspace: Workspace, known: Sequence[str]) -> str:
@@ -44,7 +48,7 @@ def _page(tables: Sequence[Table], data: FigureData, workspace: Workspace, known
     runs = (*data.runs, *data.teachers)
     return write_page(
         Page(
-            title=f"kdctl: {', '.join(known[:3])}" if known else "kdctl: all runs",
+            title=f"kdctl: {_named(known)}",
             subtitle=f"{plural(len(data.runs), 'run')}; {subject_words(data)}",
             tables=tuple(tables),
             run_table=run_list(runs, data.select),
@@ -57,12 +61,14 @@ def _page(tables: Sequence[Table], data: FigureData, workspace: Workspace, known
     )
 
 
-def _names(workspace: Workspace, data: FigureData, **which: Unpack[Which]) -> list[str]:
-    """Return the sweeps whose runs are shown; where all runs are, those that hold one of them."""
-    if sweep := which.get("sweep"):
-        return [sweep] if isinstance(sweep, str) else list(sweep)
-    if not which.get("everything") and (sweeps := workspace.store.sweeps()):
-        return [sweeps[0].name]
+def _named(sweeps: Sequence[str]) -> str:
+    """Name a few sweeps, and say how many more there are."""
+    more = f" and {len(sweeps) - _MOST_NAMED} more" if len(sweeps) > _MOST_NAMED else ""
+    return f"{', '.join(sweeps[:_MOST_NAMED])}{more}" if sweeps else "all runs"
+
+
+def _sweeps_of(workspace: Workspace, data: FigureData) -> list[str]:
+    """Return the names of the sweeps that hold one of the runs."""
     found = workspace.store.sweeps_of(run.key for run in data.runs)
     return sorted({name for each in found.values() for name in each})
 

@@ -137,6 +137,7 @@ def figure_data(
         teachers=tuple(teachers_of(kept, teachers) if where else teachers),
         totals=class_totals(kept),
         select=select,
+        sweeps=tuple(sweep.name for sweep in sweeps),
         epochs=store.epochs,
         evaluations=store.evaluations,
         pictures=lambda key: _pictures(workspace.folder(key).path),

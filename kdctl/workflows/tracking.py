@@ -11,7 +11,6 @@ from kdctl.records import StoredRun
 from kdctl.report.fields import distinguishing_fields, short_names
 from kdctl.report.tracker import TrackedRun, trackers
 from kdctl.report.wording import settings_of
-from kdctl.text import one_or_several
 from kdctl.workflows.plots import Which, figure_data
 
 ALONE = "kdctl"
@@ -34,8 +33,8 @@ def export_runs(tracker: str, folder: Path | str, workspace: Workspace, **which:
     export = trackers.get(tracker).item
     data = figure_data(workspace, **which)
     begun = [run for run in (*data.teachers, *data.runs) if run.epochs or run.result is not None]
-    asked = which.get("sweep") or [sweep.name for sweep in workspace.store.sweeps()]
-    names, sweeps = one_or_several(asked), workspace.store.sweeps_of(run.key for run in begun)
+    names = data.sweeps or [sweep.name for sweep in workspace.store.sweeps()]
+    sweeps = workspace.store.sweeps_of(run.key for run in begun)
     fields = distinguishing_fields([run.plan for run in begun]) if begun else []
     export(
         [

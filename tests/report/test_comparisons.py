@@ -164,6 +164,14 @@ def test_the_published_number_that_matches_most_fields_wins(replicates, make_swe
     assert [record["published_mean"] for record in records] == [78.08, 77.5]
 
 
+def test_a_number_whose_row_has_a_better_one_is_not_without_a_row(replicates, make_sweep):
+    runs = replicates(78.0)
+    short = SIMKD | {"match": {"method": "simkd"}, "top1": 77.5}
+    table = build_report(runs, make_sweep(runs, reported=[short, SIMKD]))
+    assert [record["published_mean"] for record in table.records()] == [78.08]
+    assert not any("without a row" in note for note in table.notes)
+
+
 def test_published_numbers_without_a_row_are_listed(replicates, make_sweep):
     runs = replicates(78.0)
     other = SIMKD | {"label": "CRD", "match": {"method": "crd", "method.unknown": 1}, "top1": 75.59}

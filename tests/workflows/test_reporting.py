@@ -81,6 +81,7 @@ def test_a_run_of_two_sweeps_is_shown_as_one_of_that_which_was_asked_for(
     for asked, title in (
         ({"sweep": "first"}, "first"),
         ({}, "second"),
+        ({"where": "method=ce"}, "second"),
         ({"everything": True}, "first, second"),
     ):
         assert f"<title>kdctl: {title}</title>" in workflows.html_page([], workspace, **asked)
