@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, Mistake
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunResult
 from kdctl.store.folder import RunFolder
@@ -81,10 +81,24 @@ def test_a_record_without_one_beside_others_is_named(folder: RunFolder, name: st
     assert found(folder) == [f"{name} is damaged: its checksum is missing."]
 
 
-def test_epochs_tell_of_records_that_all_lost_theirs(folder: RunFolder) -> None:
-    strip(folder, "plan.json", "environment.json", "result.json", "evaluations.jsonl")
-    names = ("plan.json", "environment.json", "result.json")
-    assert found(folder) == [f"{name} is damaged: its checksum is missing." for name in names]
+@pytest.mark.parametrize("kept", ["plan.json", "environment.json", "result.json", "epochs.jsonl"])
+def test_a_single_checksum_that_is_left_tells_of_records_that_lost_theirs(
+    folder: RunFolder, kept: str
+) -> None:
+    strip(folder, *(path.name for path in folder.path.iterdir() if path.name != kept))
+    lost = [name for name in ("plan.json", "environment.json", "result.json") if name != kept]
+    wanted = [f"{name} is damaged: its checksum is missing." for name in lost]
+    if kept == "result.json":  # every evaluation came after it
+        wanted.append("evaluations.jsonl is damaged: the checksum of line 1 is missing.")
+    assert found(folder) == wanted
+
+
+def test_a_failure_without_one_is_named(folder: RunFolder) -> None:
+    (folder.path / "result.json").unlink()
+    folder.write_failure(Mistake(problem="it broke.", hint="mend it."))
+    assert found(folder) == []
+    strip(folder, "failure.json")
+    assert found(folder) == ["failure.json is damaged: its checksum is missing."]
 
 
 @pytest.mark.parametrize(("number", "line"), [(1, 1), (2, 2)])

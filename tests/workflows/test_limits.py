@@ -114,11 +114,23 @@ def test_without_the_race_the_dropped_runs_are_run_after_all(
 def test_a_student_without_a_teacher_never_loses_a_race_to_taught_ones(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
-    methods = "[grid]\nmethod = ['ce', 'kd', { name = 'kd', temperature = 1.0 }]\n"
-    body = f"{methods}[racing]\nmargin = 0.001\nmetric = 'test'\namong = 'methods'\n"
+    body = (
+        "[[grid]]\nmethod = ['ce', 'kd']\noptimizer.learning_rate = [1e-9]\n"
+        "[[grid]]\nmethod = ['kd']\noptimizer.learning_rate = [0.05]\n"
+        "[racing]\nmargin = 0.001\nmetric = 'test'\namong = 'methods'\n"
+    )
     outcome = workflows.sweep(recipe(body, seeds="seeds = [0, 1, 2]"), workspace)
-    alone = [run for run in outcome.runs if run.plan["method"]["name"] == "ce"]
-    assert {run.state for run in alone} == {RunState.FINISHED}
+    found = {
+        (method, rate): [
+            run for run in runs if run.plan["method"]["name"] == method and run.seed in (0, 1, 2)
+        ]
+        for rate, runs in by_rate(outcome.runs).items()
+        for method in ("ce", "kd")
+    }
+    alone, idle, taught = found["ce", 1e-9], found["kd", 1e-9], found["kd", 0.05]
+    assert fmean(map(top1, taught)) > fmean(map(top1, alone)) + 0.001, "else it would not have lost anyway"
+    assert [run.state for run in alone] == [RunState.FINISHED] * 3
+    assert [run.state for run in idle] == [RunState.FINISHED] * 2 + [RunState.PRUNED]
 
 
 def test_no_more_seeds_are_spent_on_a_mean_that_is_known(workspace: Workspace, recipe: RecipeWriter) -> None:
