@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.checkpoint import MisfitCheckpointError
 from kdctl.errors import KdctlError, RecipeError, UsageError
+from kdctl.execution.slurm_executor import SlurmConfig
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.imported import IMAGENET, InputNormalisation
 from kdctl.records import RunState, StoredRun
@@ -147,6 +149,21 @@ def test_imported_runs_do_not_disturb_an_estimate_or_a_report(
     assert estimate.basis.startswith("operations")  # nobody trained the imported run, so it tells no rate
     table = workflows.report(workspace)
     assert [record["method"] for record in table.records() if "method" in record] == ["imported"]
+
+
+def test_weights_that_are_imported_on_a_submit_host_say_nothing_of_the_devices_that_jobs_have(
+    workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
+) -> None:
+    (trained,) = workflows.train(recipe("method = 'ce'", teacher=""), workspace)
+    assert trained.environment is not None
+    elsewhere = dataclasses.replace(trained.environment, device="a fast GPU")
+    workspace.store.record_environment(trained.key, elsewhere)
+    imported = import_weights(save("resnet8", backbone), workspace)
+    assert imported.updated > trained.updated
+    plan = workflows.plan_sweep(recipe("method = 'ce'\nseeds = [7]", teacher="", seeds=""), workspace)
+    estimate = workflows.estimate_sweep(plan, workspace, executor=SlurmConfig())
+    assert estimate is not None
+    assert estimate.basis == "earlier runs"
 
 
 def test_an_interrupted_import_can_be_repeated(
