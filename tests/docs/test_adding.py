@@ -1,4 +1,4 @@
-"""docs/adding.md holds whole files: what a reader copies from it trains."""
+"""docs/adding.md holds whole files: what a reader copies from it trains and draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
+from kdctl.plugins import load_plugins
 from kdctl.records import RunState, StoredRun
+from kdctl.report.plotting import draw
+from kdctl.workflows.plots import figure_data
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -80,4 +83,7 @@ def test_the_recipe_sweeps_over_all_four(folder: Path, workspace: Workspace):
     outcome = workflows.sweep(workflows.open_recipe(folder / "squares.toml", shortened), workspace)
     assert [run.state for run in outcome.runs] == [RunState.FINISHED] * 5
     table = workflows.report(workspace)
+    load_plugins([folder / "durations.py"])
+    workflows.plot("durations", folder / "durations.svg", workspace, settings="bins=10")
+    assert "n = 4 runs" in draw("durations", figure_data(workspace)).get_suptitle()
     assert {record["method"] for record in table.records()} == {"ce", "logit_matching", "simkd"}
