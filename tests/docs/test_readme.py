@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -17,6 +18,11 @@ from PIL import Image
 import kdctl
 from kdctl import cli, workflows
 from kdctl.cli.app import command_line
+from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.report_section import ReportedNumber, ReportedTable, ReportOptions
+from kdctl.recipe.sections import HEADINGS, SECTIONS
+from kdctl.recipe.space import TOGETHER, SearchOptions
+from kdctl.recipe.teacher_section import TeacherOptions
 from kdctl.workflows import estimate
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +172,13 @@ def test_every_recipe_of_any_page_is_a_recipe(text: str, tmp_path: Path):
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     assert workflows.open_recipe(path, [], []).name
+
+
+def test_the_page_of_recipes_names_all_that_a_recipe_may_say():
+    tables = (EngineOptions, SearchOptions, ReportOptions, ReportedNumber, ReportedTable, TeacherOptions)
+    options = {field.name for table in tables for field in dataclasses.fields(table)}
+    said = set(re.findall(r"\w+", (DOCS / "recipes.md").read_text(encoding="utf-8")))
+    assert {*SECTIONS, *HEADINGS, *options, TOGETHER} - said == set()
 
 
 FENCE = re.compile(r"^(?P<indent> *)(```|~~~)(?P<language>\S*)", re.MULTILINE)
