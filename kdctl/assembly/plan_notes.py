@@ -14,6 +14,9 @@ from kdctl.recipe.recipe import Recipe
 
 _LENGTH = "schedule.epochs"
 
+_LEAST_CROP = 0.7
+"""Of the scaled side of an image, what an evaluation usually sees at least; 224 of 256 is 0.875."""
+
 
 def plan_notes(
     recipe: Recipe,
@@ -108,6 +111,12 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
                 "epoch is one step"
             )
         yield from _of_normalisation(plan.data.options)
+        yield from _of_evaluation(plan.data.options)
+        if plan.engine.teacher_lookahead > 1 and plan.engine.batch_parts > 1:
+            yield (
+                f"engine.teacher_lookahead = {plan.engine.teacher_lookahead} changes nothing where batches "
+                "are taken in parts"
+            )
         yield from _idle(plan.data.options)
         for line in _of_schedule(plan.schedule.options, plan.epochs):
             trainings.setdefault(line, {}).setdefault(plan.student.name, {})[plan.method.name] = None
@@ -122,6 +131,16 @@ def _of_normalisation(options: Any) -> Iterator[str]:
         yield (
             f"data.mean = {list(options.mean)}, data.std = {list(options.std)}: both are of pixels from 0 to "
             "1; divide by 255 what is of pixels from 0 to 255"
+        )
+
+
+def _of_evaluation(options: Any) -> Iterator[str]:
+    """Tell of an evaluation that sees little of each image, as where `data.size` alone was lowered."""
+    size, resize = getattr(options, "size", 0), getattr(options, "resize", 0)
+    if size < _LEAST_CROP * resize:
+        yield (
+            f"data.size = {size}, data.resize = {resize}: an evaluation scales the shorter side of an image "
+            f"to {resize} and sees the middle {size} of it; data.resize = {round(size * 256 / 224)} is usual"
         )
 
 

@@ -1,9 +1,10 @@
 """One run on several devices: rank 0 trains and writes, the other processes follow it.
 
-    python -m kdctl.execution.distributed DEVICE
+    python -m kdctl.execution.distributed DEVICE PIPE
 
-is such a follower. It has no database and writes nothing: rank 0 tells it which gangs to train, and each
-process takes its parts of every batch. torchrun starts all processes itself; else rank 0 starts the others.
+is such a follower; through that pipe it says that it is there. It has no database and writes nothing: rank 0
+tells it which gangs to train, and each process takes its parts of every batch. torchrun starts all processes
+itself; else rank 0 starts the others.
 """
 
 # ruff: noqa: D102 - what the methods of `NoRecorder` do is said by their class
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -31,7 +32,7 @@ from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, join, leave
 from kdctl.errors import UsageError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.messages import Order, Setup
-from kdctl.machine_errors import MachineError
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult
@@ -69,21 +70,22 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
         UsageError: there are not so many GPUs here.
         MachineError: they do not come, or one is gone.
     """
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[_Follower] = []
     kind, before = device_type(device), {name: os.environ.get(name) for name in _TOLD}
     try:
         if WORLD_SIZE not in os.environ:
             _require_devices(num_devices, kind)
             started = _start_followers(num_devices, device)
+            _await_followers(started)
         _use_own_device(kind)
         ranks = join(kind)
         yield ranks
         ranks.share(None)
-        for process in started:
-            process.wait(LEAVE_SECONDS)
+        for follower in started:
+            follower.process.wait(LEAVE_SECONDS)
     finally:
-        for process in started:
-            process.kill()
+        for follower in started:
+            follower.process.kill()
         leave()
         for name, value in before.items():  # whoever asks next is not to take us for a process of torchrun
             os.environ.pop(name, None)
@@ -106,11 +108,19 @@ def device_type(device: str) -> str:
     return device
 
 
-def follow(device: str) -> int:
-    """Train what rank 0 says until it has no more; return the exit code."""
+def follow(device: str, pipe: int | None = None) -> int:
+    """Train what rank 0 says until it has no more; return the exit code.
+
+    Args:
+        device: the words of --device.
+        pipe: where to say that this process is there; None: nobody waits for that.
+    """
     stop = _Stop()
     kind = device_type(device)
     _use_own_device(kind)
+    if pipe is not None:
+        os.write(pipe, b"\n")
+        os.close(pipe)
     try:
         ranks = join(kind)
         while (message := ranks.share()) is not None:
@@ -153,31 +163,70 @@ def _require_devices(num_devices: int, kind: str) -> None:
         )
 
 
-def _start_followers(num_devices: int, device: str) -> list[subprocess.Popen[bytes]]:
+@dataclass(frozen=True, kw_only=True)
+class _Follower:
+    """A process that this one has started."""
+
+    process: subprocess.Popen[bytes]
+    pipe: int
+    """Gives a byte once the process is there, or its end if it died before."""
+
+
+def _start_followers(num_devices: int, device: str) -> list[_Follower]:
     """Start all processes but this one, and tell this one that it is rank 0, as torchrun would."""
     with socket.socket() as free:
         free.bind((LOCALHOST, 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": LOCALHOST, "MASTER_PORT": str(port), WORLD_SIZE: str(num_devices)}
     os.environ.update(shared | {RANK: "0", LOCAL_RANK: "0"})
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "kdctl.execution.distributed", device],
+    return [_start_follower(rank, device) for rank in range(1, num_devices)]
+
+
+def _start_follower(rank: int, device: str) -> _Follower:
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdctl.execution.distributed", device, str(writer)],
             env={**os.environ, RANK: str(rank), LOCAL_RANK: str(rank)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            pass_fds=(writer,),
         )
-        for rank in range(1, num_devices)
-    ]
+    finally:
+        os.close(writer)  # it is the follower's alone: so its end is that of the pipe
+    return _Follower(process=process, pipe=reader)
+
+
+def _await_followers(followers: Sequence[_Follower]) -> None:
+    """Wait until all are there: torch would wait for one that has died, too, until its patience ends.
+
+    Raises:
+        MachineError: one has died.
+    """
+    are_there: list[bool] = []
+    for follower in followers:
+        with os.fdopen(follower.pipe, "rb", buffering=0) as pipe:
+            are_there.append(bool(pipe.read(1)))
+    for rank, (follower, is_there) in enumerate(zip(followers, are_there, strict=True), 1):
+        if not is_there:
+            code = follower.process.wait(LEAVE_SECONDS)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            problem = f"process {rank} of {len(followers) + 1} {how} before the training began."
+            raise MachineError(MachineFault(problem=problem, hint=f"see what it said; {GOES_ON}"))
 
 
 class _Stop:
-    """Whether SIGTERM came, or SIGUSR2: a job's time is nearly over. SIGINT is left to rank 0."""
+    """Whether SIGTERM came, SIGUSR2 (a job's time is nearly over) or SIGHUP (the terminal was closed).
+
+    SIGINT is left to rank 0.
+    """
 
     def __init__(self) -> None:
         self._heard = False
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGUSR2, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by `nohup` it is
+            signal.signal(signal.SIGHUP, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __call__(self) -> bool:
@@ -189,4 +238,4 @@ class _Stop:
 
 if __name__ == "__main__":
     logging.getLogger("kdctl").addHandler(logging.NullHandler())
-    sys.exit(follow(sys.argv[1]))
+    sys.exit(follow(sys.argv[1], int(sys.argv[2])))

@@ -230,7 +230,17 @@ class GangRun:
             raise
         if ranks:
             ranks.require_all_well("")
+            ranks.require_all_well(self._stands_elsewhere(ranks))
         return gangs
+
+    def _stands_elsewhere(self, ranks: Ranks) -> str:
+        """Say where this process stands if rank 0 stands elsewhere: it read another saved state.
+
+        So it may be where nodes do not see each other's files at once, or one read a damaged state.
+        """
+        own = [(member.key, member.epoch, member.step) for member in self._members]
+        first = ranks.share(own)
+        return "" if own == first else f"it found runs saved at {own}, process 0 at {first}"
 
     def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:
         member = built.member

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, is_follower
 from kdctl.errors import KdctlError
 from kdctl.execution.distributed import follow, processes
@@ -179,8 +181,8 @@ def _take_rank() -> None:
     nodes = ask_slurm("scontrol", "show", "hostnames", environment.get("SLURM_JOB_NODELIST", ""))
     if not nodes:
         raise KdctlError("SLURM does not tell which nodes this job has.", "see `scontrol show hostnames`.")
-    gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    own = int(environment.get("SLURM_LOCALID", "0")) % len(gpus) if gpus != [""] else 0
+    # Where SLURM gives each task its own GPU, torch sees one; where it does not, those of the node.
+    own = int(environment.get("SLURM_LOCALID", "0")) % max(torch.cuda.device_count(), 1)
     environment[RANK] = environment.get("SLURM_PROCID", "0")
     environment[WORLD_SIZE] = environment["SLURM_NTASKS"]
     environment[LOCAL_RANK] = str(own)

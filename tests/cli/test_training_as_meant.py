@@ -95,6 +95,22 @@ def test_a_normalisation_of_pixels_from_0_to_255_is_warned_of(kdctl: Kdctl) -> N
     assert "divide by 255" not in kdctl(f"{sample} -o data.std=[1,1,1]").out
 
 
+def test_an_evaluation_of_a_small_part_of_each_image_is_warned_of(kdctl: Kdctl) -> None:
+    sample = "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample --dry-run"
+    out = kdctl(f"{sample} -o data.size=32").out
+    assert "warning: data.size = 32, data.resize = 256: an evaluation scales" in out
+    assert "data.resize = 37 is usual" in out
+    assert "data.resize" not in kdctl(f"{sample} -o data.size=32 -o data.resize=37").out
+    assert "data.resize" not in kdctl(f"{sample} -o data.size=64 -o data.resize=80").out
+
+
+def test_teachers_that_are_to_look_ahead_in_parts_of_batches_are_warned_of(kdctl: Kdctl) -> None:
+    train = f"train --student resnet3 --teacher resnet4 {DATA} -o data.batch_size=32 --dry-run"
+    said = "warning: engine.teacher_lookahead = 4 changes nothing where batches are taken in parts"
+    assert said in kdctl(f"{train} -o engine.teacher_lookahead=4 -o engine.batch_parts=2").out
+    assert "changes nothing" not in kdctl(f"{train} -o engine.teacher_lookahead=4").out
+
+
 def test_a_schedule_is_warned_of_once_with_all_that_it_trains(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:

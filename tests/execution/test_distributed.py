@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from kdctl.execution.distributed import processes
+from kdctl.machine_errors import MachineError
 
 TOLERANCE = 2e-3
 """Of losses after two epochs: two devices sum the same gradients as one, but in another order."""
@@ -37,6 +38,7 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
         stderr=subprocess.STDOUT,
         text=True,
         env={**environment, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
@@ -103,6 +105,24 @@ def test_what_a_process_is_told_of_the_others_is_forgotten_with_them(
         assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize(
+    ("program", "how"), [("exit 3", "ended with code 3"), ("kill -9 $$", "was killed by signal 9")]
+)
+def test_a_process_that_dies_before_it_meets_the_others_is_not_waited_for(
+    program: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{program}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    before = dict(os.environ)
+    told = f"process 1 of 3 {how} before the training began"
+    with pytest.raises(MachineError, match=told), processes(3, "cpu"):
+        raise AssertionError("they have not met")
+    assert dict(os.environ) == before
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(
     alone: dict[str, list[dict[str, Any]]], tmp_path: Path
@@ -122,14 +142,18 @@ def test_torchrun_starts_both(alone: dict[str, list[dict[str, Any]]], tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_lost_a_process_or_was_told_to_stop_goes_on(signal_number: int, tmp_path: Path) -> None:
+    if signal.getsignal(signal_number) is signal.SIG_IGN:
+        pytest.skip("these tests run under nohup")
     words = [*WORDS, *LONG, "--devices", "2", "--runs", str(tmp_path / "ended")]
     process = start(words)
     wait_for_epochs(tmp_path / "ended", 2)
     if signal_number == signal.SIGKILL:
         (follower,) = followers(process)
         os.kill(follower, signal.SIGKILL)
+    elif signal_number == signal.SIGHUP:  # which all processes get whose terminal is closed
+        os.killpg(process.pid, signal.SIGHUP)
     else:
         process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=200)
@@ -138,7 +162,7 @@ def test_a_run_that_lost_a_process_or_was_told_to_stop_goes_on(signal_number: in
         assert "another of the 2 processes that train this run is gone" in text
         assert "the same command goes on" in text
     else:
-        assert process.returncode == 143, text
+        assert process.returncode == 128 + signal_number, text
         assert "state saved" in text
     assert followers(process) == []
     before = max(len(told) for told in epochs(tmp_path / "ended").values())

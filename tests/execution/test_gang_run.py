@@ -2,6 +2,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,15 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine import trainer
+from kdctl.engine.ranks import Ranks
 from kdctl.engine.steps import EagerSteps
 from kdctl.errors import AbortedError, KdctlError
+from kdctl.execution.distributed import NoRecorder
 from kdctl.execution.executor import InProcessConfig
+from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.local_executor import LocalConfig
 from kdctl.execution.recorders import ABORTED
+from kdctl.machine_errors import MachineError, MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
 from kdctl.store.folder import RunFolder
@@ -235,3 +240,29 @@ def test_a_plugin_that_changes_the_folder_moves_no_run(
     assert (tmp_path / "runs" / run.key / "last.pt").is_file()
     assert not list((tmp_path / "elsewhere").iterdir())
     assert Path.cwd() == tmp_path
+
+
+class SecondOfTwo(Ranks):
+    """Is told by rank 0 that it stands elsewhere."""
+
+    def share(self, message: Any = None) -> Any:
+        return [(key, epoch + 1, 0) for key, epoch, _ in message]
+
+    def require_all_well(self, problem: str) -> None:
+        if problem:
+            raise MachineError(MachineFault(problem=problem, hint=""))
+
+
+def test_processes_that_found_other_saved_states_do_not_train_on(
+    recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    """Each would take other steps of the same run, and say nothing."""
+    plan = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs[0]
+    trainer = GangTrainer(
+        context=workspace, recorder=NoRecorder(), progress=Silent(), stop=lambda: False,
+        ranks=SecondOfTwo(rank=1, count=2),
+    )  # fmt: skip
+    with pytest.raises(
+        MachineError, match=rf"it found runs saved at .*{plan.key}', 0, 0.*'{plan.key}', 1, 0"
+    ):
+        trainer.follow([plan])
