@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdctl.assembly.run_context import RunContext
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
-from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm
+from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
 from kdctl.execution.worker_state import WorkerState
-from kdctl.machine_errors import MachineFault
+from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.atomic import write_atomically
@@ -61,7 +61,7 @@ class SlurmConfig:
     def num_tasks(self) -> int:
         """Return how many tasks each job has, which train each of its runs together."""
         names = ("ntasks", "nodes", "ntasks_per_node")
-        total, nodes, each = (_whole(name, self.options.get(name, 1)) for name in names)
+        total, nodes, each = (whole_number(name, self.options.get(name, 1)) for name in names)
         return total if "ntasks" in self.options else nodes * each
 
     def capacity(self, context: RunContext) -> Capacity:
@@ -142,7 +142,7 @@ class SlurmExecutor:
     _renewed: float = field(default_factory=time.monotonic)
     _stopping: bool = False
     _faults: Counter[str] = field(default_factory=Counter[str])
-    """How many jobs a run was in whose node had a fault."""
+    """How many jobs a run was in whose node had a fault, or that ended before they began."""
     fault: MachineFault | None = None
     """What the machine refused a job, if it concerns the run folders, or has met a run too often."""
 
@@ -259,7 +259,7 @@ class SlurmExecutor:
             return over
         reason = job.exit_reason or f"job {job.number} ended before it did"
         keys = list(job.plans)
-        self._consider_fault(job.fault, keys)
+        self._consider_fault(job.fault or self._unbegun(job), keys)
         died = job.started and job.fault is None
         return over + [job.release(key, reason, worker_died=died and key not in job.saved) for key in keys]
 
@@ -276,19 +276,18 @@ class SlurmExecutor:
         if shared or any(self._faults[key] >= self.config.lease.max_crashes for key in keys):
             self.fault = self.fault or fault
 
+    def _unbegun(self, job: _Job) -> MachineFault | None:
+        """Return what to say of a job that is gone and never trained: nobody knows why but its own output."""
+        if job.started or self._stopping:
+            return None
+        logs = self._orders() / "logs"
+        return MachineFault(
+            problem=f"job {job.number} ended before it began to train, as others of its runs did before.",
+            hint=f"see what it said in {logs}, or who cancelled it; {GOES_ON}",
+        )
+
     def _orders(self) -> Path:
         return self.recorder.workspace.runs / ORDERS
-
-
-def _whole(name: str, value: object) -> int:
-    """Return a number of nodes or tasks.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"--slurm-option {name}={value} is no number.", f"{name}=2")
-    return value
 
 
 def _owner(folder: Path) -> Owner:

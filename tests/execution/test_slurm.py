@@ -1,13 +1,21 @@
-"""Which task of a SLURM job a process is."""
+"""SLURM without a cluster: which task of a job a process is, and what becomes of jobs that never begin."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kdctl.execution import slurm
+from kdctl import workflows
+from kdctl.assembly.progress import Silent
+from kdctl.assembly.workspace import Workspace
+from kdctl.execution import slurm, slurm_executor
+from kdctl.execution.recorders import IndexRecorder
+from kdctl.execution.slurm_executor import SlurmConfig, SlurmExecutor
 
 TASK = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8",
         "SLURM_JOB_ID": "1234567"}  # fmt: skip
@@ -35,3 +43,41 @@ def test_a_task_takes_a_gpu_of_its_own_of_those_it_sees(
     told = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
     assert told == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": str(own), "MASTER_ADDR": "n1"}
     assert os.environ["MASTER_PORT"] == "24567"
+
+
+class Refusing(slurm.Slurm):
+    """A cluster whose jobs end at once, as where kdctl is not installed on its nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.submitted = 0
+
+    def submit(self, orders: Any, logs: Path, parameters: Any) -> list[str]:
+        self.submitted += len(orders)
+        return [str(self.submitted)]
+
+    def jobs(self) -> frozenset[str]:
+        return frozenset()
+
+    def cancel(self, jobs: Any) -> None:
+        """There are none."""
+
+
+def test_jobs_that_never_begin_are_not_submitted_for_ever(
+    recipe: Callable[..., Path], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_executor, "GONE_SECONDS", 0.0)
+    plan = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs[0]
+    config = SlurmConfig(options={"time": 1})
+    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=config.lease)
+    executor = SlurmExecutor(config=config, recorder=recorder, slurm=Refusing())
+    for number in range(1, config.lease.max_crashes + 1):
+        assert executor.fault is None
+        (owner,) = executor.idle_workers(1)
+        executor.train(owner, [plan])
+        (back,) = executor.poll(0.0)
+        assert (back.plan, back.worker_died) == (plan, False)
+        assert back.reason == f"job {number} ended before it did"
+    assert executor.fault is not None
+    assert "job 3 ended before it began to train" in executor.fault.problem
+    assert str(workspace.runs / ".slurm" / "logs") in executor.fault.hint
