@@ -3,9 +3,10 @@
     python benchmarks/large_store.py FOLDER --runs 10000 --epochs 240
 
 Makes FOLDER/recipe.toml, whose runs are all finished, with their folders under FOLDER/runs (made once, and
-used again), then prints seconds of CPU, seconds of wall time and the largest memory of each verb, each in a
-process of its own: `kdctl sync` into a new database, sync again, `report`, `list runs`, `sweep --dry-run`, a
-sweep that finds everything done and tells a new study, one that finds nothing to tell either, `db check`.
+used again for as many runs), then prints seconds of CPU, seconds of wall time and the largest memory of each
+verb, each in a process of its own: `kdctl sync` into a new database, sync again, `report`, `list runs`,
+`sweep --dry-run`, a sweep that finds everything done and tells a new study, one that finds nothing to tell
+either, `db check`.
 The numbers in the epochs are drawn, as hard to pack as real ones; every line ends with its checksum. On a
 machine that does something else, look at the seconds of CPU.
 """
@@ -13,15 +14,15 @@ machine that does something else, look at the seconds of CPU.
 from __future__ import annotations
 
 import argparse
-import os
 import random
+import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import kdctl
 from kdctl import workflows
+from kdctl.assembly.environment import git_commit
 from kdctl.records import (
     Environment,
     EpochResult,
@@ -36,6 +37,19 @@ from kdctl.store.folder_records import Ending
 from kdctl.store.json_files import line_of
 
 SEEDS = 5
+
+_MEASURE = """
+import os, sys, time
+began = time.perf_counter()
+process = os.fork()
+if process == 0:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execv(sys.executable, [sys.executable, "-m", "kdctl", *sys.argv[1:]])
+_, status, used = os.wait4(process, 0)
+print(used.ru_utime + used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1000)
+sys.exit(bool(status))
+"""
+"""Starts a verb from a process of 10 MB: Linux counts as a program's own what its process had before."""
 
 _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,7 +88,11 @@ def main() -> None:
     folder: Path = wanted.folder
     if not (folder / "recipe.toml").exists():
         make_store(folder, num_runs=wanted.runs, num_epochs=wanted.epochs)
-    print(f"kdctl {kdctl.__version__}; {wanted.runs} runs of {wanted.epochs} epochs")
+    first, *others = sorted((folder / "runs").glob("*/epochs.jsonl"))
+    there = 1 + len(others), first.read_bytes().count(b"\n")
+    if there != (wanted.runs, wanted.epochs):
+        raise SystemExit(f"{folder} holds {there[0]} runs of {there[1]} epochs: name another folder")
+    print(f"kdctl {kdctl.__version__} {git_commit()[:8]}; {wanted.runs} runs of {wanted.epochs} epochs")
     print(f"folders: {size(folder / 'runs', 'epochs.jsonl') / 1e6:.0f} MB of epochs")
     for old in (folder / "runs").glob("kdctl.db*"):
         old.unlink()
@@ -179,18 +197,17 @@ def measured(words: list[str], folder: Path) -> tuple[float, float, float]:
     Raises:
         SystemExit: the command failed.
     """
-    began = time.perf_counter()
-    process = os.fork()
-    if process == 0:
-        os.chdir(folder)
-        with Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-        os.execv(sys.executable, [sys.executable, "-m", "kdctl", *words])
-    _, status, used = os.wait4(process, 0)
-    if status:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _MEASURE, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
         raise SystemExit(f"kdctl {' '.join(words)} failed")
-    wall = time.perf_counter() - began
-    return used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1000
+    cpu, wall, memory = map(float, done.stdout.split())
+    return cpu, wall, memory
 
 
 def size(folder: Path, pattern: str) -> int:
