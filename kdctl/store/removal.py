@@ -84,15 +84,24 @@ def free_files(store: Store, folder: RunFolder, names: Sequence[str]) -> None:
     The run forgets its files before they go: killed in between, they are files that nobody knows.
 
     Raises:
-        KdctlError: a process that may be alive works on the run; nothing is changed.
+        KdctlError: a process that may be alive works on the run, or its result cannot be read or written:
+            nothing is changed. Or a file cannot be deleted.
     """
     with store.writing() as connection:
         _require_idle(connection, folder.key)
         folder.forget_artifacts(names)
         gone = ArtifactRow.name.in_(names)
         connection.execute(delete(ArtifactRow).where(ArtifactRow.run_key == folder.key, gone))
+    stuck: list[str] = []
     for name in names:
-        (folder.path / name).unlink(missing_ok=True)
+        try:
+            (folder.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            stuck.append(f"{folder.path / name} ({error.strerror})")
+    if stuck:
+        raise KdctlError(
+            f"{', '.join(stuck)} cannot be deleted.", "allow it, or delete what lies there yourself."
+        )
 
 
 def _delete(folder: Path) -> Mistake | None:

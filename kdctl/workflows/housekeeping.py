@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from kdctl.assembly.failure import named_runs
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import size_of
+from kdctl.machine_errors import MachineError
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
@@ -20,7 +22,7 @@ LEFTOVERS = ".*.tmp"
 
 
 class RefusedRemovalError(KdctlError):
-    """Runs that should not be removed, all reasons at once."""
+    """Runs that are not removed, or files that are not deleted, all reasons at once."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         """Report all of them."""
@@ -96,11 +98,13 @@ def remove(workspace: Workspace, removal: Removal) -> None:
     """Remove runs with their folders; killed in between, the next call or a sync finishes it.
 
     Raises:
-        KdctlError: a process has taken one of them up meanwhile.
+        KdctlError: a process has taken one of them up meanwhile, or one cannot be removed: the others are.
     """
     finish_removals(workspace.store, workspace.runs)
-    for run in removal.runs:
-        remove_run(workspace.store, workspace.runs, run.key)
+    with _at_the_end(workspace) as noted:
+        for run in removal.runs:
+            with noted():
+                remove_run(workspace.store, workspace.runs, run.key)
 
 
 def plan_collection(
@@ -147,11 +151,38 @@ def collect(workspace: Workspace, collection: Collection) -> None:
     """Delete the files, and those of runs whose removal was killed before its end.
 
     Raises:
-        KdctlError: a process has taken one of the runs up meanwhile.
+        KdctlError: a process has taken one of the runs up meanwhile, its folder is damaged, or a file cannot
+            be deleted: those of the others are.
     """
     finish_removals(workspace.store, workspace.runs)
-    for item in collection.freed:
-        free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
+    with _at_the_end(workspace) as noted:
+        for item in collection.freed:
+            with noted():
+                free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
+
+
+@contextmanager
+def _at_the_end(workspace: Workspace) -> Generator[Callable[[], AbstractContextManager[None]]]:
+    """Give a context for the work on each run; what stands in the way of one is told when all are through.
+
+    Raises:
+        MachineError: at once, when it is the database that cannot be written.
+        RefusedRemovalError: at the end, for all that single runs are to blame for.
+    """
+    mistakes: list[Mistake] = []
+
+    @contextmanager
+    def noted() -> Generator[None]:
+        try:
+            yield
+        except KdctlError as error:
+            if isinstance(error, MachineError) and error.fault.path == str(workspace.store.path):
+                raise
+            mistakes.extend(error.mistakes)
+
+    yield noted
+    if mistakes:
+        raise RefusedRemovalError(mistakes)
 
 
 def _in_work(workspace: Workspace, keys: Sequence[str]) -> list[Mistake]:

@@ -166,15 +166,20 @@ def data_places(overrides: Sequence[str]) -> dict[str, str]:
     layer = override_layer(overrides)
     if layer.mistakes:
         raise RecipeError(layer.mistakes)
-    places = layer.values.get("data", {})
-    foreign = next((name for name in flat(layer.values) if name.partition(".")[0] != "data"), None)
-    wrong = foreign or next((f"data.{name}" for name in places if not isinstance(places[name], str)), None)
+    wrong = next(
+        (
+            name
+            for name, value in flat(layer.values).items()
+            if name.split(".")[:-1] != ["data"] or not isinstance(value, str)
+        ),
+        None,
+    )
     if wrong:
         raise UsageError(
             f"-o {wrong}: what a run was trained with stays as it was.",
             "say only where its images lie now: -o data.path=FOLDER.",
         )
-    return places
+    return layer.values.get("data", {})
 
 
 def _require_same_data(plan: RunPlan | ImportedPlan, library: DataLibrary) -> SelectedData:

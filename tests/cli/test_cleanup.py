@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,44 @@ def test_a_freed_teacher_is_missed_before_anything_starts(kdctl: Kdctl, swept: s
         store.add_runs([PlannedRun(key="f" * 16, configuration="0" * 16, seed=9, plan=plan)])
     kept = json.loads(kdctl("runs gc --teachers --dry-run --format json").out)["kept"]
     assert [item["reason"] for item in kept] == ["the teacher of 1 unfinished run"]
+
+
+def test_what_keeps_the_files_of_one_run_keeps_those_of_no_other(
+    kdctl: Kdctl, swept: str, tmp_path: Path
+) -> None:
+    found = rows(kdctl)
+    teacher, damaged, blocked, plain = (
+        tmp_path / "runs" / found[name]["run"]
+        for name in ("resnet4 ce", "resnet3 kd", "resnet3 simkd", "resnet3 ce")
+    )
+    (damaged / "result.json").write_text("{")
+    (blocked / "last.pt").unlink()
+    (blocked / "last.pt").mkdir()
+    answer = kdctl("runs gc --yes")
+    assert answer.code == 1
+    assert f"{damaged.name}/result.json is damaged" in answer.err
+    assert f"{blocked.name}/last.pt (Is a directory) cannot be deleted" in answer.err
+    left = {folder: sorted(path.name for path in folder.glob("*.pt")) for folder in (damaged, blocked, plain)}
+    assert left == {damaged: ["best-test.pt", "last.pt"], blocked: ["last.pt"], plain: []}
+    assert (teacher / "last.pt").is_file()
+
+
+def test_a_run_that_cannot_be_removed_keeps_no_other(
+    kdctl: Kdctl, swept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = rows(kdctl)
+    stuck, other = (found[name]["run"] for name in ("resnet3 kd", "resnet3 simkd"))
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == stuck:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    kdctl(f"runs rm {stuck} {other} --yes").refused(f"run {stuck} stays", "allow writing", code=1)
+    assert {run["run"] for run in rows(kdctl).values()} == {run["run"] for run in found.values()} - {other}
+    assert not (tmp_path / "runs" / other).exists()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_images_that_were_moved_are_evaluated_where_they_are_now(
     for subject in (pictures, f"runs/{pictures}/last.pt"):
         for place in ("photos", tmp_path / "data" / "photos"):
             assert kdctl(f"eval {subject} -o data.path={place} --threads 1").code == 0
-    for word in ("data.size=16", "method=ce"):
+    for word in ("data.size=16", "method=ce", "data=photos", "data=[1]", "data=3", "data.path.deeper=x"):
         kdctl(f"eval {pictures} -o {word}").refused("stays as it was", "-o data.path=FOLDER", code=2)
     kdctl(f"eval {pictures} -o data.path=3").refused(
         "there is no folder data/3", "-o data.path=FOLDER", code=1
