@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -81,8 +81,10 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
         ranks = join(kind)
         yield ranks
         ranks.share(None)
+        leave()  # first: NCCL lets nobody go before all do
         for follower in started:
-            follower.process.wait(LEAVE_SECONDS)
+            with suppress(subprocess.TimeoutExpired):  # what was trained is safe
+                follower.process.wait(LEAVE_SECONDS)
     finally:
         for follower in started:
             follower.process.kill()

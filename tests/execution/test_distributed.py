@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdctl.execution import distributed
 from kdctl.execution.distributed import processes
 from kdctl.machine_errors import MachineError
 
@@ -121,6 +122,38 @@ def test_a_process_that_dies_before_it_meets_the_others_is_not_waited_for(
     with pytest.raises(MachineError, match=told), processes(3, "cpu"):
         raise AssertionError("they have not met")
     assert dict(os.environ) == before
+
+
+class Lingering:
+    """A follower that does not end by itself; it notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def wait(self, seconds: float) -> int:
+        self.heard.append("wait in a group" if torch.distributed.is_initialized() else "wait")
+        raise subprocess.TimeoutExpired("follower", seconds)
+
+    def kill(self) -> None:
+        self.heard.append("kill")
+
+
+def test_a_process_that_does_not_end_after_the_training_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the first leaves before it waits for others: NCCL lets nobody go before all do."""
+    start_none, lingering = distributed._start_followers, Lingering()
+    reader, writer = os.pipe()
+    os.write(writer, b"!")
+    os.close(writer)
+
+    def start_followers(_num_devices: int, device: str) -> list[Any]:
+        assert start_none(1, device) == []
+        return [distributed._Follower(process=lingering, pipe=reader)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(distributed, "_start_followers", start_followers)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with processes(2, "cpu") as ranks:
+        assert ranks.leads
+    assert lingering.heard == ["wait", "kill"]
 
 
 @pytest.mark.slow
