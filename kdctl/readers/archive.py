@@ -81,7 +81,8 @@ def download(archive: Archive, root: Path, *, folder: str, files: Sequence[str])
                     _copy(response, packed, archive)
                     _unpack(packed, folder, files=files, target=unpacked)
                 _appear(unpacked, target)
-    except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, KeyError) as error:
+    except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, KeyError, ValueError) as error:
+        # A ValueError is an address of a proxy that is none, as $https_proxy may have it.
         raise DownloadError(f"{archive.url}: {error}") from error
     return target
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tarfile
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,3 +73,11 @@ def test_no_network_is_said_at_once(tmp_path: Path) -> None:
     nowhere = Archive(url="http://127.0.0.1:9/x.tar.gz", md5="")
     with pytest.raises(DownloadError, match=r"http://127\.0\.0\.1:9/x\.tar\.gz: "):
         download(nowhere, tmp_path, folder="tiny-python", files=FILES)
+
+
+def test_a_proxy_that_is_none_is_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://.proxy:3128")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of earlier requests
+    with pytest.raises(DownloadError, match=r"example\.invalid/x\.tar\.gz: .*label empty"):
+        download(Archive(url="http://example.invalid/x.tar.gz", md5=""), tmp_path, folder="a", files=FILES)

@@ -41,18 +41,21 @@ def test_another_key_is_decoded(tmp_path: Path) -> None:
     assert decode.calls == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "replaced"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "replaced", "packed", "encrypted"])
 def test_a_damaged_entry_is_decoded_anew_and_mended(tmp_path: Path, damage: str) -> None:
     decode = Decoder()
     cached("key", decode, folder=tmp_path)
     (entry,) = tmp_path.iterdir()
     content = entry.read_bytes()
     place = content.index(bytes(range(24)))  # the pixels, which only a checksum protects
+    table = content.index(b"PK\1\2")  # of contents
     damaged = {
         "cut": content[:-40],
         "flipped": content[:place] + b"\xff" + content[place + 1 :],
         "emptied": b"",
         "replaced": b"no archive at all",
+        "packed": content[: table + 10] + b"\x61" + content[table + 11 :],  # by a method that nobody knows
+        "encrypted": content[:6] + b"\1" + content[7 : table + 8] + b"\1" + content[table + 9 :],
     }
     entry.write_bytes(damaged[damage])
     again = cached("key", decode, folder=tmp_path)
