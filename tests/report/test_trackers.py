@@ -134,6 +134,27 @@ def test_mlflow_reads_runs_with_metrics_parameters_and_times(
     ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_losses_of_a_plug_in_may_have_names_that_mlflow_does_not_take(
+    tracked: list[TrackedRun], tmp_path: Path
+) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    terms = {"KL[p]": 1.0, "KL(p)": 2.0, "KL_p_": 3.0, "../up": 4.0}
+    run = dataclasses.replace(
+        tracked[0], epochs=(dataclasses.replace(tracked[0].epochs[0], train_terms=terms),)
+    )
+    trackers.get("mlflow").item([run], tmp_path)
+    client = tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (kept,) = client.search_runs([client.get_experiment_by_name("a sweep").experiment_id])
+    told = {name: value for name, value in kept.data.metrics.items() if name.startswith("train/terms/")}
+    assert told == {
+        "train/terms/KL_p_": 3.0,
+        "train/terms/KL_p__2": 1.0,
+        "train/terms/KL_p__3": 2.0,
+        "train/terms/_/up": 4.0,
+    }
+
+
 def test_wandb_reads_an_offline_run_with_its_history(tracked: list[TrackedRun], tmp_path: Path) -> None:
     records = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     trackers.get("wandb").item(tracked[:1], tmp_path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ DATABASE = "mlflow.db"
 KEY_TAG = "kdctl.run"
 _MOST_AT_ONCE = 1000
 _MOST_PARAMETERS = 100
+_NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
+_NO_PARTS = ("", ".", "..")
+"""Parts of a path that would make it another one."""
 _STATUS = {
     RunState.FINISHED: "FINISHED",
     RunState.DIVERGED: "FAILED",
@@ -84,11 +89,11 @@ def _write(client: Any, experiment: str, run: TrackedRun) -> None:
         Scalar(name=name, epoch=len(run.epochs), seconds=last, value=value)
         for name, value in run.results().items()
     ]
-    metrics = [
-        Metric(item.name, item.value, _milliseconds(item.seconds), item.epoch)
-        for item in (*run.scalars(), *results)
-    ]
-    parameters = [Param(name, str(value)) for name, value in run.settings.items()]
+    told = [*run.scalars(), *results]
+    names = _allowed_names(item.name for item in told)
+    metrics = [Metric(names[item.name], item.value, _milliseconds(item.seconds), item.epoch) for item in told]
+    keys = _allowed_names(run.settings)
+    parameters = [Param(keys[name], str(value)) for name, value in run.settings.items()]
     for part in _parts(metrics, _MOST_AT_ONCE):
         client.log_batch(identity, metrics=part)
     for part in _parts(parameters, _MOST_PARAMETERS):
@@ -97,6 +102,21 @@ def _write(client: Any, experiment: str, run: TrackedRun) -> None:
         client.log_batch(identity, tags=[RunTag("kdctl.reason", run.run.reason)])
     if run.ended is not None:
         client.set_terminated(identity, _STATUS[run.run.state], _milliseconds(run.ended))
+
+
+def _allowed_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a name that MLflow takes for each of `names`: a loss of a plug-in may be called 'KL(p||q)'."""
+    plain = {name: _plain(name) for name in names}
+    found: dict[str, str] = {}
+    for name in sorted(plain, key=lambda name: plain[name] != name):  # what is allowed keeps its name
+        tried = (f"{plain[name]}{f'_{number}' * (number > 1)}" for number in itertools.count(1))
+        found[name] = next(candidate for candidate in tried if candidate not in found.values())
+    return found
+
+
+def _plain(name: str) -> str:
+    parts = _NOT_ALLOWED.sub("_", name).split("/")
+    return "/".join("_" if part in _NO_PARTS else part for part in parts)
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
