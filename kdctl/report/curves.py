@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from kdctl.records import EpochResult
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.plotting import Look, add_legend, add_title, looks, new_figure
-from kdctl.report.series import Chosen, Series, averaged_runs, choose_series, replicate_words, subject_words
+from kdctl.report.series import Chosen, Series, averaged_runs, choose_series, curve_words, subject_words
 
 Read = Callable[[EpochResult], float | None]
 Split = Literal["test", "val", "train"]
@@ -95,7 +95,7 @@ def _finish(
     single_seeds: bool,
 ) -> None:
     groups = [item.group for item in chosen.series]
-    seeds = replicate_words(groups, what="mean" if single_seeds else "mean, band: ± sample std")
+    seeds = curve_words(groups, what="mean" if single_seeds else "mean, band: ± sample std")
     thin = "; thin lines: single seeds" if single_seeds else ""
     add_title(figure, title, subject_words(data), f"{seeds}{thin}", chosen.note)
     names = [name for name in chosen.names if name in handles]

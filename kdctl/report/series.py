@@ -65,7 +65,7 @@ def choose_series(data: FigureData, runs: Sequence[StoredRun]) -> Chosen:
     kept = [best_of(series, MOST_LINES) for series in made.values()]
     left_out = sum(len(series) for series in made.values()) - sum(map(len, kept))
     note = (
-        f"the best {MOST_LINES} of each panel; {plural(left_out, 'configuration')} left out"
+        f"the best {MOST_LINES} of each panel by test accuracy; {plural(left_out, 'configuration')} left out"
         if left_out
         else ""
     )
@@ -129,9 +129,25 @@ def subject_words(
     return ", ".join(word for word in words if word)
 
 
-def replicate_words(groups: Sequence[Replicates], *, what: str = "mean ± sample std") -> str:
-    """Say over how many runs means go: 'mean ± sample std over 3 seeds', or over how many at least."""
-    counts = {len(group.counted) or len(group.runs) for group in groups}
+def replicate_words(groups: Sequence[Replicates]) -> str:
+    """Say over how many runs means of the selected epoch go: 'mean ± sample std over seeds, n = 3 to 5'."""
+    return _counts_worded({len(group.counted) for group in groups}, "mean ± sample std")
+
+
+def curve_words(groups: Sequence[Replicates], *, what: str) -> str:
+    """Say over how many runs the means of curves go (see `averaged_runs`), and which are not finished."""
+    averaged = [averaged_runs(group) for group in groups]
+    left_out = sum(len(group.runs) - len(runs) for group, runs in zip(groups, averaged, strict=True))
+    unfinished = sum(runs[0].state is not RunState.FINISHED for runs in averaged)
+    words = [
+        _counts_worded({len(runs) for runs in averaged}, what),
+        f"{plural(left_out, 'run')} that did not finish left out" if left_out else "",
+        f"no run of {plural(unfinished, 'configuration')} has finished" if unfinished else "",
+    ]
+    return "; ".join(filter(None, words))
+
+
+def _counts_worded(counts: set[int], what: str) -> str:
     return "single runs (n = 1)" if counts == {1} else f"{what} over seeds, {counts_words(counts)}"
 
 

@@ -74,7 +74,7 @@ def test_bars_show_the_best_of_many_settings_in_the_order_of_a_table(make_run: M
     names = axes.get_xticklabels()
     assert (axes.get_xlabel(), names[0].get_text()) == ("learning rate", "0.004")
     assert {name.get_horizontalalignment() for name in names} == {"right"}, "a name ends below its bar"
-    assert "the best 40; 3 configurations left out" in figure.get_suptitle()
+    assert "the best 40 by test accuracy; 3 configurations left out" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,19 @@ def test_no_two_of_many_configurations_look_alike_in_a_figure_of_pruning(make_ru
     (axes,) = draw_pruning(data_of(runs), PruningConfig(students=False)).axes
     drawn = [line for line in axes.lines if line.get_marker() not in ("_", "|")]
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 20
+
+
+def test_curves_say_which_runs_they_are_means_of(make_run: MakeRun) -> None:
+    runs = [
+        *(make_run(75.0 + seed, seed=seed, rules=("best-test",)) for seed in range(2)),
+        *(make_run(seed=seed, state="diverged") for seed in (2, 3)),
+        make_run(state="running", settings={"method.temperature": 2.0}),
+    ]
+    epochs = [epoch_telling(number, 1.0) for number in (1, 2)]
+    data = dataclasses.replace(data_of(runs), epochs={run.key: epochs for run in runs}.__getitem__)
+    told = draw("accuracy_curves", data).get_suptitle().replace("\n", " ")
+    assert "over seeds, n = 1 to 2; 2 runs that did not finish left out" in told
+    assert "no run of 1 configuration has finished" in told
 
 
 def epoch_telling(number: int, value: float) -> EpochResult:

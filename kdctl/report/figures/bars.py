@@ -73,7 +73,11 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
     axes.margins(y=0.15)
     what = f"{replicate_words([item.group for item in series])}; points: seeds; {selection_words(data)}"
     left_out = len(every) - len(series)
-    note = f"the best {MOST_BARS}; {plural(left_out, 'configuration')} left out" if left_out else ""
+    note = (
+        f"the best {MOST_BARS} by test accuracy; {plural(left_out, 'configuration')} left out"
+        if left_out
+        else ""
+    )
     add_title(figure, f"Test {_worded(options)} accuracy", subject_words(data), what, note)
     if len(names) > 1:
         add_legend(figure, list(handles.values()), list(handles))

@@ -16,7 +16,7 @@ from kdctl.records import EpochResult
 from kdctl.registry import NoOptions
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import add_legend, add_title, new_figure
-from kdctl.report.series import averaged_runs, choose_series, replicate_words, subject_words
+from kdctl.report.series import averaged_runs, choose_series, curve_words, subject_words
 
 _NAME = re.compile(r"singular_value_(\d+)")
 """What a run tells of its projector, followed by the rank of the value."""
@@ -61,7 +61,7 @@ def draw_singular_values(data: FigureData, options: NoOptions) -> Figure:
         axes.tick_params(labelbottom=True)
     for row in panels:
         row[0].set_ylabel("singular value")
-    seeds = replicate_words([item.group for item in chosen.series], what="mean")
+    seeds = curve_words([item.group for item in chosen.series], what="mean")
     add_title(
         figure, "Singular values of the projector's weights", subject_words(data, told), seeds, chosen.note
     )
