@@ -33,6 +33,10 @@ _SPECIAL = {
     "§": r"$^\S$",
     "²": "$^2$",
     "\n": " ",
+    **dict(
+        zip("ÐðĐđĄąĘęĦħĮįĸĿŀŊŋŦŧŲųſ", "DdDdAaEeHhIikLlNnTtUus", strict=True)
+    ),  # not in pdflatex's first fonts
+    **{"Þ": "Th", "þ": "th", "ŉ": "'n"},
 }
 
 _BREAKS = re.compile(r"(?:\d{1,10}(?:\.\d{1,10})?(?:e[+-]?\d{1,3})?|[^\W_]{1,10})[\W_]*|[\W_]+")
@@ -41,7 +45,7 @@ _BREAKS = re.compile(r"(?:\d{1,10}(?:\.\d{1,10})?(?:e[+-]?\d{1,3})?|[^\W_]{1,10}
 
 def escaped(text: str) -> str:
     """Return text as LaTeX prints it; a sign that pdflatex has no glyph for becomes a question mark."""
-    return re.sub(r"[^\w\s.,;:()/=+!?'@-]|_|[^\x00-\xff]|\n", _sign, printable(text))
+    return re.sub(r"[^\w\s.,;:()/=+!?'@-]|[_ÐðÞþ]|[^\x00-\xff]|\n", _sign, printable(text))
 
 
 def _sign(match: re.Match[str]) -> str:

@@ -79,6 +79,15 @@ def test_what_a_name_holds_is_never_a_command(table):
 
 
 @needs_tex
+def test_names_of_all_of_europe_compile(table, tmp_path):
+    letters = [chr(code) for code in range(0xA0, 0x180) if chr(code).isalpha()]
+    path = tmp_path / "table.tex"
+    path.write_text(latex(dataclasses.replace(table, notes=(" ".join(letters), "Đan"))), encoding="utf-8")
+    assert "Đ" not in path.read_text(encoding="utf-8")
+    compiled(path)
+
+
+@needs_tex
 def test_it_compiles_as_it_is(table, tmp_path):
     path = tmp_path / "table.tex"
     path.write_text(latex(table), encoding="utf-8")
