@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kdctl.errors import KdctlError
-from kdctl.files import read_file, unreadable
+from kdctl.files import is_file, read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.serialization import values_of
 from kdctl.store import sweeps
@@ -87,7 +87,8 @@ def read_sweep(path: Path) -> StoredSweep:
     """Read the file of a sweep.
 
     Raises:
-        KdctlError: it cannot be read, is damaged, or has lost its checksum.
+        KdctlError: it cannot be read, is damaged, has lost its checksum, or is a copy of another one: which
+            was written later, nobody knows.
     """
     hint = "restore the file from a copy, or delete it: the next `kdctl sweep` writes it again."
     try:
@@ -97,6 +98,12 @@ def read_sweep(path: Path) -> StoredSweep:
     known = parse_record(path, content, _SweepFile, if_damaged=hint)
     if known.form >= _WITH_CHECKSUM and not has_checksum(content):
         raise KdctlError(f"{path} is damaged: its checksum is missing.", hint)
+    usual = path.with_name(sweep_path(Path(), known.name).name)
+    if usual.name != path.name and is_file(usual):
+        raise KdctlError(
+            f"{path} speaks of the sweep '{known.name}', as {usual.name} does.",
+            f"move the copy out of the folder, or put it in the place of {usual.name}.",
+        )
     return StoredSweep(**values_of(known, StoredSweep))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -11,10 +12,11 @@ import pytest
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.records import PlannedRun, SweepMember
+from kdctl.records import PlannedRun, StoredSweep, SweepMember
+from kdctl.serialization import values_of
 from kdctl.store import folder
-from kdctl.store.json_files import read_content
-from kdctl.store.sweep_files import ingest_sweep, keep_sweep, sweep_files, sweep_path
+from kdctl.store.json_files import line_of, read_content
+from kdctl.store.sweep_files import _SweepFile, ingest_sweep, keep_sweep, sweep_files, sweep_path
 
 RecipeWriter = Callable[..., Path]
 Finished = Callable[[Path], Workspace]
@@ -119,6 +121,21 @@ def test_a_run_whose_plan_was_lost_with_the_database_is_named(
         assert mistake.problem == f"{copy / runs[1].key} has no plan.json."
         (unknown,) = workflows.check(again).findings
         assert runs[1].key in unknown.problem
+
+
+def test_a_copy_of_a_sweep_s_file_is_named_and_not_read(finished: Finished, recipe: RecipeWriter) -> None:
+    workspace = finished(recipe(GRID))
+    before = workspace.store.sweep("tiny")
+    path = sweep_path(workspace.runs, "tiny")
+    copy = path.with_name("tiny.sync-conflict-20260131-120000-ABCDEFG.json")  # as Syncthing leaves it
+    older = dataclasses.replace(before, members=before.members[:1])
+    copy.write_bytes(line_of(_SweepFile(**values_of(older, StoredSweep), form=2)))
+    (mistake,) = workflows.synchronise(workspace).damaged
+    assert mistake.problem == f"{copy} speaks of the sweep 'tiny', as {path.name} does."
+    assert workspace.store.sweep("tiny") == before
+    assert [finding.problem for finding in workflows.check(workspace).findings] == [mistake.problem]
+    path.unlink()  # then it is not a copy any more, and better than nothing
+    assert workflows.synchronise(workspace).sweeps == ("tiny",)
 
 
 def test_a_sweep_of_any_name_has_a_file_of_its_own(tmp_path: Path) -> None:
