@@ -34,6 +34,8 @@ class Evaluated:
 def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool = False) -> list[Evaluated]:
     """Return the configurations with evaluations that know classes, the most accurate first.
 
+    Those that know other classes than the most accurate one are left out.
+
     Args:
         data: the runs.
         split: on which the models were looked at.
@@ -60,7 +62,8 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
             f"of no run is it known {what} on the {split} split ({SELECTION_WORDS[data.select]}).",
             f"evaluate some: kdctl eval {data.runs[0].key[:8]}{_options(data.select, split)}",
         )
-    same = [item for item in _best_first(found) if set(item.classes) == set(found[0].classes)]
+    best = _best_first(found)
+    same = [item for item in best if set(item.classes) == set(best[0].classes)]
     return same[:most]
 
 

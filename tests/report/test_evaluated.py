@@ -68,6 +68,15 @@ def test_a_confusion_matrix_says_of_which_setting_and_epoch_it_is(make_run: Make
     assert "test split, last epoch; mean over evaluated seeds, n = 1" in told
 
 
+def test_the_most_accurate_is_shown_where_others_know_other_classes(make_run: MakeRun) -> None:
+    runs = [make_run(70.0, settings={"data.name": "birds"}), make_run(75.0)]
+    other = {"class_names": ("owl", "auk"), "per_class_top1": {"owl": 100.0, "auk": 50.0}}
+    known = {runs[0].key: [evaluation(runs[0], **other)], runs[1].key: [evaluation(runs[1])]}
+    data = dataclasses.replace(data_of(runs), evaluations=known.__getitem__)
+    axes, _ = draw("confusion", data).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["wasp", "ant"]
+
+
 def test_named_classes_stand_on_an_axis_that_says_their_order(make_run: MakeRun) -> None:
     runs = [make_run(75.0, settings={"method.name": name}) for name in ("kd", "simkd")]
     figure = draw("per_class", evaluated(runs))
