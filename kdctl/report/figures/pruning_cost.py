@@ -42,7 +42,7 @@ def draw_pruning_cost(data: FigureData, options: NoOptions) -> Figure:
         figure,
         "What shipping a projector costs in pruning ratio",
         subject_words(data),
-        f"student alone minus shipped; {plural(len(costs), 'configuration')}",
+        f"student alone minus shipped; n = {plural(len(costs), 'configuration')}",
     )
     return figure
 
