@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,15 @@ TAUGHT = f'{TINY}teacher = "resnet4"\n'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, forget_plugins: Callable[[Sequence[Path]], None]
+) -> Iterator[Path]:
     """Write the page's files; one place for all tests, as a plug-in's name belongs to one file."""
     folder = tmp_path_factory.mktemp("adding")
     for file in FILE.finditer(PAGE.read_text(encoding="utf-8")):
         (folder / file["name"]).write_text(file["text"], encoding="utf-8")
-    return folder
+    yield folder
+    forget_plugins(sorted(folder.glob("*.py")))
 
 
 def trained(folder: Path, workspace: Workspace, recipe: str) -> StoredRun:
