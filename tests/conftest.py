@@ -6,7 +6,7 @@ import functools
 import gc
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.datasets import digits
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, ImageData
-from kdctl.report.figure import figures
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
@@ -127,26 +126,16 @@ def torch_settings() -> Iterator[None]:
     torch.set_deterministic_debug_mode(mode)
 
 
-@pytest.fixture(scope="session")
-def forget_plugins() -> Callable[[Sequence[Path]], None]:
-    """Return what takes out of all registries what files of plug-ins brought into them."""
-
-    def forget(files: Sequence[Path]) -> None:
-        for registry in (*full_catalog().values(), figures):
-            for entry in registry.entries():
-                if entry.origin and Path(entry.origin.source) in files:
-                    registry._remove(entry)
-        for file in files:
-            plugins._loaded.pop(str(file), None)
-
-    return forget
-
-
 @pytest.fixture(scope="module")
-def proof_plugins(forget_plugins: Callable[[Sequence[Path]], None]) -> Iterator[None]:
+def proof_plugins() -> Iterator[None]:
     """Load the plug-ins of tests/plugins for the tests of one file, and forget them afterwards."""
     files = sorted((Path(__file__).parent / "plugins").glob("*.py"))
     for file in files:
         plugins.load_plugin_file(file)
     yield
-    forget_plugins(files)
+    for registry in full_catalog().values():
+        for entry in registry.entries():
+            if entry.origin and Path(entry.origin.source) in files:
+                registry._remove(entry)
+    for file in files:
+        plugins._loaded.pop(str(file))

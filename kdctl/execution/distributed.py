@@ -48,6 +48,9 @@ _TOLD = ("MASTER_ADDR", "MASTER_PORT", WORLD_SIZE, RANK, LOCAL_RANK)
 LEAVE_SECONDS = 30.0
 """How long a follower may take to end after the last gang."""
 
+KILLED_SECONDS = 5.0
+"""How long one that was killed may take to be gone."""
+
 
 class NoRecorder:
     """Records nothing, for a process that follows another: its runs are always its own."""
@@ -88,6 +91,8 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
     finally:
         for follower in started:
             follower.process.kill()
+            with suppress(subprocess.TimeoutExpired):  # it is stuck in the system, and ends some time
+                follower.process.wait(KILLED_SECONDS)
         leave()
         for name, value in before.items():  # whoever asks next is not to take us for a process of torchrun
             os.environ.pop(name, None)

@@ -153,7 +153,7 @@ def test_a_process_that_does_not_end_after_the_training_is_ended(monkeypatch: py
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with processes(2, "cpu") as ranks:
         assert ranks.leads
-    assert lingering.heard == ["wait", "kill"]
+    assert lingering.heard == ["wait", "kill", "wait"]
 
 
 @pytest.mark.slow
