@@ -78,6 +78,8 @@ def read_public_weights(
     """
     data = read_bytes(path)
     tensors = in_full = _tensors(path, data)
+    if not tensors:
+        raise DamagedCheckpointError(f"{path} holds no weights.", "name the file that has them.")
     if not any(name.startswith(prefix) for name in tensors):
         tensors = _without_prefix(in_full)  # 'student' will do for 'module.student.'
     if any(name.startswith(f"{prefix}.") for name in tensors):

@@ -176,6 +176,10 @@ def test_files_without_weights_are_refused(saved: Callable[..., Path], tmp_path:
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(DamagedCheckpointError, match="no safetensors file"):
         read_public_weights(tmp_path / "text.safetensors")
+    safetensors.torch.save_file({}, tmp_path / "empty.safetensors")
+    for empty in (tmp_path / "empty.safetensors", saved({"conv.total_ops": torch.zeros(1)})):
+        with pytest.raises(DamagedCheckpointError, match="holds no weights"):
+            read_public_weights(empty)
     with pytest.raises(KdctlError, match="cannot be read"):
         read_public_weights(tmp_path / "gone.pth")
     whole = saved({"model": {"a.weight": torch.randn(64, 64)}}).read_bytes()
