@@ -211,7 +211,8 @@ class _PartedWork:
         """Find the batch norms, and let gradients be summed over processes while they are computed."""
         self._pass = _Pass(self.member.distiller)
         if self.ranks is not None:
-            self._pass = nn.parallel.DistributedDataParallel(self._pass, **_BUFFERS_STAY)
+            with watching(self.ranks):  # it compares the shapes of all processes
+                self._pass = nn.parallel.DistributedDataParallel(self._pass, **_BUFFERS_STAY)
             self._known = {id(tensor): tensor.clone() for tensor in self.member.sums.tensors()}
         self._norms = [
             buffer

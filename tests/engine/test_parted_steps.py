@@ -10,12 +10,15 @@ from torch.nn import functional
 
 from kdctl.assembly.assemble import build_student
 from kdctl.assembly.data import Sizes
+from kdctl.engine import parted_steps
 from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.member import Member
 from kdctl.engine.parted_steps import PartedSteps, bounds, require_parts
+from kdctl.engine.ranks import Ranks
 from kdctl.engine.trainer import choose_steps, fit
 from kdctl.errors import KdctlError, UsageError
+from kdctl.machine_errors import MachineError
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.plan import RunPlan
 
@@ -142,3 +145,14 @@ def test_parts_that_no_batch_ever_fills_are_refused(make_member: MakeMember) -> 
 def test_steps_in_parts_are_not_recorded(make_member: MakeMember, make_gang: MakeGang) -> None:
     with pytest.raises(UsageError, match="taken in parts"):
         choose_steps(make_gang(make_member("ce"), compute=parted(), graphs="on"))
+
+
+def test_a_process_that_is_lost_while_others_prepare_is_no_fault_of_the_run(
+    make_member: MakeMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")
+
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lost)
+    with pytest.raises(MachineError, match="another of the 2 processes that train this run is gone"):
+        parted_steps._PartedWork(member=make_member("ce", engine=HALVES), ranks=Ranks(rank=0, count=2))
