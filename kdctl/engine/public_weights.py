@@ -160,7 +160,7 @@ def _one_of_several(builder: BackboneBuilder, weights: PublicWeights, input_size
             if name.startswith(beginning)
         }
         if below and _fits(builder, replace(weights, tensors=below), input_size):
-            return f"the file has that model beside others: --prefix {shlex.quote(beginning)}."
+            return f"the file has that model beside others: --prefix {shlex.quote(beginning[:-1])}."
     return ""
 
 
