@@ -73,6 +73,21 @@ class Ranks:
                 )
                 raise MachineError(fault)
 
+    def require_same(self, what: str, own: Any) -> None:
+        """Raise in every process if one holds something else than rank 0: another saved state, say.
+
+        So it may be where nodes do not see each other's files at once, or where one read a damaged file.
+
+        Args:
+            what: 'it found runs saved at', before the one and the other.
+            own: what this process holds.
+
+        Raises:
+            MachineError: one does; it says which.
+        """
+        first = self.share(own)
+        self.require_all_well("" if own == first else f"{what} {own}, process 0 at {first}")
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         with watching(self):

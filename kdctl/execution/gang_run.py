@@ -219,28 +219,18 @@ class GangRun:
 
     def _assembled(self) -> list[Gang]:
         """Build the members. Where several processes train together, all go on, or all raise."""
-        ranks = self.trainer.ranks
+        ranks, context = self.trainer.ranks, self.trainer.context
         try:
-            gangs, self._teacher_top1 = build_gangs(
-                self.plans, self.trainer.context, ranks=ranks, on_built=self._note_start
-            )
+            built = build_gangs(self.plans, context, ranks=ranks, on_built=self._note_start)
         except ANY_FAILURE as error:
             if ranks:
-                ranks.require_all_well(explain(error, self.trainer.context.device).problem)
+                ranks.require_all_well(explain(error, context.device).problem)
             raise
         if ranks:
             ranks.require_all_well("")
-            ranks.require_all_well(self._stands_elsewhere(ranks))
+            ranks.require_same("it found runs saved at", [(m.key, m.epoch, m.step) for m in self._members])
+        gangs, self._teacher_top1 = built
         return gangs
-
-    def _stands_elsewhere(self, ranks: Ranks) -> str:
-        """Say where this process stands if rank 0 stands elsewhere: it read another saved state.
-
-        So it may be where nodes do not see each other's files at once, or one read a damaged state.
-        """
-        own = [(member.key, member.epoch, member.step) for member in self._members]
-        first = ranks.share(own)
-        return "" if own == first else f"it found runs saved at {own}, process 0 at {first}"
 
     def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:
         member = built.member
