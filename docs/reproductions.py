@@ -27,8 +27,6 @@ TABLE = re.compile(
     re.MULTILINE,
 )
 LISTS = ("rows", "columns", "values", "where")
-KEPT = ("plan.json", "environment.json", "epochs.jsonl", "result.json", "dropped.json", "failure.json")
-"""What is kept of a run folder: everything but checkpoints."""
 
 
 def studies() -> list[str]:
@@ -72,15 +70,10 @@ def keep(runs: Path, sweep: str) -> None:
     """Copy the run folders of a sweep, without checkpoints, and its file."""
     target = STUDIES / sweep
     shutil.rmtree(target, ignore_errors=True)
-    (target / "sweeps").mkdir(parents=True)
-    shutil.copy(runs / "sweeps" / f"{sweep}.json", target / "sweeps")
     with workflows.open_workspace(runs, create=False) as workspace:
-        keys = [run.key for run in workspace.store.runs(sweep=sweep)]
-    for key in keys:
-        (target / key).mkdir()
-        for name in KEPT:
-            if (runs / key / name).is_file():
-                shutil.copy(runs / key / name, target / key)
+        found = workflows.copy_runs(workspace, target, sweeps=[sweep])
+    if found.refused:
+        raise ValueError(f"{sweep}: {found.refused[0].problem}")
 
 
 def main() -> None:

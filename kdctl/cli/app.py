@@ -17,6 +17,7 @@ from kdctl.cli.browse import browsing
 from kdctl.cli.cleanup import gc, rm
 from kdctl.cli.confirm import confirm
 from kdctl.cli.console import ShownWarnings, print_mistakes, say
+from kdctl.cli.copy import copy
 from kdctl.cli.db import database, sync
 from kdctl.cli.eval import evaluate
 from kdctl.cli.export import export
@@ -73,6 +74,7 @@ app.command("sync")(sync)
 app.command("init")(init)
 app.command("show")(show)
 app.add_typer(listing, name="list")
+browsing.command("copy")(copy)
 browsing.command("rm")(rm)
 browsing.command("gc")(gc)
 app.add_typer(browsing, name="runs")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kdctl.errors import KdctlError
-from kdctl.files import is_file, read_file, unreadable
+from kdctl.files import is_file, is_gone, read_file, unreadable
 from kdctl.records import StoredSweep, SweepMember
 from kdctl.serialization import values_of
 from kdctl.store import sweeps
@@ -65,6 +65,23 @@ def keep_sweep(
         path = sweep_path(root, name)
         if not _holds(path, content):
             write_atomically(path, content)
+
+
+def copy_sweep(store: Store, root: Path, name: str) -> None:
+    """Write the file of a sweep below another `root`; an earlier state of it there is replaced.
+
+    Raises:
+        KdctlError: there is no such sweep, or what has its name there has runs that it has not.
+        MachineError: `root` cannot be written.
+    """
+    sweep, path = store.sweep(name), sweep_path(root, name)
+    if not is_gone(path) and not set(read_sweep(path).members) <= set(sweep.members):
+        raise KdctlError(
+            f"{path} is there, and has runs that the sweep does not have here.",
+            "copy to another folder, or move that file away first.",
+        )
+    if not _holds(path, content := _content(sweep)):
+        write_atomically(path, content)
 
 
 def sweep_files(root: Path) -> list[Path]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.checking import back_up, check
     from kdctl.workflows.concluding import conclude, html_page
     from kdctl.workflows.confirming import confirm, plan_confirmation
+    from kdctl.workflows.copying import copy_runs
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
@@ -58,6 +59,7 @@ __all__ = [
     "compare_runs",
     "conclude",
     "confirm",
+    "copy_runs",
     "data_places",
     "describe_run",
     "epochs_frame",
@@ -106,6 +108,7 @@ _MODULES = {
     "collect": "kdctl.workflows.housekeeping",
     "conclude": "kdctl.workflows.concluding",
     "confirm": "kdctl.workflows.confirming",
+    "copy_runs": "kdctl.workflows.copying",
     "compare_runs": "kdctl.workflows.differences",
     "data_places": "kdctl.workflows.subjects",
     "describe_run": "kdctl.workflows.browsing",
