@@ -160,7 +160,7 @@ class _InProcessExecutor:
         )
         self.recorder.failures.update(trainer.train(plans))
         states = workspace.store.states([plan.key for plan in plans])
-        self._left = [plan for plan in plans if states.get(plan.key) is RunState.RUNNING]
+        self._left = [plan for plan in plans if self._is_lost(plan.key, states.get(plan.key), until)]
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
         if not self._left:
@@ -173,6 +173,12 @@ class _InProcessExecutor:
 
     def stop(self) -> None:
         """Do nothing: while a gang trains, the trainer itself asks whether to stop."""
+
+    def _is_lost(self, key: str, state: RunState | None, until: int | None) -> bool:
+        """Return whether another process took a run over, which it may have left by now."""
+        if state is RunState.INTERRUPTED:
+            return not (self.should_stop() or self.recorder.workspace.folder(key).is_past(until))
+        return state is RunState.RUNNING
 
     def _make_room(self, failure: Failure) -> None:
         if failure.fault is not None:

@@ -13,7 +13,7 @@ from kdctl.errors import Mistake
 from kdctl.execution.executor import InProcessConfig, ReleasedRun
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import RunState
+from kdctl.records import EpochResult, RunState
 from kdctl.store.leases import LeaseConfig, Owner
 
 RecipeWriter = Callable[..., Path]
@@ -77,3 +77,36 @@ def test_a_worker_that_died_leaves_no_failure_where_another_process_works_by_now
         assert not scheduler._is_to_go_on(back)
         assert folder.failure() is not None
         assert set(workspace.store.states([plan.key]).values()) == {RunState.FAILED}
+
+
+class Thief(Silent):
+    """Takes a run over while it trains, in the name of another process, which then is stopped."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.stolen: set[str] = set()
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        if plan.key in self.stolen:
+            return
+        self.stolen.add(plan.key)
+        store, folder = self._workspace.store, self._workspace.folder(plan.key)
+        assert store.claim(plan.key, ELSEWHERE, lease_seconds=600, silent=Owner.here())
+        folder.hold(ELSEWHERE, lease_seconds=600)
+        folder.let_go(ELSEWHERE)
+        assert store.release(plan.key, ELSEWHERE, state=RunState.INTERRUPTED, reason="stopped there")
+
+
+def test_a_run_that_was_taken_over_and_left_again_is_trained_to_its_end(
+    recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    """This process was away for longer than a lease, as that of a laptop that sleeps."""
+    plans = workflows.plan_training(recipe("method = 'kd'"), workspace).runs
+    thief, deadline = Thief(workspace), time.monotonic() + 60
+    impatient = InProcessConfig(lease=LeaseConfig(heartbeat_seconds=0.0))
+    with open_scheduler(
+        workspace, executor=impatient, progress=thief, stop=lambda: time.monotonic() > deadline
+    ) as scheduler:
+        scheduler.complete(plans)
+    assert len(thief.stolen) == 1 + len(plans)
+    assert set(workspace.store.states(thief.stolen).values()) == {RunState.FINISHED}
