@@ -28,8 +28,8 @@ from kdctl.store.leases import Owner
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
 
-LOST = frozenset({RunState.DIVERGED, RunState.FAILED, RunState.PRUNED})
-"""States of a teacher that will not teach; another process may drop one that this process has revived."""
+ENDED = SETTLED - {RunState.PRUNED}
+"""States of runs that need no training. What a sweep drops is dropped for that sweep alone."""
 
 LISTEN_SECONDS = 0.2
 """How long one wait for news of the executor lasts; after each of them `stop` is asked."""
@@ -82,8 +82,6 @@ class Scheduler:
         everything = list({plan.key: plan for plan in (*teachers, *plans)}.values())
         self._until = until
         self._pausing = {plan.key for plan in plans} - {plan.key for plan in teachers} if until else set()
-        needed = teacher_plans(self._unfinished(plans))
-        self.workspace.store.revive([plan.key for plan in needed])  # dropped as students of a sweep
         for plan in self._unfinished(everything):
             self.claims.reconcile(plan.key)
         to_do = self._unfinished(everything)
@@ -206,7 +204,7 @@ class Scheduler:
         free: list[RunPlan] = []
         for plan in waiting:
             state = self.claims.reconcile_if_left(plan.key)
-            if state is not None and state in SETTLED | {RunState.FAILED}:
+            if state is not None and state in ENDED | {RunState.FAILED}:
                 continue
             if self.claims.is_free(plan.key):
                 free.append(plan)
@@ -218,12 +216,13 @@ class Scheduler:
         return gangs_apart(plans, size, self._pausing)
 
     def _claim(self, plan: RunPlan, owner: Owner) -> bool:
+        self.workspace.store.revive([plan.key])  # another sweep may have dropped it
         return self.claims.take(plan.key, owner, retry_failed=self.retry_failed)
 
     def _unfinished(self, plans: Iterable[RunPlan]) -> list[RunPlan]:
         """Return the plans that are still to be trained, by us or by another process."""
         known = list(plans)
-        closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
+        closed = ENDED if self.retry_failed else ENDED | {RunState.FAILED}
         states = self.workspace.store.states([plan.key for plan in known])
         through = {key for key, state in states.items() if state in closed} | self.failures.keys()
         if self._until:
@@ -247,11 +246,11 @@ class Scheduler:
         return needed <= self._taught
 
     def _is_lost(self, run: StoredRun) -> bool:
-        """Return whether nobody will bring a teacher to its end."""
+        """Return whether a teacher that is not finished will not teach."""
         if run.state is RunState.FAILED and self.retry_failed and run.key not in self.failures:
             queued = {plan.key for gang in self._queue for plan in gang}
             return run.key not in queued | self._elsewhere.keys()  # then it has failed elsewhere meanwhile
-        return run.state in LOST
+        return run.state in {RunState.DIVERGED, RunState.FAILED}
 
     def _refuse(self, gang: Sequence[RunPlan], failure: Failure) -> None:
         owner = Owner.here()

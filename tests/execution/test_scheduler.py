@@ -110,3 +110,33 @@ def test_a_run_that_was_taken_over_and_left_again_is_trained_to_its_end(
         scheduler.complete(plans)
     assert len(thief.stolen) == 1 + len(plans)
     assert set(workspace.store.states(thief.stolen).values()) == {RunState.FINISHED}
+
+
+class Dropping(Silent):
+    """Drops, in the name of another sweep, all runs that wait when the first one starts."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.dropped: dict[str, str] = {}
+
+    def started(self, plans: Sequence[RunPlan]) -> None:
+        if self.dropped:
+            return
+        store = self._workspace.store
+        waiting = [run.key for run in store.runs(state=RunState.PLANNED)]
+        assert store.prune(waiting, reason="dropped after 2 seeds") == len(waiting)
+        self.dropped = dict.fromkeys(waiting, "dropped after 2 seeds")
+
+
+def test_a_run_that_another_sweep_drops_meanwhile_is_trained_here(
+    recipe: RecipeWriter, workspace: Workspace
+) -> None:
+    plans = workflows.plan_training(recipe("method = 'kd'", seeds="seeds = [0, 1]"), workspace).runs
+    dropping, deadline = Dropping(workspace), time.monotonic() + 60
+    with open_scheduler(
+        workspace, progress=dropping, gang_size=1, stop=lambda: time.monotonic() > deadline
+    ) as scheduler:
+        scheduler.complete(plans)
+    assert dropping.dropped.keys() == {plan.key for plan in plans}
+    states = workspace.store.states([plan.key for plan in plans])
+    assert set(states.values()) == {RunState.FINISHED}
