@@ -35,7 +35,7 @@ def decode_image(content: bytes, name: str) -> Tensor:
         name: of the file, for the error.
 
     Raises:
-        UnreadableImageError: it is damaged, cut short, no image, or has more than 8 bits a channel.
+        UnreadableImageError: it is damaged, cut short, no image, or grey with more than 8 bits.
     """
     decode_jpeg = jpeg_decoder()
     if content[:3] != JPEG or decode_jpeg is None:

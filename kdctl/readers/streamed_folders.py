@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +82,17 @@ def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path
     """
     names = class_folders(folder / "train")
     train = list_images(folder / "train", names)
-    others = {name: folder / name for name in ("val", "test") if (folder / name).is_dir()}
+    others = {name: folder / name for name in ("val", "test") if os.path.lexists(folder / name)}
     if not others:
         raise KdctlError(
             f"{folder} has neither a folder val nor a folder test.",
             "put the images to test on into one of them.",
+        )
+    # Without its validation split the test split would take part in choosing.
+    if lost := [str(place) for place in others.values() if not place.is_dir()]:
+        raise KdctlError(
+            f"{' and '.join(lost)}: no folder, or a link that points nowhere.",
+            "restore what it points to, or remove it.",
         )
     listings = [_list_other(place, names, folder) for place in others.values()]
     return data_of(

@@ -239,6 +239,11 @@ def no_test_split(folder: Path) -> None:
     (folder / "val").rename(folder / "validation")
 
 
+def lost_validation(folder: Path) -> None:
+    (folder / "val").rename(folder / "test")
+    (folder / "val").symlink_to("nowhere")
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -256,6 +261,7 @@ def no_test_split(folder: Path) -> None:
         (empty_class, "classes without images: cat"),
         (bad_images, r"2 of 6 images .*0\.JPEG .*2\.JPEG"),
         (no_test_split, "neither a folder val nor a folder test"),
+        (lost_validation, "val: no folder, or a link that points nowhere"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
