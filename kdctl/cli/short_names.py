@@ -22,6 +22,8 @@ class ShortName:
     """All spellings that are taken, with dashes."""
     field: str
     help: str
+    is_list: bool = False
+    """Whether the field holds several values, so that one alone stands for a list of one."""
 
 
 SHORT_NAMES = (
@@ -37,6 +39,7 @@ SHORT_NAMES = (
         options=("--milestones",),
         field="schedule.milestones",
         help="30,60: epochs after which the rate drops",
+        is_list=True,
     ),
     ShortName(options=("--batch-size",), field="data.batch_size", help="Training images per step"),
     ShortName(options=("--weight-decay",), field="optimizer.weight_decay", help="Of all trained parameters"),
@@ -92,8 +95,8 @@ def takes_short_names(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(verb)
     def extended(**words: Any) -> Any:
-        given = {short.field: words.pop(name) for name, short in names.items()}
-        short_words = [f"{field}={_value(word)}" for field, word in given.items() if word is not None]
+        given = [(short, words.pop(name)) for name, short in names.items()]
+        short_words = [f"{short.field}={_value(short, word)}" for short, word in given if word is not None]
         return verb(**{**words, "override": [*short_words, *(words["override"] or [])]})
 
     signature = inspect.signature(verb, eval_str=True)
@@ -141,6 +144,6 @@ def _annotation(short: ShortName) -> Any:
     return Annotated[str | None, option]
 
 
-def _value(word: str) -> str:
-    """Return a word as a recipe's value; words with commas are lists."""
-    return f"[{word}]" if "," in word and not word.startswith("[") else word
+def _value(short: ShortName, word: str) -> str:
+    """Return a word as a recipe's value: words with commas are lists, and so is any word of a list."""
+    return f"[{word}]" if (short.is_list or "," in word) and not word.startswith("[") else word

@@ -36,6 +36,10 @@ def test_short_names_set_fields_of_the_recipe(kdctl: Kdctl) -> None:
     assert plan["data"]["val_fraction"] == 0.25
 
 
+def test_a_single_milestone_is_a_list_of_one(kdctl: Kdctl) -> None:
+    assert student_plan(kdctl(f"{TRAIN} --epochs 7 --milestones 3"))["schedule"]["milestones"] == [3]
+
+
 def test_a_short_name_and_its_long_form_make_the_same_run(kdctl: Kdctl) -> None:
     short, long = (
         json.loads(kdctl(f"{TRAIN} {words}").out)["runs"][-1]["run"]
