@@ -88,7 +88,7 @@ def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path
             f"{folder} has neither a folder val nor a folder test.",
             "put the images to test on into one of them.",
         )
-    # Without its validation split the test split would take part in choosing.
+    # A lost validation split that is passed over would leave runs without one.
     if lost := [str(place) for place in others.values() if not place.is_dir()]:
         raise KdctlError(
             f"{' and '.join(lost)}: no folder, or a link that points nowhere.",
