@@ -30,6 +30,9 @@ from kdctl.store.json_files import from_json
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""
 
+GONE_SECONDS = 5.0
+"""A job that `squeue` has not listed for so long is gone; between two states a job may be missing from it."""
+
 PATIENCE_SECONDS = 60.0
 """How long a command of SLURM may take to answer."""
 
@@ -49,6 +52,8 @@ class Slurm:
         """Nothing was looked at yet."""
         self._jobs: frozenset[str] | None = None
         self._looked = -LOOK_SECONDS
+        self._missing: dict[str, float] = {}
+        """Since when jobs that were asked for are not listed, by number."""
 
     def submit(self, orders: Sequence[Path], logs: Path, parameters: Mapping[str, Any]) -> list[str]:
         """Submit one job for each order's folder, several as one array; return their numbers.
@@ -86,6 +91,17 @@ class Slurm:
             answer = ask_slurm("squeue", "--noheader", "--array", "--format=%i", user)
             self._jobs = None if answer is None else frozenset(answer.split())
         return self._jobs
+
+    def is_listed(self, job: str) -> bool | None:
+        """Return whether one of our jobs waits or runs; None when nobody can tell, as between two of its states."""
+        jobs = self.jobs()
+        if jobs is None:
+            return None
+        if job in jobs:
+            self._missing.pop(job, None)
+            return True
+        since = self._missing.setdefault(job, time.monotonic())
+        return False if time.monotonic() - since >= GONE_SECONDS else None
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs: waiting ones at once, running ones with SIGINT, so that they save."""

@@ -8,6 +8,7 @@ them; a job that is gone gives them back.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections import Counter
@@ -22,7 +23,7 @@ from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
-from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
+from kdctl.execution.slurm import EVENTS, GONE_SECONDS, JOB, ORDER, Slurm, require_slurm, whole_number
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -36,9 +37,6 @@ HOST = "slurm"
 
 ORDERS = ".slurm"
 """Folder beside the run folders."""
-
-GONE_SECONDS = 5.0
-"""A job that `squeue` has not listed for so long is gone; between two states a job may be missing from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +189,13 @@ class SlurmExecutor:
         """Return whether a job waits or runs, or a process lives; None when nobody can tell."""
         if owner.host != HOST:
             return is_process_alive(owner)
-        listed = self.slurm.jobs()
+        job = self._orders() / _name(owner) / JOB
         try:
-            number = (self._orders() / _name(owner) / JOB).read_text()
+            number, submitted_by = job.read_text(), job.stat().st_uid
         except OSError:  # its scheduler was about to submit it, or died before it could
             return None
-        return None if listed is None else number in listed
+        is_ours = submitted_by == os.getuid()  # the queue is asked for our own jobs
+        return self.slurm.is_listed(number) if is_ours else None
 
     def stop(self) -> None:
         """Let running jobs save and end; take the others out of the queue."""

@@ -16,6 +16,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.execution import slurm, slurm_executor
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.slurm_executor import SlurmConfig, SlurmExecutor
+from kdctl.store.leases import Owner
 
 TASK = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8",
         "SLURM_JOB_ID": "1234567"}  # fmt: skip
@@ -81,3 +82,61 @@ def test_jobs_that_never_begin_are_not_submitted_for_ever(
     assert executor.fault is not None
     assert "job 3 ended before it began to train" in executor.fault.problem
     assert str(workspace.runs / ".slurm" / "logs") in executor.fault.hint
+
+
+class Queue(slurm.Slurm):
+    """A cluster's queue, as it answers for one user."""
+
+    def __init__(self, *jobs: str) -> None:
+        super().__init__()
+        self.listed: frozenset[str] | None = frozenset(jobs)
+
+    def jobs(self) -> frozenset[str] | None:
+        return self.listed
+
+
+@pytest.fixture
+def submitted(workspace: Workspace) -> Owner:
+    """What holds the runs of job 7, which an earlier scheduler has submitted."""
+    folder = workspace.runs / ".slurm" / "0123abcd"
+    folder.mkdir(parents=True)
+    (folder / "job").write_text("7")
+    return Owner(host="slurm", pid=0, token="::0123abcd")
+
+
+def executor_of(queue: Queue, workspace: Workspace) -> SlurmExecutor:
+    config = SlurmConfig(options={"time": 1})
+    recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=config.lease)
+    return SlurmExecutor(config=config, recorder=recorder, slurm=queue)
+
+
+def test_a_job_counts_as_gone_only_after_the_queue_has_missed_it_for_a_while(
+    submitted: Owner, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue("7")
+    executor = executor_of(queue, workspace)
+    assert executor.is_alive(submitted) is True
+    now = 1000.0
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now)
+    queue.listed = frozenset()  # as between two states of a job
+    assert executor.is_alive(submitted) is None
+    queue.listed = frozenset({"7"})
+    now += slurm.GONE_SECONDS
+    assert executor.is_alive(submitted) is True
+    queue.listed = frozenset()
+    assert executor.is_alive(submitted) is None
+    queue.listed = None  # SLURM does not answer
+    now += slurm.GONE_SECONDS
+    assert executor.is_alive(submitted) is None
+    queue.listed = frozenset()
+    assert executor.is_alive(submitted) is False
+
+
+def test_nobody_can_tell_of_a_job_that_another_user_submitted(
+    submitted: Owner, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "GONE_SECONDS", 0.0)
+    executor = executor_of(Queue(), workspace)
+    assert executor.is_alive(submitted) is False
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    assert executor.is_alive(submitted) is None  # its lease decides
