@@ -94,6 +94,14 @@ def is_gone(path: Path) -> bool:
     return False
 
 
+def resolved(path: Path) -> Path:
+    """Return where a path leads from the root; links that go round in a circle stay as they are.
+
+    Before Python 3.13 `Path.resolve` raises for these.
+    """
+    return Path(os.path.realpath(path))
+
+
 def is_file(path: Path) -> bool:
     """Return whether a regular file is at `path`, as far as anybody may look; never raises."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from kdctl.files import resolved
 from kdctl.store.faults import primary_code
 
 _JOURNAL_SECONDS = 5
@@ -72,7 +73,7 @@ def filesystem_of(path: Path, mounts: Path = MOUNTS) -> str:
         lines = os.fsdecode(mounts.read_bytes()).split("\n")  # names may hold any bytes, and other line ends
     except OSError:
         return ""
-    path = path.resolve()
+    path = resolved(path)
     fields = (line.split(" ") for line in lines if line)
     kind_by_place = {Path(_unescaped(place)): kind for _, place, kind, *_ in fields}
     place = next((place for place in (path, *path.parents) if place in kind_by_place), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.files import resolved
 from kdctl.machine_errors import MachineError
 from kdctl.records import SETTLED, RunState
 from kdctl.store.briefs import RunBrief
@@ -58,7 +59,7 @@ def copy_runs(
     root = Path(target)
     if not prefixes and not sweeps:
         raise UsageError("nothing is named that could be copied.", "name runs, or a sweep: --sweep NAME.")
-    if root.resolve() == workspace.runs.resolve():
+    if resolved(root) == resolved(workspace.runs):
         raise UsageError(f"{root} is where these runs are.", "name another folder.")
     copied: list[RunBrief] = []
     there: list[RunBrief] = []

@@ -13,6 +13,7 @@ from typing import Any
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import shapes_only
 from kdctl.errors import ANY_FAILURE
+from kdctl.files import resolved
 from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
@@ -131,5 +132,5 @@ def _kind(plan: Mapping[str, Any]) -> str:
 
 def _existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that there is."""
-    places: Sequence[Path] = (path, *path.resolve().parents)
+    places: Sequence[Path] = (path, *resolved(path).parents)
     return next(place for place in places if place.exists())

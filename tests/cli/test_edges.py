@@ -168,3 +168,18 @@ def test_a_terminal_is_not_believed_to_be_miles_wide(
         run(["--version"])
     assert os.environ["COLUMNS"] == believed
     assert capsys.readouterr().out.startswith("kdctl ")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("sweep tiny.toml --runs loop", "the folder of loop/kdctl.db cannot be made"),
+        ("runs copy loop --sweep tiny", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_folder_whose_link_leads_to_itself_is_named(
+    kdctl: Kdctl, swept: str, tmp_path: Path, words: str, complaint: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    kdctl(words.replace("tiny.toml", swept)).refused(complaint, code=1)
+    assert (tmp_path / "loop").is_symlink()

@@ -15,6 +15,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from kdctl.errors import KdctlError, words_of
+from kdctl.files import resolved
 from kdctl.records import RunState
 from kdctl.report.tracker import Scalar, TrackedRun, require_package, staged, trackers
 
@@ -52,7 +53,7 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
         if (folder / DATABASE).exists():
             shutil.copyfile(folder / DATABASE, stage / DATABASE)
         try:
-            _write_all(runs, stage / DATABASE, (folder / "artifacts").resolve().as_uri())
+            _write_all(runs, stage / DATABASE, resolved(folder / "artifacts").as_uri())
         except (MlflowException, SQLAlchemyError) as error:
             raise KdctlError(
                 f"MLflow cannot write {folder / DATABASE}: {words_of(error).splitlines()[0]}.",
