@@ -93,7 +93,7 @@ class Slurm:
         return self._jobs
 
     def is_listed(self, job: str) -> bool | None:
-        """Return whether one of our jobs waits or runs; None when nobody can tell, as between two of its states."""
+        """Return whether one of our jobs waits or runs; None when nobody can tell, as between two states."""
         jobs = self.jobs()
         if jobs is None:
             return None

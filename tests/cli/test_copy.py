@@ -73,7 +73,7 @@ def test_a_second_copy_adds_what_came_later_and_replaces_nothing(
     epochs = tmp_path / "there" / run / "epochs.jsonl"
     epochs.write_text(epochs.read_text()[:-40])
     before = epochs.read_bytes()
-    kdctl(f"runs copy there {run}").refused("holds something else of run", "to another folder", code=1)
+    kdctl(f"runs copy there {run}").refused("is no copy of run", "to another folder", code=1)
     assert epochs.read_bytes() == before
 
 
