@@ -131,6 +131,10 @@ class Distillation(nn.Module):
         self._seed, self._num_steps = seed, 0
         self._last: Step | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the last step out of copies and files: tensors of a graph cannot be copied."""
+        return {**self.__dict__, "_last": None}
+
     @property
     def student(self) -> nn.Module:
         """The student."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,6 +101,21 @@ def test_what_a_method_remembers_is_updated_after_the_step() -> None:
     distillation.after_update()
     changed = [name for name, value in distillation.named_buffers() if not torch.equal(value, before[name])]
     assert any("bank" in name for name in changed)
+
+
+def test_it_is_copied_and_saved_in_the_middle_of_a_step() -> None:
+    distillation = Distillation("simkd", backbone(), backbone("resnet20"))
+    images, labels = batch()
+    distillation(images, labels).total().backward()
+    twin = copy.deepcopy(distillation)
+    file = io.BytesIO()
+    torch.save(distillation, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    distillation.after_update()
+    expected = distillation(images, labels).total()
+    for other in (twin, loaded):
+        torch.testing.assert_close(other(images, labels).total(), expected)
 
 
 def test_a_method_that_remembers_samples_has_to_be_told_which_they_are() -> None:

@@ -80,7 +80,7 @@ def _add_evaluations(copy: RunFolder, records: dict[RecordFile, bytes]) -> bool:
     rest = {name: content for name, content in records.items() if name is not RecordFile.EVALUATIONS}
     if known != rest or not now.startswith(before):
         raise KdctlError(
-            f"{copy.path} is there, and is no copy of run {copy.key} as it is now, or has other models of it.",
+            f"{copy.path} is there, and is no copy of run {copy.key} as it is, or has other models of it.",
             "copy to another folder, or move that one away first.",
         )
     if now != before:
