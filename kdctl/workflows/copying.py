@@ -12,7 +12,7 @@ from kdctl.files import resolved
 from kdctl.machine_errors import MachineError
 from kdctl.records import SETTLED, RunState
 from kdctl.store.briefs import RunBrief
-from kdctl.store.copying import copy_run
+from kdctl.store.run_copy import copy_run
 from kdctl.store.sweep_files import copy_sweep
 
 COPIED = SETTLED | {RunState.FAILED}
