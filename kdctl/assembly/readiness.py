@@ -40,15 +40,25 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
 
 
 def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> None:
-    keys = sorted({teacher.run for plan in plans for teacher in plan.teachers if teacher.run})
-    states = workspace.store.states(keys)
-    for key in keys:
+    teachers = {teacher.run: teacher for plan in plans for teacher in plan.teachers if teacher.run}
+    states = workspace.store.states(sorted(teachers))
+    for key, teacher in sorted(teachers.items()):
         path = workspace.folder(key).path / f"{Selection.LAST.value}.pt"
-        if states.get(key) is RunState.FINISHED and not path.is_file():
+        if path.is_file():
+            continue
+        if states.get(key) is RunState.FINISHED:
             raise KdctlError(
                 f"the teacher, run {key}, is finished, but its model {path} is gone.",
-                f"restore the file, or train it again: `kdctl runs rm {key} --force`, then the same command.",
+                f"restore the file, or train it again: `kdctl runs rm {key} --force`, then the sweep or "
+                "training that it came from.",
             )
+        if teacher.plan is not None:  # it is trained first
+            continue
+        state = states[key].value if key in states else "no longer in the store"
+        raise KdctlError(
+            f"the teacher, run {key}, is {state}, and there is no model {path}.",
+            "train it first, by the sweep or training that it came from.",
+        )
 
 
 def _require_precision(plans: Sequence[RunPlan], device: torch.device) -> None:

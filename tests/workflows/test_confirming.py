@@ -87,6 +87,22 @@ def test_held_out_images_choose_the_winner_and_test_images_where_there_are_none(
     assert "chosen by the validation accuracy" in table.notes[0]
 
 
+def test_a_teacher_that_was_removed_is_named_before_anything_trains(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    teacher = workflows.sweep(recipe(GRID), workspace).runs[0]
+    plan = workflows.plan_confirmation(workspace, "tiny")
+    (workspace.folder(teacher.key).path / "last.pt").unlink()
+    with pytest.raises(KdctlError, match=f"run {teacher.key}, is finished, but its model .* is gone") as gone:
+        workflows.confirm(plan, workspace)
+    assert f"kdctl runs rm {teacher.key} --force" in str(gone.value.mistakes[0].hint)
+    workflows.remove(workspace, workflows.plan_removal(workspace, [teacher.key], force=True))
+    with pytest.raises(KdctlError, match=f"run {teacher.key}, is no longer in the store"):
+        workflows.confirm(plan, workspace)
+    workflows.sweep(recipe(GRID), workspace)
+    assert workflows.confirm(plan, workspace) is not None
+
+
 def test_a_report_of_the_confirmation_is_that_of_the_sweep(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
