@@ -10,7 +10,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -220,15 +220,25 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def unpickled(path: Path, data: bytes) -> Any:
+def load_affordable(data: bytes) -> Any:
+    """Return what torch saved; see `require_affordable`."""
+    require_affordable(data)
+    return load_quietly(data)
+
+
+def unpickled(path: Path, data: bytes, load: Callable[[bytes], Any] = load_affordable) -> Any:
     """Return what torch saved to a file, without running code.
+
+    Args:
+        path: of the file, to be named.
+        data: its content.
+        load: which loader; it runs no code.
 
     Raises:
         DamagedCheckpointError: it is no such file, or holds more than tensors and plain values.
     """
     try:
-        require_affordable(data)
-        return load_quietly(data)
+        return load(data)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
             f"{path} was refused: it holds something other than tensors and plain values.",

@@ -8,7 +8,6 @@ begin with `module.`. No code in a file is ever run.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,8 @@ from kdctl.engine.checkpoint import (
     FORMAT,
     DamagedCheckpointError,
     MisfitCheckpointError,
-    damaged,
     read_bytes,
+    unpickled,
     verify_checksums,
 )
 from kdctl.engine.device import shapes_only
@@ -248,7 +247,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
             ) from error
     if data.startswith(b"PK"):  # torch before 1.6 wrote no archives
         verify_checksums(path, data)
-    content = _content(path, data)
+    content = unpickled(path, data, read_with_stand_ins)
     found = content if _is_state_dict(content) else None
     if isinstance(content, Mapping) and found is None:
         found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
@@ -264,18 +263,6 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
             "save the model's state dict to a file of its own: torch.save(model.state_dict(), ...).",
         )
     return _without_counts(found)
-
-
-def _content(path: Path, data: bytes) -> Any:
-    try:
-        return read_with_stand_ins(data)
-    except pickle.UnpicklingError as error:
-        raise DamagedCheckpointError(
-            f"{path} was refused: it holds something other than tensors and plain values.",
-            "loading it could run foreign code; ask its author for a plain state dict.",
-        ) from error
-    except Exception as error:  # torch raises whatever it meets in bytes that it did not write
-        raise damaged(path) from error
 
 
 def _without_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
