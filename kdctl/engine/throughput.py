@@ -12,6 +12,7 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdctl.engine.device import has_fast_bf16
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.steps import Steps
@@ -29,8 +30,12 @@ _MEMORY_EVENT = "[memory]"
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Return the operations per second that a large matrix product reaches: the best of several."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    """Return the operations per second that a large matrix product reaches: the best of several.
+
+    Where a device has no instructions for bf16, that is a product in fp32: torch's in bf16 would take minutes.
+    """
+    fast_bf16 = precision == "bf16" and has_fast_bf16(device) is not False
+    dtype = torch.bfloat16 if fast_bf16 else torch.float32
     size = _PRODUCT[device.type]
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")

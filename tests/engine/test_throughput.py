@@ -7,6 +7,7 @@ import pytest
 import torch
 from streamed_pictures import Slow, streamed
 
+from kdctl.engine import throughput
 from kdctl.engine.batches import EvaluationSet, Normalisation
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.image_workers import ImageWorkers
@@ -33,6 +34,19 @@ def test_operators_of_forward_and_backward_pass_count_and_views_do_not() -> None
 
 def test_the_peak_is_a_rate_that_any_machine_reaches_and_none_exceeds() -> None:
     assert 1e8 < peak_flops(CPU, "fp32") < 1e15
+
+
+@pytest.mark.parametrize(
+    ("instructions", "dtype"), [(True, torch.bfloat16), (None, torch.bfloat16), (False, torch.float32)]
+)
+def test_the_peak_in_bf16_is_that_of_fp32_where_bf16_has_no_instructions(
+    instructions: bool | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplied: set[torch.dtype] = set()
+    monkeypatch.setattr(throughput, "has_fast_bf16", lambda _: instructions)
+    monkeypatch.setattr(torch, "mm", lambda left, right: multiplied.update((left.dtype, right.dtype)))
+    peak_flops(CPU, "bf16")
+    assert multiplied == {dtype}
 
 
 def test_what_is_allocated_at_once_counts_and_what_was_there_before_does_not() -> None:
