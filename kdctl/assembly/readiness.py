@@ -76,7 +76,7 @@ def _require_precision(plans: Sequence[RunPlan], device: torch.device) -> None:
 def _warn_of_slow_bf16(device: str) -> None:
     """Say it once; a sweep asks for every batch of its runs."""
     _log.warning(
-        "%s has no instructions for bf16: it takes 2 to 10 times as long as fp32 there, for numbers no better. "
-        "For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32",
+        "%s has no instructions for bf16: it takes 2 to 10 times as long as fp32 there, for numbers "
+        "no better. For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32",
         device,
     )

@@ -32,7 +32,7 @@ _MEMORY_EVENT = "[memory]"
 def peak_flops(device: torch.device, precision: str) -> float:
     """Return the operations per second that a large matrix product reaches: the best of several.
 
-    Where a device has no instructions for bf16, that is a product in fp32: torch's in bf16 would take minutes.
+    Where a device has no instructions for bf16, it is a product in fp32: in bf16 it would take minutes.
     """
     fast_bf16 = precision == "bf16" and has_fast_bf16(device) is not False
     dtype = torch.bfloat16 if fast_bf16 else torch.float32
