@@ -29,14 +29,25 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
             for these data; data are missing or corrupt, or smaller than asked for.
     """
     wanted = list(plans)
-    device = choose_device(workspace.device)
-    require_graphs(workspace.graphs, device)
-    _require_precision(wanted, device)
-    if any(isinstance(plan.optimizer.options, Lamb) for plan in wanted):
-        lamb_class()
+    require_device(wanted, workspace)
     _require_files_of_teachers(wanted, workspace)
     workspace.library.require(wanted)
     require_teachers(wanted, workspace)
+
+
+def require_device(plans: Sequence[RunPlan], workspace: Workspace) -> torch.device:
+    """Return the device, once it is known that it can do what the plans ask for; warn if slowly.
+
+    Raises:
+        KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
+            in a precision that is; a library is missing.
+    """
+    device = choose_device(workspace.device)
+    require_graphs(workspace.graphs, device)
+    _require_precision(plans, device)
+    if any(isinstance(plan.optimizer.options, Lamb) for plan in plans):
+        lamb_class()
+    return device
 
 
 def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> None:

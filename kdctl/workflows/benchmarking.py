@@ -24,6 +24,7 @@ from kdctl.assembly.assemble import (
 )
 from kdctl.assembly.data import sizes_of
 from kdctl.assembly.planning import Planner
+from kdctl.assembly.readiness import require_device
 from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe, prepare
@@ -108,14 +109,14 @@ def benchmark(
     Raises:
         RecipeError: everything that is wrong with the recipe.
         UsageError: the data have fewer steps per epoch than are to be measured.
-        KdctlError: device or data are missing.
+        KdctlError: device or data are missing, or the device cannot compute in a precision that is asked for.
     """
     runs = Planner(recipe, workspace).runs(recipe.points)
     together = form_gangs(runs, size=len(runs))[0]
     sizes = sorted({1, gang_size})
     chosen = [[together[place % len(together)] for place in range(size)] for size in sizes]
     first = runs[0]
-    device = choose_device(workspace.device)
+    device = require_device(together, workspace)
     prepare(build_compute(first, device), workspace.num_threads)
     with tempfile.TemporaryDirectory(prefix="kdctl-bench-") as folder:
         subjects = [Subject(plans, workspace, Path(folder)) for plans in chosen]

@@ -59,5 +59,10 @@ def test_what_teachers_did_is_named(kdctl: Kdctl, words: str, outputs: str, look
     assert {(pace["teacher_outputs"], pace["teacher_lookahead"]) for pace in found} == {(outputs, lookahead)}
 
 
+def test_what_the_device_cannot_do_is_refused_as_for_a_training(kdctl: Kdctl) -> None:
+    words = f"bench --teacher resnet4 --student resnet3 --dataset digits -o data.size=8 {FEW} --device cpu"
+    kdctl(f"{words} -o engine.teacher_precision=fp16").refused("'fp16' needs a GPU", code=2)
+
+
 def test_more_steps_than_an_epoch_has_are_refused(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
     kdctl(f"bench {recipe('')} --steps 50").refused("too few to measure 50", code=2)
