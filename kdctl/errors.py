@@ -126,7 +126,9 @@ def suggestion(name: str, known: Iterable[str], plural: str) -> str:
     if near and len(names) > _MOST_LISTED and plural.lower() in _LISTED:
         return f"did you mean '{near}'? All {len(names)}: kdctl list {plural.lower()}."
     if len(names) > _MOST_NAMES:
-        alike = difflib.get_close_matches(name, names, n=_SIMILAR, cutoff=0.4)
+        by_folded = {each.casefold(): each for each in names}
+        close = difflib.get_close_matches(name.casefold(), by_folded, n=_SIMILAR, cutoff=0.4)
+        alike = [by_folded[folded] for folded in close]
         return f"{plural}, of {len(names):,} those alike: {', '.join(alike) or 'none'}."
     listing = f"{plural}: {', '.join(names)}." if names else f"There are no {plural.lower()}."
     return f"did you mean '{near}'? {listing}" if near else listing

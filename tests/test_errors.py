@@ -56,6 +56,8 @@ def test_the_nearest_name_is_found_in_any_case() -> None:
     assert nearest_name("RESNET8X4", ["resnet8x4", "resnet8"]) == "resnet8x4"
     assert nearest_name("xyz", ["temperature", "kd_weight"]) is None
     assert nearest_name("xyz", []) is None
+    many = [f"resnet{number}" for number in range(200)]
+    assert "resnet18," in suggestion("RESNET18", many, "Models of timm")
 
 
 def test_a_suggestion_lists_all_names_sorted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,9 @@ from kdctl.readers.folder_entries import data_folder
 from kdctl.readers.sample_images import SAMPLE, sample_folder
 from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
 from kdctl.recipe.component import location
+
+_LAYOUT = f"train{os.sep}<class>{os.sep}, and val or test (class folders, or images with a file of labels)"
+"""What belongs into the folder."""
 
 
 @datasets.register("streamedfolder", label="Streamed image folder")
@@ -37,4 +41,4 @@ class StreamedFolder(Dataset):
         """
         if options.path == SAMPLE:
             return load_streamed_folders(sample_folder(user_cache()), options)
-        return load_streamed_folders(data_folder(options.path, root), options)
+        return load_streamed_folders(data_folder(options.path, root, layout=_LAYOUT), options)

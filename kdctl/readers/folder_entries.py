@@ -7,6 +7,7 @@ out would train on other data than lie there.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdctl.errors import KdctlError
-from kdctl.readers.pixels import IMAGE_SUFFIXES
+from kdctl.readers.pixels import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+
+_log = logging.getLogger(__name__)
 
 _SHOWN = 3
 """How many offenders an error names before it counts the rest."""
@@ -68,6 +71,7 @@ class UnusableEntries:
     _outside: list[str] = field(default_factory=list[str])
     _dangling: list[str] = field(default_factory=list[str])
     _no_files: list[str] = field(default_factory=list[str])
+    _unread: list[str] = field(default_factory=list[str])
 
     def folders_of(self, folder: Path, *, only: str = "") -> list[os.DirEntry[str]]:
         """Return the folders of a folder that holds only folders, by name; note the rest.
@@ -96,7 +100,7 @@ class UnusableEntries:
         return [entry for entry in visible_entries(folder) if self._is_image(entry)]
 
     def refuse(self, folder: Path) -> None:
-        """Raise if something below `folder` was noted.
+        """Raise if something below `folder` was noted; of pictures in a format that is not read only tell.
 
         Raises:
             KdctlError: counts all of it, by kind, and names the first few.
@@ -111,6 +115,13 @@ class UnusableEntries:
         if found:
             listed = "; ".join(f"{what}: {len(names)} ({some_of(names)})" for names, what, _ in found)
             raise KdctlError(f"{folder} has {listed}.", f"{'; '.join(how for _, _, how in found)}.")
+        if self._unread:
+            _log.warning(
+                "%s: pictures in formats that are not read are left out: %d (%s); save them as JPEG or PNG",
+                folder,
+                len(self._unread),
+                some_of(self._unread),
+            )
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
@@ -138,6 +149,8 @@ class UnusableEntries:
                 self._dangling.append(_place(entry))
             elif is_image:
                 self._no_files.append(_place(entry))
+            elif _suffix(entry.name) in UNREAD_SUFFIXES:
+                self._unread.append(_place(entry))
         except OSError:  # a link to itself
             self._dangling.append(_place(entry))
         return False
@@ -161,13 +174,17 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def is_image_name(name: str) -> bool:
     """Return whether a file is an image by its suffix."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 3x faster
+    return _suffix(name) in IMAGE_SUFFIXES
 
 
 def some_of(names: Sequence[str]) -> str:
     """Word a list: the first few in full, the rest counted."""
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - 3x faster
 
 
 def _points_nowhere(entry: os.DirEntry[str]) -> bool:

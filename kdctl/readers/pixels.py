@@ -20,6 +20,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Files with another suffix are no images to us."""
 
+UNREAD_SUFFIXES = frozenset(
+    ".arw .cr2 .dds .dib .dng .exr .heic .heif .ico .j2k .jp2 .jpe .jxl .nef .pbm .pcx .psd .svg".split()  # noqa: SIM905 - readable
+)
+"""Of pictures that are not read: whoever has some among the images is told."""
+
 Triple = tuple[float, float, float]
 """One number per channel: red, green, blue."""
 

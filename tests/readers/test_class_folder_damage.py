@@ -62,6 +62,17 @@ def test_images_beside_the_classes_are_named(tmp_path: Path, count: Callable[[Pa
         count(tmp_path)
 
 
+def test_pictures_in_formats_that_are_not_read_are_told_of(
+    tmp_path: Path, count: Callable[[Path], Counts], caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "apple" / "1.png")
+    for name in ("2.HEIC", "3.jp2", "notes.txt"):
+        (tmp_path / "apple" / name).touch()
+    assert count(tmp_path) == {"apple": 1}
+    told = "formats that are not read are left out: 2 (apple/2.HEIC, apple/3.jp2)"
+    assert [told in message for message in caplog.messages] == [True]
+
+
 @pytest.mark.parametrize("kept", [0, 1])
 def test_links_that_point_nowhere_are_counted(
     tmp_path: Path, count: Callable[[Path], Counts], kept: int

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdctl.datasets.streamedfolder import StreamedFolder
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import ImageData, fingerprint
 from kdctl.readers import image_manifest
@@ -272,6 +273,12 @@ def test_what_is_wrong_is_named_with_a_hint(
     with pytest.raises(KdctlError, match=problem) as caught:
         load()
     assert caught.value.hint.endswith(".")
+
+
+def test_a_folder_that_is_missing_is_told_with_what_belongs_into_it(tmp_path: Path) -> None:
+    with pytest.raises(KdctlError, match="no folder") as caught:
+        StreamedFolder.load(StreamedFolder.Config(path="imagenet"), tmp_path)
+    assert "and val or test (class folders, or images with a file of labels)" in caught.value.hint
 
 
 def test_good_files_are_not_checked_again_after_bad_ones_are_mended(
