@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -172,21 +172,42 @@ class ImageWorkers:
         context = multiprocessing.get_context("fork")
         task_reader, self._tasks = context.Pipe(duplex=False)
         self._results, result_writer = context.Pipe(duplex=False)
-        locks = context.Lock(), context.Lock()
         ours = self._tasks, self._results
-        arguments = (self._rings, task_reader, result_writer, locks, ours, os.getpid())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads: a worker has none
-            for _ in range(self.num_workers):
-                process = context.Process(target=_work, args=arguments, daemon=True, name="kdctl-images")
-                process.start()
-                self._processes.append(process)
+        try:
+            with _lock_file() as take, _lock_file() as answer, warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads: it has none
+                arguments = (self._rings, task_reader, result_writer, (take, answer), ours, os.getpid())
+                for _ in range(self.num_workers):
+                    process = context.Process(target=_work, args=arguments, daemon=True, name="kdctl-images")
+                    process.start()
+                    self._processes.append(process)
+        except OSError as error:
+            _end(self._processes, ours)
+            self._processes = []
+            problem = f"the system starts no process to decode images ({error.strerror})."
+            hint = f"take fewer with --workers, or raise the limit of processes or memory; {GOES_ON}"
+            raise MachineError(MachineFault(problem=problem, hint=hint)) from error
         task_reader.close()
         result_writer.close()
         # Before multiprocessing ends its daemons with SIGTERM, which workers ignore.
         self._finalizer = multiprocessing.util.Finalize(
             self, _end, args=(list(self._processes), ours), exitpriority=100
         )
+
+
+def _lock_file() -> IO[bytes]:
+    """Return what `_alone` locks; a lock of multiprocessing would lie in /dev/shm, which may be full."""
+    return os.fdopen(os.memfd_create("kdctl-images"), "wb")
+
+
+@contextlib.contextmanager
+def _alone(lock: IO[bytes]) -> Generator[None]:
+    """Let one worker at a time in; one that is killed meanwhile is out."""
+    os.lockf(lock.fileno(), os.F_LOCK, 0)
+    try:
+        yield
+    finally:
+        os.lockf(lock.fileno(), os.F_ULOCK, 0)
 
 
 def _end(processes: Sequence[BaseProcess], connections: Sequence[Connection]) -> None:
@@ -202,7 +223,7 @@ def _work(
     rings: Sequence[Ring],
     tasks: Connection,
     results: Connection,
-    locks: tuple[Any, Any],
+    locks: tuple[IO[bytes], IO[bytes]],
     not_ours: Sequence[Connection],
     parent: int,
 ) -> None:
@@ -215,7 +236,7 @@ def _work(
         connection.close()
     take, answer = locks
     while os.getppid() == parent:
-        with take:
+        with _alone(take):
             if not tasks.poll(PARENT_CHECK_SECONDS):
                 continue
             try:
@@ -230,7 +251,7 @@ def _work(
             fault = error.fault
         except ANY_FAILURE:  # a plug-in may raise anything; the training process tells it
             bug = traceback.format_exc()
-        with answer:
+        with _alone(answer):
             results.send((task.ring, task.slot, task.last - task.first, fault, bug))
 
 

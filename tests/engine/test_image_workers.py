@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import multiprocessing.synchronize
 import os
 import signal
 import time
@@ -77,6 +79,32 @@ def test_a_worker_that_dies_stops_the_run_with_a_hint(
         all_batches(train, train.order(0, 0))
     assert "--workers" in caught.value.hint
     assert not workers._processes
+
+
+def test_workers_need_no_room_in_dev_shm(open_set: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is small, full or read-only in some containers, and locks of multiprocessing lie there."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refuse)
+    train = open_set(2)
+    images, _ = all_batches(train, train.order(0, 0))
+    assert len(images) == len(train)
+
+
+def test_a_process_that_the_system_does_not_start_is_told_of(
+    open_set: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    train = open_set(2)
+    with pytest.raises(MachineError, match=r"no process to decode images \(Resource temporarily") as caught:
+        train.batch(train.order(0, 0), 0)
+    assert "--workers" in caught.value.hint
+    assert not train._workers._processes
 
 
 def test_a_last_worker_that_died_between_batches_is_told_of_as_well(open_set: Open) -> None:
