@@ -13,6 +13,7 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
@@ -197,7 +198,9 @@ class ImageWorkers:
 
 def _lock_file() -> IO[bytes]:
     """Return what `_alone` locks; a lock of multiprocessing would lie in /dev/shm, which may be full."""
-    return os.fdopen(os.memfd_create("kdctl-images"), "wb")
+    if hasattr(os, "memfd_create"):  # Linux
+        return os.fdopen(os.memfd_create("kdctl-images"), "wb")
+    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager
