@@ -45,6 +45,7 @@ def require_device(plans: Sequence[RunPlan], workspace: Workspace) -> torch.devi
     device = choose_device(workspace.device)
     require_graphs(workspace.graphs, device)
     _require_precision(plans, device)
+    warn_of_slow_bf16(plans, workspace)
     if any(isinstance(plan.optimizer.options, Lamb) for plan in plans):
         lamb_class()
     return device
@@ -73,13 +74,18 @@ def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> No
 
 
 def _require_precision(plans: Sequence[RunPlan], device: torch.device) -> None:
-    precisions = {(plan.engine.student_precision, plan.engine.teacher_precision) for plan in plans}
-    if device.type == "cpu" and any(teacher == "fp16" for _, teacher in precisions):
+    if device.type == "cpu" and any(plan.engine.teacher_precision == "fp16" for plan in plans):
         raise UsageError(
             "engine.teacher_precision = 'fp16' needs a GPU.",
             "use -o engine.teacher_precision=bf16 (or fp32).",
         )
-    if any("bf16" in both for both in precisions) and has_fast_bf16(device) is False:
+
+
+def warn_of_slow_bf16(plans: Iterable[RunPlan], workspace: Workspace) -> None:
+    """Say, once, that the device has no instructions for the precision that plans ask for."""
+    device = choose_device(workspace.device)
+    asked = any("bf16" in (plan.engine.student_precision, plan.engine.teacher_precision) for plan in plans)
+    if asked and has_fast_bf16(device) is False:
         _warn_of_slow_bf16(str(device))
 
 

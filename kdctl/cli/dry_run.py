@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from kdctl.cli.console import output, print_json, say
@@ -23,6 +23,7 @@ from kdctl.serialization import to_tree
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
     from kdctl.recipe.limits import Pruning
+    from kdctl.recipe.plan import RunPlan
     from kdctl.workflows.disk import DiskNeed
     from kdctl.workflows.estimate import Estimate
     from kdctl.workflows.rungs import RunEpochs
@@ -103,10 +104,11 @@ def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:
     )
 
 
-def show_slow_threads(workspace: Workspace) -> None:
-    """Measure a few steps, and warn on stderr of threads that are slower together than a single one."""
+def show_slowness(plans: Iterable[RunPlan], workspace: Workspace) -> None:
+    """Warn on stderr of bf16 without instructions, and of threads, a few steps of which are measured."""
     from kdctl import workflows
 
+    workflows.warn_of_slow_bf16(plans, workspace)
     ratio = workflows.slowdown_of_threads(workspace)
     if ratio is not None and ratio > SLOW_THREADS:
         say(

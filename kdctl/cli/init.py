@@ -152,7 +152,7 @@ def _asked(draft: Draft) -> Draft:
 def _show_plan(recipe: Recipe, runs: Path, data: Path) -> None:
     """Do a dry run of a recipe, which finds what is wrong with it."""
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
+    from kdctl.cli.dry_run import show_slowness, show_sweep_plan
     from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 
     with workflows.open_for_planning(runs, data, may_fetch=False) as workspace:
@@ -160,4 +160,4 @@ def _show_plan(recipe: Recipe, runs: Path, data: Path) -> None:
         estimate = workflows.estimate_sweep(plan, workspace)
         disk = workflows.estimate_disk(plan, workspace, gang_size=DEFAULT_GANG_SIZE, slots=1)
         show_sweep_plan(plan, estimate, disk, options.Format.TEXT, num_gangs=0)
-        show_slow_threads(workspace)
+        show_slowness(plan.ahead, workspace)

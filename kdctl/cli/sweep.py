@@ -125,27 +125,27 @@ def _show_dry_run(
 ) -> None:
     """Show what would run, how long it would take and how much room it needs."""
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_slow_threads, show_sweep_plan
+    from kdctl.cli.dry_run import show_slowness, show_sweep_plan
 
     capacity = executor.capacity(workspace)
     estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
     gangs = workflows.planned_gangs(plan, capacity, gang_size=gang_size)
     show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
     if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
-        show_slow_threads(workspace)
+        show_slowness(plan.ahead, workspace)
 
 
 def _announce(plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int) -> None:
     """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import estimated, show_slow_threads, sweep_standing
+    from kdctl.cli.dry_run import estimated, show_slowness, sweep_standing
 
     say(sweep_standing(plan))
     capacity = executor.capacity(workspace)
     if capacity.slots == 1 and not capacity.queued and plan.num_to_do:
         say(estimated(workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)))
-        show_slow_threads(workspace)
+        show_slowness(plan.ahead, workspace)
 
 
 def _say_notes(plan: SweepPlan, disk: DiskNeed | None, *, warnings_only: bool) -> None:

@@ -111,7 +111,7 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
     """Say what will be trained and how long it will take, and raise if something for it is not there."""
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_notes
-    from kdctl.cli.dry_run import estimated, show_slow_threads
+    from kdctl.cli.dry_run import estimated, show_slowness
     from kdctl.cli.formatting import standing
 
     in_words = not quiet and not json
@@ -123,7 +123,7 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
     workflows.require_ready(plan.to_do, workspace)
     if in_words and plan.to_do:
         say(estimated(workflows.estimate_training(plan, workspace)))
-        show_slow_threads(workspace)
+        show_slowness(plan.to_do, workspace)
 
 
 def _conclude(
@@ -164,7 +164,7 @@ def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -
     """Show what would be trained and how long it would take."""
     from kdctl import workflows
     from kdctl.cli.console import output, print_json
-    from kdctl.cli.dry_run import estimated, show_slow_threads
+    from kdctl.cli.dry_run import estimated, show_slowness
     from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
@@ -177,7 +177,7 @@ def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -
         _show_text(plan, to=output())
         output().print(estimated(estimate), markup=False)
         if plan.to_do:
-            show_slow_threads(workspace)
+            show_slowness(plan.to_do, workspace)
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:

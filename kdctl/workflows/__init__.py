@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdctl.assembly.catalog import open_recipe
-    from kdctl.assembly.readiness import require_ready
+    from kdctl.assembly.readiness import require_ready, warn_of_slow_bf16
     from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
@@ -94,6 +94,7 @@ __all__ = [
     "sweep",
     "synchronise",
     "train",
+    "warn_of_slow_bf16",
     "weak_teachers",
 ]
 
@@ -144,6 +145,7 @@ _MODULES = {
     "sweep": "kdctl.workflows.sweeping",
     "synchronise": "kdctl.workflows.syncing",
     "train": "kdctl.workflows.training",
+    "warn_of_slow_bf16": "kdctl.assembly.readiness",
     "weak_teachers": "kdctl.workflows.training",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kdctl.assembly import readiness
 from kdctl.cli.recipe_options import open_recipe, teacher_table
 
 TINY = "--dataset digits -o data.size=8 -o data.samples_per_class=8 -o schedule.epochs=1 --threads 1"
@@ -179,3 +180,13 @@ def test_parts_that_devices_cannot_share_are_told_before_anything_runs(kdctl: Kd
     answer.refused(
         "engine.batch_parts = 2 cannot be taken by 3 devices", "use -o engine.batch_parts=3", code=2
     )
+
+
+def test_a_dry_run_says_that_bf16_is_slow_here(kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "has_fast_bf16", lambda _device: False)
+    for precision, told in (("fp32", False), ("bf16", True)):
+        readiness._warn_of_slow_bf16.cache_clear()
+        answer = kdctl(f"train --student resnet3 {TINY} --dry-run -o engine.student_precision={precision}")
+        assert answer.code == 0, answer
+        assert ("has no instructions for bf16" in answer.err) is told
+    readiness._warn_of_slow_bf16.cache_clear()
