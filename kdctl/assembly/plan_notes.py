@@ -117,6 +117,8 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
                 f"engine.teacher_lookahead = {plan.engine.teacher_lookahead} changes nothing where batches "
                 "are taken in parts"
             )
+        if plan.engine.sync_batch_norm and plan.engine.batch_parts == 1:
+            yield "engine.sync_batch_norm changes nothing where batches are taken whole"
         yield from _idle(plan.data.options)
         for line in _of_schedule(plan.schedule.options, plan.epochs):
             trainings.setdefault(line, {}).setdefault(plan.student.name, {})[plan.method.name] = None
@@ -141,6 +143,11 @@ def _of_evaluation(options: Any) -> Iterator[str]:
         yield (
             f"data.size = {size}, data.resize = {resize}: an evaluation scales the shorter side of an image "
             f"to {resize} and sees the middle {size} of it; data.resize = {round(size * 256 / 224)} is usual"
+        )
+    if 0 < (stored := getattr(options, "stored_side", 0)) < max(size, resize):
+        yield (
+            f"data.stored_side = {stored}, data.resize = {resize}: images are scaled down to {stored} and up "
+            f"again; data.stored_side = {max(size, resize)} keeps what an evaluation sees"
         )
 
 

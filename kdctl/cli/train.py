@@ -75,7 +75,7 @@ def train(
     from kdctl.cli.events import Events, listener
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.device import choose_device
-    from kdctl.engine.parted_steps import require_equal_shares
+    from kdctl.engine.parted_steps import require_devices
 
     devices = maybe_follow(devices, device)
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
@@ -90,7 +90,7 @@ def train(
         plan = workflows.plan_training(opened, workspace)
         _refuse_idle_teachers(plan, teacher or [])
         for run in plan.to_do:
-            require_equal_shares(run.engine.batch_parts, devices)
+            require_devices(run.engine, devices)
         if dry_run:
             _show_dry_run(plan, workspace, form)
             return

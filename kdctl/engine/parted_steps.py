@@ -34,6 +34,7 @@ from kdctl.protocols.backbone import Outputs
 from kdctl.protocols.distiller import Distiller
 from kdctl.protocols.step import WHOLE_STEP, Batch
 from kdctl.recipe.data_free import GeneratedImages
+from kdctl.recipe.engine_options import EngineOptions
 
 FEWEST = 2
 """Images in a part: batch norm cannot take one."""
@@ -51,7 +52,7 @@ def require_parts(distiller: Distiller, num_parts: int, batch_size: int, num_ima
     if batch_size % num_parts or batch_size // num_parts < FEWEST:
         raise KdctlError(
             f"{where} does not divide data.batch_size = {batch_size} into equal parts of {FEWEST} or more.",
-            "change one of them.",
+            f"use -o data.batch_size={max(FEWEST, round(batch_size / num_parts)) * num_parts}.",
         )
     if why := _why_not_in_parts(distiller):
         raise KdctlError(f"{where}: {why}.", "take the batch whole, or choose another method.")
@@ -83,9 +84,8 @@ class PartedSteps:
         """Take as many parts as the plans say; raise UsageError if this process cannot."""
         self._gang = gang
         self._num_parts = gang.compute.options.batch_parts
+        require_devices(gang.compute.options, gang.ranks.count if gang.ranks else 1)
         self._mine = _share_of(self._num_parts, gang.ranks)
-        if gang.compute.options.sync_batch_norm:
-            require_one_part(len(self._mine), self._num_parts)
         self._order: EpochOrder | None = None
         self._works: list[_PartedWork] = []
         if gang.ranks is not None and isinstance(gang.data.train, StreamedTrainingSet):
@@ -148,24 +148,25 @@ class PartedSteps:
         return f"eager, batches in {self._num_parts} parts" + (f" on {ranks.count} devices" if ranks else "")
 
 
-def require_equal_shares(num_parts: int, num_devices: int) -> None:
-    """Raise if devices cannot have equally many parts of a batch.
+def require_devices(options: EngineOptions, num_devices: int) -> None:
+    """Raise if so many devices cannot take the parts of a batch: equally many, or one, as batch norms want.
 
     Raises:
         UsageError: they cannot.
     """
-    if num_parts % num_devices:
+    if (num_parts := options.batch_parts) % num_devices:
         raise UsageError(
             f"engine.batch_parts = {num_parts} cannot be taken by {num_devices} devices.",
             f"use -o engine.batch_parts={num_devices} or a multiple of it.",
         )
+    if options.sync_batch_norm:
+        require_one_part(num_parts // num_devices, num_parts)
 
 
 def _share_of(num_parts: int, ranks: Ranks | None) -> range:
     """Return the parts that this process takes, as many as each of the others."""
     if ranks is None:
         return range(num_parts)
-    require_equal_shares(num_parts, ranks.count)
     each = num_parts // ranks.count
     return range(ranks.rank * each, (ranks.rank + 1) * each)
 

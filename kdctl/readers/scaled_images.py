@@ -107,6 +107,8 @@ class ScaledImages:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._folder / ".lock"):
+            for unfinished in self._folder.glob(".*.*-*"):  # of a process that was killed: only we write here
+                unfinished.unlink(missing_ok=True)
             missing = [number for number in wanted if self._opened(number) is None]
             self._require_room(len(missing))
             report = progress_reporter(f"scaling images into {self._folder}", len(missing))

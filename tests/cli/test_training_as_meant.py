@@ -79,6 +79,7 @@ def test_a_length_that_nobody_chose_is_told(kdctl: Kdctl, tmp_path: Path) -> Non
             "data.augmentation.magnitude = 20 changes nothing without data.augmentation.randaugment",
         ),
         ("-o schedule=cosine -o schedule.warmup_epochs=240", "warmup_epochs = 240 of 240 epochs"),
+        ("-o engine.sync_batch_norm=true", "sync_batch_norm changes nothing where batches are taken whole"),
     ],
 )
 def test_what_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, warning: str) -> None:
@@ -102,6 +103,21 @@ def test_an_evaluation_of_a_small_part_of_each_image_is_warned_of(kdctl: Kdctl) 
     assert "data.resize = 37 is usual" in out
     assert "data.resize" not in kdctl(f"{sample} -o data.size=32 -o data.resize=37").out
     assert "data.resize" not in kdctl(f"{sample} -o data.size=64 -o data.resize=80").out
+
+
+def test_images_that_are_stored_smaller_than_they_are_evaluated_are_warned_of(kdctl: Kdctl) -> None:
+    sample = "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample --dry-run"
+    sample += " -o data.size=32 -o data.resize=36"
+    assert "data.stored_side = 36 keeps" in kdctl(f"{sample} -o data.stored_side=35").out
+    assert "data.stored_side" not in kdctl(f"{sample} -o data.stored_side=36").out
+
+
+def test_batch_norms_without_a_device_for_each_part_are_refused_when_planned(kdctl: Kdctl) -> None:
+    train = f"train --student resnet3 {DATA} -o data.batch_size=32 -o engine.sync_batch_norm=true --dry-run"
+    answer = kdctl(f"{train} -o engine.batch_parts=2")
+    assert (answer.code, "needs a device for each of the 2 parts" in answer.err) == (2, True)
+    assert kdctl(f"{train} --devices 2").code == 0
+    assert kdctl(f"{train} -o engine.batch_parts=4 --devices 2").code == 2
 
 
 def test_teachers_that_are_to_look_ahead_in_parts_of_batches_are_warned_of(kdctl: Kdctl) -> None:

@@ -130,8 +130,9 @@ def test_a_last_batch_that_is_too_small_for_all_parts_is_skipped(
 def test_what_parts_would_change_is_refused(
     make_member: MakeMember, method: str, num_parts: int, why: str
 ) -> None:
-    with pytest.raises(KdctlError, match=why):
+    with pytest.raises(KdctlError, match=why) as caught:
         require_parts(make_member(method).distiller, num_parts, 16, 40)
+    assert num_parts != 3 or "data.batch_size=15." in caught.value.hint
     require_parts(make_member(method, folder="whole").distiller, 1, 16, 40)
 
 

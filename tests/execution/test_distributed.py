@@ -233,6 +233,6 @@ def test_synchronised_batch_norms_give_the_numbers_of_whole_batches(tmp_path: Pa
 def test_synchronised_batch_norms_need_a_device_for_each_part(tmp_path: Path) -> None:
     words = [*WORDS, "-o", "engine.sync_batch_norm=true", "--runs", str(tmp_path)]
     text, _ = (process := start(words)).communicate(timeout=200)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "engine.sync_batch_norm needs a device for each of the 2 parts of a batch" in text
     assert "--devices 2" in text

@@ -117,6 +117,15 @@ def test_only_parts_that_are_gone_or_damaged_are_made_again(folder: Path, cache:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(again), expected, strict=True))
 
 
+def test_what_a_killed_build_left_unfinished_goes_with_the_next(folder: Path, cache: Path) -> None:
+    prepared(folder, cache)
+    (place,) = cache.glob("scaled-*")
+    (place / "000001.bin").rename(place / ".000001.bin-x1y2z3")
+    prepared(folder, cache)
+    assert sorted(path.name for path in place.glob(".*")) == [".lock"]
+    assert (place / "000001.bin").is_file()
+
+
 def test_only_what_is_wanted_is_stored(folder: Path, cache: Path) -> None:
     split = loaded(folder, cache, stored_side=SIDE)
     assert isinstance(split.source, ScaledImages)
