@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from kdctl.errors import KdctlError
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, unwritable
 from kdctl.protocols.dataset import ImageSource, Interpolation, Rows
 from kdctl.readers.image_manifest import progress_reporter
 
@@ -98,15 +98,19 @@ class ScaledImages:
         Other processes that ask for it meanwhile wait.
 
         Raises:
-            KdctlError: the disk has no room for them.
-            OSError: it cannot be written, or a file cannot be read.
+            MachineError: the disk has no room for them, or may not be written.
+            OSError: a file cannot be read.
             UnreadableImageError: a file is no image any more.
         """
         wanted = sorted({row // _PART for row in rows})
         if all(self._opened(number) for number in wanted):
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / ".lock"):
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._folder / ".lock").acquire()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+        with lock:
             for unfinished in self._folder.glob(".*.*-*"):  # of a process that was killed: only we write here
                 unfinished.unlink(missing_ok=True)
             missing = [number for number in wanted if self._opened(number) is None]
@@ -121,11 +125,12 @@ class ScaledImages:
         needed = num_parts * _PART * self._side**2 * 3 * _ASPECT
         free = shutil.disk_usage(self._folder).free
         if num_parts > 1 and free < needed:
-            raise KdctlError(
-                f"scaled images take about {needed / 2**30:,.0f} GiB in {self._folder}, where "
-                f"{free / 2**30:,.0f} GiB are free.",
-                "make room, lower data.stored_side, or leave it out.",
+            fault = MachineFault(
+                problem=f"scaled images take about {needed / 1e9:,.2f} GB in {self._folder}, where "
+                f"{free / 1e9:,.2f} GB are free.",
+                hint=f"make room, lower data.stored_side, or leave it out; with room {GOES_ON}",
             )
+            raise MachineError(fault)
 
     def _scaled(self, row: int) -> Tensor:
         """Return an image as it is stored."""
@@ -175,5 +180,9 @@ def _written_whole(path: Path) -> Generator[Path]:
     try:
         yield Path(name)
         Path(name).replace(path)
+    except OSError as error:
+        if error.filename is None:  # a disk that refuses a write does not say of which file
+            raise unwritable(path, error) from error
+        raise
     finally:
         Path(name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdctl.errors import KdctlError
+from kdctl.machine_errors import MachineError
 from kdctl.protocols.dataset import ImageData, StreamedSplit
 from kdctl.readers import scaled_images
 from kdctl.readers.framing import scaled_down
@@ -130,7 +131,7 @@ def test_only_what_is_wanted_is_stored(folder: Path, cache: Path) -> None:
     split = loaded(folder, cache, stored_side=SIDE)
     assert isinstance(split.source, ScaledImages)
     split.source.prepare([1, 2])
-    assert list(parts(cache)) == ["000000.bin"]
+    assert list(parts(cache)) == [".lock", "000000.bin"]
 
 
 def test_several_that_want_them_at_once_wait_for_each_other(folder: Path, cache: Path) -> None:
@@ -148,6 +149,32 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
-    with pytest.raises(KdctlError, match="scaled images take about"):
+    with pytest.raises(MachineError, match=r"take about 0\.00 GB in .*, where 0\.00 GB are free"):
         prepared(folder, cache)
     assert parts(cache) == {}
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_by_the_name_of_the_file(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", refuse)
+    with pytest.raises(MachineError, match=r"scaled-.*000000\.npy cannot be written \(No space left"):
+        prepared(folder, cache)
+    assert sorted(path.name for path in cache.glob("scaled-*/*")) == [".lock", "000000.bin"]
+
+
+def test_a_cache_folder_that_may_not_be_written_is_told(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = loaded(folder, cache, stored_side=SIDE)
+    assert isinstance(split.source, ScaledImages)
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(MachineError, match=r"scaled-\w+ cannot be written \(Permission denied\)"):
+        split.source.prepare([0])
