@@ -131,7 +131,7 @@ def test_only_what_is_wanted_is_stored(folder: Path, cache: Path) -> None:
     split = loaded(folder, cache, stored_side=SIDE)
     assert isinstance(split.source, ScaledImages)
     split.source.prepare([1, 2])
-    assert list(parts(cache)) == [".lock", "000000.bin"]
+    assert list(parts(cache)) == ["000000.bin"]
 
 
 def test_several_that_want_them_at_once_wait_for_each_other(folder: Path, cache: Path) -> None:
