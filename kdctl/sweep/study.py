@@ -20,25 +20,22 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.files import sqlite_path
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
-from kdctl.recipe.component import Range
-from kdctl.recipe.space import Choice, Point, Search
+from kdctl.recipe.space import Point, Search
 from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_values
+from kdctl.sweep.distributions import as_distribution, as_parameters, from_scalar, grid_distributions
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
 
 _BUSY_SECONDS = 60
 """How long Optuna waits for another process that writes."""
-
-_WIDE = 10.0
-"""Times the smallest number of a grid that its largest one must be for an axis of powers of ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class ConfigurationStudy:
         """Return a trial for every point, in their order; those an earlier start made are used again."""
         with self._lock:
             known = {_to_json(proposal.point.values) for proposal in self.proposals()}
-            distributions = _grid_distributions(points) | self._earlier_distributions()
+            distributions = grid_distributions(points) | self._earlier_distributions()
             for point in points:
                 text = _to_json(point.values)
                 if text not in known:
@@ -112,8 +109,8 @@ class ConfigurationStudy:
 
     def _ask(self, search: Search, number: int) -> Proposal:
         self._study.sampler = _sampler(search, number)
-        trial = self._study.ask({dotted: _distribution(choice) for dotted, choice in search.space.items()})
-        values = {dotted: _from_scalar(value) for dotted, value in trial.params.items()}
+        trial = self._study.ask({dotted: as_distribution(choice) for dotted, choice in search.space.items()})
+        values = {dotted: from_scalar(value) for dotted, value in trial.params.items()}
         trial.set_user_attr(POINT, _to_json(values))
         return Proposal(trial=trial.number, point=Point(values=values))
 
@@ -240,61 +237,16 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _distribution(choice: Choice) -> BaseDistribution:
-    if not isinstance(choice, Range):
-        return CategoricalDistribution([_scalar(value) for value in choice])
-    if isinstance(choice.low, int) and isinstance(choice.high, int):
-        return IntDistribution(choice.low, choice.high, log=choice.log)
-    return FloatDistribution(choice.low, choice.high, log=choice.log)
-
-
 def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
 def _running_trial(point: Point, text: str, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
     """Return a trial that runs at a point; asking for an enqueued one would read all trials each time."""
-    parameters = _parameters(point.values)
+    parameters = as_parameters(point.values)
     return optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=parameters,
         distributions={dotted: distributions[dotted] for dotted in parameters},
         user_attrs={POINT: text},
     )
-
-
-def _grid_distributions(points: Sequence[Point]) -> dict[str, BaseDistribution]:
-    """Return from where to where each field goes if its values are numbers, else the values.
-
-    Optuna keeps the distribution with each trial: two thousand choices two thousand times would be tens of
-    megabytes. Numbers also have an axis in a dashboard, choices have none.
-    """
-    choices: dict[str, dict[Any, None]] = {}
-    for point in points:
-        for dotted, value in _parameters(point.values).items():
-            choices.setdefault(dotted, {})[value] = None
-    return {dotted: _grid_distribution(list(values)) for dotted, values in choices.items()}
-
-
-def _grid_distribution(values: Sequence[Any]) -> BaseDistribution:
-    if any(isinstance(value, (bool, str)) for value in values):
-        return CategoricalDistribution(values)
-    if all(isinstance(value, int) for value in values):
-        return IntDistribution(min(values), max(values))
-    low, high = float(min(values)), float(max(values))
-    return FloatDistribution(low, high, log=low > 0.0 and high >= _WIDE * low)
-
-
-def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {dotted: _scalar(value) for dotted, value in values.items()}
-
-
-def _scalar(value: Any) -> Any:
-    """Return what Optuna can store: tables and lists as JSON text."""
-    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)
-
-
-def _from_scalar(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "{[":
-        return json.loads(value)
-    return value
