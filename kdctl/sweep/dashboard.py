@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import stdev
 from typing import Any
 
 import optuna
-from sqlalchemy import DateTime, Integer, column, table, update
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import DateTime, Integer, String, column, table, update
 from sqlalchemy.exc import SQLAlchemyError
 
 METRIC_WORDS = {
@@ -27,13 +28,19 @@ MOST_STEPS = 16
 """Intermediate values that a trial is given: each is a transaction of Optuna's."""
 
 
+_NUM_VALUED = "finished"
+"""User attribute of a trial: how many of its seeds have a value."""
+
 _TRIALS = table(
     "trials",
     column("trial_id", Integer),
+    column("study_id", Integer),
+    column("number", Integer),
+    column("state", String),
     column("datetime_start", DateTime),
     column("datetime_complete", DateTime),
 )
-"""What of Optuna's own table is dated anew."""
+"""What of Optuna's own table is written here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,7 @@ def explain(study: optuna.Study, number: int, evidence: Evidence) -> None:
     if storage.get_trial(trial).state.is_finished():
         return
     told: dict[str, Any] = {"seeds": list(evidence.seeds), "runs": list(evidence.run_keys)}
+    told[_NUM_VALUED] = len(evidence.values)
     if len(evidence.values) > 1:
         told["std"] = round(stdev(evidence.values), VALUE_DECIMALS)
     if evidence.started is not None and evidence.ended is not None:
@@ -97,6 +105,31 @@ def date(study: optuna.Study, number: int, evidence: Evidence) -> None:
     engine = getattr(storage, "_backend", storage).engine
     with contextlib.suppress(SQLAlchemyError), engine.begin() as connection:
         connection.execute(update(_TRIALS).where(_TRIALS.c.trial_id == trial).values(**times))
+
+
+def lacks_values(trial: FrozenTrial) -> bool:
+    """Return whether a trial was told while some of its seeds had no value: they had failed, or diverged."""
+    is_told = trial.state in (TrialState.COMPLETE, TrialState.FAIL)
+    return is_told and num_valued(trial) < len(trial.user_attrs.get("seeds", "?"))
+
+
+def num_valued(trial: FrozenTrial) -> int:
+    """Return how many seeds had a value when a trial was told."""
+    everything = len(trial.user_attrs.get("seeds", "?")) if trial.state is TrialState.COMPLETE else 0
+    return trial.user_attrs.get(_NUM_VALUED, everything)  # which earlier versions did not tell
+
+
+def reopen(study: optuna.Study, numbers: Sequence[int]) -> optuna.Study:
+    """Let trials that were told run again; return the study anew: the one given remembers them as told.
+
+    A run that failed is trained again on request, which Optuna does not know: to it, what is told is final.
+    """
+    storage: Any = study._storage  # pyright: ignore[reportPrivateUsage] - Optuna offers no other way
+    backend = getattr(storage, "_backend", storage)
+    is_one = (_TRIALS.c.study_id == study._study_id) & _TRIALS.c.number.in_(numbers)  # pyright: ignore[reportPrivateUsage]
+    with contextlib.suppress(SQLAlchemyError), backend.engine.begin() as connection:
+        connection.execute(update(_TRIALS).where(is_one).values(state=TrialState.RUNNING.name))
+    return optuna.load_study(study_name=study.study_name, storage=backend)
 
 
 def _local(moment: str) -> datetime:

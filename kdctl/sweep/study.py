@@ -28,7 +28,16 @@ from kdctl.errors import KdctlError
 from kdctl.files import sqlite_path
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.space import Point, Search
-from kdctl.sweep.dashboard import VALUE_DECIMALS, Evidence, date, explain, name_values
+from kdctl.sweep.dashboard import (
+    VALUE_DECIMALS,
+    Evidence,
+    date,
+    explain,
+    lacks_values,
+    name_values,
+    num_valued,
+    reopen,
+)
 from kdctl.sweep.distributions import as_distribution, as_parameters, from_scalar, grid_distributions
 
 POINT = "kdctl_point"
@@ -76,6 +85,18 @@ class ConfigurationStudy:
         told = {t.number for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()}
         return [proposal for proposal in proposals if proposal.trial not in told]
 
+    def told_in_part(self, proposals: Sequence[Proposal]) -> list[tuple[Proposal, int]]:
+        """Return the proposals that Optuna was told of while a seed had no value, with how many had one."""
+        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        told = [(proposal, trials[proposal.trial]) for proposal in proposals]
+        return [(proposal, num_valued(trial)) for proposal, trial in told if lacks_values(trial)]
+
+    def reopen(self, proposals: Sequence[Proposal]) -> None:
+        """Let the trials of these proposals be told anew: more of their seeds have a value now."""
+        if proposals:
+            with self._lock:
+                self._study = reopen(self._study, [proposal.trial for proposal in proposals])
+
     def propose_search(self, search: Search) -> list[Proposal]:
         """Return the next batch of configurations; empty once there were enough trials."""
         with self._lock:
@@ -84,7 +105,7 @@ class ConfigurationStudy:
             return [self._ask(search, number + place) for place in range(wanted)]
 
     def tell(self, proposal: Proposal, value: float | None, evidence: Evidence | None = None) -> None:
-        """Report the mean over seeds; None when no seed finished. Telling again changes nothing.
+        """Report the mean over seeds; None when no seed finished. Told again (without `reopen`), it stays.
 
         With evidence, a dashboard shows what the value rests on: seeds, spread, run keys, a curve, and when.
         """

@@ -216,15 +216,22 @@ class _RunningSweep:
             metric: the split that they are measured on.
             pruned: configurations that did not get beyond a rung.
         """
-        store, stopped = self.scheduler.workspace.store, math.inf
+        stopped = math.inf
+        told = self.study.told_in_part(proposals)
+        self.study.reopen([each for each, known in told if len(_values(self._runs(each), metric)) > known])
         for proposal in self.study.untold(proposals):
             now = time.monotonic()
             stopped = min(stopped, now) if self.scheduler.stop() else math.inf
             if now - stopped > TELLING_SECONDS:
                 return False
-            runs = store.runs(keys=[plan.key for plan in self.planner.replicates(proposal.point)])
+            runs = self._runs(proposal)
             self._tell(proposal, runs, metric, pruned=runs[0].configuration in pruned)
         return True
+
+    def _runs(self, proposal: Proposal) -> list[StoredRun]:
+        """Return all seeds of a configuration."""
+        plans = self.planner.replicates(proposal.point)
+        return self.scheduler.workspace.store.runs(keys=[plan.key for plan in plans])
 
     def _train(self, plans: Sequence[RunPlan], *, later: int, until: int | None = None) -> None:
         """Train as many of the runs as the budget allows, dropped ones too that this recipe wants."""
@@ -245,9 +252,8 @@ class _RunningSweep:
         if pruned:
             self.study.tell_pruned(proposal)
         elif not any(run.state in OPEN for run in runs):
-            values = [value for run in runs if (value := accuracy(run, metric)) is not None]
-            explained = evidence(self.scheduler.workspace.store, runs, metric)
-            self.study.tell(proposal, fmean(values) if values else None, explained)
+            known = evidence(self.scheduler.workspace.store, runs, metric)
+            self.study.tell(proposal, fmean(known.values) if known.values else None, known)
 
 
 def _split(recipe: Recipe) -> str:
@@ -269,7 +275,7 @@ def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
         split: on which the configuration is measured, 'test' or 'val'.
     """
     epochs = {run.key: store.epochs(run.key) for run in runs}
-    values = {run.key: value for run in runs if (value := accuracy(run, split)) is not None}
+    values = _values(runs, split)
     curves = [_curve(epochs[key], split) for key in values]
     common = set[int].intersection(*map(set, curves)) if curves else set[int]()
     timed = [[epoch for epoch in each if epoch.ended] for each in epochs.values()]
@@ -282,6 +288,11 @@ def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
         started=min((each[0].started for each in timed), default=None),
         ended=max((each[-1].ended for each in timed), default=None),
     )
+
+
+def _values(runs: Sequence[StoredRun], split: str) -> dict[str, float]:
+    """Return the accuracies of the runs that have one, by run key."""
+    return {run.key: value for run in runs if (value := accuracy(run, split)) is not None}
 
 
 def _curve(epochs: Sequence[EpochResult], split: str) -> dict[int, float]:

@@ -249,6 +249,7 @@ def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
     assert told.user_attrs["seeds"] == [0, 1]
     assert told.user_attrs["runs"] == ["aa", "bb"]
     assert told.user_attrs["std"] == 0.7071
+    assert (told.user_attrs["finished"], failed.user_attrs["finished"]) == (2, 0)
     assert told.intermediate_values[240] == 70.0
     assert len(told.intermediate_values) == 16
     assert told.user_attrs["started"] == began
@@ -266,3 +267,22 @@ def test_a_dashboard_is_told_what_a_value_is_and_what_it_rests_on(
     ]
     storage.remove_session()
     storage.engine.dispose()
+
+
+def test_a_trial_that_is_opened_again_is_told_what_more_seeds_give(
+    study: ConfigurationStudy, database: Path
+) -> None:
+    one, none, whole = study.propose_grid(POINTS)
+    seen = Evidence(seeds=(0, 1), run_keys=("aa", "bb"), values=(), curve={}, started=None, ended=None)
+    study.tell(one, 70.0, dataclasses.replace(seen, values=(70.0,)))
+    study.tell(none, None, seen)
+    study.tell(whole, 60.0, dataclasses.replace(seen, values=(50.0, 70.0)))
+    assert study.told_in_part([one, none, whole]) == [(one, 1), (none, 0)]
+    study.reopen([one, none])
+    assert study.untold([one, none, whole]) == [one, none]
+    study.tell(one, 71.0, dataclasses.replace(seen, values=(70.0, 72.0)))
+    study.tell(none, 80.0, dataclasses.replace(seen, values=(80.0, 80.0)))
+    assert study.told_in_part([one, none, whole]) == []
+    assert [trial.value for trial in trials(database)] == [71.0, 80.0, 60.0]
+    assert {trial.state for trial in trials(database)} == {optuna.trial.TrialState.COMPLETE}
+    assert trials(database)[0].user_attrs["std"] == 1.4142

@@ -278,6 +278,9 @@ def test_a_failing_run_fails_alone_and_is_tried_again_on_request(
     assert seen.keys == [outcome.runs[1].key]
     assert {run.state for run in mended.runs} == {RunState.FINISHED}
     assert not (workspace.folder(outcome.runs[1].key).path / "traceback.txt").exists()
+    (study,) = trials(workspace)
+    assert {trial.state for trial in study} == {optuna.trial.TrialState.COMPLETE}
+    assert study[1].value == mended.runs[1].result.selected["last"].test.top1  # type: ignore[union-attr]
 
 
 def test_a_diverged_run_is_a_result_and_the_sweep_goes_on(workspace: Workspace, recipe: RecipeWriter) -> None:
