@@ -23,7 +23,7 @@ from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
-from kdctl.execution.slurm import EVENTS, GONE_SECONDS, JOB, ORDER, Slurm, require_slurm, whole_number
+from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -101,8 +101,6 @@ class _Job(WorkerState):
         """After which epoch its runs are to pause, by run key."""
         self.number = ""
         """What SLURM calls it; empty until it is submitted."""
-        self.known = time.monotonic()
-        """When the queue last knew it."""
         self.saved: set[str] = set()
         """Keys of runs whose states it saved before it released them."""
         self._read = 0
@@ -176,8 +174,7 @@ class SlurmExecutor:
             return [back for job in new for back in job.release_all("its job was not submitted")]
         self._submit(new)
         time.sleep(seconds)
-        listed = self.slurm.jobs()
-        returned = [back for job in self._jobs for back in self._handle_events(job, listed)]
+        returned = [back for job in self._jobs for back in self._handle_events(job)]
         self._jobs = [job for job in self._jobs if job.plans]
         if time.monotonic() - self._renewed > self.config.lease.heartbeat_seconds:
             self._renewed = time.monotonic()
@@ -213,7 +210,7 @@ class SlurmExecutor:
                 self.recorder.close(back.plan, back.owner, back.reason)
             raise
         for job, number in zip(jobs, numbers, strict=True):
-            job.number, job.known = number, time.monotonic()
+            job.number = number
             write_atomically(job.folder / JOB, number.encode())
 
     def _order(self, jobs: Sequence[_Job]) -> list[str]:
@@ -241,8 +238,9 @@ class SlurmExecutor:
                     f"-o engine.batch_parts={num_tasks} gives each task a part of every batch.",
                 )
 
-    def _handle_events(self, job: _Job, listed: frozenset[str] | None) -> list[ReleasedRun]:
+    def _handle_events(self, job: _Job) -> list[ReleasedRun]:
         """Return the runs that a job has ended, and all others once it is gone."""
+        is_gone = self.slurm.is_listed(job.number) is False  # asked first: one that is gone has said all
         over: list[ReleasedRun] = []
         for event in job.events():
             for key in job.handle_event(event):
@@ -252,9 +250,7 @@ class SlurmExecutor:
                     over.append(job.release(key, event.text))
                 else:  # saved: if SLURM has put the job back into its queue, it goes on with it
                     job.saved.add(key)
-        if listed is None or job.number in listed:
-            job.known = time.monotonic()
-        if time.monotonic() - job.known < GONE_SECONDS:
+        if not is_gone:
             return over
         reason = job.exit_reason or f"job {job.number} ended before it did"
         keys = list(job.plans)

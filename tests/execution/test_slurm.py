@@ -13,7 +13,7 @@ import torch
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution import slurm, slurm_executor
+from kdctl.execution import slurm
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.slurm_executor import SlurmConfig, SlurmExecutor
 from kdctl.store.leases import Owner
@@ -67,7 +67,7 @@ class Refusing(slurm.Slurm):
 def test_jobs_that_never_begin_are_not_submitted_for_ever(
     recipe: Callable[..., Path], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_executor, "GONE_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "GONE_SECONDS", 0.0)
     plan = workflows.plan_training(recipe("method = 'ce'", teacher=""), workspace).runs[0]
     config = SlurmConfig(options={"time": 1})
     recorder = IndexRecorder(workspace=workspace, progress=Silent(), lease=config.lease)
