@@ -149,6 +149,8 @@ def work(folder: str) -> None:
     the node's disk or data ends it as well, and gives its runs back.
     """
     path = Path(folder)
+    if not (path / ORDER).is_file():  # it was withdrawn while the job was submitted
+        return
     order = from_json(JobOrder, (path / ORDER).read_bytes())
     num_tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     if num_tasks > 1:

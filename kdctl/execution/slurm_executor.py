@@ -22,7 +22,7 @@ from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, Setup
-from kdctl.execution.recorders import IndexRecorder
+from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
@@ -86,6 +86,7 @@ class SlurmConfig:
         try:
             yield executor
         finally:
+            executor.withdraw(ABORTED)
             executor.stop()
 
 
@@ -172,7 +173,8 @@ class SlurmExecutor:
         if self._stopping and new:
             self._jobs = [job for job in self._jobs if job.number]
             return [back for job in new for back in job.release_all("its job was not submitted")]
-        self._submit(new)
+        if new:
+            self._submit(new)
         time.sleep(seconds)
         returned = [back for job in self._jobs for back in self._handle_events(job)]
         self._jobs = [job for job in self._jobs if job.plans]
@@ -199,15 +201,19 @@ class SlurmExecutor:
         self._stopping = True
         self.slurm.cancel([job.number for job in self._jobs if job.number])
 
+    def withdraw(self, reason: str) -> None:
+        """Give back what was not submitted; a job whose number we were not told finds nothing to do."""
+        for job in (job for job in self._jobs if not job.number):
+            (job.folder / ORDER).unlink(missing_ok=True)
+            for back in job.release_all(reason):
+                self.recorder.close(back.plan, back.owner, back.reason)
+
     def _submit(self, jobs: Sequence[_Job]) -> None:
-        if not jobs:
-            return
         try:
             self._require_parts(jobs)
             numbers = self._order(jobs)
         except KdctlError as error:
-            for back in (back for job in jobs for back in job.release_all(error.problem)):
-                self.recorder.close(back.plan, back.owner, back.reason)
+            self.withdraw(error.problem)
             raise
         for job, number in zip(jobs, numbers, strict=True):
             job.number = number

@@ -13,9 +13,11 @@ import torch
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.execution import slurm
-from kdctl.execution.recorders import IndexRecorder
+from kdctl.errors import AbortedError
+from kdctl.execution import slurm, slurm_executor
+from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.slurm_executor import SlurmConfig, SlurmExecutor
+from kdctl.records import RunState
 from kdctl.store.leases import Owner
 
 TASK = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8",
@@ -82,6 +84,29 @@ def test_jobs_that_never_begin_are_not_submitted_for_ever(
     assert executor.fault is not None
     assert "job 3 ended before it began to train" in executor.fault.problem
     assert str(workspace.runs / ".slurm" / "logs") in executor.fault.hint
+
+
+def test_runs_are_given_back_at_once_where_submitting_their_job_is_aborted(
+    recipe: Callable[..., Path], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_executor, "require_slurm", lambda: None)
+    folders: list[Path] = []
+
+    def submit(self: slurm.Slurm, orders: list[Path], logs: Path, parameters: Any) -> list[str]:
+        """Submit the job, but somebody presses Ctrl-C a second time while `sbatch` is at work."""
+        folders.extend(orders)
+        raise AbortedError(130)
+
+    monkeypatch.setattr(slurm.Slurm, "submit", submit)
+    path = recipe("method = 'ce'", teacher="")
+    with pytest.raises(AbortedError):
+        workflows.sweep(path, workspace, executor=SlurmConfig(options={"time": 1}))
+    (run,) = workspace.store.runs()
+    assert (run.state, run.reason) == (RunState.INTERRUPTED, ABORTED)
+    assert workspace.store.lease(run.key) is None
+    assert workspace.folder(run.key).lease() is None
+    slurm.work(str(folders[0]))  # does nothing: the run may be somebody else's by now
+    assert workspace.folder(run.key).lease() is None
 
 
 class Queue(slurm.Slurm):
