@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from kdctl.assembly.teacher_cache import never_again
 from kdctl.assembly.teachers import require_teachers
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
@@ -16,6 +17,7 @@ from kdctl.errors import KdctlError, UsageError
 from kdctl.recipe.optimization import Lamb
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
+from kdctl.serialization import canonical_json
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     _require_files_of_teachers(wanted, workspace)
     workspace.library.require(wanted)
     require_teachers(wanted, workspace)
+    if workspace.teacher_cache == "on":
+        _warn_of_idle_cache(wanted, workspace)
 
 
 def require_device(plans: Sequence[RunPlan], workspace: Workspace) -> torch.device:
@@ -97,3 +101,16 @@ def _warn_of_slow_bf16(device: str) -> None:
         "no better. For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32",
         device,
     )
+
+
+def _warn_of_idle_cache(plans: Sequence[RunPlan], workspace: Workspace) -> None:
+    """Say in which runs `--teacher-cache on` keeps nothing."""
+    unlike = {canonical_json([plan.data.tree(), plan.method.tree()]): plan for plan in plans if plan.teachers}
+    for plan in unlike.values():
+        if why := never_again(plan, workspace.library.select_for(plan).train):
+            _say_once(f"--teacher-cache on keeps nothing where {why}: no image comes again as it was")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _log.warning("%s", line)

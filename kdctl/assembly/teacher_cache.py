@@ -11,8 +11,11 @@ import torch
 from kdctl.assembly.memory import available_bytes
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.gang import Gang
+from kdctl.engine.streamed_batches import is_streamed
 from kdctl.engine.teacher_table import TeacherTable, row_bytes, rows_are_independent
 from kdctl.errors import KdctlError
+from kdctl.protocols.dataset import Split, StreamedSplit
+from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
 
@@ -58,6 +61,18 @@ def find_table(
         _log.info("teacher outputs are not kept: %s", refusal)
         return None
     return context.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
+
+
+def never_again(plan: RunPlan, train: Split | StreamedSplit) -> str:
+    """Say why no image comes to a run's teachers twice as it was; empty if images do."""
+    options = plan.data.options
+    if isinstance(plan.method.options, GeneratedImages):
+        return f"'{plan.method.name}' makes its images"
+    if options.mixup > 0 or options.cutmix > 0:
+        return "batches are mixed (data.mixup, data.cutmix)"
+    if is_streamed(train, options):
+        return f"training images of '{plan.data.name}' are made one by one, in endless variety"
+    return ""
 
 
 def saving(gang: Gang, epochs: int) -> float:

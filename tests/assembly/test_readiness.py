@@ -16,9 +16,11 @@ RecipeWriter = Callable[..., Path]
 
 @pytest.fixture
 def _said_nothing_yet() -> Iterator[None]:
-    readiness._warn_of_slow_bf16.cache_clear()
+    for said in (readiness._warn_of_slow_bf16, readiness._say_once):
+        said.cache_clear()
     yield
-    readiness._warn_of_slow_bf16.cache_clear()
+    for said in (readiness._warn_of_slow_bf16, readiness._say_once):
+        said.cache_clear()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")
@@ -56,3 +58,32 @@ def test_in_fp32_nobody_asks_for_bf16(
     monkeypatch.setattr(readiness, "has_fast_bf16", lambda _device: False)
     readiness.require_ready(workflows.plan_training(recipe(""), workspace).runs, workspace)
     assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("_said_nothing_yet")
+@pytest.mark.parametrize(
+    ("method", "options", "why"),
+    [
+        ("kd", {}, ""),
+        ("kd", {"mixup": "0.2"}, "batches are mixed (data.mixup, data.cutmix)"),
+        ("kd", {"augmentation": "random-resized-crop"}, "training images of 'digits' are made one by one"),
+        ("zskt", {}, "'zskt' makes its images"),
+    ],
+)
+def test_a_teacher_cache_that_keeps_nothing_is_said_before_anything_runs(
+    workspace: Workspace,
+    recipe: RecipeWriter,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    options: dict[str, str],
+    why: str,
+) -> None:
+    changed = [f"data.{name}={value}" for name, value in options.items()]
+    opened = workflows.open_recipe(recipe(f"method = '{method}'"), changed, [])
+    planned = workflows.plan_training(opened, workspace).runs
+    readiness.require_ready(planned, workspace)
+    assert "teacher-cache" not in caplog.text
+    with workflows.open_workspace(workspace.runs, workspace.library, teacher_cache="on") as asked:
+        for _ in range(2):  # a sweep asks for each batch of its runs
+            readiness.require_ready(planned, asked)
+    assert caplog.text.count(f"--teacher-cache on keeps nothing where {why}") == bool(why)
