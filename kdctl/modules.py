@@ -130,6 +130,15 @@ class Distillation(nn.Module):
         self._teachers = teachers
         self._seed, self._num_steps = seed, 0
         self._last: Step | None = None
+        self.register_load_state_dict_pre_hook(_without_number_of_steps)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the number of steps, by which is drawn what the method draws in the next one."""
+        return torch.tensor(self._num_steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on after so many steps."""
+        self._num_steps = int(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the last step out of copies and files: tensors of a graph cannot be copied."""
@@ -259,21 +268,16 @@ def build_method(
 
 def _require_one_loss(distiller: Distiller, method: str) -> None:
     """Raise UsageError unless a method is one loss of images from elsewhere, the same in each step."""
+    why, hint = "", "train with kdctl."
     if isinstance(distiller.config, GeneratedImages):
-        raise UsageError(
-            f"method '{method}' makes the images that it learns from, and takes none from elsewhere.",
-            "train with kdctl.",
-        )
-    if len(distiller.phases()) > 1:
-        raise UsageError(
-            f"method '{method}' has several phases, which take a trainer that begins each.",
-            "train with kdctl, or choose options of a single phase.",
-        )
-    if distiller.updates() != (WHOLE_STEP,) or any(group.optimizer for group in distiller.optimized()):
-        raise UsageError(
-            f"method '{method}' takes several updates or optimizers in a step; one loss cannot say that.",
-            "train with kdctl.",
-        )
+        why = "makes the images that it learns from, and takes none from elsewhere"
+    elif len(distiller.phases()) > 1:
+        why = "has several phases, which take a trainer that begins each"
+        hint = "train with kdctl, or choose options of a single phase."
+    elif distiller.updates() != (WHOLE_STEP,) or any(group.optimizer for group in distiller.optimized()):
+        why = "takes several updates or optimizers in a step; one loss cannot say that"
+    if why:
+        raise UsageError(f"method '{method}' {why}.", hint)
 
 
 def _logits_only(num_classes: int) -> Backbone:
@@ -283,6 +287,11 @@ def _logits_only(num_classes: int) -> Backbone:
         Link(name=_POOLED, module=nn.Flatten(), shape=(1,)),
     ]
     return Backbone(links, classifier=nn.Linear(1, num_classes), stage_taps=(_MAP,), input_size=1)
+
+
+def _without_number_of_steps(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state that an earlier version saved be loaded: it does not say how many steps there were."""
+    state.setdefault(f"{prefix}_extra_state", torch.tensor(0))
 
 
 def _progress(progress: Tensor | float, device: torch.device) -> Tensor:

@@ -118,6 +118,26 @@ def test_it_is_copied_and_saved_in_the_middle_of_a_step() -> None:
         torch.testing.assert_close(other(images, labels).total(), expected)
 
 
+def test_it_goes_on_from_a_saved_state_with_what_it_would_have_drawn() -> None:
+    images, labels = batch()
+    teacher, index = backbone("resnet14"), torch.arange(len(labels))
+
+    def made() -> Distillation:
+        return Distillation("crd", backbone(), teacher, num_samples=64, num_negatives=8)
+
+    first, second, without = made(), made(), made()
+    for _ in range(2):
+        first(images, labels, index=index).total().backward()
+        first.after_update()
+    saved = {name: value.clone() for name, value in first.state_dict().items()}
+    for other in (second, without):
+        other.load_state_dict(saved)
+        saved.pop("_extra_state", None)  # as an earlier version saved it
+    expected = first(images, labels, index=index).total()
+    torch.testing.assert_close(second(images, labels, index=index).total(), expected)
+    assert without(images, labels, index=index).total() != expected
+
+
 def test_a_method_that_remembers_samples_has_to_be_told_which_they_are() -> None:
     images, labels = batch()
     with pytest.raises(KdctlError, match="there is one in all"):
@@ -130,7 +150,9 @@ def test_the_teacher_follows_to_another_precision_and_is_not_saved() -> None:
     teacher = backbone("resnet14")
     distillation = Distillation("kd", backbone(), teacher).to(torch.float64)
     assert next(teacher.parameters()).dtype == torch.float64
-    num_saved = sum(value.numel() for value in distillation.state_dict().values())
+    saved = distillation.state_dict()
+    assert saved.pop("_extra_state") == 0  # steps that were taken
+    num_saved = sum(value.numel() for value in saved.values())
     assert num_saved == sum(value.numel() for value in distillation.student.state_dict().values())
 
 
