@@ -23,6 +23,7 @@ from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
+from kdctl.report.wording import plural
 from kdctl.text import one_or_several
 
 LAYOUTS = ("list", "paper", "grid", "overview", "runs")
@@ -30,6 +31,9 @@ LAYOUTS = ("list", "paper", "grid", "overview", "runs")
 
 _SEVERAL = ("rows", "columns", "values", "where")
 """Options that take several words."""
+
+_OF_TIME = ("seconds", "images_per_second")
+"""Values that runs of a gang share."""
 
 _BESIDE_MEANS = {
     "published": "published numbers",
@@ -119,7 +123,8 @@ def build_report(
     else:
         table = _mean_table(students, kind, layout, [*_reported(sweeps), *given.get("published", ())])
     weak = (f"Warning: {line}." for line in weak_teacher_lines(students, select))
-    notes = (*table.notes, *teacher_notes(teachers, layout), *weak, *_left_out_notes(left_out.values()))
+    beside = (*_time_notes(students, table, layout), *teacher_notes(teachers, layout), *weak)
+    notes = (*table.notes, *beside, *_left_out_notes(left_out.values()))
     table = dataclasses.replace(table, notes=notes)
     sort = given.get("sort", "")
     return sort_rows(table, sort, descending=given.get("reverse", False)) if sort else table
@@ -218,6 +223,21 @@ def _refuse(asked: Sequence[str]) -> None:
 def _left_out_notes(asked: Iterable[str]) -> Iterator[str]:
     if listed := " and ".join(asked):
         yield f"The recipe's [report] also asks for {listed}: this table has no place for that."
+
+
+def _time_notes(students: Sequence[StoredRun], table: Table, layout: Layout) -> Iterator[str]:
+    """Say of the times of a table that runs of a gang share theirs."""
+    is_timed = any(column.title == "time" for column in table.columns)
+    if not is_timed and not any(measure.name in _OF_TIME for measure in layout.values):
+        return
+    timed = [run for run in students if run.result is not None]
+    sizes = [len(run.environment.gang.split()) for run in timed if run.environment and run.environment.gang]
+    if sizes:
+        few, many = min(sizes), max(sizes)
+        yield (
+            f"Time: {len(sizes)} of {plural(len(timed), 'run')} trained in gangs of "
+            f"{few if few == many else f'{few} to {many}'}; theirs is that of the whole gang."
+        )
 
 
 def _layout(

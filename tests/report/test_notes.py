@@ -1,8 +1,11 @@
 """What a table says of runs that are not in its rows, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 
 from kdctl.errors import UsageError
+from kdctl.records import Environment
 from kdctl.report.build import build_report
 from kdctl.report.reported import read_reported
 
@@ -47,3 +50,24 @@ def test_a_seed_that_teaches_others_is_in_the_mean_of_its_replicates(make_run):
     alone = build_report([runs[0], *students])
     assert [record["top1_mean"] for record in alone.records()] == [61.0]
     assert "Teacher resnet20: 70.00 ± — (n = 1)." in alone.notes
+
+
+def test_a_time_that_runs_of_a_gang_share_is_said_to_be_that_of_the_gang(make_run):
+    alone = Environment(
+        **dict.fromkeys(("kdctl_version", "git_commit", "python", "torch", "cuda", "device"), ""),
+        **dict.fromkeys(("precision", "host", "data_fingerprint"), ""),
+        num_threads=1,
+        deterministic=True,
+    )
+    runs = [
+        replace(make_run(70.0, seed=seed), environment=replace(alone, gang="aa bb" if seed else ""))
+        for seed in range(3)
+    ]
+    said = "Time: 2 of 3 runs trained in gangs of 2; theirs is that of the whole gang."
+    for options in ({}, {"layout": "runs"}, {"values": ["seconds"]}):
+        assert said in build_report(runs, **options).notes
+    for options in ({"values": ["top1"]}, {"layout": "paper"}):
+        assert said not in build_report(runs, **options).notes
+    mixed = [runs[1], replace(runs[2], environment=replace(alone, gang="aa bb cc"))]
+    assert any("2 of 2 runs trained in gangs of 2 to 3" in note for note in build_report(mixed).notes)
+    assert not any(note.startswith("Time") for note in build_report(runs[:1]).notes)
