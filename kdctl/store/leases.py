@@ -11,6 +11,9 @@ from pathlib import Path
 
 from kdctl.store.clock import utc_now
 
+LONGEST_SECONDS = 86_400.0
+"""A lease that ends later than that from now is none: a clock was wrong when it was written, or is now."""
+
 _PROCESSES = Path("/proc")
 _STATE, _START = 0, 19
 """Fields of /proc/<pid>/stat, counted from behind the program's name (proc(5) calls them 3 and 22)."""
@@ -82,6 +85,11 @@ class LeaseConfig:
     """Between two heartbeats, at least."""
     max_crashes: int = 3
     """A run fails when its worker died so often without getting any further in between."""
+
+    def __post_init__(self) -> None:
+        """Refuse leases that nobody would believe."""
+        if self.seconds > LONGEST_SECONDS:
+            raise ValueError(f"a lease of {self.seconds:g} s is longer than a day")
 
     @property
     def grace_seconds(self) -> float:

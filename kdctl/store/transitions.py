@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, updat
 from kdctl.errors import KdctlError
 from kdctl.records import SETTLED, RunResult, RunState
 from kdctl.store.clock import utc_now
-from kdctl.store.leases import Lease, Owner
+from kdctl.store.leases import LONGEST_SECONDS, Lease, Owner
 from kdctl.store.run_table import listed
 from kdctl.store.tables import RunRow
 
@@ -139,9 +139,13 @@ def ended(result: RunResult) -> dict[str, Any]:
 
 
 def is_held(connection: Connection, key: str) -> bool:
-    """Return whether a process that may be alive holds a run, and its lease has not run out."""
+    """Return whether a process that may be alive holds a run, and its lease has not run out.
+
+    One that ends later than any lease can was written by a clock that was wrong, and says nothing.
+    """
     holder = holder_of(connection, key)
-    unexpired = select(RunRow.key).where(RunRow.key == key, RunRow.lease_expires > utc_now())
+    believable = RunRow.lease_expires.between(utc_now(), utc_now(seconds_ahead=LONGEST_SECONDS))
+    unexpired = select(RunRow.key).where(RunRow.key == key, believable)
     return holder is not None and not holder.is_gone() and connection.execute(unexpired).first() is not None
 
 

@@ -10,7 +10,7 @@ from kdctl.errors import KdctlError
 from kdctl.records import Artifact, PlannedRun
 from kdctl.store.folder import RunFolder, run_folders
 from kdctl.store.ingest import ingest
-from kdctl.store.leases import Owner
+from kdctl.store.leases import LeaseConfig, Owner
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
 from kdctl.store.store import Store
 
@@ -53,6 +53,19 @@ def test_a_run_that_somebody_works_on_stays(
     with pytest.raises(KdctlError, match="process 7"):
         free_files(store, RunFolder(tmp_path, planned.key), ["last.pt"])
     assert [run.key for run in store.runs()] == [planned.key]
+
+
+def test_a_lease_that_a_wrong_clock_wrote_keeps_no_run(
+    store: Store, tmp_path: Path, plan_run: Callable[..., PlannedRun], stranger: Owner
+) -> None:
+    planned = plan_run(2)
+    store.add_runs([planned])
+    store.claim(planned.key, stranger, lease_seconds=3 * 365 * 86_400)
+    assert held_runs(store, [planned.key]) == {}
+    remove_run(store, tmp_path, planned.key)
+    assert store.runs() == []
+    with pytest.raises(ValueError, match="longer than a day"):
+        LeaseConfig(seconds=1e6)
 
 
 def test_a_removal_killed_before_the_row_went_is_finished(store: Store, finished: RunFolder) -> None:
