@@ -42,6 +42,9 @@ _MEASURED_OPERATIONS = 2e11
 """Of a measured step on a CPU: some seconds of one core. A network that needs more of them for 32 images is
 measured on fewer: 32 of 224 pixels keep a RegNetY-160 busy for minutes, and take 7 GiB."""
 
+_UNDISTURBED = 0.7
+"""Of the time of a step a CPU works on it, at least, where no other program has the cores."""
+
 _LATEST = 15
 """Earlier runs of a kind that are looked at, at most: to sum up all epochs of thousands takes long."""
 
@@ -162,11 +165,12 @@ class _Pace:
     def _seconds(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the time that a run still takes of its gang's, and note its operations."""
         operations = self._counted.per_epoch(plan, with_teachers=with_teachers)
-        rate = self._earlier.rate(plan)
-        self.bases.add("operations, at the rate of one measured step" if rate is None else "earlier runs")
+        earlier = self._earlier.rate(plan)
+        rate = earlier or self._counted.rate(plan)
+        self.bases.add("earlier runs" if earlier else self._counted.basis)
         epochs = plan.epochs - self._earlier.epochs_done(plan)
         self.operations[plan.key] = self.operations.get(plan.key, 0.0) + operations * epochs
-        return epochs * operations / (rate or self._counted.rate(plan))
+        return epochs * operations / rate
 
 
 class _EarlierRuns:
@@ -232,6 +236,7 @@ class _CountedOperations:
         self._num_threads = num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
+        self.basis = "operations, at the rate of one measured step"
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""
@@ -252,8 +257,7 @@ class _CountedOperations:
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
             batch = measured_batch(3 * image.student, self._device)
-            operations = 3 * image.student * batch
-            self._rate = operations / self._measured_step(plan.student.name, sizes, batch)
+            self._rate = 3 * image.student * batch / self._measured_step(plan.student.name, sizes, batch)
         return self._rate
 
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
@@ -265,8 +269,7 @@ class _CountedOperations:
         """Return the seconds that a training step takes; the faster of two after a warm-up."""
         images = torch.rand(batch, 3, sizes.input_size, sizes.input_size, device=self._device)
         backbone = build_architecture(model, sizes).to(self._device).to(memory_format=torch.channels_last)
-        seconds: list[float] = []
-        before = torch.get_num_threads()
+        seconds, before, worked = list[float](), torch.get_num_threads(), time.process_time()
         torch.set_num_threads(self._num_threads)
         try:
             for _ in range(3):
@@ -277,14 +280,13 @@ class _CountedOperations:
                 seconds.append(time.perf_counter() - began)
         finally:
             torch.set_num_threads(before)
+        if self._device.type == "cpu" and time.process_time() - worked < _UNDISTURBED * sum(seconds):
+            self.basis += " (too slow: other programs use the cores)"
         return min(seconds[1:])
 
 
 def measured_batch(operations: float, device: torch.device) -> int:
-    """Return on how many images a step is measured that takes so many operations for each of them.
-
-    Two at least: batch norms need them.
-    """
+    """Return on how many images of so many operations a step is measured: two at least, for batch norms."""
     if device.type != "cpu":
         return MEASURED_BATCH
     return min(MEASURED_BATCH, max(2, int(_MEASURED_OPERATIONS / operations)))
