@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".pdf", ".png")
 """The kinds of files that a figure can be written to."""
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of figures and of the curves of the page: Okabe and Ito's, 'Color Universal Design', 2008, without the
+yellow that white paper swallows."""
+
+DASHES = ((), (3.7, 1.6), (6.4, 1.6, 1, 1.6), (1, 1.65), (5, 1, 1, 1, 1, 1))
+"""The same for lines: lengths of ink and of gaps in turns, in widths of the line; the first is solid."""
+
 
 class NothingToDrawError(KdctlError):
     """The runs do not hold what a figure shows; not a fault when all figures are asked for."""

@@ -24,14 +24,12 @@ from kdctl.recipe.layers import Merged
 from kdctl.recipe.load import override_layer
 from kdctl.recipe.resolve import Resolver
 from kdctl.registry import Entry
-from kdctl.report.figure import Draw, FigureData, figures
+from kdctl.report.figure import COLOURS, DASHES, Draw, FigureData, figures
 from kdctl.report.wording import words_in_common
 from kdctl.text import printable
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, 'Color Universal Design', 2008, without the yellow that white paper swallows."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+LINES: tuple[Any, ...] = tuple((0, dashes) if dashes else "-" for dashes in DASHES)
 """As many as have no common divisor with the colours and markers: 280 looks before one comes again."""
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
 

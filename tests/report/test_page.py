@@ -20,6 +20,7 @@ from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
 from kdctl.report.page.encode import STEPS, encode_columns, encode_curves
 from kdctl.report.page.run_list import run_list
 from kdctl.report.page.write import Page, Picture, write_page
+from kdctl.report.plotting import looks
 from kdctl.report.table_format import Cell, Column, Table
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\" & 'x'"
@@ -269,6 +270,19 @@ def test_curves_come_out_of_the_page_as_they_went_in(opened: Browser, runs: list
     assert opened.run("Number.isNaN(meanOf([[1, NaN], [3, 5]]).mean[1])")
 
 
+def test_a_configuration_has_the_line_on_the_page_that_it_has_in_figures(
+    make_run: Callable[..., StoredRun],
+) -> None:
+    run = make_run(70.0)
+    curves = encode_curves([run], [epochs_of(run, 3)])
+    assert curves is not None
+    count = len(curves["colours"]) * len(curves["dashes"])
+    page = [(curves["colours"][at % 7], curves["dashes"][at % 5]) for at in range(count)]
+    figure = [(look.colour, () if look.line == "-" else look.line[1]) for look in looks(count)]
+    assert page == figure
+    assert len(set(page)) == count
+
+
 def test_curves_average_what_finished_and_show_every_run(make_run: Callable[..., StoredRun]) -> None:
     runs = [make_run(70.0), make_run(seed=1, state="diverged"), make_run(71.0, seed=2)]
     others = [make_run(seed=seed, state="running", settings={"method.name": "kd"}) for seed in range(2)]
@@ -359,7 +373,7 @@ def test_a_logarithmic_axis_spans_what_is_drawn(
         f"const bytes = new Uint8Array(new Uint16Array({steps}).buffer);"
         "const packed = btoa(String.fromCharCode(...bytes));"
         "makeCurves(place, { metrics: { top1: { label: 'top-1', low: 0, high: 100, asinh: false, packed } },"
-        " starts: [0, 2, 4], keys: ['a', 'b'],"
+        " starts: [0, 2, 4], keys: ['a', 'b'], colours: ['#000000'], dashes: [[]],"
         " configurations: [{ name: 'x', runs: [0, 1], averaged: [0, 1] }] });"
         "written.length = 0; place.querySelector('input[type=checkbox]').click();"
     )

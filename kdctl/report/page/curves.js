@@ -1,8 +1,6 @@
 // Curves over epochs: means with bands, or single runs, of the configurations that are ticked.
 "use strict";
 
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"];
-const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [1, 2, 6, 2]];
 const MARGIN = { left: 58, right: 14, top: 12, bottom: 40 };
 const SHOWN_AT_FIRST = 8;
 
@@ -75,9 +73,9 @@ function makeCurves(place, data) {
   }
 
   function stroke(pen, at, width) {
-    pen.strokeStyle = COLOURS[at % COLOURS.length];
+    pen.strokeStyle = data.colours[at % data.colours.length];
     pen.fillStyle = pen.strokeStyle;
-    pen.setLineDash(DASHES[at % DASHES.length]);
+    pen.setLineDash(data.dashes[at % data.dashes.length].map((length) => length * width));
     pen.lineWidth = width;
   }
 

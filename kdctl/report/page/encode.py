@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kdctl.records import EpochResult, Selection, StoredRun
 from kdctl.report.fields import distinguishing_fields, flatten
+from kdctl.report.figure import COLOURS, DASHES
 from kdctl.report.replicates import group_by_configuration
 from kdctl.report.series import averaged_runs, divide
 from kdctl.serialization import to_tree
@@ -66,6 +67,8 @@ def encode_curves(
     return {
         "metrics": metrics,
         "starts": starts.tolist(),
+        "colours": COLOURS,
+        "dashes": DASHES,
         "configurations": [
             {
                 "name": item.name or "all runs",
