@@ -7,6 +7,7 @@ command goes on.
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,16 @@ class MachineError(KdctlError):
         super().__init__(fault.problem, fault.hint)
         self.fault = fault
         self.args = (fault,)  # what unpickling calls the class with
+
+
+def how_it_ended(code: int) -> str:
+    """Word the exit code of a process that ended before it should have; below 0 it is a signal's."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal: only the first and the last of them have names
+        return f"was killed by signal {-code}"
 
 
 def unwritable(path: Path, error: OSError) -> MachineError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kdctl.machine_errors import (
     MachineFault,
     as_machine_errors,
     fault_behind,
+    how_it_ended,
     refusal,
     unwritable,
 )
@@ -71,3 +73,15 @@ def test_what_wrong_code_gets_as_well_is_told_with_its_place(tmp_path: Path) -> 
     assert f"{Path(__file__).name}, line " in mistake.hint
     denied = PermissionError(errno.EACCES, "Permission denied", "x")
     assert refusal(denied).hint == "allow it, or name another place."
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (-signal.SIGTERM, "was killed by SIGTERM"),
+        (-signal.SIGRTMIN - 1, f"was killed by signal {signal.SIGRTMIN + 1}"),  # it has no name
+        (1, "ended with exit code 1"),
+    ],
+)
+def test_how_a_process_ended_is_told_whatever_signal_it_was(code: int, reason: str) -> None:
+    assert how_it_ended(code) == reason

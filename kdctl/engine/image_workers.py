@@ -26,7 +26,14 @@ from torch import Tensor
 
 from kdctl.engine.image_buffers import Prepare, Ring, Task, shared_memory
 from kdctl.errors import ANY_FAILURE
-from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors, fault_behind
+from kdctl.machine_errors import (
+    GOES_ON,
+    MachineError,
+    MachineFault,
+    as_machine_errors,
+    fault_behind,
+    how_it_ended,
+)
 from kdctl.readers.pixels import UnreadableImageError
 
 TASK_IMAGES = 8
@@ -161,9 +168,7 @@ class ImageWorkers:
                 process.join(timeout=5)
         codes = [process.exitcode for process in self._processes if process.exitcode is not None]
         self.close()
-        code = codes[0] if codes else 0
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        problem = f"a process that decodes images {how}."
+        problem = f"a process that decodes images {how_it_ended(codes[0] if codes else 0)}."
         if -signal.SIGKILL in codes:
             problem += " The system does that when memory is short."
         hint = "take fewer with --workers, or lower data.batch_size, where memory is short"

@@ -32,7 +32,7 @@ from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, join, leave
 from kdctl.errors import UsageError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.messages import Order, Setup
-from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, how_it_ended
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult
@@ -216,8 +216,7 @@ def _await_followers(followers: Sequence[_Follower]) -> None:
             are_there.append(bool(pipe.read(1)))
     for rank, (follower, is_there) in enumerate(zip(followers, are_there, strict=True), 1):
         if not is_there:
-            code = follower.process.wait(LEAVE_SECONDS)
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            how = how_it_ended(follower.process.wait(LEAVE_SECONDS))
             problem = f"process {rank} of {len(followers) + 1} {how} before the training began."
             raise MachineError(MachineFault(problem=problem, hint=f"see what it said; {GOES_ON}"))
 

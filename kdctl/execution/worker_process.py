@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from kdctl.execution.messages import Event, Order, Setup
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker import SAVED
 from kdctl.execution.worker_state import WorkerState
+from kdctl.machine_errors import how_it_ended
 from kdctl.recipe.plan import RunPlan
 from kdctl.store.json_files import from_json, to_json
 
@@ -79,7 +79,7 @@ class WorkerProcess(WorkerState):
         """Wait for its end, however it came, and return its exit code."""
         self._process.kill()  # it may have closed its output only
         code = self._process.wait()
-        self.exit_reason = self.exit_reason or _reason(code)
+        self.exit_reason = self.exit_reason or f"its worker {how_it_ended(code)}"
         self.last_line = _last_line(self._errors)
         self._errors.close()
         self.stop()
@@ -103,19 +103,6 @@ class WorkerProcess(WorkerState):
 def saved(code: int) -> bool:
     """Return whether a worker with this exit code left in good order."""
     return code == SAVED
-
-
-def _reason(code: int) -> str:
-    if code < 0:
-        return f"its worker was killed by {_signal_name(-code)}"
-    return f"its worker ended with exit code {code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal: only the first and the last of them have names
-        return f"signal {number}"
 
 
 def _last_line(errors: IO[bytes]) -> str:

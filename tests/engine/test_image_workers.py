@@ -75,7 +75,7 @@ def test_a_worker_that_dies_stops_the_run_with_a_hint(
     train = StreamedTrainingSet(streamed(Slow(0.2)), normalise, options, CPU, workers)
     train._ahead._fill((0, 0, 0))
     os.kill(workers._processes[0].pid, signal.SIGKILL)
-    with pytest.raises(MachineError, match="killed by signal 9") as caught:
+    with pytest.raises(MachineError, match="killed by SIGKILL") as caught:
         all_batches(train, train.order(0, 0))
     assert "--workers" in caught.value.hint
     assert not workers._processes
@@ -117,7 +117,7 @@ def test_a_last_worker_that_died_between_batches_is_told_of_as_well(open_set: Op
         workers.wait(ring, slot)
     process.kill()
     process.join()
-    with pytest.raises(MachineError, match="killed by signal 9"):
+    with pytest.raises(MachineError, match="killed by SIGKILL"):
         all_batches(train, order)
 
 

@@ -107,7 +107,7 @@ def test_what_a_process_is_told_of_the_others_is_forgotten_with_them(
 
 
 @pytest.mark.parametrize(
-    ("program", "how"), [("exit 3", "ended with code 3"), ("kill -9 $$", "was killed by signal 9")]
+    ("program", "how"), [("exit 3", "ended with exit code 3"), ("kill -9 $$", "was killed by SIGKILL")]
 )
 def test_a_process_that_dies_before_it_meets_the_others_is_not_waited_for(
     program: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

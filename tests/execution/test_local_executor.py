@@ -15,7 +15,6 @@ from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
-from kdctl.execution import worker_process
 from kdctl.execution.local_executor import LocalConfig
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
@@ -144,18 +143,6 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(
     (reason,) = [reason for _, state, reason in seen.ends if state is RunState.INTERRUPTED]
     wanted = "it was silent for 6 s" if death is signal.SIGSTOP else f"its worker was killed by {death.name}"
     assert reason == wanted
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        (-signal.SIGTERM, "its worker was killed by SIGTERM"),
-        (-signal.SIGRTMIN - 1, f"its worker was killed by signal {signal.SIGRTMIN + 1}"),  # it has no name
-        (1, "its worker ended with exit code 1"),
-    ],
-)
-def test_how_a_worker_ended_is_told_whatever_signal_it_was(code: int, reason: str) -> None:
-    assert worker_process._reason(code) == reason
 
 
 @pytest.mark.slow
