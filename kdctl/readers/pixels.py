@@ -54,11 +54,11 @@ class UnreadableImageError(ValueError):
 def read_image(path: Path | BinaryIO) -> Image.Image:
     """Decode an image file to RGB.
 
-    Grey images get three equal channels, palettes are looked up, transparency is dropped, and of
-    an animation the first frame is taken.
+    Grey images get three equal channels, palettes are looked up, colours of 16 bits keep the upper 8,
+    transparency is dropped, and of an animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: the file is damaged, is no image, or has more than 8 bits a channel.
+        UnreadableImageError: the file is damaged, is no image, or is grey with more than 8 bits.
     """
     try:
         with contextlib.ExitStack() as stack:
