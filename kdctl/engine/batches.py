@@ -130,8 +130,7 @@ class TrainingSet:
         self._range = torch.arange(self._size, device=device)
         self.batch_size = options.batch_size
         self._repeats = options.repeats
-        num_classes = num_classes or int(split.labels.max()) + 1
-        self._mixer = Mixer(options, num_classes=num_classes, size=self._size, device=device)
+        self._mixer = Mixer(options, self._labels, num_classes=num_classes, size=self._size, device=device)
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -38,16 +38,26 @@ class Mixing:
 class Mixer:
     """Mixes images and their labels as the options of a data set say."""
 
-    def __init__(self, options: DatasetOptions, *, num_classes: int, size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        options: DatasetOptions,
+        labels: Tensor,
+        *,
+        num_classes: int | None,
+        size: int,
+        device: torch.device,
+    ) -> None:
         """Keep the options.
 
         Args:
             options: of the data set.
-            num_classes: which soft labels tell apart.
+            labels: [N], of all images.
+            num_classes: which soft labels tell apart; None: as many as `labels` show.
             size: height and width of the images.
             device: where the images are.
         """
-        self._options, self._num_classes, self._device = options, num_classes, device
+        self._options, self._device = options, device
+        self._num_classes = num_classes or int(labels.max()) + 1
         self._range = torch.arange(size, device=device)
 
     @property

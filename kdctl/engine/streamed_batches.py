@@ -67,8 +67,7 @@ class StreamedTrainingSet:
         self._normalise, self._device, self._workers = normalise, device, workers
         self._labels = torch.from_numpy(split.labels)
         size = split.input_size
-        num_classes = num_classes or int(self._labels.max()) + 1
-        self._mixer = Mixer(options, num_classes=num_classes, size=size, device=device)
+        self._mixer = Mixer(options, self._labels, num_classes=num_classes, size=size, device=device)
         prepare = AugmentedImages(split, build_augmentation(options), size)
         batch_size = min(self.batch_size, len(split))
         self._ring = workers.open_ring(prepare, num_slots=NUM_SLOTS, batch_size=batch_size, size=size)

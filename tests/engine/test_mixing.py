@@ -16,7 +16,8 @@ SIZE, CLASSES = 12, 4
 
 
 def make_mixer(**options: float) -> Mixer:
-    return Mixer(DatasetOptions(**options), num_classes=CLASSES, size=SIZE, device=CPU)  # type: ignore[arg-type]
+    labels = torch.zeros(1, dtype=torch.int64)
+    return Mixer(DatasetOptions(**options), labels, num_classes=CLASSES, size=SIZE, device=CPU)  # type: ignore[arg-type]
 
 
 def draw_batch(count: int) -> Batch:
