@@ -13,8 +13,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kdctl.files import sqlite_path
+from kdctl.store.faults import lacks_files_beside, lacks_room, primary_code
 
 _SOUND = "ok"
+
+_SOUND_ALL_THE_SAME = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL}
+    | {sqlite3.SQLITE_IOERR}
+)
+"""Codes that say nothing of what a database holds."""
 
 
 def is_writable(path: Path) -> bool:
@@ -104,7 +111,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def complaints(path: Path) -> list[str]:
-    """Return what SQLite finds wrong with a database: torn pages, lost rows, broken references."""
+    """Return what SQLite finds wrong with a database: torn pages, lost rows, broken references.
+
+    Raises:
+        sqlite3.Error: it could not look, for want of a lock, a permission or room.
+    """
     with closing(open_to_read(path)) as connection:
         try:
             integrity = [row[0] for row in connection.execute("PRAGMA integrity_check")]
@@ -113,21 +124,27 @@ def complaints(path: Path) -> list[str]:
                 for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check")
             ]
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # it cannot even be looked through
+            if primary_code(error) in _SOUND_ALL_THE_SAME:
+                raise
             return [str(error)]
     return [*(line for line in integrity if line != _SOUND), *dict.fromkeys(references)]
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open a database that is to stay as it is."""
-    if is_writable(path):  # opened as such, or SQLite leaves the files of its journal behind
+    best, fallback = read_only_uris(path)
+    may_write = is_writable(path)
+    if may_write:  # opened as such, or SQLite leaves the files of its journal behind
         connection = sqlite3.connect(sqlite_path(path))
         connection.execute("PRAGMA query_only = ON")
-        return connection
-    best, fallback = read_only_uris(path)
-    connection = sqlite3.connect(best, uri=True)
+    else:
+        connection = sqlite3.connect(best, uri=True)
     try:
         connection.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        return sqlite3.connect(fallback, uri=True)
+    except sqlite3.OperationalError as error:
+        if lacks_room(error) or (not may_write and lacks_files_beside(error)):
+            connection.close()
+            return sqlite3.connect(fallback, uri=True)
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        pass  # whoever asks for more is told
     return connection

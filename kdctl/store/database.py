@@ -18,15 +18,18 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, NullPool, Pool, create_engine, event
 
 from kdctl.errors import KdctlError
-from kdctl.files import is_file, open_file, sqlite_path, unreadable
+from kdctl.files import is_file, is_gone, open_file, size_of, sqlite_path, unreadable
 from kdctl.machine_errors import MachineError
 from kdctl.store.backup import UpdatedCopy, is_writable, read_only_uris
-from kdctl.store.faults import explained
+from kdctl.store.faults import explained, lacks_files_beside, lacks_room, primary_code
 from kdctl.store.journal import MOUNTS, set_journal
 from kdctl.store.migrations import STEPS, Step, apply_steps, recognised_version
 
 BUSY_SECONDS = 60
 """How long a connection waits for another one's lock. Optuna's 5 s fail with eight writers."""
+
+_QUIET_SECONDS = 5.0
+"""How long a connection waits before it says that it does."""
 
 _SQLITE_MARK = b"SQLite format 3\x00"
 
@@ -144,15 +147,16 @@ def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) 
     """Open a database that is to stay as it is: the reader only looks, or may not write there."""
     _require_no_folder(path)
     _require_sqlite(path)
-    best, fallback = ("", "") if is_writable(path) else read_only_uris(path)
-    for uri in (best, fallback):
+    best, fallback = read_only_uris(path)
+    for uri in ("" if is_writable(path) else best, fallback):
         engine = _engine(path, partial(_open, path, timeout_seconds, uri))
         try:
             with reading(engine) as connection:
                 version = recognised_version(connection, path, steps)
-        except MachineError:
+        except MachineError as error:
             engine.dispose()
-            if uri == fallback:
+            cause = error.__cause__ or error
+            if uri == fallback or not (lacks_room(cause) or (uri and lacks_files_beside(cause))):
                 raise
             continue
         except BaseException:
@@ -161,7 +165,8 @@ def _connect_to_read(path: Path, steps: Sequence[Step], timeout_seconds: float) 
         if version < len(steps):
             engine.dispose()
             return _connect_to_copy(path, steps, timeout_seconds, is_ours=version > 0)
-        if uri and uri == fallback and is_file(journal := path.with_name(f"{path.name}-wal")):
+        journal = path.with_name(f"{path.name}-wal")
+        if uri == fallback and (size_of(journal) or not (is_file(journal) or is_gone(journal))):
             _log.warning("%s cannot be read: what was written last may be missing.", journal)
         return engine
     raise AssertionError("the last mode returns or raises")
@@ -242,13 +247,31 @@ def _engine(
     def configure(connection: sqlite3.Connection, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.isolation_level = None  # the driver begins no transaction of its own
         # In WAL mode a power cut may cost the last transactions, never the file; run folders have them.
-        connection.execute("PRAGMA synchronous = NORMAL")
+        _wait_for_lock(connection, path, "PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        opened: Any = connection.connection.driver_connection
         # Who reads first and then writes is refused if another has written meanwhile: the lock comes first.
         writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        _wait_for_lock(opened, path, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _wait_for_lock(connection: sqlite3.Connection, path: Path, statement: str) -> None:
+    """Execute the first statement that needs a lock; who waits long for another program's is told so."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()  # milliseconds
+    quiet = min(patience, int(1000 * _QUIET_SECONDS))
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {quiet}")
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_BUSY or quiet == patience:
+            raise
+        _log.warning("%s is locked by another program: waiting for it, %d s at most.", path, patience // 1000)
+        connection.execute(f"PRAGMA busy_timeout = {patience - quiet}")
+        connection.execute(statement)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")

@@ -76,7 +76,7 @@ def explained(path: Path) -> Generator[None]:
     except UnicodeDecodeError as error:  # SQLite quotes a damaged statement of a schema
         raise _damaged(path, "what it says of its tables is no text") from error
     except (DBAPIError, sqlite3.Error) as error:
-        code = primary_code(error)
+        code = sqlite3.SQLITE_FULL if lacks_room(error) else primary_code(error)
         for sign, meaning in _SIGNS.items():
             if sign in str(error):
                 raise _damaged(path, meaning) from error
@@ -92,17 +92,35 @@ def explained(path: Path) -> Generator[None]:
         raise MachineError(fault) from error
 
 
+def lacks_files_beside(error: BaseException) -> bool:
+    """Return whether SQLite could not use the files that it keeps beside a database.
+
+    Then nobody else works with it, for they would be there, and it can be read as it lies: not so while
+    another program holds it locked.
+    """
+    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Return whether the disk is full; a file beside the database that cannot grow says so, too."""
+    return primary_code(error) == sqlite3.SQLITE_FULL or _extended_code(error) == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def _damaged(path: Path, what: str) -> MachineError:
     _, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
     problem = f"{path} is damaged: {what}."
     return MachineError(MachineFault(problem=problem, hint=hint, path=str(path)))
 
 
-def primary_code(error: Exception) -> int:
+def primary_code(error: BaseException) -> int:
     """Return SQLite's code for an error, without its extension; -1 if it is not SQLite's."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    code: int = getattr(origin, "sqlite_errorcode", -1)
+    code = _extended_code(error)
     return code & 0xFF if code >= 0 else -1
+
+
+def _extended_code(error: BaseException) -> int:
+    origin = getattr(error, "orig", error)  # of SQLAlchemy's errors: what SQLite said
+    return getattr(origin, "sqlite_errorcode", -1)
 
 
 NUM_BYTES = 2**20

@@ -17,6 +17,7 @@ from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import sha256_of
+from kdctl.store.faults import explained
 from kdctl.store.folder import FolderSnapshot, RunFolder, run_folders
 from kdctl.store.integrity import (
     EndedRun,
@@ -58,14 +59,12 @@ def check(workspace: Workspace, *, hashes: bool = False) -> Health:
     """
     store, keys = workspace.store, KeysOfPlans()
     folders = {folder.key: folder for folder in run_folders(workspace.runs)}
-    findings = [
-        Mistake(
-            problem=f"{store.path} is damaged: {line}.",
-            hint="move it away, and rebuild it from the run folders: `kdctl sync`.",
-        )
-        for line in complaints(store.path)
-    ]
+    findings: list[Mistake] = []
     try:
+        with explained(store.path):
+            lines = complaints(store.path)
+        hint = "move it away, and rebuild it from the run folders: `kdctl sync`."
+        findings.extend(Mistake(problem=f"{store.path} is damaged: {line}.", hint=hint) for line in lines)
         briefs = {brief.key: brief for brief in store.briefs()}
         sweeps = {sweep.name: sweep for sweep in store.sweeps()}
         held = held_runs(store, [key for key, brief in briefs.items() if brief.state is RunState.RUNNING])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,13 @@ def _release(processes: list[subprocess.Popen[str]]) -> list[str]:
     answers = [process.communicate() for process in processes]
     assert [errors for _, errors in answers] == [""] * len(processes)
     return [output for output, _ in answers]
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte."""
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while file.write(b"\1" * 4096):
+            pass
 
 
 @pytest.fixture
@@ -272,3 +281,49 @@ def test_waiting_for_a_lock_ends_with_an_explanation(tmp_path: Path) -> None:
         ):
             connection.exec_driver_sql("DELETE FROM kdctl_runs")
     engine.dispose()
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_who_waits_long_for_a_lock_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    monkeypatch.setattr("kdctl.store.database._QUIET_SECONDS", 0.05)
+    path = tmp_path / "kdctl.db"
+    connect(path).dispose()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        if exclusive:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE held (number)")
+        with (
+            pytest.raises(KdctlError, match="is locked"),
+            writing(connect(path, timeout_seconds=1.0, read_only=True)),
+        ):
+            pass
+    assert f"{path} is locked by another program: waiting for it, 1 s at most." in caplog.messages
+
+
+def test_a_locked_database_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path).dispose()
+    opened = sqlite3.connect
+    monkeypatch.setattr("kdctl.store.backup.sqlite3.connect", partial(opened, timeout=0))
+    with closing(opened(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            complaints(path)
+
+
+def test_a_full_disk_keeps_nobody_from_reading(small_disk: Path, tmp_path: Path) -> None:
+    path = small_disk / "kdctl.db"
+    connect(path).dispose()
+    fill(small_disk)
+    engine = connect(path, read_only=True)
+    with reading(engine) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM kdctl_runs").scalar_one() == 0
+    engine.dispose()
+    assert complaints(path) == []
+    copy_database(path, tmp_path / "copy.db")
+    with pytest.raises(KdctlError, match="no room on the disk"):
+        connect(path)
