@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +71,31 @@ def unwritable(path: Path, error: OSError) -> MachineError:
     return MachineError(_refused(str(path), error, "written"))
 
 
-def refusal(error: OSError) -> Mistake:
-    """Word what the system refused, where nothing more is known than its error."""
-    if not error.filename and _stands_nowhere():
-        return Mistake(problem="the folder you stand in is gone.", hint="change to another one: cd.")
+def refusal(error: OSError, *, named: Sequence[str] = ()) -> Mistake:
+    """Word what the system refused, where nothing more is known than its error.
+
+    Args:
+        error: its answer.
+        named: words in which somebody may have named the place.
+    """
+    if not error.filename and stands_nowhere():
+        return STANDS_NOWHERE
     place = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = f"{place} cannot be used" if place else "a file or the output cannot be used"
     allowed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     action = "allow it" if allowed else "free disk space" if error.errno in _NO_ROOM else "mend it"
     hint = f"{action}, or name another place."
-    if error.errno in _OF_CODE and error.__traceback__ is not None:
+    is_named = bool(place) and any(word and word in place for word in named)
+    if error.errno in _OF_CODE and error.__traceback__ is not None and not is_named:
         hint += f" If nobody named it, this is a bug: {place_of(error)}."
     return Mistake(problem=f"{what}: {error.strerror}.", hint=hint)
 
 
-def _stands_nowhere() -> bool:
+STANDS_NOWHERE = Mistake(problem="the folder you stand in is gone.", hint="change to another one: cd.")
+
+
+def stands_nowhere() -> bool:
+    """Return whether the working folder was removed; libraries that are loaded then may end the process."""
     try:
         Path.cwd()
     except OSError:

@@ -85,3 +85,9 @@ def test_what_wrong_code_gets_as_well_is_told_with_its_place(tmp_path: Path) -> 
 )
 def test_how_a_process_ended_is_told_whatever_signal_it_was(code: int, reason: str) -> None:
     assert how_it_ended(code) == reason
+
+
+def test_a_place_that_somebody_named_is_no_bug(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "nowhere" / "file").read_bytes()
+    assert refusal(caught.value, named=[str(tmp_path / "nowhere")]).hint == "mend it, or name another place."

@@ -38,7 +38,7 @@ from kdctl.cli.sweep import sweep
 from kdctl.cli.train import train
 from kdctl.cli.watch import watch
 from kdctl.errors import AbortedError, KdctlError, Mistake, UsageError, words_of
-from kdctl.machine_errors import refusal
+from kdctl.machine_errors import STANDS_NOWHERE, refusal, stands_nowhere
 from kdctl.text import as_text, printable
 
 EPILOG = (
@@ -52,6 +52,9 @@ WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 
 BUG = 2
 """Exit code of a mistake in kdctl itself."""
+
+_NOT_UTF_8 = "the locale (LC_ALL, LANG) says that names are not in UTF-8"
+_SET_LOCALE = "export LC_ALL=C.UTF-8, and unset PYTHONUTF8 if it is 0."
 
 app = typer.Typer(
     name="kdctl",
@@ -104,9 +107,11 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     bound_width()
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
         _refuse_empty(words)
+        if stands_nowhere() and words and "--help" not in words:
+            raise KdctlError(STANDS_NOWHERE.problem, STANDS_NOWHERE.hint)
         code = command_line()(args=words, standalone_mode=False)
     except KdctlError as error:
         print_mistakes(error.mistakes)
@@ -123,7 +128,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
         write_nowhere(sys.stdout)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the edge: nobody above us can say it better
-        if said := _said_of_machine(error):
+        if said := _said_of_machine(error, words):
             print_mistakes([said])
             sys.exit(1)
         traceback.print_exc()
@@ -142,10 +147,14 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _said_of_machine(error: Exception) -> Mistake | None:
+def _said_of_machine(error: Exception, words: Sequence[str]) -> Mistake | None:
     """Word what is wrong with this machine or with what is installed on it; None if code is."""
     if isinstance(error, OSError) and error.errno is not None:
-        return refusal(error)
+        values = [word.rpartition("=")[2] for word in words if not word.startswith("--") or "=" in word]
+        return refusal(error, named=[value for value in values if "/" in value])
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        name = printable(str(error.object), one_line=True)
+        return Mistake(problem=f"no file can be called {name!r} here: {_NOT_UTF_8}.", hint=_SET_LOCALE)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(kdctl.__name__):
         package = error.name.partition(".")[0]
         return Mistake(
@@ -201,6 +210,8 @@ def _refuse_empty(words: Sequence[str]) -> None:
         if "\0" in word:
             raise UsageError(f"{printable(word)} has a NUL in it.", "no file or name has one: take it out.")
         if as_text(word) != word:
+            if sys.getfilesystemencoding() != "utf-8":
+                raise UsageError(f"{printable(word)} cannot be read: {_NOT_UTF_8}.", _SET_LOCALE)
             raise UsageError(
                 f"{printable(word)} is not in UTF-8.", "rename what it names, or make a link to it: ln -s."
             )

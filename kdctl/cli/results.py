@@ -47,7 +47,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise KdctlError(f"{path} cannot be written ({error.strerror}).", refusal(error).hint) from error
+        hint = refusal(error, named=[str(path.parent)]).hint
+        raise KdctlError(f"{path} cannot be written ({error.strerror}).", hint) from error
 
 
 def require_free(path: Path, *, force: bool) -> None:

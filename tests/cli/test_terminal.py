@@ -188,3 +188,30 @@ def test_no_command_ends_for_a_letter_that_the_terminal_lacks(
         assert answer.returncode == 0, answer
         (answer.stdout + answer.stderr).decode(encoding)
         assert answer.stdout or words.startswith("sweep")
+
+
+def test_names_that_the_locale_has_no_letters_for_are_told_as_such(tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "kdctl", "report", "--runs", "l\u00e4ufe".encode()],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert b"the locale (LC_ALL, LANG) says that names are not in UTF-8" in answer.stderr
+    assert b"hint: export LC_ALL=C.UTF-8" in answer.stderr
+
+
+def test_who_stands_in_a_folder_that_is_gone_is_told_before_a_library_ends_it_all(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    answer = subprocess.run(
+        ["sh", "-c", 'cd gone && rmdir ../gone && exec "$0" -m kdctl list methods', sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr == "error: the folder you stand in is gone.\nhint: change to another one: cd.\n"
