@@ -48,12 +48,11 @@ Protocol = Annotated[
 DEFAULT_PROTOCOL = "simkd"
 FEWEST_KEY_DIGITS = 4
 KEY_DIGITS = frozenset("0123456789abcdef")
-WEIGHT_SUFFIXES = (".pt", ".pth", ".th", ".safetensors")
-"""Of a file, though it is not there: then that is what has to be said."""
 
 
 def teacher_table(word: str) -> dict[str, str]:
     """Say what a `--teacher` word is: an architecture, a file, or a run key."""
+    from kdctl.engine.file_kinds import WEIGHT_SUFFIXES
     from kdctl.protocols.backbone import models
 
     if models.find(word) is not None:

@@ -10,6 +10,9 @@ from kdctl.errors import KdctlError
 
 SAFETENSORS = ".safetensors"
 
+WEIGHT_SUFFIXES = (".pt", ".pth", ".th", SAFETENSORS)
+"""Of a file, though it is not there: then that is what has to be said."""
+
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs",

@@ -133,3 +133,23 @@ def test_the_model_and_its_features_are_written_on_request(kdctl: Kdctl, tmp_pat
     assert (tmp_path / "features.npz").stat().st_size > 0
     kdctl(f"eval {key} --export model.tflite").refused("model.tflite", "*.onnx or *.pt2", code=2)
     kdctl(f"eval {key} --features features.csv").refused("features.csv", "*.npz", code=2)
+
+
+def test_what_should_be_a_file_of_weights_is_not_looked_for_among_the_runs(
+    kdctl: Kdctl, two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").symlink_to(two_runs)
+    (tmp_path / "models").mkdir()
+    os.mkfifo(tmp_path / "pipe.bin")
+    for name, words in (
+        ("models", "it is a folder"),
+        ("pipe.bin", "it is a named pipe"),
+        ("lost.pt", "lost.pt"),
+        ("models/lost.bin", "models/lost.bin"),
+    ):
+        answer = kdctl(f"eval {name} --threads 1")
+        answer.refused(name, words, code=1)
+        assert "there is no run" not in answer.err
+    key = next(two_runs.glob("*/plan.json")).parent.name
+    monkeypatch.chdir(two_runs)  # where the folder of the run is called by its key
+    assert kdctl(f"eval {key} --threads 1 --runs {two_runs}").code == 0
