@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt, Le
 
+from kdctl.errors import results_of
 from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders, require_layout
 from kdctl.readers.decoded_cache import user_cache
@@ -42,12 +44,10 @@ class ImageFolder(Dataset):
         """
         folder = data_folder(options.path, root)
         require_layout(folder)
-        train, test = list_class_folders(folder / "train"), list_class_folders(folder / "test")
+        train, test = results_of(*(partial(list_class_folders, folder / name) for name in ("train", "test")))
         check_same_classes(train.folder, train.class_names, test.folder, test.class_names)
-        train_split, test_split = (
-            decode_listing(listing, size=options.size, cache=user_cache(), resize=True)
-            for listing in (train, test)
-        )
+        decode = partial(decode_listing, size=options.size, cache=user_cache(), resize=True)
+        train_split, test_split = results_of(partial(decode, train), partial(decode, test))
         mean, std = channel_statistics(train_split.images)
         return ImageData(
             train=train_split, test=test_split, class_names=train.class_names, mean=mean, std=std

@@ -7,12 +7,13 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, results_of
 from kdctl.files import read_file, unreadable
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
 from kdctl.readers.class_folders import check_same_classes
@@ -81,7 +82,6 @@ def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path
         KdctlError: no such folders, images without classes, classes that differ, files that cannot be used.
     """
     names = class_folders(folder / "train")
-    train = list_images(folder / "train", names)
     others = {name: folder / name for name in ("val", "test") if os.path.lexists(folder / name)}
     if not others:
         raise KdctlError(
@@ -94,7 +94,10 @@ def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path
             f"{' and '.join(lost)}: no folder, or a link that points nowhere.",
             "restore what it points to, or remove it.",
         )
-    listings = [_list_other(place, names, folder) for place in others.values()]
+    train, *listings = results_of(
+        partial(list_images, folder / "train", names),
+        *(partial(_list_other, place, names, folder) for place in others.values()),
+    )
     return data_of(
         train, listings[-1], names, options, val=listings[0] if len(others) > 1 else None, cache=cache
     )
@@ -119,10 +122,12 @@ def data_of(
         place = cache or user_cache()
         return streamed_split(listing, options.evaluation, place, stored_side=options.stored_side)
 
+    listings = [train, test, *([] if val is None else [val])]
+    splits = results_of(*(partial(split, listing) for listing in listings))
     return ImageData(
-        train=split(train),
-        test=split(test),
-        val=None if val is None else split(val),
+        train=splits[0],
+        test=splits[1],
+        val=None if val is None else splits[2],
         class_names=class_names,
         mean=options.mean,
         std=options.std,

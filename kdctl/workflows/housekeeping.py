@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdctl.assembly.failure import named_runs
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import KdctlError, Mistake
+from kdctl.errors import KdctlError, Mistake, SeveralError
 from kdctl.files import size_of
 from kdctl.machine_errors import MachineError
 from kdctl.records import SETTLED, Selection
@@ -21,14 +21,8 @@ LEFTOVERS = ".*.tmp"
 """What a writer that was killed leaves behind."""
 
 
-class RefusedRemovalError(KdctlError):
+class RefusedRemovalError(SeveralError):
     """Runs that are not removed, or files that are not deleted, all reasons at once."""
-
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        """Report all of them."""
-        super().__init__(mistakes[0].problem, mistakes[0].hint)
-        self.mistakes = tuple(mistakes)
-        self.args = (self.mistakes,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,3 +88,14 @@ def test_where_the_images_lie_is_marked_as_a_location() -> None:
 def test_a_recipe_must_say_where_the_images_lie() -> None:
     with pytest.raises(TypeError, match="path"):
         CONFIG()
+
+
+def test_what_is_wrong_with_both_splits_is_told_at_once(pets: Path) -> None:
+    for place in ("train/ant/a.png", "test/bee/c.webp"):
+        (pets / place).write_bytes(b"no image")
+    with pytest.raises(KdctlError) as error:
+        ImageFolder.load(CONFIG(path="pets", size=8), pets.parent)
+    told = [mistake.problem for mistake in error.value.mistakes]
+    assert len(told) == 2
+    assert "train" in told[0]
+    assert "test" in told[1]
