@@ -16,7 +16,9 @@ from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary, require_classes
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake, RecipeError
+from kdctl.protocols.dataset import DatasetOptions
 from kdctl.readers.selection import Counts
+from kdctl.recipe.component import Spec, places_of
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.plan import RunPlan, TrainedOn
 from kdctl.recipe.recipe import Recipe
@@ -148,6 +150,18 @@ class Planner:
             ) from error
 
 
+def _other_options(trained_on: TrainedOn, data: Spec) -> str:
+    """Word which options of a data set itself a teacher was trained with, where a student has others."""
+    of_any_data = {item.name for item in dataclasses.fields(DatasetOptions)}
+    passed_over = {NAME, *of_any_data, *places_of(data.options)}
+    told = [
+        f"{name} = {trained_on.data[name]}, not {own}"
+        for name, own in data.tree().items()
+        if name not in passed_over and trained_on.data.get(name, own) != own
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
 def require_same_data(plan: RunPlan, library: DataLibrary) -> None:
     """Refuse teachers that were trained before on other data than the student sees, unless that is meant.
 
@@ -171,7 +185,8 @@ def _other_data(trained_on: TrainedOn, plan: RunPlan, library: DataLibrary) -> I
     """
     theirs, ours = trained_on.data[NAME], plan.data.name
     if trained_on.fingerprint != plan.data_fingerprint:
-        what = f"'{theirs}', not '{ours}'" if theirs != ours else f"other images or labels of '{ours}'"
+        same = f"other images or labels of '{ours}'{_other_options(trained_on, plan.data)}"
+        what = f"'{theirs}', not '{ours}'" if theirs != ours else same
         yield what, "teach with a run on these data, or say that it is meant: teacher.other_data = true."
         return
     numbers = trained_on.data.get("num_classes"), plan.data.options.num_classes

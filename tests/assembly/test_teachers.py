@@ -121,7 +121,9 @@ def test_a_teacher_of_other_data_is_refused_unless_it_is_meant(
     (run,) = workflows.train(recipe("method = 'ce'", teacher="", data=OTHER), workspace)
     file = workspace.folder(run.key).path / "last.pt"
     for named in (f"run = '{run.key}'", f"checkpoint = '{file}'"):
-        with pytest.raises(RecipeError, match="was trained on other images or labels of 'digits'") as caught:
+        with pytest.raises(
+            RecipeError, match=r"other images or labels of 'digits' \(size = 16, not 8\)"
+        ) as caught:
             workflows.plan_training(recipe("method = 'kd'", teacher=f"teacher = {{{named}}}"), workspace)
         assert "teacher.other_data = true" in caught.value.hint
     meant = recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}', other_data = true}}")
