@@ -205,13 +205,14 @@ def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
     pairs = (f"{student} <- {teacher}" if teacher else student for student, teacher in recipe.pairs)
     seeds = counted_seeds(recipe.seeds, recipe.baseline_seeds)
     runs = f"{counted(recipe.num_configurations, 'configuration')} × {seeds}"
+    written = shlex.quote(recipe.name)
     facts = {
         "file": str(recipe.path),
         "protocol": recipe.protocol,
         "pairs": ", ".join(pairs),
         "methods": ", ".join(recipe.methods),
-        "runs": f"{runs}, and the teachers; time and disk: kdctl sweep {recipe.name} --dry-run",
-        "example": f"kdctl sweep {recipe.name}",
+        "runs": f"{runs}, and the teachers; time and disk: kdctl sweep {written} --dry-run",
+        "example": f"kdctl sweep {written}",
     }
     for name, text in facts.items():
         yield f"{name:<12}{text}", 12

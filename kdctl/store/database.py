@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, Pool, create_engine, event
@@ -49,7 +50,7 @@ def require_database(path: Path) -> None:
         return
     hint = "name the folder of your runs with --runs FOLDER, or make first ones: kdctl sweep quickstart"
     if next(path.parent.glob("*/plan.json"), None) is not None:
-        hint = f"the run folders beside it are there: kdctl sync --runs {path.parent}"
+        hint = f"the run folders beside it are there: kdctl sync --runs {quote(str(path.parent))}"
     raise KdctlError(f"there is no database {path}.", hint)
 
 
@@ -127,12 +128,12 @@ def _require_writable(path: Path) -> None:
         ) from error
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise KdctlError(
-            f"{path} is read-only.", f"allow writing (`chmod u+rw {path}`), or copy it elsewhere."
+            f"{path} is read-only.", f"allow writing (`chmod u+rw {quote(str(path))}`), or copy it elsewhere."
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise KdctlError(
             f"the folder of {path} is read-only, and SQLite keeps its journal there.",
-            f"allow writing (`chmod u+rwx {path.parent}`), or name a database elsewhere.",
+            f"allow writing (`chmod u+rwx {quote(str(path.parent))}`), or name a database elsewhere.",
         )
 
 

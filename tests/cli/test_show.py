@@ -149,3 +149,17 @@ def test_a_file_of_ones_own_comes_before_a_shipped_recipe(kdctl: Kdctl, recipe: 
 
 def test_a_recipe_that_is_nowhere_is_met_with_where_to_look(kdctl: Kdctl) -> None:
     kdctl("sweep quickstrat").refused("quickstrat cannot be read", "kdctl list recipes", code=2)
+
+
+def test_the_example_of_a_recipe_can_be_copied_whatever_its_name_is(
+    kdctl: Kdctl, recipe: Callable[..., str]
+) -> None:
+    text = kdctl("show", recipe(name="my first.toml")).out
+    assert re.search(r"^example +kdctl sweep 'my first\.toml'$", text, re.MULTILINE)
+    assert "kdctl sweep 'my first.toml' --dry-run" in text
+
+
+def test_the_place_of_a_store_in_a_hint_can_be_copied(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "my runs" / "abcd").mkdir(parents=True)
+    (tmp_path / "my runs" / "abcd" / "plan.json").touch()
+    kdctl("report", "--runs", "my runs").refused("kdctl sync --runs 'my runs'", code=1)
