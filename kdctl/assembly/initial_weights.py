@@ -69,7 +69,9 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
         weights, path = InitialWeights(run=run.key), _last_model(run.key, workspace)
         content = read_trained(path)
     found = _require_fit((weights.run and f"run {weights.run}") or str(path), content, student, sizes)
-    return dataclasses.replace(weights, num_classes=found)
+    trained_on = shipped_by(content.plan).trained_on
+    fingerprint = trained_on.fingerprint if trained_on else ""
+    return dataclasses.replace(weights, num_classes=found, data_fingerprint=fingerprint)
 
 
 def _require_fit(what: str, content: ModelCheckpoint, student: Spec, sizes: Sizes) -> int:

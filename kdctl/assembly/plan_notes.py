@@ -90,9 +90,18 @@ def _parts(plans: Iterable[RunPlan]) -> Iterator[str]:
 
 
 def _new_classifiers(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
-    """Say which given weights are of other classes, so that all but the classifier starts from them."""
+    """Say which given weights are of other classes, so that all but the classifier starts from them.
+
+    Whether as many classes of other data are the same ones, nobody knows: those weights start whole.
+    """
     for plan in plans:
         given = plan.weights.num_classes if plan.weights else 0
+        theirs = plan.weights.data_fingerprint if plan.weights else ""
+        if theirs not in ("", plan.data_fingerprint) and given == counts(plan.data).num_classes:
+            yield (
+                f"note: the weights that {plan.student.name} starts from were trained on other images of as "
+                "many classes: its classifier starts from them, too"
+            )
         if given and given != (own := counts(plan.data).num_classes):
             yield (
                 f"note: the weights that {plan.student.name} starts from tell {given:,} classes apart, the "

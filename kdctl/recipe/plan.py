@@ -125,6 +125,8 @@ class InitialWeights:
     """Its path: where it lies, not what it is."""
     num_classes: int = field(default=0, compare=False)
     """That these weights tell apart; 0 in plans that are read from a store."""
+    data_fingerprint: str = field(default="", compare=False)
+    """Of what they were trained on; empty in plans from a store, and of files from elsewhere."""
 
     @classmethod
     def named(cls, identity: str) -> InitialWeights:

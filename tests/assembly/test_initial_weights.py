@@ -181,6 +181,19 @@ def test_weights_of_other_classes_are_taken_but_for_the_classifier(
         assert [len(ended[name]) for name in classifier] == [5, 5]
 
 
+def test_a_classifier_that_learned_on_other_images_is_told_of(
+    workspace: Workspace, recipe: RecipeWriter, trained: str
+) -> None:
+    file = workspace.folder(trained).path / "last.pt"
+    larger = "data = {name = 'digits', size = 16, samples_per_class = 4}"
+    for source in (trained, str(file)):
+        path = recipe("method = 'ce'", teacher="", data=larger, student=student(source))
+        told = "\n".join(workflows.plan_training(path, workspace).notes)
+        assert "resnet3 starts from were trained on other images of as many classes: its classifier" in told
+        path = recipe("method = 'ce'", teacher="", student=student(source))
+        assert "other images" not in "\n".join(workflows.plan_training(path, workspace).notes)
+
+
 def test_no_student_starts_from_numbers_that_are_not_finite(
     workspace: Workspace, recipe: RecipeWriter, trained: str, tmp_path: Path
 ) -> None:
