@@ -24,7 +24,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.engine.seeds import derive
 from kdctl.errors import UsageError
 from kdctl.layers.chain import as_backbone
-from kdctl.protocols.backbone import Backbone, Link, Outputs
+from kdctl.protocols.backbone import POOLED, Backbone, Link, Outputs
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Setup, Step, methods
 from kdctl.protocols.step import WHOLE_STEP
 from kdctl.recipe.data_free import GeneratedImages
@@ -33,7 +33,7 @@ from kdctl.recipe.stored import read_component
 
 __all__ = ["Distillation", "LogitLoss", "Losses", "as_backbone"]
 
-_MAP, _POOLED = "stage1", "pooled"
+_MAP = "stage1"
 
 
 class LogitLoss(nn.Module):
@@ -284,7 +284,7 @@ def _logits_only(num_classes: int) -> Backbone:
     """Return a stand-in for a model of which only logits are known."""
     links = [
         Link(name=_MAP, module=nn.Identity(), shape=(1, 1, 1)),
-        Link(name=_POOLED, module=nn.Flatten(), shape=(1,)),
+        Link(name=POOLED, module=nn.Flatten(), shape=(1,)),
     ]
     return Backbone(links, classifier=nn.Linear(1, num_classes), stage_taps=(_MAP,), input_size=1)
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.errors import KdctlError, UsageError
-from kdctl.protocols.backbone import PREACTIVATION, Backbone, GlobalAveragePool, Link
+from kdctl.protocols.backbone import POOLED, PREACTIVATION, Backbone, GlobalAveragePool, Link
 
 RGB = 3
-POOLED = "pooled"
 
 
 class Chain:
@@ -108,7 +107,7 @@ def as_backbone(
             "call stages stage1, stage2, ..., or give taps.",
         )
     links: list[Link] = []
-    features = torch.zeros(1, 3, input_size, input_size, device=classifier.weight.device)
+    features = torch.zeros(1, RGB, input_size, input_size, device=classifier.weight.device)
     for name, module in stages.items():
         features = _passed(module, features)
         links.append(Link(name=name, module=module, shape=tuple(features.shape[1:])))

@@ -25,11 +25,9 @@ from kdctl.layers.timm_probe import (
     probe,
     restricted,
 )
-from kdctl.protocols.backbone import Backbone, Outputs
+from kdctl.protocols.backbone import HEADS, POOLED, Backbone, Outputs
 from kdctl.protocols.maps import pool_to, tap_and_size
 from kdctl.protocols.shapes import Shape, TokenShape, VectorShape
-
-POOLED, HEADS = "pooled", "heads"
 
 _NUM_STAGES = 4
 """Taps that methods pair: a transformer of twelve equal blocks shows a quarter of them at a time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -81,6 +81,20 @@ class FeatureLoss:
             "smooth_l1": smooth_l1_distance,
             "logsum": log_sum_distance,
         }
+
+
+def sum_of_places(term: str, places: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sum the distances of all places where features are compared; a mix keeps its distances apart.
+
+    Args:
+        term: name of the sum; before the name of each distance in a mix.
+        places: the distances by name of each place, 0-dim each.
+    """
+    sums: dict[str, Tensor] = {}
+    for distances in places:
+        for name, distance in distances.items():
+            sums[name] = sums[name] + distance if name in sums else distance
+    return {term if len(sums) == 1 else f"{term}_{name}": total for name, total in sums.items()}
 
 
 def _of_means(distance: Distance, student: Tensor, teacher: Tensor, kept: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.errors import KdctlError
-from kdctl.losses.stages import at_one_size, pair_stages
+from kdctl.losses.stages import at_one_size, pair_stages, projector_between
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.protocols.maps import shared_size
@@ -68,6 +68,5 @@ def stage_of(student: Backbone, number: int) -> str:
 def _hint(setup: Setup, teacher: Backbone, stage: str, projector: Spec) -> Hint:
     *_, partner = (other for own, other in pair_stages(setup.student, teacher) if own == stage)
     source, target = setup.student.map_shape(stage), teacher.map_shape(partner)
-    size = shared_size(source, target)
-    connector = setup.make_projector(projector, (source[0], *size), (target[0], *size))
-    return Hint(tap=teacher.tap_at(partner, size), connector=connector)
+    connector = projector_between(setup, projector, source, target)
+    return Hint(tap=teacher.tap_at(partner, shared_size(source, target)), connector=connector)

@@ -20,7 +20,8 @@ from kdctl.losses.inversion_terms import (
     shifted_views,
 )
 from kdctl.losses.learned_generator import ImageGenerator, multiply_adds
-from kdctl.losses.vectors import POOLED, unit_vectors
+from kdctl.losses.vectors import unit_vectors
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Setup
 from kdctl.recipe.component import tunable
 from kdctl.recipe.data_free import EpochWork

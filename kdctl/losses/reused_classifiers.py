@@ -13,7 +13,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.feature_loss import FeatureLoss
+from kdctl.losses.feature_loss import FeatureLoss, sum_of_places
 from kdctl.losses.several_teachers import SEVERAL
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step
@@ -135,16 +135,16 @@ class ReusesSeveral(Distiller):
     def losses(self, step: Step) -> Losses:
         """Return the mean distance of the projected maps from the teachers'."""
         maps = self.heads(step.student.taps[self.setup.student.final_tap])
-        sums: dict[str, torch.Tensor] = {}
-        for projected, outputs, (tap,) in zip(maps, step.teachers, self.teacher_taps, strict=True):
-            for name, distance in self.config.distances(projected, outputs.taps[tap]).items():
-                share = self.config.simkd_weight / len(maps) * distance
-                sums[name] = sums[name] + share if name in sums else share
+        share = self.config.simkd_weight / len(maps)
+        places = (
+            {name: share * term for name, term in self.config.distances(own, other.taps[tap]).items()}
+            for own, other, (tap,) in zip(maps, step.teachers, self.teacher_taps, strict=True)
+        )
         with torch.no_grad():
             logits = [tail(each) for tail, each in zip(self._tails, maps, strict=True)]
         return Losses(
             task=None,
-            transfer={"simkd" if len(sums) == 1 else f"simkd_{name}": term for name, term in sums.items()},
+            transfer=sum_of_places("simkd", places),
             logits=mean_prediction(logits, self.mean),
         )
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdctl.protocols.backbone import PREACTIVATION, Backbone
+from kdctl.protocols.backbone import PREACTIVATION, RAW, Backbone
 from kdctl.protocols.distiller import Distiller, Match, Setup, Step
 from kdctl.protocols.maps import pool_to, shared_size
+from kdctl.protocols.shapes import MapShape
+from kdctl.recipe.component import Spec
 
 Reading = Literal["activated", "raw"]
 """What stands for a stage: the map that the network goes on with; or, in networks whose blocks begin with
 batch norm and ReLU (wide ResNets), the sum of residuals before them, as RepDistiller and mdistiller have
 it. Other networks have one map for both."""
-
-RAW = "_raw"
-"""Suffix of the tap of that sum."""
 
 
 def pair_stages(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
@@ -67,11 +66,36 @@ def preactivation(backbone: Backbone, stage: str) -> str:
     return tap if tap in backbone.tap_shapes else stage
 
 
+def pair_preactivations(student: Backbone, teacher: Backbone) -> tuple[tuple[str, str], ...]:
+    """Pair stages likewise, by the maps before their last activations: (student tap, teacher tap)."""
+    return tuple(
+        (preactivation(student, own), preactivation(teacher, other))
+        for own, other in pair_stages(student, teacher)
+    )
+
+
+def doubling_weights(count: int) -> list[float]:
+    """Return a weight for each of `count` stages, shallow to deep: twice the one before, 1 for the last."""
+    return [2.0 ** (place - count) for place in range(1, count + 1)]
+
+
+def last_map(backbone: Backbone) -> str:
+    """Return the tap of the map that is pooled: behind the last 1x1 convolution, where there is one."""
+    *_, tap, _ = backbone.tap_shapes
+    return tap
+
+
 def _at(stages: tuple[str, ...], place: int, count: int) -> str:
     """Return the stage at relative depth place / (count - 1)."""
     if count == 1:
         return stages[-1]
     return stages[round(place * (len(stages) - 1) / (count - 1))]
+
+
+def projector_between(setup: Setup, projector: Spec, source: MapShape, target: MapShape) -> nn.Module:
+    """Build what takes a student's map to a teacher's channels, both at the size of the smaller one."""
+    size = shared_size(source, target)
+    return setup.make_projector(projector, (source.channels, *size), (target.channels, *size))
 
 
 def at_one_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import contextlib
 import torch
 from torch import Tensor
 
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Step
 
 
@@ -50,10 +51,6 @@ def dot_products(left: Tensor, right: Tensor) -> Tensor:
     """Return the products [..., N, M] of all pairs of vectors [..., N, D] and [..., M, D], in fp32."""
     with full_precision(left):
         return left.float() @ right.float().mT
-
-
-POOLED = "pooled"
-"""The tap that every backbone ends with, before its classifier."""
 
 
 def pooled_vectors(step: Step) -> tuple[Tensor, Tensor]:

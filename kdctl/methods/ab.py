@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdctl.layers.conv import conv1x1, conv_bn
 from kdctl.layers.initialise import draw_convolutions
 from kdctl.losses.features_first import FeaturesFirst, InitialisedByFeatures
-from kdctl.losses.stages import pair_stages, paired_maps, preactivation
+from kdctl.losses.stages import doubling_weights, pair_preactivations, paired_maps
 from kdctl.protocols.distiller import Match, Setup, Step, methods
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import tunable
@@ -58,10 +58,7 @@ class ActivationBoundaries(FeaturesFirst):
         """Build a connector for every pair of stages."""
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
-        pairs = [
-            (preactivation(student, own), preactivation(teacher, other))
-            for own, other in pair_stages(student, teacher)
-        ]
+        pairs = pair_preactivations(student, teacher)
         shapes = [(student.map_shape(own), teacher.map_shape(other)) for own, other in pairs]
         self.projectors = nn.ModuleList(conv_bn(conv1x1(own[0], other[0])) for own, other in shapes)
         draw_convolutions(self.projectors)
@@ -79,7 +76,7 @@ class ActivationBoundaries(FeaturesFirst):
         """Return the pairs of stages, each with half the weight of the next deeper one."""
         if not self.compares:
             return ()
-        weighted = zip(self.pairs, self._weights, strict=True)
+        weighted = zip(self.pairs, doubling_weights(len(self.pairs)), strict=True)
         return tuple(Match(student=own, teacher=other, weight=weight) for (own, other), weight in weighted)
 
     def connectors(self) -> dict[str, nn.Module]:
@@ -88,17 +85,13 @@ class ActivationBoundaries(FeaturesFirst):
 
     def features(self, step: Step) -> dict[str, Tensor]:
         """Return the weighted sum of the stages' distances."""
-        compared = zip(self._weights, self.projectors, paired_maps(step, self.pairs), strict=True)
+        weights = doubling_weights(len(self.pairs))
+        compared = zip(weights, self.projectors, paired_maps(step, self.pairs), strict=True)
         distances = [
             weight * _boundary_distance(project(own), other, self.config.margin)
             for weight, project, (own, other) in compared
         ]
         return {"ab": self.config.ab_weight * torch.stack(distances).sum()}
-
-    @property
-    def _weights(self) -> list[float]:
-        count = len(self.pairs)
-        return [2.0 ** (place - count) for place in range(1, count + 1)]
 
 
 def _boundary_distance(student: Tensor, teacher: Tensor, margin: float) -> Tensor:

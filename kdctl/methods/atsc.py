@@ -15,6 +15,7 @@ from kdctl.errors import KdctlError
 from kdctl.losses.feature_distances import l2_distance
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
 from kdctl.losses.reused_classifiers import Mean, ProjectedHeads, ReusedClassifiers, mean_prediction
+from kdctl.losses.stages import projector_between
 from kdctl.losses.supervision import label_loss
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import (
@@ -98,10 +99,7 @@ class AdaptiveTeaching(Distiller):
         shapes = [teacher.map_shape(teacher.final_tap) for teacher in setup.teachers]
         sizes = [shared_size(source, shape) for shape in shapes]
         self.heads = ProjectedHeads(
-            [
-                setup.make_projector(config.projector, (source.channels, *size), (shape.channels, *size))
-                for shape, size in zip(shapes, sizes, strict=True)
-            ],
+            [projector_between(setup, config.projector, source, shape) for shape in shapes],
             sizes,
             [shape.channels for shape in shapes],
         )

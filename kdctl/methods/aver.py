@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences, log_probabilities
 from kdctl.losses.supervision import task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,6 @@ class AveragedTeachers(Distiller):
     Config: ClassVar[type] = AveragedTeachersConfig
     num_teachers: ClassVar[tuple[int, int | None]] = SEVERAL
     config: AveragedTeachersConfig
-
-    def __init__(self, config: AveragedTeachersConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and divergence."""

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.several_teachers import SEVERAL, SeveralTeachers, divergences, each_weight
-from kdctl.losses.stages import at_one_size
+from kdctl.losses.stages import at_one_size, projector_between
 from kdctl.losses.supervision import task_term
-from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
-from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -61,17 +59,13 @@ class ConfidenceAwareDistillation(Distiller):
         super().__init__(config, setup)
         self._own = setup.student.final_tap
         self.student_taps = (self._own,)
-        sizes = [self._size(teacher) for teacher in setup.teachers]
+        source = setup.student.map_shape(self._own)
         self.teacher_taps = tuple(
-            (teacher.tap_at(teacher.final_tap, size),)
-            for teacher, size in zip(setup.teachers, sizes, strict=True)
+            (teacher.tap_at(teacher.final_tap, (source.height, source.width)),) for teacher in setup.teachers
         )
-        width = setup.student.map_shape(self._own).channels
         self.projectors = nn.ModuleList(
-            setup.make_projector(
-                config.projector, (width, *size), (teacher.map_shape(teacher.final_tap).channels, *size)
-            )
-            for teacher, size in zip(setup.teachers, sizes, strict=True)
+            projector_between(setup, config.projector, source, teacher.map_shape(teacher.final_tap))
+            for teacher in setup.teachers
         )
         # In a tuple: no submodules, so never trained, saved or put into training mode.
         self._tails = tuple(teacher.tail(teacher.final_tap) for teacher in setup.teachers)
@@ -106,9 +100,6 @@ class ConfidenceAwareDistillation(Distiller):
             with torch.no_grad() if self.config.detach_weights else contextlib.nullcontext():
                 logits.append(tail(projected))
         return torch.stack(distances), _trust(logits, step.batch.hard_labels())
-
-    def _size(self, teacher: Backbone) -> tuple[int, int]:
-        return shared_size(self.setup.student.map_shape(self._own), teacher.map_shape(teacher.final_tap))
 
 
 def _trust(logits: list[Tensor], labels: Tensor) -> Tensor:

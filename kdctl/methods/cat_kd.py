@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
+from kdctl.losses.stages import last_map
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import full_precision, unit_vectors
 from kdctl.protocols.backbone import Backbone
@@ -56,7 +57,7 @@ class ClassAttentionTransfer(Distiller):
         """Nothing is trained besides the student."""
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
-        self._own, other = _last_map(student), _last_map(teacher)
+        self._own, other = last_map(student), last_map(teacher)
         smaller = shared_size(student.map_shape(self._own), teacher.map_shape(other))
         self.size = shared_size(smaller, (config.cat_size, config.cat_size))
         self._other = teacher.tap_at(other, self.size)
@@ -81,9 +82,3 @@ class ClassAttentionTransfer(Distiller):
         with full_precision(averaged):
             activations = model.classifier.weight.float() @ averaged
         return unit_vectors(activations) if self.config.normalise else activations
-
-
-def _last_map(backbone: Backbone) -> str:
-    """Return the tap of the map that is pooled."""
-    *_, last_map, _ = backbone.tap_shapes
-    return last_map

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
+from kdctl.losses.vectors import dot_products, pooled_vectors, unit_vectors
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdctl.losses.feature_distances import l2_distance
 from kdctl.losses.model_inversion import InversionOptions, LearnsFromInversion
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
+from kdctl.losses.stages import projector_between
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.protocols.maps import Size, pool_to, shared_size
 from kdctl.recipe.component import Spec, component, tunable
@@ -50,9 +51,7 @@ class InversionSimKd(LearnsFromInversion):
         self.student_taps = (student.final_tap,)
         self.teacher_taps = ((teacher.tap_at(teacher.final_tap, self.size),),)
         self.reads_student_logits = self.reads_teacher_logits = False
-        self.projector = setup.make_projector(
-            config.projector, (own.channels, *self.size), (other.channels, *self.size)
-        )
+        self.projector = projector_between(setup, config.projector, own, other)
         # In a tuple: no submodule, so never trained, saved or put into training mode.
         self._tail = (teacher.tail(teacher.final_tap),)
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from kdctl.errors import KdctlError
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.losses.vectors import POOLED, dot_products, pooled_vectors, unit_vectors
-from kdctl.protocols.backbone import Backbone
+from kdctl.losses.vectors import dot_products, pooled_vectors, unit_vectors
+from kdctl.protocols.backbone import POOLED, Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 

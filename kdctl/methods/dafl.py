@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from kdctl.losses.learned_generator import GENERATOR, GeneratorOptions, LearnsFromGenerator
 from kdctl.losses.soft_targets import soft_target_kl
-from kdctl.losses.vectors import POOLED
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
 

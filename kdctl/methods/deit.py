@@ -11,11 +11,9 @@ from torch.nn import functional
 
 from kdctl.losses.soft_targets import soft_target_kl
 from kdctl.losses.supervision import label_loss
+from kdctl.protocols.backbone import HEADS
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import tunable
-
-HEADS = "heads"
-"""The tap of a model with a class head and a distillation head: both logits, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdctl.losses.supervision import task_term
 from kdctl.losses.vectors import lengths
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 from kdctl.recipe.component import tunable
 
 _FAINT = 1e-8
@@ -79,10 +79,6 @@ class StrongerTeacher(Distiller):
 
     Config: ClassVar[type] = CorrelationConfig
     config: CorrelationConfig
-
-    def __init__(self, config: CorrelationConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and both distances."""

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from kdctl.losses.soft_targets import other_classes_kl, standardised, target_class_kl
 from kdctl.losses.supervision import task_term
 from kdctl.losses.warmup import linear_warmup
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 from kdctl.recipe.component import option, tunable
 
 
@@ -59,10 +59,6 @@ class DecoupledKnowledgeDistillation(Distiller):
 
     Config: ClassVar[type] = DecoupledConfig
     config: DecoupledConfig
-
-    def __init__(self, config: DecoupledConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and both parts of the divergence."""

@@ -14,7 +14,7 @@ from kdctl.losses.several_teachers import (
     log_probabilities,
 )
 from kdctl.losses.supervision import task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 
 
 @methods.register("ebkd", label="EBKD")
@@ -33,10 +33,6 @@ class EntropyBasedDistillation(Distiller):
     Config: ClassVar[type] = SeveralTeachers
     num_teachers: ClassVar[tuple[int, int | None]] = SEVERAL
     config: SeveralTeachers
-
-    def __init__(self, config: SeveralTeachers, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and divergences."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from kdctl.errors import KdctlError
 from kdctl.losses.features_first import FeaturesFirst
-from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages
+from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages, projector_between
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size
@@ -76,9 +76,8 @@ class FitNet(FeaturesFirst):
         self.teacher_tap = map_of(setup.teacher, other, config.maps)
         source = setup.student.map_shape(self.student_tap)
         target = setup.teacher.map_shape(self.teacher_tap)
-        size = shared_size(source, target)
-        self._target = setup.teacher.tap_at(self.teacher_tap, size)
-        self.projector = setup.make_projector(config.projector, (source[0], *size), (target[0], *size))
+        self._target = setup.teacher.tap_at(self.teacher_tap, shared_size(source, target))
+        self.projector = projector_between(setup, config.projector, source, target)
         self.compare((self.student_tap,), (self._target,))
 
     def first_share(self) -> float:

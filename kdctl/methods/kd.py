@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 
 from kdctl.losses.soft_targets import soft_target_kl, standardised
 from kdctl.losses.supervision import task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 from kdctl.recipe.component import option, tunable
 
 
@@ -47,10 +47,6 @@ class KnowledgeDistillation(Distiller):
 
     Config: ClassVar[type] = KdConfig
     config: KdConfig
-
-    def __init__(self, config: KdConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and divergence."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from kdctl.losses.soft_targets import standardised
 from kdctl.losses.supervision import task_term
 from kdctl.losses.vectors import dot_products
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -67,10 +67,6 @@ class MultiLevelLogitDistillation(Distiller):
 
     Config: ClassVar[type] = MultiLevelLogitConfig
     config: MultiLevelLogitConfig
-
-    def __init__(self, config: MultiLevelLogitConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and the terms of all levels."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdctl.layers.branches import Residual
 from kdctl.layers.conv import conv1x1, conv_bn
 from kdctl.layers.initialise import draw_convolutions
-from kdctl.losses.stages import at_one_size, pair_stages, preactivation
+from kdctl.losses.stages import at_one_size, doubling_weights, pair_preactivations
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
@@ -60,10 +60,7 @@ class OverhaulOfFeatureDistillation(Distiller):
         """Build a connector and find the margin for every pair of stages."""
         super().__init__(config, setup)
         student, teacher = setup.student, setup.teacher
-        self.pairs = tuple(
-            (preactivation(student, own), preactivation(teacher, other))
-            for own, other in pair_stages(student, teacher)
-        )
+        self.pairs = pair_preactivations(student, teacher)
         self.connectors = nn.ModuleList(
             conv_bn(conv1x1(student.map_shape(own).channels, teacher.map_shape(other).channels))
             for own, other in self.pairs
@@ -76,14 +73,12 @@ class OverhaulOfFeatureDistillation(Distiller):
 
     def matches(self) -> tuple[Match, ...]:
         """Return the pairs of stages, each with half the weight of the next deeper one."""
-        return tuple(
-            Match(student=own, teacher=other, weight=weight)
-            for (own, other), weight in zip(self.pairs, self._weights, strict=True)
-        )
+        weighted = zip(self.pairs, doubling_weights(len(self.pairs)), strict=True)
+        return tuple(Match(student=own, teacher=other, weight=weight) for (own, other), weight in weighted)
 
     def losses(self, step: Step) -> Losses:
         """Return the sum of the stages' distances beside the predictions' terms."""
-        weighted = zip(self._weights, self._distances(step), strict=True)
+        weighted = zip(doubling_weights(len(self.pairs)), self._distances(step), strict=True)
         distances = [weight * distance for weight, distance in weighted]
         return Losses(
             task=task_term(self.config, step),
@@ -93,10 +88,6 @@ class OverhaulOfFeatureDistillation(Distiller):
             },
             logits=step.student.require_logits(),
         )
-
-    @property
-    def _weights(self) -> list[float]:
-        return [2.0 ** -(len(self.pairs) - place) for place in range(1, len(self.pairs) + 1)]
 
     def _distances(self, step: Step) -> Iterator[Tensor]:
         """Yield the distance of each pair of stages, shallow to deep."""

@@ -14,8 +14,9 @@ from torch.nn import functional
 from kdctl.losses.feature_distances import log_sum_distance
 from kdctl.losses.soft_targets import other_classes_kl, target_class_kl
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.losses.vectors import POOLED, pooled_vectors, unit_vectors
+from kdctl.losses.vectors import pooled_vectors, unit_vectors
 from kdctl.losses.warmup import linear_warmup
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, option, tunable
 

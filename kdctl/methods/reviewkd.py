@@ -14,9 +14,8 @@ from torch.nn import functional
 from kdctl.layers.conv import conv1x1, conv3x3, conv_bn
 from kdctl.losses.stages import Reading, map_of, pair_stages, preactivation
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.losses.vectors import POOLED
 from kdctl.losses.warmup import linear_warmup
-from kdctl.protocols.backbone import Backbone
+from kdctl.protocols.backbone import POOLED, Backbone
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
 from kdctl.recipe.component import option, tunable

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdctl.losses.feature_distances import similarity_rows
-from kdctl.losses.stages import at_one_size
+from kdctl.losses.stages import at_one_size, projector_between
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.losses.vectors import dot_products, unit_vectors
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
-from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, tunable
 
 
@@ -130,8 +129,7 @@ class SemanticCalibration(Distiller):
     def _projector(self, student_tap: str, teacher_tap: str) -> nn.Module:
         source = self.setup.student.map_shape(student_tap)
         target = self.setup.teacher.map_shape(teacher_tap)
-        size = shared_size(source, target)
-        return self.setup.make_projector(self.config.projector, (source[0], *size), (target[0], *size))
+        return projector_between(self.setup, self.config.projector, source, target)
 
     def _projectors_from(self, place: int) -> list[nn.Module]:
         return list(self.projectors[place].children())

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from kdctl.losses.feature_loss import FeatureLoss
 from kdctl.losses.projected_classifier import ProjectedClassifier
+from kdctl.losses.stages import projector_between
 from kdctl.losses.supervision import label_loss
-from kdctl.losses.vectors import POOLED
-from kdctl.protocols.backbone import GlobalAveragePool
+from kdctl.protocols.backbone import POOLED, GlobalAveragePool
 from kdctl.protocols.distiller import Distiller, Losses, Phase, Setup, Step, methods
 from kdctl.protocols.maps import pool_to, shared_size
 from kdctl.recipe.component import Spec, component
@@ -62,9 +62,7 @@ class SequentialTraining(Distiller):
         self.student_taps = (setup.student.final_tap,)
         self.reads_student_logits = False  # they are made here, from the frozen map
         self.reads_teacher_logits = False
-        self.projector = setup.make_projector(
-            config.projector, (source[0], *self.size), (target[0], *self.size)
-        )
+        self.projector = projector_between(setup, config.projector, source, target)
         self.new_classifier = (
             nn.Sequential(GlobalAveragePool(), nn.Linear(target[0], setup.num_classes))
             if config.feature == "projected"

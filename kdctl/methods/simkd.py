@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -13,8 +13,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from kdctl.losses.aligned_stages import AlignedPair, Taps, aligned_pairs, check_taps
-from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss
+from kdctl.losses.feature_loss import NOTHING_TO_DISTIL, FeatureLoss, sum_of_places
 from kdctl.losses.projected_classifier import ProjectedClassifier, links_after
+from kdctl.losses.stages import projector_between
 from kdctl.losses.supervision import label_loss
 from kdctl.protocols.distiller import Distiller, Losses, Match, Setup, Step, methods
 from kdctl.protocols.maps import pool_to
@@ -146,7 +147,7 @@ class SimKd(Distiller):
             logits = own if self.config.ships == "own" else logits
         return Losses(
             task=task,
-            transfer=_summed(self._distances(step, projected, last_map, kept)),
+            transfer=sum_of_places("simkd", self._distances(step, projected, last_map, kept)),
             logits=logits,
             metrics={} if kept is None else {"kept_percent": 100 * kept.float().mean()},
         )
@@ -198,20 +199,9 @@ class SimKd(Distiller):
 
     def _make_projector(self, pair: AlignedPair) -> nn.Module:
         source, target = self.student.map_shape(pair.student), self.setup.teacher.map_shape(pair.teacher)
-        return self.setup.make_projector(
-            self.config.projector, (source[0], *pair.size), (target[0], *pair.size)
-        )
+        return projector_between(self.setup, self.config.projector, source, target)
 
 
 def _teacher_is_right(step: Step) -> Tensor:
     """Return which samples the teacher classifies as labelled: [B], bool."""
     return step.teachers[0].require_logits().argmax(dim=1) == step.batch.hard_labels()
-
-
-def _summed(places: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Sum the distances of all places by name; a mix keeps its distances apart."""
-    sums: dict[str, Tensor] = {}
-    for distances in places:
-        for name, term in distances.items():
-            sums[name] = sums[name] + term if name in sums else term
-    return {"simkd" if len(sums) == 1 else f"simkd_{name}": term for name, term in sums.items()}

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 from torch.nn import functional
 
+from kdctl.losses.stages import last_map
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
-from kdctl.losses.vectors import POOLED
+from kdctl.protocols.backbone import POOLED
 from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
 from kdctl.recipe.component import Spec, component, tunable
 
@@ -50,12 +51,13 @@ class SoftmaxRegression(Distiller):
     def __init__(self, config: SoftmaxRegressionConfig, setup: Setup) -> None:
         """Build the projector between the features that the classifiers read."""
         super().__init__(config, setup)
-        *_, last, _ = setup.student.tap_shapes
-        self.student_tap = POOLED if config.form == "simkd" else last
+        student = setup.student
+        self.student_tap = POOLED if config.form == "simkd" else last_map(student)
         self.student_taps = (self.student_tap,)
         self.teacher_taps = ((POOLED,),)
-        shapes = setup.student.tap_shapes
-        channels, *size = shapes[POOLED] if config.form == "simkd" else setup.student.map_shape(last)
+        channels, *size = (
+            student.tap_shapes[POOLED] if config.form == "simkd" else student.map_shape(self.student_tap)
+        )
         self.size = tuple(size) or (1, 1)  # projectors take maps: a vector is one of a single pixel
         width = setup.teacher.classifier.in_features
         self.projector = setup.make_projector(config.projector, (channels, *self.size), (width, *self.size))

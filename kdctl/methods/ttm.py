@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdctl.losses.supervision import task_term
-from kdctl.protocols.distiller import Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Distiller, Losses, Step, methods
 from kdctl.recipe.component import tunable
 
 
@@ -50,10 +50,6 @@ class TransformedTeacherMatching(Distiller):
 
     Config: ClassVar[type] = TransformedTeacherConfig
     config: TransformedTeacherConfig
-
-    def __init__(self, config: TransformedTeacherConfig, setup: Setup) -> None:
-        """Nothing is trained besides the student."""
-        super().__init__(config, setup)
 
     def losses(self, step: Step) -> Losses:
         """Return the weighted cross-entropy and divergence."""

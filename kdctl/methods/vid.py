@@ -11,11 +11,11 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.losses.stages import ComparesStages, Reading
+from kdctl.losses.stages import ComparesStages, Reading, projector_between
 from kdctl.losses.supervision import Supervision, prediction_terms, task_term
 from kdctl.protocols.backbone import Shape
 from kdctl.protocols.distiller import Losses, Setup, Step, methods
-from kdctl.protocols.maps import shared_size, tap_and_size
+from kdctl.protocols.maps import tap_and_size
 from kdctl.recipe.component import Spec, component, option, tunable
 
 _LEAST_VARIANCE = 1e-5
@@ -94,6 +94,5 @@ class VariationalInformationDistillation(ComparesStages):
     def _prediction(self, student_tap: str, teacher_tap: str) -> GaussianPrediction:
         source = self.setup.student.map_shape(student_tap)
         target = self.setup.teacher.map_shape(tap_and_size(teacher_tap)[0])
-        size = shared_size(source, target)
-        mean = self.setup.make_projector(self.config.projector, (source[0], *size), (target[0], *size))
+        mean = projector_between(self.setup, self.config.projector, source, target)
         return GaussianPrediction(mean, target, self.config.initial_variance)

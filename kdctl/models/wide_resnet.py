@@ -21,7 +21,7 @@ from kdctl.layers.chain import RGB, Chain
 from kdctl.layers.conv import bn_relu, conv1x1, conv3x3, conv_bn_relu
 from kdctl.layers.initialise import draw_convolutions
 from kdctl.layers.public_names import CLASSIFIER, Names
-from kdctl.protocols.backbone import Backbone, models
+from kdctl.protocols.backbone import RAW, Backbone, models
 
 _STEM = 16
 _STRIDES = (1, 2, 2)
@@ -46,7 +46,7 @@ class WideResNet:
             blocks = _stage(chain.channels, width, stride=stride, num_blocks=num_blocks)
             if number == 1 and width != _STEM:
                 blocks.insert(0, bn_relu(_STEM))  # later stages find it at the end of the stage before
-            chain.add(f"stage{number}_raw", nn.Sequential(*blocks), channels=width, stride=stride)
+            chain.add(f"stage{number}{RAW}", nn.Sequential(*blocks), channels=width, stride=stride)
             chain.add_stage(nn.BatchNorm2d(width), nn.ReLU(), channels=width)
         backbone = chain.close(num_classes)
         draw_convolutions(backbone)

@@ -28,8 +28,17 @@ __all__ = [
 INPUT = "input"
 """Name of the link before the first, where a model's images are not the data's."""
 
+HEADS = "heads"
+"""The tap of a model with a class head and a distillation head: the logits of both, one after the other."""
+
+POOLED = "pooled"
+"""The tap that every chain ends with: the vector that its classifier reads."""
+
 PREACTIVATION = "_pre"
 """Suffix of the tap before a stage's last activation."""
+
+RAW = "_raw"
+"""Suffix of the tap of a stage's sum of residuals, where the next block begins with batch norm and ReLU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kdctl.losses.feature_distances import channel_kl, cosine_distance, l2_distance
-from kdctl.losses.feature_loss import FeatureLoss
+from kdctl.losses.feature_loss import FeatureLoss, sum_of_places
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def test_kl_compares_what_a_classifier_reads_or_every_position(maps: tuple[Tenso
     assert torch.equal(pooled, channel_kl(*means, temperature=2.0))
     spatial = FeatureLoss(loss="kl", kl_where="spatial", kl_temperature=2.0).distances(*maps)["kl"]
     assert torch.equal(spatial, channel_kl(*maps, temperature=2.0))
+
+
+def test_places_are_summed_and_only_the_distances_of_a_mix_are_told_apart() -> None:
+    one, two, three = torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)
+    assert sum_of_places("simkd", [{"l2": one}, {"l2": two}]) == {"simkd": three}
+    assert sum_of_places("simkd", [{"l2": one, "kl": two}, {"l2": two, "kl": one}]) == {
+        "simkd_l2": three,
+        "simkd_kl": three,
+    }
 
 
 @pytest.mark.parametrize("nothing", [(), (("l2", 0.0),), (("kl", 0.0), ("cosine", 0.0))])

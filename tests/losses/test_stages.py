@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from kdctl.losses.stages import Reading, at_one_size, map_of, pair_maps, paired_maps
+from kdctl.losses.stages import (
+    Reading,
+    at_one_size,
+    doubling_weights,
+    last_map,
+    map_of,
+    pair_maps,
+    pair_preactivations,
+    paired_maps,
+)
 from kdctl.protocols.backbone import Backbone, Outputs, models
 from kdctl.protocols.distiller import Batch, Step
 
@@ -41,6 +50,25 @@ def test_pairs_are_the_same_stages_in_both_readings() -> None:
     assert [other for _, other in reverse] == [
         *("stage1_raw@8x8", "stage2_raw@4x4", "stage2_raw@2x2", "stage3_raw@2x2"),
     ]
+
+
+def test_preactivations_are_paired_as_stages_are_and_linear_ends_stand_for_themselves() -> None:
+    pairs = pair_preactivations(model("mobilenetv2"), model("resnet8"))
+    own, other = zip(*pairs, strict=True)
+    assert own == ("stage1", "stage2", "stage3", "stage4")
+    assert other == ("stage1_pre", "stage2_pre", "stage2_pre", "stage3_pre")
+
+
+def test_each_stage_weighs_twice_as_much_as_the_one_before_and_the_last_weighs_one() -> None:
+    assert doubling_weights(4) == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("name", "tap"), [("resnet8", "stage3"), ("mobilenetv2", "head")])
+def test_the_last_map_is_the_one_whose_mean_the_classifier_reads(name: str, tap: str) -> None:
+    backbone = model(name).eval()
+    assert last_map(backbone) == tap
+    seen = backbone.observe(torch.randn(2, 3, 16, 16), [tap, "pooled"]).taps
+    torch.testing.assert_close(seen[tap].mean(dim=(2, 3)), seen["pooled"])
 
 
 @pytest.mark.parametrize(
