@@ -20,8 +20,8 @@ class MovingAverage(nn.Module):
 
     Running statistics of batch norms are averaged like weights (as in timm's ModelEmaV3, and in torch's
     AveragedModel with `use_buffers`); or copied from the model, whose latest they are; or left alone where
-    the average runs in training mode and so has statistics of its own, as the authors' has. How many
-    batches those have seen is not copied: the trainer writes it down when it saves, at any step.
+    the average runs in training mode and so has statistics of its own, as the authors' has. The counter
+    `num_batches_tracked` is not copied: the trainer sets it only when it saves, which may be at any step.
     """
 
     num_updates: Tensor

@@ -126,7 +126,7 @@ def _num_prefix(model: Any, features: Any, maps: Sequence[Tensor]) -> int:
 
 
 def _num_registers(model: Any) -> int:
-    """Return how many of the prefix tokens stand for nothing: they come last among them."""
+    """Return how many of the prefix tokens are registers (arXiv:2309.16588), which come last among them."""
     registers = getattr(model, "reg_token", None)
     return registers.shape[1] if isinstance(registers, Tensor) else 0
 

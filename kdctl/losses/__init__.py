@@ -1,1 +1,1 @@
-"""What methods share: pure tensor functions, and the model that reads projected features."""
+"""What methods share: tensor functions, options, and the distillers that families of methods build on."""

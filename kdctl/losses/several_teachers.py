@@ -18,7 +18,7 @@ from kdctl.protocols.distiller import Step
 from kdctl.recipe.component import tunable
 
 SEVERAL: tuple[int, int | None] = (2, None)
-"""How many teachers these methods take."""
+"""Two teachers or more, for `Distiller.num_teachers`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def each_weight(weights: Tensor) -> Mapping[str, Tensor]:
 
 
 FEW: tuple[int, int | None] = (2, MOST_VECTORS)
-"""How many teachers these methods take."""
+"""Two teachers or more, and no more than `MinNormWeights` can weigh."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ class AtscConfig:
 class AdaptiveTeaching(Distiller):
     """Lets the teacher's encoder move towards the student, while their shared classifier learns.
 
-    Jang, Kim, Lim and Lee, "Adaptive Teaching with a Shared Classifier for Knowledge Distillation", 2024,
+    Jang, Kim, Lim and Lee, "Adaptive Teaching with Shared Classifier for Knowledge Distillation", 2024,
     arXiv:2406.08528, Figure 2. Each step has two updates:
     (a) student, projector and encoder of the teacher by
         L = feature_weight * mean( (f_t - P(f_s))^2 ) + alpha * |theta* - theta|^2,
@@ -81,8 +81,8 @@ class AdaptiveTeaching(Distiller):
     else, weight and bias of the classifier learn from labels, and all of it is shipped or saved.
 
     With several teachers, each has a projector, an encoder that moves and a classifier; both losses are means
-    over the teachers, and the prediction is the mean of what the classifiers say. The abstract claims this
-    case, the code has none of it: the form is our reading.
+    over the teachers, and the prediction is the mean of what the classifiers say. The paper has results for
+    this case and the code has none of it: the form is our reading of the abstract.
     """
 
     Config: ClassVar[type] = AtscConfig
@@ -261,5 +261,5 @@ def _tails(teachers: Sequence[Backbone]) -> list[nn.Sequential]:
 
 
 def _flat(module: nn.Module) -> Tensor:
-    """Return all parameters of a module in a row, in fp32 at least."""
+    """Return all parameters of a module in a row."""
     return torch.cat([parameter.flatten() for parameter in module.parameters()])

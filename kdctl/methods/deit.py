@@ -21,9 +21,9 @@ class DeitConfig:
     """How labels and teacher are weighed, and whether the teacher's label is hard."""
 
     alpha: Annotated[float, Ge(0), Le(1)] = tunable(0.5, 0.1, 0.9)
-    """Share of the teacher; the labels have the rest."""
+    """Share of the teacher; the labels have the rest. 1/2 in the paper for hard labels; 0.1 for soft ones."""
     hard: bool = True
-    """The teacher's likeliest class is the label; else its softened predictions are, by KL."""
+    """The teacher's likeliest class is a label; false: its softened predictions are matched, by KL."""
     temperature: Annotated[float, Gt(0)] = tunable(1.0, 1.0, 10.0)
     """Of softened predictions; 3 in the paper's comparison with soft labels, 1 in the code's default."""
 

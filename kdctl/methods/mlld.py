@@ -46,7 +46,7 @@ class MultiLevelLogitConfig:
             raise ValueError(f"temperatures = {list(self.temperatures)}: name some, all above 0")
 
 
-@methods.register("mlld", label="MLLD")
+@methods.register("mlld", label="MLLD", aliases=("mlkd",))
 class MultiLevelLogitDistillation(Distiller):
     """Cross-entropy plus distances of predictions on three levels, at several temperatures.
 

@@ -40,7 +40,7 @@ class SequentialTraining(Distiller):
     """Trains the encoder on the teacher's features, then a new classifier on the frozen encoder's.
 
     The counterpart that Chen et al., "Knowledge Distillation with the Reused Teacher Classifier",
-    CVPR 2022, arXiv:2203.14001, Table 4, hold against SimKD: eq. 3 in the first phase,
+    CVPR 2022, arXiv:2203.14001, Table 4, hold against SimKD: its loss, eq. 2, in the first phase,
     L = mean( (f_t - P(f_s))^2 ), cross-entropy with the labels in the second.
 
     There is no code. On which features the classifier sits, how long and with which learning rate it

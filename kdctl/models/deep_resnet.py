@@ -60,7 +60,10 @@ class DeepResNet:
 
 
 def _large_stem() -> nn.Sequential:
-    """Return 7x7 (stride 2), BN, ReLU, max-pooling 3x3 (stride 2): as SimKD's code has it, one stage."""
+    """Return 7x7 (stride 2), BN, ReLU, max-pooling 3x3 (stride 2): the tap `stem` is behind all of it.
+
+    So it is in SimKD's code; mdistiller has it before the pooling.
+    """
     conv = nn.Conv2d(RGB, _STEM, 7, stride=2, padding=3, bias=False)
     return nn.Sequential(*conv_bn_relu(conv), nn.MaxPool2d(3, stride=2, padding=1))
 

@@ -6,8 +6,8 @@ As distillation papers have it for CIFAR, it differs from the paper: the stage o
 the size, so that 32x32 images end as 2x2 maps; activations are ReLU, not ReLU6; the block without
 expansion has its 1x1 convolution all the same; the last convolution is 1280 wide at any width.
 
-Stages end linearly (their maps may be negative) where the next one halves the size. `head` is the
-last convolution; the taps that methods pair stop before it.
+A stage ends where the next block halves the size, and ends linearly: its map may be negative. `head` is
+the last convolution; the taps that methods pair stop before it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2
 modules are torchvision's own, with ReLU6; its dropout before the classifier is left out, as in the SimKD
 code. `mobilenetv2x2` is the one that distillation papers train on small images.
 
-Stages end linearly, before the next halving of the size; `head` is the last convolution.
+A stage ends where the next block halves the size, and ends linearly: its map may be negative. `head` is
+the last convolution; the taps that methods pair stop before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RegNetY of torchvision: residual bottlenecks with grouped convolutions and squeeze-and-excitation.
 
 Radosavovic et al., "Designing Network Design Spaces", CVPR 2020, arXiv:2003.13678. The modules are
-torchvision's own. RegNetY-16GF is what DeiT (arXiv:2012.12877) calls RegNetY-16GF and timm `regnety_160`.
+torchvision's own, the names timm's: `regnety_160` is RegNetY-16GF, the teacher of DeiT (arXiv:2012.12877).
 
 A stage ends with a ReLU inside its last block, so there is no tap before it. The stem and each stage halve
 the size: an image of 224 pixels ends as a map of 7x7.
