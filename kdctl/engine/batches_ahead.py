@@ -78,8 +78,8 @@ class BatchesAhead:
         self.waited_seconds = 0.0
         """How long steps have waited for their images in all."""
 
-    def take(self, position: Position, device: torch.device) -> Tensor:
-        """Return the images of a batch on the device, [B, S, S, 3] uint8, valid until the next call."""
+    def take(self, position: Position, device: torch.device, part: slice) -> Tensor:
+        """Return a part of a batch's images on the device, [B, S, S, 3] uint8, valid until the next call."""
         self._release()
         if not self._queue or self._queue[0][0] != position:
             self._free += [slot for _, slot in self._queue]
@@ -87,7 +87,7 @@ class BatchesAhead:
         self._fill(position)
         _, slot = self._queue.popleft()
         began = time.perf_counter()
-        pixels = self._workers.wait(self._ring, slot)
+        pixels = self._workers.wait(self._ring, slot)[part]
         self.waited_seconds += time.perf_counter() - began
         if device.type != "cuda":
             self._in_use = slot, None

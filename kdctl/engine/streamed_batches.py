@@ -107,7 +107,7 @@ class StreamedTrainingSet:
         )
 
     def take_share(self, share: Callable[[int], slice]) -> None:
-        """Decode a part of each batch only, where other processes take the rest of it.
+        """Decode and hold a part of each batch only, where other processes take the rest of it.
 
         Args:
             share: returns, for the number of images of a batch, those that `gather` will be asked for.
@@ -126,11 +126,10 @@ class StreamedTrainingSet:
         return self._latest[1]
 
     def _made(self, order: EpochOrder, step: int) -> Batch:
-        size, device = self.size(step), self._device
-        pixels = self._ahead.take((*order.name, step), device)
-        images = self._normalise(pixels[:size])
+        held, device = self._held(step), self._device
+        images = self._normalise(self._ahead.take((*order.name, step), device, held))
         first = step * self.batch_size
-        rows = order.rows[first : first + size]
+        rows = order.rows[first + held.start : first + held.stop]
         index, labels = _to(rows, device), _to(self._labels[rows], device)
         if order.mixing is None:
             return Batch(images=images, labels=self._mixer.smoothed(labels), index=index)
@@ -153,8 +152,14 @@ class StreamedTrainingSet:
         part, share = slice(skipped, skipped + stop - start), self._share(self.size(step))
         if part.start < share.start or part.stop > share.stop:
             raise ValueError("these images are decoded by another process")
-        whole = self.batch(order, step)
-        return Batch(images=whole.images[part], labels=whole.require_labels()[part], index=whole.index[part])
+        batch, first = self.batch(order, step), self._held(step).start
+        part = slice(part.start - first, part.stop - first)
+        return Batch(images=batch.images[part], labels=batch.require_labels()[part], index=batch.index[part])
+
+    def _held(self, step: int) -> slice:
+        """Return which images of a batch go to the device: the share, or all where they are mixed."""
+        size = self.size(step)
+        return slice(0, size) if self._mixer.mixes else self._share(size)
 
     def _draw_rows(self, seed: int, epoch: int) -> Tensor:
         random = generator(seed, "data", epoch)
@@ -213,8 +218,8 @@ class StreamedEvaluationSet:
         """Yield normalised images [B, 3, H, W]: batch number `start`, and each `every`-th from there."""
         self._every = every
         for step in range(start, math.ceil(len(self) / self._batch), every):
-            pixels = self._ahead.take((0, 0, step), self._device)
-            yield self.normalise(pixels[: min(self._batch, len(self) - step * self._batch)])
+            part = slice(0, min(self._batch, len(self) - step * self._batch))
+            yield self.normalise(self._ahead.take((0, 0, step), self._device, part))
 
     def close(self) -> None:
         """End the processes that decode its images: those of other splits, too, if they share them."""

@@ -126,7 +126,9 @@ def test_a_process_that_shares_batches_decodes_its_own_images_and_their_partners
         found = shared.gather(order, slice(first, last))
         assert torch.equal(found.images, expected.images)
         assert torch.equal(found.require_labels(), expected.require_labels())
+        assert torch.equal(found.index, expected.index)
     assert len(source.read_rows) == num_read
+    assert len(shared.batch(order, 1).images) == (16 if mixup else 4)  # what lies on the device
     with pytest.raises(ValueError, match="another process"):
         shared.gather(order, slice(0, 4))
 
