@@ -129,11 +129,14 @@ def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
 def _numbers_of(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     shared = {key: value for key, value in table.items() if key not in ("rows", "columns", "match")}
     for (*field, value), cells in _rows(table["rows"]):
-        row = {".".join(field): toml_value(value)}
+        read = toml_value(value)
+        row, label = {".".join(field): read}, value
+        if not isinstance(read, str):  # a number alone does not say of what it is
+            label = f"{field[-1].replace('_', ' ')} {value}"
         for column, cell in zip(table.get("columns", [{}]), cells, strict=True):
             if number := _read_cell(cell):
                 match = {**table.get("match", {}), **column, **row}
-                yield {"label": value, **shared, **number, "match": match}
+                yield {"label": label, **shared, **number, "match": match}
 
 
 def _rows(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:

@@ -66,6 +66,11 @@ def test_a_papers_table_is_as_many_numbers_as_it_has(bench) -> None:
     ]
 
 
+def test_a_row_that_is_a_number_is_labelled_with_what_it_is_a_number_of() -> None:
+    table = {"rows": {"kd_weight": {"0.5": 70}, "method": {"kd": 71}}}
+    assert [number["label"] for number in reported_numbers([table])] == ["kd weight 0.5", "kd"]
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
