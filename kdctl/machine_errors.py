@@ -129,6 +129,22 @@ def as_machine_errors() -> Generator[None]:
         raise MachineError(fault) from error
 
 
+@contextmanager
+def noted(mistakes: list[Mistake], *, raised_of: str = "") -> Generator[None]:
+    """Add what is wrong with one of several things to `mistakes`, so that the others have their turn.
+
+    Args:
+        mistakes: all so far.
+        raised_of: a fault of the machine is raised only if it is about this file; empty: each is.
+    """
+    try:
+        yield
+    except KdctlError as error:
+        if isinstance(error, MachineError) and raised_of in ("", error.fault.path):
+            raise
+        mistakes.extend(error.mistakes)
+
+
 _MEND = "mend the disk or its permissions"
 
 

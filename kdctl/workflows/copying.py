@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import KdctlError, Mistake, UsageError
+from kdctl.errors import Mistake, UsageError
 from kdctl.files import resolved
-from kdctl.machine_errors import MachineError
+from kdctl.machine_errors import noted
 from kdctl.records import SETTLED, RunState
 from kdctl.store.briefs import RunBrief
 from kdctl.store.run_copy import copy_run
@@ -69,21 +69,12 @@ def copy_runs(
         if run.state not in COPIED:
             unfinished.append(run)
             continue
-        try:
+        with noted(refused):
             is_new = copy_run(workspace.folder(run.key), root, checkpoints=checkpoints)
-        except MachineError:
-            raise
-        except KdctlError as error:
-            refused.extend(error.mistakes)
-        else:
             (copied if is_new else there).append(run)
     for name in sweeps:
-        try:
+        with noted(refused):
             copy_sweep(workspace.store, root, name)
-        except MachineError:
-            raise
-        except KdctlError as error:
-            refused.extend(error.mistakes)
     return CopyReport(
         copied=tuple(copied), there=tuple(there), unfinished=tuple(unfinished), refused=tuple(refused)
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdctl.assembly.failure import named_runs
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import KdctlError, Mistake, SeveralError
+from kdctl.errors import Mistake, SeveralError
 from kdctl.files import size_of
-from kdctl.machine_errors import MachineError
+from kdctl.machine_errors import noted
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
@@ -95,10 +94,12 @@ def remove(workspace: Workspace, removal: Removal) -> None:
         KdctlError: a process has taken one of them up meanwhile, or one cannot be removed: the others are.
     """
     finish_removals(workspace.store, workspace.runs)
-    with _at_the_end(workspace) as noted:
-        for run in removal.runs:
-            with noted():
-                remove_run(workspace.store, workspace.runs, run.key)
+    mistakes: list[Mistake] = []
+    for run in removal.runs:
+        with noted(mistakes, raised_of=str(workspace.store.path)):
+            remove_run(workspace.store, workspace.runs, run.key)
+    if mistakes:
+        raise RefusedRemovalError(mistakes)
 
 
 def plan_collection(
@@ -149,32 +150,10 @@ def collect(workspace: Workspace, collection: Collection) -> None:
             be deleted: those of the others are.
     """
     finish_removals(workspace.store, workspace.runs)
-    with _at_the_end(workspace) as noted:
-        for item in collection.freed:
-            with noted():
-                free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
-
-
-@contextmanager
-def _at_the_end(workspace: Workspace) -> Generator[Callable[[], AbstractContextManager[None]]]:
-    """Give a context for the work on each run; what stands in the way of one is told when all are through.
-
-    Raises:
-        MachineError: at once, when it is the database that cannot be written.
-        RefusedRemovalError: at the end, for all that single runs are to blame for.
-    """
     mistakes: list[Mistake] = []
-
-    @contextmanager
-    def noted() -> Generator[None]:
-        try:
-            yield
-        except KdctlError as error:
-            if isinstance(error, MachineError) and error.fault.path == str(workspace.store.path):
-                raise
-            mistakes.extend(error.mistakes)
-
-    yield noted
+    for item in collection.freed:
+        with noted(mistakes, raised_of=str(workspace.store.path)):
+            free_files(workspace.store, workspace.folder(item.run.key), list(item.files))
     if mistakes:
         raise RefusedRemovalError(mistakes)
 

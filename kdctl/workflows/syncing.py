@@ -10,7 +10,7 @@ from pathlib import Path
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError
-from kdctl.machine_errors import MachineError
+from kdctl.machine_errors import MachineError, noted
 from kdctl.records import RunState, StoredSweep
 from kdctl.store.briefs import RunBrief
 from kdctl.store.folder import FolderSnapshot, RunFolder, run_folders
@@ -158,13 +158,9 @@ def _ingested(store: Store, path: Path, damaged: list[Mistake]) -> bool:
     Raises:
         MachineError: the database cannot be written.
     """
-    try:
+    with noted(damaged):
         return ingest_sweep(store, path)
-    except MachineError:  # no file is to blame for it
-        raise
-    except KdctlError as error:
-        damaged.extend(error.mistakes)
-        return False
+    return False
 
 
 def _in_order(folders: list[RunFolder], sweeps: list[StoredSweep]) -> list[RunFolder]:
