@@ -15,15 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdctl.engine.device import Compute, describe
 from kdctl.evaluation_records import Latency
 
-LATENCY_BATCHES = (1, 256)
-"""One image, as an application sees it, and many, as a data centre does."""
+LATENCY_BATCHES = (256, 128, 64, 32, 16, 8, 4, 2)
+"""Many images, as a data centre sees them: the first of these numbers that does not take too long."""
 
 _RGB = 3
-_WARM_UP = 1
+_LONGEST_SECONDS = 10.0
+"""That a batch of many may take: of a large network a CPU gets fewer images."""
+
 _FEWEST_REPEATS = 3
 _MOST_REPEATS = 100
 _SECONDS = 0.5
 """Per batch size, unless the fewest repeats take longer."""
+
+_SLOW_SECONDS = 2.0
+"""A call that takes longer needs no warm-up, and no others beside it."""
 
 
 def count_multiply_adds(model: nn.Module, input_size: int) -> int:
@@ -79,6 +84,14 @@ def size_mb(model: nn.Module) -> float:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
 
 
+def measure_latencies(model: nn.Module, input_size: int, compute: Compute) -> tuple[Latency, ...]:
+    """Return the time of one image alone, and of each among many; where one takes long, they are fewer."""
+    one = measure_latency(model, input_size, 1, compute)
+    most = 1000.0 * _LONGEST_SECONDS / one.ms_per_image
+    batch_size = next((size for size in LATENCY_BATCHES if size <= most), 0)
+    return (one, measure_latency(model, input_size, batch_size, compute)) if batch_size else (one,)
+
+
 @torch.no_grad()
 def measure_latency(model: nn.Module, input_size: int, batch_size: int, compute: Compute) -> Latency:
     """Return the median time of a batch of blank images, after a warm-up that is not counted."""
@@ -96,16 +109,21 @@ def measure_latency(model: nn.Module, input_size: int, batch_size: int, compute:
 
 
 def _median_seconds(call: Callable[[], Tensor], device: torch.device) -> float:
-    for _ in range(_WARM_UP):
-        call()
+    warm_up = _seconds(call, device)
+    if warm_up > _SLOW_SECONDS:
+        return warm_up
     times: list[float] = []
     while len(times) < _FEWEST_REPEATS or (sum(times) < _SECONDS and len(times) < _MOST_REPEATS):
-        _wait_for(device)
-        start = time.perf_counter()
-        call()
-        _wait_for(device)
-        times.append(time.perf_counter() - start)
+        times.append(_seconds(call, device))
     return statistics.median(times)
+
+
+def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
+    _wait_for(device)
+    start = time.perf_counter()
+    call()
+    _wait_for(device)
+    return time.perf_counter() - start
 
 
 def _wait_for(device: torch.device) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kdctl.assembly.assemble import count_parameters
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.cost import LATENCY_BATCHES, count_multiply_adds, measure_latency, size_mb
+from kdctl.engine.cost import count_multiply_adds, measure_latencies, size_mb
 from kdctl.engine.evaluate import (
     agreement,
     calibration_error,
@@ -105,10 +105,7 @@ def evaluate_subject(subject: Subject, split: str) -> Evaluation:
         multiply_adds=count_multiply_adds(subject.model, input_size),
         pruning_percent=pruning_percent(parameters, subject.teacher_parameters()),
         size_mb=size_mb(subject.model),
-        latency=tuple(
-            measure_latency(subject.model, input_size, batch_size, subject.compute)
-            for batch_size in LATENCY_BATCHES
-        ),
+        latency=measure_latencies(subject.model, input_size, subject.compute),
     )
 
 

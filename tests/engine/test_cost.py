@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdctl.engine.cost import count_multiply_adds, measure_latency, size_mb
+from kdctl.engine import cost
+from kdctl.engine.cost import count_multiply_adds, measure_latencies, measure_latency, size_mb
 from kdctl.engine.device import Compute, shapes_only
 from kdctl.protocols.backbone import models
 from kdctl.recipe.engine_options import EngineOptions
@@ -74,3 +75,23 @@ def test_latency_is_that_of_one_image_of_the_batch() -> None:
     assert len(seen) >= 4  # a warm-up and what a median needs
     assert (latency.batch_size, latency.device, latency.num_threads) == (16, "cpu", torch.get_num_threads())
     assert latency.ms_per_image > 0
+
+
+def test_a_network_that_takes_long_is_timed_by_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four batches of 256 photographs keep a CPU busy for half an hour, and take gigabytes."""
+    now, seen = [0.0], list[int]()
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+
+    class Slow(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            now[0] += 0.3 * len(images)
+            seen.append(len(images))
+            return images
+
+    compute = Compute(device=torch.device("cpu"), options=EngineOptions())
+    one, many = measure_latencies(Slow(), 4, compute)
+    assert (one.batch_size, many.batch_size) == (1, 32)
+    assert many.ms_per_image == pytest.approx(300)
+    assert seen == [1, 1, 1, 1, 32]
+    monkeypatch.setattr(cost, "_LONGEST_SECONDS", 0.5)
+    assert [each.batch_size for each in measure_latencies(Slow(), 4, compute)] == [1]
