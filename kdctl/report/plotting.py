@@ -114,6 +114,7 @@ def add_title(figure: Figure, title: str, *lines: str) -> None:
 
 def _folded(line: str, letters: int) -> list[str]:
     """Fold a line into as few lines as there must be, of about the same length: no single word is left."""
+    line = line.replace(" → ", "\u00a0→\u00a0")  # a pair of teacher and student stays together
     fewest = len(textwrap.wrap(line, letters))
     while letters > 1 and len(textwrap.wrap(line, letters - 1)) == fewest:
         letters -= 1

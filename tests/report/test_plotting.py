@@ -183,6 +183,25 @@ def test_no_two_of_many_configurations_look_alike_in_a_figure_of_pruning(make_ru
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 20
 
 
+def test_methods_have_the_colours_of_their_curves_in_a_figure_of_pruning(make_run: MakeRun) -> None:
+    alone = make_run(70.0, settings={"method.name": "ce", "teachers": []})
+    assert alone.result is not None
+    facts = dataclasses.replace(alone.result.facts, teacher_parameters=None)
+    alone = dataclasses.replace(alone, result=dataclasses.replace(alone.result, facts=facts))
+    runs = [alone, *(make_run(75.0, settings={"method.name": name}) for name in ("kd", "simkd"))]
+    data = dataclasses.replace(data_of(runs), epochs=lambda key: [epoch_telling(1, 1.0)])
+    (curves, *_) = draw("accuracy_curves", data).axes
+    (pruning,) = draw_pruning(data, PruningConfig(students=False)).axes
+    drawn = [line for line in pruning.lines if line.get_marker() not in ("_", "|")]
+    assert [line.get_color() for line in drawn] == [line.get_color() for line in curves.lines][1:]
+
+
+def test_a_title_never_parts_a_teacher_from_its_student() -> None:
+    figure, _ = new_figure()
+    add_title(figure, "Accuracy", "digits (60 images of each class), resnet20 → resnet8, protocol custom")
+    assert "resnet20\xa0→\xa0resnet8" in figure.get_suptitle()
+
+
 def test_curves_say_which_runs_they_are_means_of(make_run: MakeRun) -> None:
     runs = [
         *(make_run(75.0 + seed, seed=seed, rules=("best-test",)) for seed in range(2)),

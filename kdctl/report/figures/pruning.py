@@ -43,16 +43,18 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
     fields = distinguishing_fields([run.plan for run in data.runs])
     groups = counted_groups(data, fields)
     ratios = {id(group): percent for group in groups if (percent := ratio(group)) is not None}
-    groups = [group for group in groups if id(group) in ratios]
-    if not groups:
+    pruned = [group for group in groups if id(group) in ratios]
+    if not pruned:
         raise NothingToDrawError(
             "no finished run had a teacher, so nothing was pruned.", "distil: kdctl train --teacher ..."
         )
-    by = "student.name" if len({group.plan["student"]["name"] for group in groups}) > 1 else None
-    series = divide(groups, fields, by)
+    by = "student.name" if len({group.plan["student"]["name"] for group in pruned}) > 1 else None
+    everything = divide(groups, fields, by)  # students alone, too: others look here as they do elsewhere
+    points = zip(everything, _points(everything), strict=True)
+    shown = [(item, look) for item, look in points if id(item.group) in ratios]
     figure, ((axes,),) = new_figure(panel=(4.6, 3.0))
     handles: dict[str, Any] = {}
-    for item, look in zip(series, _points(series), strict=True):
+    for item, look in shown:
         summary = summaries(item.group, data)["top1"]
         handles[", ".join(filter(None, (item.panel, item.name)))] = axes.errorbar(
             [ratios[id(item.group)]],
@@ -64,7 +66,7 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
             linestyle="none",
         )
     if options.students:
-        for place, (name, alone) in enumerate(_alone(series).items()):
+        for place, (name, alone) in enumerate(_alone([item for item, _ in shown]).items()):
             handles[name] = axes.axvline(
                 alone, color="#777777", linestyle=("--", ":", "-.")[place % 3], linewidth=1
             )
@@ -75,7 +77,7 @@ def draw_pruning(data: FigureData, options: PruningConfig) -> Figure:
         figure,
         "Test accuracy against the pruning ratio",
         subject_words(data),
-        f"{replicate_words(groups)}; {selection_words(data)}",
+        f"{replicate_words(pruned)}; {selection_words(data)}",
     )
     add_legend(figure, list(handles.values()), list(handles))
     return figure
