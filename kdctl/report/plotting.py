@@ -61,6 +61,8 @@ STYLE: dict[Any, Any] = {
 DPI = 200
 _POINTS_PER_LETTER = 4.5
 """Width of a letter of 8.5 points, on average, a little too wide."""
+_PAIR = "\u00a0→\u00a0"
+"""With spaces at which no line is folded."""
 _LEGEND_HANDLE = 11
 """Letters that the line beside a name of a legend takes, with the space up to the next column."""
 
@@ -114,11 +116,11 @@ def add_title(figure: Figure, title: str, *lines: str) -> None:
 
 def _folded(line: str, letters: int) -> list[str]:
     """Fold a line into as few lines as there must be, of about the same length: no single word is left."""
-    line = line.replace(" → ", "\u00a0→\u00a0")  # a pair of teacher and student stays together
+    line = line.replace(" → ", _PAIR)  # teacher and student stay together
     fewest = len(textwrap.wrap(line, letters))
     while letters > 1 and len(textwrap.wrap(line, letters - 1)) == fewest:
         letters -= 1
-    return textwrap.wrap(line, letters)
+    return [part.replace(_PAIR, " → ") for part in textwrap.wrap(line, letters)]
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:

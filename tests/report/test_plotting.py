@@ -199,7 +199,7 @@ def test_methods_have_the_colours_of_their_curves_in_a_figure_of_pruning(make_ru
 def test_a_title_never_parts_a_teacher_from_its_student() -> None:
     figure, _ = new_figure()
     add_title(figure, "Accuracy", "digits (60 images of each class), resnet20 → resnet8, protocol custom")
-    assert "resnet20\xa0→\xa0resnet8" in figure.get_suptitle()
+    assert "resnet20 → resnet8" in figure.get_suptitle()
 
 
 def test_curves_say_which_runs_they_are_means_of(make_run: MakeRun) -> None:
