@@ -140,7 +140,8 @@ def _require_writable(path: Path) -> None:
 def _require_no_folder(path: Path) -> None:
     if path.is_dir():
         raise KdctlError(
-            f"{path} is a folder, not a database.", f"name a file in it, such as {path / 'kdctl.db'}."
+            f"{path} is a folder, not a database.",
+            "move it away; `kdctl sync` makes a database from run folders.",
         )
 
 

@@ -45,6 +45,10 @@ _MEANINGS: dict[int, tuple[str, str]] = {
 }
 
 
+_REMOVED_IN_USE = (
+    "wait for the process that works with it, or end it; then rebuild it from the run folders: `kdctl sync`."
+)
+
 _JUNK = "a row holds what kdctl never writes"
 _CHANGED = "it lacks a table or a column"
 
@@ -76,6 +80,10 @@ def explained(path: Path) -> Generator[None]:
     except UnicodeDecodeError as error:  # SQLite quotes a damaged statement of a schema
         raise _damaged(path, "what it says of its tables is no text") from error
     except (DBAPIError, sqlite3.Error) as error:
+        if _extended_code(error) == sqlite3.SQLITE_IOERR_SHORT_READ:
+            problem = f"{path} and the journal beside it (-wal) do not fit: one was removed while in use."
+            fault = MachineFault(problem=problem, hint=_REMOVED_IN_USE, path=str(path))
+            raise MachineError(fault) from error
         code = sqlite3.SQLITE_FULL if lacks_room(error) else primary_code(error)
         for sign, meaning in _SIGNS.items():
             if sign in str(error):

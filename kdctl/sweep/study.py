@@ -22,11 +22,9 @@ import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import OperationalError
 
 from kdctl.errors import KdctlError
 from kdctl.files import sqlite_path
-from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.space import Point, Search
 from kdctl.sweep.dashboard import (
     VALUE_DECIMALS,
@@ -39,6 +37,7 @@ from kdctl.sweep.dashboard import (
     reopen,
 )
 from kdctl.sweep.distributions import as_distribution, as_parameters, from_scalar, grid_distributions
+from kdctl.sweep.study_faults import explained_study
 
 POINT = "kdctl_point"
 """User attribute of a trial: the configuration as JSON, as the recipe wrote it."""
@@ -146,10 +145,10 @@ def open_study(database: Path, name: str, *, split: str = "test") -> Generator[C
         split: on which its values are measured, 'test' or 'val'.
 
     Raises:
-        MachineError: Optuna cannot write the file: the disk is full, or another program locks it.
+        MachineError: Optuna cannot use the file: the disk is full, another program locks it, it is damaged.
     """
     lock = _lock(database)
-    with _explained(database), ExitStack() as stack:
+    with explained_study(database), ExitStack() as stack:
         with lock:  # Optuna's first opening of a file is not safe among processes
             storage = _storage(database)
             stack.callback(_close, storage)
@@ -158,23 +157,6 @@ def open_study(database: Path, name: str, *, split: str = "test") -> Generator[C
             )
             name_values(study, split)
         yield ConfigurationStudy(study, lock)
-
-
-@contextmanager
-def _explained(database: Path) -> Generator[None]:
-    """Say in plain words why Optuna could not write."""
-    try:
-        yield
-    except (OperationalError, optuna.exceptions.StorageInternalError) as error:
-        origin = getattr(error.__cause__ or error, "orig", None)
-        code = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # without its extension
-        fault = MachineFault(
-            problem=f"the study in {database} cannot be written: {origin or error}.",
-            hint=f"free disk space, or end the program that locks the file; {GOES_ON}",
-            path=str(database),
-            needs_room=code == sqlite3.SQLITE_FULL,
-        )
-        raise MachineError(fault) from error
 
 
 def require_sampler(search: Search) -> None:

@@ -195,11 +195,16 @@ def _report_warnings(recipe: Recipe, plans: Sequence[RunPlan]) -> Iterator[str]:
 
 def _chosen_points(search: Search, study: str, workspace: Workspace) -> Sequence[Point]:
     """Return what a search has chosen so far."""
-    from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415 - Optuna: for a search only
+    # Optuna is loaded for a search only.
+    from kdctl.sweep.study import known_points, require_sampler  # noqa: PLC0415
+    from kdctl.sweep.study_faults import explained_study  # noqa: PLC0415
 
     require_sampler(search)
     opened = functools.partial(open_to_read, workspace.store.path)
-    return known_points(opened, study) if workspace.store.sweeps() else []
+    if not workspace.store.sweeps():
+        return []
+    with explained_study(workspace.store.path):
+        return known_points(opened, study)
 
 
 def _require_split(recipe: Recipe, plans: Sequence[RunPlan]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from kdctl.errors import KdctlError
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.database import connect, reading, writing
+from kdctl.store.faults import explained
 from kdctl.store.migrations import STEPS
 
 
@@ -327,3 +328,14 @@ def test_a_full_disk_keeps_nobody_from_reading(small_disk: Path, tmp_path: Path)
     copy_database(path, tmp_path / "copy.db")
     with pytest.raises(KdctlError, match="no room on the disk"):
         connect(path)
+
+
+def test_a_database_that_was_removed_while_in_use_is_named_as_that(tmp_path: Path) -> None:
+    short = sqlite3.OperationalError("disk I/O error")  # what another process gets beside one at work
+    short.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHORT_READ
+    with (
+        pytest.raises(KdctlError, match="one was removed while in use") as error,
+        explained(tmp_path / "kdctl.db"),
+    ):
+        raise short
+    assert "`kdctl sync`" in error.value.hint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sqlite3
@@ -13,6 +14,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from kdctl.machine_errors import MachineError
 from kdctl.recipe.component import Range
 from kdctl.recipe.space import Point, Search
 from kdctl.store.backup import open_to_read
@@ -286,3 +288,39 @@ def test_a_trial_that_is_opened_again_is_told_what_more_seeds_give(
     assert [trial.value for trial in trials(database)] == [71.0, 80.0, 60.0]
     assert {trial.state for trial in trials(database)} == {optuna.trial.TrialState.COMPLETE}
     assert trials(database)[0].user_attrs["std"] == 1.4142
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM studies",
+        "DELETE FROM trials",
+        "DELETE FROM alembic_version",
+        "DROP TABLE trial_user_attributes",
+        "UPDATE study_directions SET direction = 'upwards'",
+        "UPDATE trials SET state = 'asleep'",
+        "UPDATE trials SET datetime_start = 'once'",
+        "UPDATE trial_user_attributes SET value_json = 'junk'",
+        "UPDATE trial_params SET distribution_json = 'junk'",
+    ],
+)
+def test_tables_that_optuna_cannot_read_are_damaged(database: Path, harm: str) -> None:
+    def propose() -> None:
+        with open_study(database, "s") as study:
+            study.propose_grid(POINTS)
+
+    propose()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(harm)
+        connection.commit()
+    with contextlib.suppress(MachineError):  # what is lost may be made anew
+        propose()
+    if harm.startswith("UPDATE"):
+        with pytest.raises(MachineError, match="is damaged: Optuna cannot make sense of") as error:
+            propose()
+        assert "`kdctl sync`" in error.value.hint
+
+
+def test_what_goes_wrong_beside_a_study_is_left_alone(database: Path) -> None:
+    with pytest.raises(ValueError, match="elsewhere"), open_study(database, "s"):
+        raise ValueError("elsewhere")
