@@ -131,7 +131,7 @@ class _Pace:
     def __init__(self, planner: Planner, workspace: Workspace, capacity: Capacity) -> None:
         device = choose_device(workspace.device)
         self.capacity = capacity
-        self._counted = _CountedOperations(planner.in_workspace(workspace), device, capacity.num_threads)
+        self._counted = _CountedOperations(planner.in_workspace(workspace), device, capacity)
         self._store = workspace.store
         self._device = None if capacity.queued else describe(device)
         self.bases: set[str] = set()
@@ -231,12 +231,13 @@ class _EarlierRuns:
 class _CountedOperations:
     """What runs should take by their arithmetic."""
 
-    def __init__(self, planner: Planner, device: torch.device, num_threads: int | None) -> None:
+    def __init__(self, planner: Planner, device: torch.device, capacity: Capacity) -> None:
         self._planner = planner
-        self._num_threads = num_threads or torch.get_num_threads()
+        self._num_threads = capacity.num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
-        self.basis = "operations, at the rate of one measured step"
+        where = " on this host, not on a node" if capacity.queued else ""
+        self.basis = f"operations, at the rate of one measured step{where}"
 
     def per_epoch(self, plan: RunPlan, *, with_teachers: bool) -> float:
         """Return the operations of an epoch with its evaluation."""

@@ -199,6 +199,16 @@ def test_a_cluster_takes_what_runs_took_on_the_device_that_was_used_last(
     assert cluster.basis == "earlier runs"
 
 
+def test_a_cluster_where_nothing_ran_is_estimated_by_this_host_and_the_estimate_says_so(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    plan = workflows.plan_sweep(recipe(GRID, teacher=""), workspace)
+    config = OnMachine(slots=2, unshared_slots=2.0, queued=True)
+    cluster = workflows.estimate_sweep(plan, workspace, executor=config)
+    assert cluster is not None
+    assert "one measured step on this host, not on a node" in cluster.basis
+
+
 def test_nobody_knows_without_the_data(workspace: Workspace, recipe: RecipeWriter) -> None:
     plan = workflows.plan_sweep(recipe(GRID, teacher=""), workspace)
     assert workflows.estimate_sweep(plan, workspace) is not None
