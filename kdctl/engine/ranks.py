@@ -163,9 +163,13 @@ def watching(ranks: Ranks) -> Generator[None]:
         text = str(error)
         if not any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
             raise
-        first = text.splitlines()[0] if text else type(error).__name__
         fault = MachineFault(
-            problem=f"another of the {ranks.count} processes that train this run is gone ({first}).",
+            problem=f"another of the {ranks.count} processes that train this run is gone ({_said(text)}).",
             hint=f"see what it said, or whether the system killed it for its memory; {GOES_ON}",
         )
         raise MachineError(fault) from error
+
+
+def _said(text: str) -> str:
+    """Return the first sentence of what torch says, without the line of its code and its advice."""
+    return re.sub(r"^\[[^]]*\] *", "", text.splitlines()[0]).partition(". ")[0].rstrip(".")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.engine.ranks import Ranks, is_follower, ranks_told
+from kdctl.engine.ranks import Ranks, is_follower, ranks_told, watching
 from kdctl.errors import UsageError
+from kdctl.machine_errors import MachineError
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -42,3 +43,10 @@ def test_variables_that_were_left_over_are_named(environment: dict[str, str]) ->
     with pytest.raises(UsageError, match="not as torchrun sets them") as error:
         is_follower(environment)
     assert "unset WORLD_SIZE RANK" in error.value.hint
+
+
+def test_a_process_that_is_gone_is_told_in_one_sentence() -> None:
+    gloo = "[/gloo/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:13194. Check the logs."
+    with pytest.raises(MachineError) as caught, watching(Ranks(rank=0, count=2)):
+        raise RuntimeError(gloo + "\nException raised from ...")
+    assert caught.value.problem.endswith("is gone (Connection closed by peer [127.0.0.1]:13194).")
