@@ -19,13 +19,19 @@ from kdctl.execution import distributed
 from kdctl.execution.distributed import processes
 from kdctl.machine_errors import MachineError
 
-TOLERANCE = 2e-3
-"""Of losses after two epochs: two devices sum the same gradients as one, but in another order."""
+TOLERANCE = 1e-5
+"""Of losses after two epochs: two devices sum the same gradients as one, but in another order.
+
+At a low rate: at the usual one, rounding grows within an epoch to hundredths of the loss on some processors.
+"""
 
 PAIR = ("--student", "resnet8", "--teacher", "resnet14", "--method", "kd", "--dataset", "digits")
 SHORT = ("-o", "schedule.name=cosine", "-o", "schedule.epochs=2", "-o", "teacher.schedule.epochs=1")
 PLAIN = ("-o", "engine.teacher_precision=fp32", "-o", "engine.student_precision=fp32")
-WORDS = (*PAIR, *SHORT, *PLAIN, "-o", "engine.batch_parts=2", "--device", "cpu", "--threads", "1")
+WORDS = (
+    *(*PAIR, *SHORT, *PLAIN, "--lr", "0.001"),
+    *("-o", "engine.batch_parts=2", "--device", "cpu", "--threads", "1"),
+)
 NUM_EPOCHS = 20
 LONG = ("-o", f"schedule.epochs={NUM_EPOCHS}", "-o", "data.samples_per_class=20")
 
@@ -90,7 +96,7 @@ def assert_alike(found: dict[str, list[dict[str, Any]]], expected: dict[str, lis
         for ours, theirs in zip(told, expected[key], strict=True):
             assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=TOLERANCE)
             assert ours["test"]["loss"] == pytest.approx(theirs["test"]["loss"], rel=10 * TOLERANCE)
-            assert ours["train_top1"] == pytest.approx(theirs["train_top1"], abs=0.5)
+            assert ours["train_top1"] == pytest.approx(theirs["train_top1"], abs=0.1)
 
 
 def test_what_a_process_is_told_of_the_others_is_forgotten_with_them(
@@ -217,7 +223,7 @@ def test_parts_that_devices_cannot_share_equally_are_told(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_synchronised_batch_norms_give_the_numbers_of_whole_batches(tmp_path: Path) -> None:
-    """At a low rate: at the usual one rounding grows within an epoch to a hundredth of the loss."""
+    """At a low rate, as above."""
     words = ["--student", "resnet14", "--method", "ce", "--dataset", "digits", *SHORT[:2], *PLAIN[2:]]
     words += ["-o", "schedule.epochs=1", "--lr", "0.001", "--device", "cpu", "--threads", "1"]
     shared = ["-o", "engine.batch_parts=2", "-o", "engine.sync_batch_norm=true", "--devices", "2"]
