@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Annotated
 
@@ -56,9 +57,11 @@ def confirm(
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
+    from kdctl.engine.ranks import require_alone
     from kdctl.plugins import load_plugins
     from kdctl.report.table_format import report_formats
 
+    require_alone(os.environ)
     load_plugins(plugin)
     render = report_formats.get(form).item
     chosen = options.chosen_executor(executor, slots, slurm_option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -84,8 +85,10 @@ def sweep(
     from kdctl import workflows
     from kdctl.cli.events import listener
     from kdctl.cli.signals import StopSignals
+    from kdctl.engine.ranks import require_alone
     from kdctl.recipe.shipped import is_shipped
 
+    require_alone(os.environ)
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     chosen = options.chosen_executor(executor, slots, slurm_option)

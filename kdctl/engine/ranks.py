@@ -22,6 +22,9 @@ from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Variables of the environment by which torchrun tells a process who it is."""
 
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""A variable that torchrun sets and nothing else does."""
+
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 """Variables that tell where the processes meet."""
 
@@ -129,6 +132,19 @@ def is_follower(environment: Mapping[str, str]) -> bool:
         UsageError: see `ranks_told`.
     """
     return ranks_told(environment).rank > 0
+
+
+def require_alone(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes that torchrun started, each of which would train everything.
+
+    Raises:
+        UsageError: this is one of them.
+    """
+    if _TORCHRUN in environment and (count := ranks_told(environment).count) > 1:
+        raise UsageError(
+            f"torchrun started {count} of this command, and each would train all of the runs.",
+            "start it once: it takes several devices by --slots. torchrun is for kdctl train.",
+        )
 
 
 def join(device_type: str) -> Ranks:

@@ -345,3 +345,14 @@ def test_a_report_that_names_what_no_run_has_is_told_before_the_runs_and_does_no
     answer = kdctl(f"sweep {name} --threads 1")
     assert answer.code == 0
     assert "there is no table yet: no run has a field 'metod'" in answer.err
+
+
+@pytest.mark.parametrize("words", ["sweep tiny.toml --dry-run", "confirm tiny"])
+def test_several_processes_of_torchrun_are_refused_for_more_than_one_run(
+    words: str, kdctl: Kdctl, recipe: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe("")
+    told = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    for name, value in {**told, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    kdctl(words).refused("torchrun started 2 of this command", code=2)
