@@ -86,10 +86,10 @@ def size_mb(model: nn.Module) -> float:
 
 def measure_latencies(model: nn.Module, input_size: int, compute: Compute) -> tuple[Latency, ...]:
     """Return the time of one image alone, and of each among many; where one takes long, they are fewer."""
-    one = measure_latency(model, input_size, 1, compute)
-    most = 1000.0 * _LONGEST_SECONDS / one.ms_per_image
+    alone = measure_latency(model, input_size, 1, compute)
+    most = 1000.0 * _LONGEST_SECONDS / alone.ms_per_image
     batch_size = next((size for size in LATENCY_BATCHES if size <= most), 0)
-    return (one, measure_latency(model, input_size, batch_size, compute)) if batch_size else (one,)
+    return (alone, measure_latency(model, input_size, batch_size, compute)) if batch_size else (alone,)
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdctl.engine.device import has_fast_bf16
+from kdctl.engine.device import Compute, has_fast_bf16
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.steps import Steps
@@ -46,6 +47,25 @@ def peak_flops(device: torch.device, precision: str) -> float:
         _synchronise(device)
         best = min(best, time.perf_counter() - began)
     return 2.0 * size**3 / best
+
+
+def step_seconds(model: nn.Module, images: Tensor, compute: Compute) -> float:
+    """Return the seconds that a training step of a model takes: the faster of two after a warm-up.
+
+    Args:
+        model: on the device.
+        images: [B, 3, H, W], there as well.
+        compute: the device, and the precision of the step.
+    """
+    seconds: list[float] = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with compute.arithmetic():
+            total = model(images).sum()
+        total.backward()
+        _synchronise(compute.device)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
 
 
 def count_launches(work: Callable[[], object], device: torch.device) -> int:

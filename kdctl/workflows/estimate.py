@@ -18,7 +18,8 @@ from kdctl.assembly.memory import require_memory
 from kdctl.assembly.operations import ImageOperations
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.device import choose_device, describe
+from kdctl.engine.device import Compute, choose_device, describe
+from kdctl.engine.throughput import step_seconds
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import Capacity, ExecutorConfig, InProcessConfig
 from kdctl.execution.gang_schedule import gangs_of, makespan
@@ -258,7 +259,7 @@ class _CountedOperations:
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
             batch = measured_batch(3 * image.student, self._device)
-            self._rate = 3 * image.student * batch / self._measured_step(plan.student.name, sizes, batch)
+            self._rate = 3 * image.student * batch / self._measured_step(plan, sizes, batch)
         return self._rate
 
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
@@ -266,24 +267,21 @@ class _CountedOperations:
         with without_network():
             return self._planner.counts(plan), self._planner.operations(plan)
 
-    def _measured_step(self, model: str, sizes: Sizes, batch: int) -> float:
-        """Return the seconds that a training step takes; the faster of two after a warm-up."""
+    def _measured_step(self, plan: RunPlan, sizes: Sizes, batch: int) -> float:
+        """Return the seconds that a training step of the student takes, in its precision."""
         images = torch.rand(batch, 3, sizes.input_size, sizes.input_size, device=self._device)
-        backbone = build_architecture(model, sizes).to(self._device).to(memory_format=torch.channels_last)
-        seconds, before, worked = list[float](), torch.get_num_threads(), time.process_time()
+        backbone = build_architecture(plan.student.name, sizes).to(self._device)
+        compute, before = Compute(device=self._device, options=plan.engine), torch.get_num_threads()
+        began, worked = time.perf_counter(), time.process_time()
         torch.set_num_threads(self._num_threads)
         try:
-            for _ in range(3):
-                began = time.perf_counter()
-                backbone(images).sum().backward()
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
-                seconds.append(time.perf_counter() - began)
+            seconds = step_seconds(backbone.to(memory_format=torch.channels_last), images, compute)
         finally:
             torch.set_num_threads(before)
-        if self._device.type == "cpu" and time.process_time() - worked < _UNDISTURBED * sum(seconds):
+        passed, worked = time.perf_counter() - began, time.process_time() - worked
+        if self._device.type == "cpu" and worked < _UNDISTURBED * passed:
             self.basis += " (too slow: other programs use the cores)"
-        return min(seconds[1:])
+        return seconds
 
 
 def measured_batch(operations: float, device: torch.device) -> int:

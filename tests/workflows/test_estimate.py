@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
-from kdctl.engine.device import shapes_only
+from kdctl.engine.device import Compute, shapes_only
 from kdctl.execution.executor import Capacity, InProcessConfig
 from kdctl.execution.scheduler import open_scheduler
 from kdctl.losses.learned_generator import multiply_adds
@@ -67,7 +68,7 @@ def test_a_network_measured_on_fewer_images_is_estimated_by_those(
 ) -> None:
     batches: list[int] = []
 
-    def a_millisecond_for_each_image(_self: object, _model: str, _sizes: object, batch: int) -> float:
+    def a_millisecond_for_each_image(_self: object, _plan: object, _sizes: object, batch: int) -> float:
         batches.append(batch)
         return 0.001 * batch
 
@@ -79,6 +80,27 @@ def test_a_network_measured_on_fewer_images_is_estimated_by_those(
     part, _ = seconds(path, workspace)
     assert batches == [32, 8]
     assert part == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_step_is_measured_in_the_precision_of_the_students(
+    precision: str,
+    dtype: torch.dtype,
+    workspace: Workspace,
+    recipe: RecipeWriter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[torch.dtype] = []
+
+    def one_second(model: nn.Module, images: Tensor, compute: Compute) -> float:
+        with compute.arithmetic():
+            measured.append(model(images).dtype)
+        return 1.0
+
+    monkeypatch.setattr("kdctl.workflows.estimate.step_seconds", one_second)
+    body = f"method = 'ce'\nengine.student_precision = '{precision}'"
+    seconds(recipe(body, teacher=""), workspace)
+    assert measured == [dtype]
 
 
 def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
