@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
-
-_Result = TypeVar("_Result")
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,35 +60,13 @@ class SeveralError(KdctlError):
         self.args = (self.mistakes,)  # what unpickling calls the class with
 
 
-def results_of(*steps: Callable[[], _Result]) -> list[_Result]:
-    """Return what each of some steps gives; all are done, and what is wrong with any is told at the end.
-
-    Raises:
-        KdctlError: some of them failed.
-    """
-    results: list[_Result] = []
-    failures: list[KdctlError] = []
-    for step in steps:
-        try:
-            results.append(step())
-        except KdctlError as error:
-            failures.append(error)
-    if len(failures) > 1:
-        raise SeveralError([mistake for error in failures for mistake in error.mistakes])
-    if failures:
-        raise failures[0]
-    return results
-
-
-class RecipeError(UsageError):
+class RecipeError(SeveralError, UsageError):
     """Everything that is wrong with a recipe, reported at once."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         if not mistakes:
             raise ValueError("a recipe without mistakes is no error")
-        super().__init__(mistakes[0].problem, mistakes[0].hint)
-        self.mistakes = tuple(dict.fromkeys(mistakes))
-        self.args = (self.mistakes,)  # what unpickling calls the class with
+        super().__init__(mistakes)
 
 
 class AbortedError(BaseException):

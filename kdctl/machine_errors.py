@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from kdctl.errors import KdctlError, Mistake, place_of
+from kdctl.errors import KdctlError, Mistake, SeveralError, place_of
+
+_Result = TypeVar("_Result")
 
 GOES_ON = "the same command goes on."
 
@@ -143,6 +146,29 @@ def noted(mistakes: list[Mistake], *, raised_of: str = "") -> Generator[None]:
         if isinstance(error, MachineError) and raised_of in ("", error.fault.path):
             raise
         mistakes.extend(error.mistakes)
+
+
+def results_of(*steps: Callable[[], _Result]) -> list[_Result]:
+    """Return what each of some steps gives; all are done, and what is wrong with any is told at the end.
+
+    Raises:
+        MachineError: at once; it is no fault of what the steps read.
+        KdctlError: some of them failed.
+    """
+    results: list[_Result] = []
+    failures: list[KdctlError] = []
+    for step in steps:
+        try:
+            results.append(step())
+        except MachineError:
+            raise
+        except KdctlError as error:
+            failures.append(error)
+    if len(failures) > 1:
+        raise SeveralError([mistake for error in failures for mistake in error.mistakes])
+    if failures:
+        raise failures[0]
+    return results
 
 
 _MEND = "mend the disk or its permissions"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,10 +10,8 @@ from kdctl.errors import (
     KdctlError,
     Mistake,
     RecipeError,
-    SeveralError,
     UsageError,
     nearest_name,
-    results_of,
     suggestion,
 )
 
@@ -88,17 +85,3 @@ def test_a_suggestion_among_thousands_lists_only_those_alike() -> None:
     assert hint.startswith("Models of timm, of 1,001 those alike: resnet18")
     assert len(hint) < 200
     assert suggestion("@", many, "Models of timm") == "Models of timm, of 1,001 those alike: none."
-
-
-def test_all_steps_are_done_and_all_that_is_wrong_is_told() -> None:
-    def fail(number: int) -> int:
-        raise KdctlError(f"problem {number}", "h")
-
-    assert results_of(lambda: 1, lambda: 2) == [1, 2]
-    with pytest.raises(KdctlError, match="problem 3") as alone:
-        results_of(lambda: 1, partial(fail, 3))
-    assert type(alone.value) is KdctlError
-    with pytest.raises(SeveralError) as error:
-        results_of(partial(fail, 3), lambda: 1, partial(fail, 4))
-    assert [mistake.problem for mistake in error.value.mistakes] == ["problem 3", "problem 4"]
-    assert pickle.loads(pickle.dumps(error.value)).mistakes == error.value.mistakes

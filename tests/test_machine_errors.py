@@ -3,11 +3,12 @@ from __future__ import annotations
 import errno
 import pickle
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from kdctl.errors import Mistake
+from kdctl.errors import KdctlError, Mistake, SeveralError
 from kdctl.machine_errors import (
     MachineError,
     MachineFault,
@@ -15,6 +16,7 @@ from kdctl.machine_errors import (
     fault_behind,
     how_it_ended,
     refusal,
+    results_of,
     unwritable,
 )
 
@@ -91,3 +93,28 @@ def test_a_place_that_somebody_named_is_no_bug(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "nowhere" / "file").read_bytes()
     assert refusal(caught.value, named=[str(tmp_path / "nowhere")]).hint == "mend it, or name another place."
+
+
+def test_all_steps_are_done_and_all_that_is_wrong_is_told() -> None:
+    def fail(number: int) -> int:
+        raise KdctlError(f"problem {number}", "h")
+
+    assert results_of(lambda: 1, lambda: 2) == [1, 2]
+    with pytest.raises(KdctlError, match="problem 3") as alone:
+        results_of(lambda: 1, partial(fail, 3))
+    assert type(alone.value) is KdctlError
+    with pytest.raises(SeveralError) as error:
+        results_of(partial(fail, 3), lambda: 1, partial(fail, 4))
+    assert [mistake.problem for mistake in error.value.mistakes] == ["problem 3", "problem 4"]
+    assert pickle.loads(pickle.dumps(error.value)).mistakes == error.value.mistakes
+
+
+def test_a_fault_of_the_machine_is_told_at_once_and_as_one_beside_other_mistakes() -> None:
+    fault = MachineFault(problem="the disk is gone", hint="h", path="/data")
+
+    def fail(error: KdctlError) -> int:
+        raise error
+
+    with pytest.raises(MachineError) as caught:
+        results_of(partial(fail, KdctlError("problem", "h")), partial(fail, MachineError(fault)))
+    assert caught.value.fault is fault

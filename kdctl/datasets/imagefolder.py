@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt, Le
 
-from kdctl.errors import results_of
+from kdctl.machine_errors import results_of
 from kdctl.protocols.dataset import Dataset, DatasetOptions, ImageData, datasets
 from kdctl.readers.class_folders import check_same_classes, decode_listing, list_class_folders, require_layout
 from kdctl.readers.decoded_cache import user_cache

@@ -13,8 +13,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.errors import KdctlError, results_of
+from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
+from kdctl.machine_errors import results_of
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
 from kdctl.readers.class_folders import check_same_classes
 from kdctl.readers.decoded_cache import user_cache
@@ -123,11 +124,11 @@ def data_of(
         return streamed_split(listing, options.evaluation, place, stored_side=options.stored_side)
 
     listings = [train, test, *([] if val is None else [val])]
-    splits = results_of(*(partial(split, listing) for listing in listings))
+    train_split, test_split, *val_split = results_of(*(partial(split, listing) for listing in listings))
     return ImageData(
-        train=splits[0],
-        test=splits[1],
-        val=None if val is None else splits[2],
+        train=train_split,
+        test=test_split,
+        val=val_split[0] if val_split else None,
         class_names=class_names,
         mean=options.mean,
         std=options.std,
