@@ -95,14 +95,15 @@ def _new_classifiers(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts])
     Whether as many classes of other data are the same ones, nobody knows: those weights start whole.
     """
     for plan in plans:
-        given = plan.weights.num_classes if plan.weights else 0
-        theirs = plan.weights.data_fingerprint if plan.weights else ""
-        if theirs not in ("", plan.data_fingerprint) and given == counts(plan.data).num_classes:
+        if plan.weights is None or not (given := plan.weights.num_classes):
+            continue
+        own = counts(plan.data).num_classes
+        if given == own and plan.weights.data_fingerprint not in ("", plan.data_fingerprint):
             yield (
                 f"note: the weights that {plan.student.name} starts from were trained on other images of as "
                 "many classes: its classifier starts from them, too"
             )
-        if given and given != (own := counts(plan.data).num_classes):
+        if given != own:
             yield (
                 f"note: the weights that {plan.student.name} starts from tell {given:,} classes apart, the "
                 f"data {own:,}: its classifier is drawn anew"

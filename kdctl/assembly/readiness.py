@@ -90,17 +90,10 @@ def warn_of_slow_bf16(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     device = choose_device(workspace.device)
     asked = any("bf16" in (plan.engine.student_precision, plan.engine.teacher_precision) for plan in plans)
     if asked and has_fast_bf16(device) is False:
-        _warn_of_slow_bf16(str(device))
-
-
-@functools.cache
-def _warn_of_slow_bf16(device: str) -> None:
-    """Say it once; a sweep asks for every batch of its runs."""
-    _log.warning(
-        "%s has no instructions for bf16: it takes 2 to 10 times as long as fp32 there, for numbers "
-        "no better. For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32",
-        device,
-    )
+        _say_once(
+            f"{device} has no instructions for bf16: it takes 2 to 10 times as long as fp32 there, for "
+            "numbers no better. For fp32: -o engine.student_precision=fp32 -o engine.teacher_precision=fp32"
+        )
 
 
 def _warn_of_idle_cache(plans: Sequence[RunPlan], workspace: Workspace) -> None:
@@ -113,4 +106,5 @@ def _warn_of_idle_cache(plans: Sequence[RunPlan], workspace: Workspace) -> None:
 
 @functools.cache
 def _say_once(line: str) -> None:
+    """Warn; a sweep asks for every batch of its runs."""
     _log.warning("%s", line)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdctl.engine.device import Compute, describe
+from kdctl.engine.device import Compute, describe, synchronise
 from kdctl.evaluation_records import Latency
 
 LATENCY_BATCHES = (256, 128, 64, 32, 16, 8, 4, 2)
@@ -119,13 +119,8 @@ def _median_seconds(call: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
-    _wait_for(device)
+    synchronise(device)
     start = time.perf_counter()
     call()
-    _wait_for(device)
+    synchronise(device)
     return time.perf_counter() - start
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -151,6 +151,12 @@ def require_graphs(graphs: Graphs, device: torch.device) -> None:
         raise UsageError(f"--graphs on needs a GPU, and the device is {device}.", "use --graphs auto.")
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was told; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def describe(device: torch.device) -> str:
     """Return the name of the device for people: the GPU's, or 'cpu'."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

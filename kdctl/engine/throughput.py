@@ -13,7 +13,7 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdctl.engine.device import Compute, has_fast_bf16
+from kdctl.engine.device import Compute, has_fast_bf16, synchronise
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
 from kdctl.engine.steps import Steps
@@ -41,10 +41,10 @@ def peak_flops(device: torch.device, precision: str) -> float:
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(_REPEATS + 1):  # the first is a warm-up, and never the fastest
-        _synchronise(device)
+        synchronise(device)
         began = time.perf_counter()
         torch.mm(left, right)
-        _synchronise(device)
+        synchronise(device)
         best = min(best, time.perf_counter() - began)
     return 2.0 * size**3 / best
 
@@ -63,7 +63,7 @@ def step_seconds(model: nn.Module, images: Tensor, compute: Compute) -> float:
         with compute.arithmetic():
             total = model(images).sum()
         total.backward()
-        _synchronise(compute.device)
+        synchronise(compute.device)
         seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
 
@@ -73,7 +73,7 @@ def count_launches(work: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
             work()
-            _synchronise(device)
+            synchronise(device)
         return sum(event.device_type == DeviceType.CUDA for event in profiler.events() or [])
     with _OperatorCount() as count:
         work()
@@ -86,11 +86,11 @@ def peak_allocated(work: Callable[[], object], device: torch.device) -> int:
     What libraries below torch allocate for themselves is not seen.
     """
     if device.type == "cuda":
-        _synchronise(device)
+        synchronise(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
-        _synchronise(device)
+        synchronise(device)
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         work()
@@ -113,11 +113,6 @@ class _OperatorCount(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operators += not func.is_view
         return func(*args, **(kwargs or {}))
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Stopwatch:
@@ -182,8 +177,7 @@ class Stopwatch:
     def _stop(self) -> bool:
         if self._left > self._counted or (self._left and self._began):
             return False
-        if self._gang.compute.device.type == "cuda":
-            torch.cuda.synchronize(self._gang.compute.device)
+        synchronise(self._gang.compute.device)
         if self._left:
             self._began, self._waited = time.perf_counter(), self._all_waited()
             return False

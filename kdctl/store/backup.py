@@ -18,8 +18,13 @@ from kdctl.store.faults import lacks_files_beside, lacks_room, primary_code
 _SOUND = "ok"
 
 _SOUND_ALL_THE_SAME = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL}
-    | {sqlite3.SQLITE_IOERR}
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+    }
 )
 """Codes that say nothing of what a database holds."""
 

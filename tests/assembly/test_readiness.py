@@ -16,11 +16,9 @@ RecipeWriter = Callable[..., Path]
 
 @pytest.fixture
 def _said_nothing_yet() -> Iterator[None]:
-    for said in (readiness._warn_of_slow_bf16, readiness._say_once):
-        said.cache_clear()
+    readiness._say_once.cache_clear()
     yield
-    for said in (readiness._warn_of_slow_bf16, readiness._say_once):
-        said.cache_clear()
+    readiness._say_once.cache_clear()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")

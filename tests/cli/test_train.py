@@ -185,8 +185,8 @@ def test_parts_that_devices_cannot_share_are_told_before_anything_runs(kdctl: Kd
 def test_a_dry_run_says_that_bf16_is_slow_here(kdctl: Kdctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "has_fast_bf16", lambda _device: False)
     for precision, told in (("fp32", False), ("bf16", True)):
-        readiness._warn_of_slow_bf16.cache_clear()
+        readiness._say_once.cache_clear()
         answer = kdctl(f"train --student resnet3 {TINY} --dry-run -o engine.student_precision={precision}")
         assert answer.code == 0, answer
         assert ("has no instructions for bf16" in answer.err) is told
-    readiness._warn_of_slow_bf16.cache_clear()
+    readiness._say_once.cache_clear()
