@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,9 @@ class Events(AbstractContextManager["Events"]):
 
     def expect_resumed(self, keys: Iterable[str]) -> None:
         """Write nothing: a run's first epoch tells."""
+
+    def expect_pace(self, epoch_seconds: Mapping[str, float]) -> None:
+        """Write nothing: who reads keeps a clock of their own."""
 
     def started(self, plans: Sequence[RunPlan]) -> None:
         """Write who trains together now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -45,6 +45,10 @@ class Display(AbstractContextManager["Display"]):
     def expect_resumed(self, keys: Iterable[str]) -> None:
         """Hear which runs were stopped on their way before: they do not start, they go on."""
         self._resumed = frozenset(keys)
+
+    def expect_pace(self, epoch_seconds: Mapping[str, float]) -> None:
+        """Hear how long an epoch of each run should take: a teacher's takes longer than its students'."""
+        self._remaining.weigh(epoch_seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

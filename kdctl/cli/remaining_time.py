@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 
 
 @dataclass
@@ -25,12 +25,18 @@ class _Pace:
 
 @dataclass
 class RemainingTime:
-    """Counts epochs of all runs; runs of a gang move together and share the wall time."""
+    """Counts epochs of all runs; runs of a gang move together and share the wall time.
+
+    An epoch of a teacher may take as long as many epochs of its students. What one was estimated to take is
+    its weight; without an estimate all weigh the same.
+    """
 
     now: Callable[[], float] = time.monotonic
     _total: dict[str, int] = field(default_factory=dict[str, int])
-    _later: float = 0.0
-    """Epochs of runs that are not planned yet."""
+    _weights: dict[str, float] = field(default_factory=dict[str, float])
+    _usual_weight: float = 1.0
+    _planned: list[str] = field(default_factory=list[str])
+    """The runs like which the later ones count."""
     _num_later: int = 0
     _paces: dict[str, _Pace] = field(default_factory=dict[str, _Pace])
     _closed: set[str] = field(default_factory=set[str])
@@ -39,8 +45,12 @@ class RemainingTime:
     def expect(self, epochs: Mapping[str, int], later: int) -> None:
         """Count on the epochs of these runs besides those counted before, and on `later` runs like them."""
         self._total.update(epochs)
-        self._num_later = later
-        self._later = later * fmean(epochs.values()) if epochs else 0.0
+        self._planned, self._num_later = list(epochs), later
+
+    def weigh(self, epoch_seconds: Mapping[str, float]) -> None:
+        """Hear what an epoch of each run was estimated to take; for other runs the median counts."""
+        self._weights.update(epoch_seconds)
+        self._usual_weight = median(self._weights.values()) if self._weights else 1.0
 
     def start(self, key: str) -> None:
         """Note that a run starts now, from its beginning or from a saved state."""
@@ -65,16 +75,16 @@ class RemainingTime:
         return len(self._closed), len(self._total) + self._num_later
 
     def share(self) -> float:
-        """Return the share of all epochs that is done."""
-        everything = sum(self._total.values()) + self._later
-        return 1.0 - self._epochs_left() / everything if everything else 1.0
+        """Return the share of all work that is done."""
+        everything = sum(map(self._work, self._total)) + self._work_later()
+        return 1.0 - self._work_left() / everything if everything else 1.0
 
     def seconds_left(self) -> float | None:
         """Return how long everything will still take; None before anything moved."""
-        moved = sum(pace.moved for pace in self._paces.values())
+        moved = sum(pace.moved * self._weight(key) for key, pace in self._paces.items())
         if moved <= 0 or self._began is None:
             return None
-        return (self.now() - self._began) / moved * self._epochs_left()
+        return (self.now() - self._began) / moved * self._work_left()
 
     def seconds_left_of(self, key: str) -> float | None:
         """Return how long one run will still take; None before it moved."""
@@ -83,9 +93,18 @@ class RemainingTime:
             return None
         return (pace.seen - pace.first_seen) / pace.moved * (self._total.get(key, 0) - pace.position)
 
-    def _epochs_left(self) -> float:
-        return self._later + sum(
-            epochs - (self._paces[key].position if key in self._paces else 0.0)
+    def _weight(self, key: str) -> float:
+        return self._weights.get(key, self._usual_weight)
+
+    def _work(self, key: str) -> float:
+        return self._total[key] * self._weight(key)
+
+    def _work_later(self) -> float:
+        return self._num_later * fmean(map(self._work, self._planned)) if self._planned else 0.0
+
+    def _work_left(self) -> float:
+        return self._work_later() + sum(
+            (epochs - (self._paces[key].position if key in self._paces else 0.0)) * self._weight(key)
             for key, epochs in self._total.items()
             if key not in self._closed
         )

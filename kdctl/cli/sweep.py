@@ -102,7 +102,7 @@ def sweep(
             return
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
-            _announce(plan, workspace, chosen, gang)
+            _announce(plan, workspace, chosen, gang, progress)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         if not quiet:
             _say_notes(plan, disk, warnings_only=json or not plan.num_to_do)
@@ -138,7 +138,13 @@ def _show_dry_run(
         show_slowness(plan.ahead, workspace)
 
 
-def _announce(plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int) -> None:
+def _announce(
+    plan: SweepPlan,
+    workspace: Workspace,
+    executor: ExecutorConfig,
+    gang_size: int,
+    progress: Events | Display,
+) -> None:
     """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
     from kdctl import workflows
     from kdctl.cli.console import say
@@ -147,7 +153,9 @@ def _announce(plan: SweepPlan, workspace: Workspace, executor: ExecutorConfig, g
     say(sweep_standing(plan))
     capacity = executor.capacity(workspace)
     if capacity.slots == 1 and not capacity.queued and plan.num_to_do:
-        say(estimated(workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)))
+        estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
+        say(estimated(estimate))
+        progress.expect_pace(estimate.epoch_seconds if estimate else {})
         show_slowness(plan.ahead, workspace)
 
 

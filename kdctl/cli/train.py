@@ -94,7 +94,7 @@ def train(
         if dry_run:
             _show_dry_run(plan, workspace, form)
             return
-        _announce(plan, workspace, json=json, quiet=quiet)
+        _announce(plan, workspace, progress, json=json, quiet=quiet)
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
     with (
         executor_on(devices, device) as trained_by,
@@ -107,7 +107,9 @@ def train(
     _conclude(trained, weak, progress, stop, form)
 
 
-def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool) -> None:
+def _announce(
+    plan: TrainPlan, workspace: Workspace, progress: Events | Display, *, json: bool, quiet: bool
+) -> None:
     """Say what will be trained and how long it will take, and raise if something for it is not there."""
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_notes
@@ -122,7 +124,9 @@ def _announce(plan: TrainPlan, workspace: Workspace, *, json: bool, quiet: bool)
         say_notes(plan.notes, warnings_only=True)
     workflows.require_ready(plan.to_do, workspace)
     if in_words and plan.to_do:
-        say(estimated(workflows.estimate_training(plan, workspace)))
+        estimate = workflows.estimate_training(plan, workspace)
+        say(estimated(estimate))
+        progress.expect_pace(estimate.epoch_seconds if estimate else {})
         show_slowness(plan.to_do, workspace)
 
 

@@ -63,6 +63,8 @@ class Estimate:
     operations: Mapping[str, float]
     """Run key -> floating-point operations of the networks in the run's forward and backward passes, those of
     its teachers included; in a gang only the first member pays for them."""
+    epoch_seconds: Mapping[str, float]
+    """Run key -> seconds of one of the run's epochs, shared between a gang in the same way."""
 
 
 def estimate_sweep(
@@ -83,7 +85,7 @@ def estimate_sweep(
     capacity = (executor or InProcessConfig()).capacity(workspace)
     gangs = planned_gangs(plan, capacity, gang_size=gang_size)
     pace = _Pace(plan.planner, workspace, capacity)
-    return _estimate(gangs, pace, search=plan if plan.num_later else None, gang_size=gang_size)
+    return _estimate(gangs, pace, plan if plan.num_later else None, gang_size)
 
 
 def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
@@ -96,11 +98,7 @@ def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
 
 
 def _estimate(
-    gangs: Sequence[Sequence[RunPlan]],
-    pace: _Pace,
-    *,
-    search: SweepPlan | None = None,
-    gang_size: int = DEFAULT_GANG_SIZE,
+    gangs: Sequence[Sequence[RunPlan]], pace: _Pace, search: SweepPlan | None = None, gang_size: int = 1
 ) -> Estimate | None:
     """Return the time of gangs, and of the runs that a search will still choose."""
     try:
@@ -116,6 +114,7 @@ def _estimate(
         capacity=pace.capacity,
         basis=" and ".join(sorted(pace.bases)) or "nothing to do",
         operations=pace.operations,
+        epoch_seconds=pace.epoch_seconds,
     )
 
 
@@ -137,6 +136,7 @@ class _Pace:
         self._device = None if capacity.queued else describe(device)
         self.bases: set[str] = set()
         self.operations: dict[str, float] = {}
+        self.epoch_seconds: dict[str, float] = {}
 
     @functools.cached_property
     def _earlier(self) -> _EarlierRuns:
@@ -171,7 +171,8 @@ class _Pace:
         self.bases.add("earlier runs" if earlier else self._counted.basis)
         epochs = plan.epochs - self._earlier.epochs_done(plan)
         self.operations[plan.key] = self.operations.get(plan.key, 0.0) + operations * epochs
-        return epochs * operations / rate
+        self.epoch_seconds[plan.key] = operations / rate
+        return epochs * self.epoch_seconds[plan.key]
 
 
 class _EarlierRuns:

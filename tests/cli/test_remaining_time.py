@@ -71,3 +71,17 @@ def test_a_search_counts_on_what_it_will_choose() -> None:
     remaining.expect({"b": 4}, later=2)
     assert remaining.runs() == (1, 4)
     assert remaining.share() == pytest.approx(0.25)
+
+
+def test_an_epoch_of_a_teacher_may_take_as_long_as_many_of_its_students() -> None:
+    time = Time()
+    remaining = RemainingTime(now=time)
+    remaining.weigh({"teacher": 10.0, "student": 1.0, "other": 1.0})
+    remaining.expect({"teacher": 4, "student": 5}, later=1)
+    remaining.start("teacher")
+    time.seconds += 20.0  # twice as long as estimated
+    remaining.move("teacher", 1.0)
+    assert remaining.seconds_left() == pytest.approx(2 * (3 * 10 + 5 + (40 + 5) / 2))
+    assert remaining.share() == pytest.approx(10 / (45 + 22.5))
+    remaining.expect({"unknown": 5}, later=0)
+    assert remaining.seconds_left() == pytest.approx(2 * (3 * 10 + 5 + 5))

@@ -367,3 +367,15 @@ def test_a_teacher_that_learns_counts_like_a_student(workspace: Workspace, recip
     assert estimates[0] is not None
     assert estimates[1] is not None
     assert estimates[0].operations[plan.runs[0].key] > 2 * estimates[1].operations[kd.runs[0].key]
+
+
+def test_the_epochs_of_all_runs_together_take_the_estimated_time(
+    workspace: Workspace, recipe: RecipeWriter
+) -> None:
+    plan = workflows.plan_sweep(recipe(), workspace)
+    estimate = workflows.estimate_sweep(plan, workspace)
+    assert estimate is not None
+    teacher, student = ((run.key, run.epochs * estimate.epoch_seconds[run.key]) for run in plan.to_do)
+    assert estimate.seconds == pytest.approx(teacher[1] + student[1])
+    operations = estimate.operations
+    assert teacher[1] / student[1] == pytest.approx(operations[teacher[0]] / operations[student[0]])
