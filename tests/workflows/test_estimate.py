@@ -20,7 +20,7 @@ from kdctl.execution.scheduler import open_scheduler
 from kdctl.losses.learned_generator import multiply_adds
 from kdctl.protocols.backbone import models
 from kdctl.records import RunState
-from kdctl.workflows.estimate import measured_batch
+from kdctl.workflows.compute_rate import measured_batch
 
 RecipeWriter = Callable[..., Path]
 
@@ -72,11 +72,11 @@ def test_a_network_measured_on_fewer_images_is_estimated_by_those(
         batches.append(batch)
         return 0.001 * batch
 
-    step = "kdctl.workflows.estimate._CountedOperations._measured_step"
+    step = "kdctl.workflows.compute_rate.CountedOperations._measured_step"
     monkeypatch.setattr(step, a_millisecond_for_each_image)
     path = recipe(GRID, teacher="")
     whole, _ = seconds(path, workspace)
-    monkeypatch.setattr("kdctl.workflows.estimate._MEASURED_OPERATIONS", 2e7)  # eight images of ResNet-3
+    monkeypatch.setattr("kdctl.workflows.compute_rate._MEASURED_OPERATIONS", 2e7)  # eight images of ResNet-3
     part, _ = seconds(path, workspace)
     assert batches == [32, 8]
     assert part == pytest.approx(whole)
@@ -97,7 +97,7 @@ def test_a_step_is_measured_in_the_precision_of_the_students(
             measured.append(model(images).dtype)
         return 1.0
 
-    monkeypatch.setattr("kdctl.workflows.estimate.step_seconds", one_second)
+    monkeypatch.setattr("kdctl.workflows.compute_rate.step_seconds", one_second)
     body = f"method = 'ce'\nengine.student_precision = '{precision}'"
     seconds(recipe(body, teacher=""), workspace)
     assert measured == [dtype]
