@@ -15,7 +15,7 @@ from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.operations import ImageOperations
 from kdctl.assembly.planning import Planner
-from kdctl.engine.device import Compute
+from kdctl.engine.device import Compute, has_fast_bf16
 from kdctl.engine.throughput import step_seconds
 from kdctl.errors import UsageError
 from kdctl.execution.executor import Capacity
@@ -34,6 +34,9 @@ MEASURED_BATCH = 32
 _MEASURED_OPERATIONS = 2e11
 """Of a measured step on a CPU: some seconds of one core. A network that needs more of them for 32 images is
 measured on fewer: 32 of 224 pixels keep a RegNetY-160 busy for minutes, and take 7 GiB."""
+
+_EMULATED_BF16 = 8
+"""Times as long as one in fp32 a step in bf16 takes on a CPU without instructions for it."""
 
 _UNDISTURBED = 0.7
 """Of the time of a step a CPU works on it, at least, where no other program has the cores."""
@@ -127,7 +130,8 @@ class CountedOperations:
             counts, image = self._counted(plan)
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
-            batch = measured_batch(3 * image.student, self._device)
+            emulated = plan.engine.student_precision == "bf16" and has_fast_bf16(self._device) is False
+            batch = measured_batch(3 * image.student * (_EMULATED_BF16 if emulated else 1), self._device)
             self._rate = 3 * image.student * batch / self._measured_step(plan, sizes, batch)
         return self._rate
 

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from streamed_pictures import Slow, streamed
+from torch import Tensor, nn
 
 from kdctl.engine import throughput
 from kdctl.engine.batches import EvaluationSet, Normalisation
+from kdctl.engine.device import Compute
 from kdctl.engine.gang import Gang, TrainingData
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.streamed_batches import StreamedTrainingSet
-from kdctl.engine.throughput import Stopwatch, count_launches, peak_allocated, peak_flops
+from kdctl.engine.throughput import Stopwatch, count_launches, peak_allocated, peak_flops, step_seconds
 from kdctl.protocols.dataset import DatasetOptions, Split
+from kdctl.recipe.engine_options import EngineOptions
 
 CPU = torch.device("cpu")
 
@@ -108,3 +112,20 @@ def test_a_stopwatch_tells_how_long_steps_wait_for_images(
     watch = Stopwatch(make_gang(member, data=TrainingData(train=train, val=None, test=test)))
     seconds = watch.take(3)
     assert 3 * 4 * 0.005 < watch.waited_seconds < seconds
+
+
+def test_a_step_that_takes_seconds_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(nn.Conv2d):
+        steps, now = 0, 0.0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.steps += 1
+            self.now += seconds
+            return super().forward(images)
+
+    images, compute = torch.rand(2, 3, 8, 8), Compute(device=CPU, options=EngineOptions())
+    for seconds, steps in ((0.1, 3), (30.0, 1)):
+        network = Network(3, 4, 3)
+        monkeypatch.setattr(time, "perf_counter", lambda network=network: network.now)
+        assert step_seconds(network, images, compute) == pytest.approx(seconds)
+        assert network.steps == steps

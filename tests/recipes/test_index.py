@@ -41,8 +41,9 @@ def test_it_has_every_recipe_as_it_is(recipe: str, plan: Plan) -> None:
 
 @pytest.mark.slow
 def test_it_has_the_cost_that_a_dry_run_prints(
-    recipe: str, plan: Plan, library: DataLibrary, tmp_path: Path
+    recipe: str, plan: Plan, library: DataLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kdctl.workflows.compute_rate.step_seconds", lambda *_: 1.0)  # no one reads times
     with workflows.open_workspace(tmp_path / "runs", library, num_threads=1) as workspace:
         estimate = workflows.estimate_sweep(plan(recipe), workspace)
     assert estimate is not None
