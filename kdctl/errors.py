@@ -136,6 +136,7 @@ def suggestion(name: str, known: Iterable[str], plural: str) -> str:
         by_folded = {each.casefold(): each for each in names}
         close = difflib.get_close_matches(name.casefold(), by_folded, n=_SIMILAR, cutoff=0.4)
         alike = [by_folded[folded] for folded in close]
-        return f"{plural}, of {len(names):,} those alike: {', '.join(alike) or 'none'}."
+        which = "those alike" if alike else "none is alike; the first"
+        return f"{plural}, of {len(names):,} {which}: {', '.join(alike or names[:_SIMILAR])}."
     listing = f"{plural}: {', '.join(names)}." if names else f"There are no {plural.lower()}."
     return f"did you mean '{near}'? {listing}" if near else listing

@@ -284,7 +284,9 @@ def damaged(path: Path) -> DamagedCheckpointError:
 def foreign(path: Path) -> DamagedCheckpointError:
     """Return the error for a file that kdctl did not write."""
     return DamagedCheckpointError(
-        f"{path} is not a kdctl checkpoint.", "use last.pt or best-test.pt of a run folder."
+        f"{path} is not a kdctl checkpoint.",
+        "use last.pt or best-test.pt of a run folder; weights from elsewhere become a run by "
+        "`kdctl import-weights`.",
     )
 
 

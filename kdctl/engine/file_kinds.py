@@ -33,6 +33,12 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file of a language model", "name weights of an image classifier"),
 )
 
+_PICKLE = b"\x80"
+"""How a file begins that torch wrote before it wrote archives."""
+
+_EXPORTED = {".onnx": "a model in ONNX, for other programs to run"}
+"""What tells itself by no first bytes."""
+
 _PAGE = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body")
 
 _SPARE_BYTES = 1 << 20
@@ -65,6 +71,13 @@ def require_weights(path: Path, data: bytes) -> None:
         raise DamagedCheckpointError(f"{path} is an archive of tar.", "unpack it first: tar -xf.")
     if data.startswith(b"PK"):
         _require_archive_of_torch(path, data)
+    elif not data.startswith(_PICKLE) and data[257:262] != b"ustar" and not is_safetensors(path, data):
+        is_text = data.isascii() and "".join(data[:1024].decode().split()).isprintable()
+        what = "a file of text" if is_text else "no file of torch or safetensors"
+        raise DamagedCheckpointError(
+            f"{path} is {_EXPORTED.get(path.suffix.lower(), what)}.",
+            "name a file of a model's state dict: torch.save(model.state_dict(), ...) writes one.",
+        )
 
 
 def is_safetensors(path: Path, data: bytes) -> bool:
@@ -90,6 +103,11 @@ def _require_archive_of_torch(path: Path, data: bytes) -> None:
         raise DamagedCheckpointError(
             f"{path} is a TorchScript program: loading it would run its code.",
             "ask its author for the state dict: torch.save(model.state_dict(), ...).",
+        )
+    if "archive_format" in names:
+        raise DamagedCheckpointError(
+            f"{path} is a program that torch exported (.pt2), for others to run.",
+            "name the checkpoint that it was made from, or a file of the model's state dict.",
         )
     if "data.pkl" not in names:
         what = "arrays of NumPy (.npz)" if any(name.endswith(".npy") for name in names) else "a zip archive"

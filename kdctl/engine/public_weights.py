@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,8 @@ def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
         )
     match = _Match.of(builder, weights, input_size)
     if match.differences:
-        num_more = len(match.differences) - _NUM_SHOWN
-        shown = [*match.differences[:_NUM_SHOWN], *([f"and {num_more} more"] if num_more > 0 else [])]
         raise MisfitCheckpointError(
-            f"{weights.path} holds the weights of another architecture: {'; '.join(shown)}.",
+            f"{weights.path} holds the weights of another architecture: {_first(match.differences, '; ')}.",
             _one_of_several(builder, weights, input_size) or "choose the model that they were trained with.",
         )
     backbone = builder(match.num_classes, input_size)
@@ -192,7 +190,7 @@ class _Match:
         backbone = _without_numbers(builder, _ANY_CLASSES, input_size)
         names = dict(_names(builder, backbone, weights.tensors))
         rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)
-        num_classes = len(rows) if rows is not None and rows.dim() else _ANY_CLASSES
+        num_classes = (len(rows) if rows is not None and rows.dim() else 0) or _ANY_CLASSES
         if num_classes != backbone.num_classes:
             backbone = _without_numbers(builder, num_classes, input_size)
         return cls(
@@ -251,18 +249,34 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     found = content if _is_state_dict(content) else None
     if isinstance(content, Mapping) and found is None:
         found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
+        found = found or _side_by_side(content)
     if found is None and isinstance(content, Mapping) and content.get("format") == FORMAT:
         raise DamagedCheckpointError(
             f"{path} is a checkpoint that kdctl wrote: it needs no import.",
             f"use it as it is: --teacher {shlex.quote(str(path))}, or student.weights in a recipe.",
         )
     if found is None:
-        inside = f" It holds: {', '.join(map(str, content))}." if isinstance(content, Mapping) else ""
+        inside = f" It holds: {_first(content)}." if isinstance(content, Mapping) and content else ""
         raise DamagedCheckpointError(
             f"{path} holds no weights by name, bare or under {', '.join(CONTAINERS)}.{inside}",
             "save the model's state dict to a file of its own: torch.save(model.state_dict(), ...).",
         )
     return _without_counts(found)
+
+
+def _side_by_side(content: Mapping[Any, Any]) -> dict[str, Tensor] | None:
+    """Return the tensors of models under other names, each name before its dot; None if there are none."""
+    found = {str(key): value for key, value in content.items() if _is_state_dict(value)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return {f"{key}.{name}": value for key, part in found.items() for name, value in part.items()} or None
+
+
+def _first(words: Iterable[Any], separator: str = ", ") -> str:
+    """Return the first words, and how many more there are."""
+    listed = list(map(str, words))
+    more = [f"and {len(listed) - _NUM_SHOWN} more"] if len(listed) > _NUM_SHOWN else []
+    return separator.join([*listed[:_NUM_SHOWN], *more])
 
 
 def _without_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from kdctl.errors import KdctlError
 from kdctl.files import open_file
 from kdctl.protocols.dataset import Images, Labels, Split, canonical_order
 from kdctl.readers.decoded_cache import cached, probes
-from kdctl.readers.folder_entries import UnusableEntries, some_of
+from kdctl.readers.folder_entries import UnusableEntries, require_split, some_of
 from kdctl.readers.pixels import (
     UnreadableImageError,
     read_image,
@@ -92,8 +93,7 @@ def list_class_folders(folder: Path) -> FolderListing:
             all of a kind are counted.
     """
     hint = f"put images into {folder}{os.sep}<class>{os.sep}."
-    if not folder.is_dir():
-        raise KdctlError(f"there is no folder {folder}.", hint)
+    require_split(folder, hint)
     unusable = UnusableEntries()
     classes = unusable.folders_of(folder)
     per_class = [
@@ -115,6 +115,23 @@ def list_class_folders(folder: Path) -> FolderListing:
     )
 
 
+def refuse_tiny_imagenet(folder: Path) -> None:
+    """Refuse the layout that another data set reads.
+
+    Raises:
+        KdctlError: names that data set.
+    """
+    if (folder / "val" / "val_annotations.txt").is_file() and (folder / "val" / "images").is_dir():
+        raise _is_tiny_imagenet(folder)
+
+
+def _is_tiny_imagenet(folder: Path) -> KdctlError:
+    return KdctlError(
+        f"{folder} has the layout of Tiny-ImageNet: images one folder deeper, and val without classes.",
+        "choose data.name = 'tinyimagenet', which reads it as it is.",
+    )
+
+
 def require_layout(folder: Path) -> None:
     """Refuse layouts that are known by another name than `train` and `test` with class folders.
 
@@ -122,10 +139,7 @@ def require_layout(folder: Path) -> None:
         KdctlError: says which layout it is, and how to train with it.
     """
     if (folder / "wnids.txt").is_file() or (folder / "val" / "val_annotations.txt").is_file():
-        raise KdctlError(
-            f"{folder} has the layout of Tiny-ImageNet: images one folder deeper, and val without classes.",
-            "choose data.name = 'tinyimagenet', which reads it as it is.",
-        )
+        raise _is_tiny_imagenet(folder)
     if (folder / "train").is_dir() and not (folder / "test").exists():
         for name in ("val", "valid", "validation"):
             if (folder / name).is_dir():
@@ -195,10 +209,15 @@ def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Seq
     sides = ((train, sorted({*names} - {*found})), (test, sorted({*found} - {*names})))
     problems = [f"{some_of(only)} only in {folder}" for folder, only in sides if only]
     if problems:
-        raise KdctlError(
-            f"training and test set have different classes: {'; '.join(problems)}.",
-            "give both the same class folders, each with images.",
-        )
+        hint = "give both the same class folders, each with images."
+        if {*map(_heard, sides[0][1])} & {*map(_heard, sides[1][1])}:
+            hint = f"some differ only in case, blanks or how an accent is stored: {hint}"
+        raise KdctlError(f"training and test set have different classes: {'; '.join(problems)}.", hint)
+
+
+def _heard(name: str) -> str:
+    """Return a name without what only its letters' codes tell."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _image_file(entry: os.DirEntry[str], label: int) -> ImageFile:

@@ -14,10 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdctl.errors import KdctlError
+from kdctl.errors import KdctlError, nearest_name
+from kdctl.files import open_file
 from kdctl.readers.pixels import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _log = logging.getLogger(__name__)
+
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+"""What may hold images that nobody has unpacked."""
+
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")
+"""Of pictures that are read, whatever they are called."""
 
 _SHOWN = 3
 """How many offenders an error names before it counts the rest."""
@@ -63,6 +70,26 @@ def below_home(path: str) -> Path:
         ) from error
 
 
+def require_split(folder: Path, hint: str) -> None:
+    """Refuse a split's folder that is not there; say if another one may be meant, or the one above.
+
+    Raises:
+        KdctlError: `hint` says what belongs there.
+    """
+    if folder.is_dir():
+        return
+    if folder.name == folder.parent.name:
+        hint = f"data.path is the folder that holds {folder.name}: {folder.parent.parent}."
+    try:
+        with os.scandir(folder.parent) as entries:
+            near = nearest_name(folder.name, [entry.name for entry in entries if entry.is_dir()])
+    except OSError:
+        near = None
+    if near:
+        hint = f"is it {folder.with_name(near)}? Then call it {folder.name}; else {hint}"
+    raise KdctlError(f"there is no folder {folder}.", hint)
+
+
 @dataclass
 class UnusableEntries:
     """What lies where images or classes should, and is none of them."""
@@ -72,6 +99,8 @@ class UnusableEntries:
     _dangling: list[str] = field(default_factory=list[str])
     _no_files: list[str] = field(default_factory=list[str])
     _unread: list[str] = field(default_factory=list[str])
+    _misnamed: list[str] = field(default_factory=list[str])
+    _packed: list[str] = field(default_factory=list[str])
 
     def folders_of(self, folder: Path, *, only: str = "") -> list[os.DirEntry[str]]:
         """Return the folders of a folder that holds only folders, by name; note the rest.
@@ -100,7 +129,7 @@ class UnusableEntries:
         return [entry for entry in visible_entries(folder) if self._is_image(entry)]
 
     def refuse(self, folder: Path) -> None:
-        """Raise if something below `folder` was noted; of pictures in a format that is not read only tell.
+        """Raise if something below `folder` was noted; of what is left out only tell.
 
         Raises:
             KdctlError: counts all of it, by kind, and names the first few.
@@ -115,13 +144,20 @@ class UnusableEntries:
         if found:
             listed = "; ".join(f"{what}: {len(names)} ({some_of(names)})" for names, what, _ in found)
             raise KdctlError(f"{folder} has {listed}.", f"{'; '.join(how for _, _, how in found)}.")
-        if self._unread:
-            _log.warning(
-                "%s: pictures in formats that are not read are left out: %d (%s); save them as JPEG or PNG",
-                folder,
-                len(self._unread),
-                some_of(self._unread),
-            )
+        left_out = (
+            (self._unread, "pictures in formats that are not read", "save them as JPEG or PNG"),
+            (
+                self._misnamed,
+                "pictures whose names do not end as those of pictures",
+                "call them .jpg or .png",
+            ),
+            (self._packed, "archives", "unpack them, if they hold images"),
+        )
+        for names, what, how in left_out:
+            if names:
+                _log.warning(
+                    "%s: %s are left out: %d (%s); %s", folder, what, len(names), some_of(names), how
+                )
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
@@ -133,6 +169,8 @@ class UnusableEntries:
                 self._no_files.append(_place(entry))
             elif is_image_name(entry.name):
                 self._outside.append(_place(entry))
+            elif _suffix(entry.name) in _ARCHIVES:
+                self._packed.append(_place(entry))
         except OSError:  # a link to itself
             self._dangling.append(_place(entry))
         return False
@@ -151,6 +189,10 @@ class UnusableEntries:
                 self._no_files.append(_place(entry))
             elif _suffix(entry.name) in UNREAD_SUFFIXES:
                 self._unread.append(_place(entry))
+            elif _suffix(entry.name) in _ARCHIVES:
+                self._packed.append(_place(entry))
+            elif _begins_as_picture(entry):
+                self._misnamed.append(_place(entry))
         except OSError:  # a link to itself
             self._dangling.append(_place(entry))
         return False
@@ -189,6 +231,14 @@ def _suffix(name: str) -> str:
 
 def _points_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - loops are no error
+
+
+def _begins_as_picture(entry: os.DirEntry[str]) -> bool:
+    try:
+        with open_file(Path(entry.path)) as file:
+            return file.read(8).startswith(_BEGINNINGS)
+    except OSError:
+        return False
 
 
 def _place(entry: os.DirEntry[str]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import CentreCrop, Labels, StreamedSplit
-from kdctl.readers.folder_entries import UnusableEntries, some_of
+from kdctl.readers.folder_entries import UnusableEntries, require_split, some_of
 from kdctl.readers.image_content import decode_image
 from kdctl.readers.image_manifest import ImageListing, ImageNames, file_digests
 from kdctl.readers.scaled_images import ScaledImages
@@ -113,8 +113,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
         KdctlError: there is no such folder, no folder in it, or what `UnusableEntries` names beside them.
     """
     hint = f"put images into {folder}{os.sep}<class>{os.sep}."
-    if not folder.is_dir():
-        raise KdctlError(f"there is no folder {folder}.", hint)
+    require_split(folder, hint)
     unusable = UnusableEntries()
     names = [entry.name for entry in unusable.folders_of(folder)]
     unusable.refuse(folder)

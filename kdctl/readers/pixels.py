@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdctl.files import open_file
 from kdctl.protocols.dataset import Images
@@ -68,6 +68,8 @@ def read_image(path: Path | BinaryIO) -> Image.Image:
                 raise UnreadableImageError("it is PostScript, a program and no image")
             file.seek(0)
             return _to_rgb(stack.enter_context(Image.open(file)))
+    except UnidentifiedImageError as error:  # its words name an object of Python, not the file
+        raise UnreadableImageError("no image") from error
     except (*_DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(str(error)) from error
 

@@ -17,7 +17,7 @@ from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
 from kdctl.machine_errors import results_of
 from kdctl.protocols.dataset import CentreCrop, DatasetOptions, ImageData, Interpolation, StreamedSplit
-from kdctl.readers.class_folders import check_same_classes
+from kdctl.readers.class_folders import check_same_classes, refuse_tiny_imagenet
 from kdctl.readers.decoded_cache import user_cache
 from kdctl.readers.folder_entries import is_image_name, some_of, visible_entries
 from kdctl.readers.image_listing import (
@@ -82,6 +82,7 @@ def load_streamed_folders(folder: Path, options: StreamedOptions, *, cache: Path
     Raises:
         KdctlError: no such folders, images without classes, classes that differ, files that cannot be used.
     """
+    refuse_tiny_imagenet(folder)
     names = class_folders(folder / "train")
     others = {name: folder / name for name in ("val", "test") if os.path.lexists(folder / name)}
     if not others:

@@ -29,7 +29,7 @@ from kdctl.store.integrity import (
 from kdctl.store.json_files import to_json
 from kdctl.store.removal import held_runs
 from kdctl.store.store import Store
-from kdctl.store.sweep_files import differs, read_sweep, sweep_files
+from kdctl.store.sweep_files import differs, read_sweep, sweep_files, sweep_path
 from kdctl.workflows.plan_keys import KeysOfPlans, foreign_plan, same_plan
 
 _READ = "read the folders into the database: `kdctl sync`."
@@ -205,16 +205,25 @@ def _sweeps(workspace: Workspace, known: Mapping[str, StoredSweep]) -> Iterator[
     except UnreadableError as error:
         yield from error.mistakes
         return
+    found: set[str] = set()
     for path in paths:
         try:
             sweep = read_sweep(path)
         except KdctlError as error:
             yield from error.mistakes
             continue
+        found.add(sweep.name)
         if sweep.name not in known:
             yield Mistake(problem=f"the database does not know the sweep in {path}.", hint=_READ)
         elif differs(sweep, known[sweep.name]):
             yield Mistake(problem=f"{path} says something else of its sweep than the database.", hint=_READ)
+    for name in sorted(known.keys() - found):
+        path = sweep_path(workspace.runs, name)
+        if is_gone(path):
+            hint = "restore it from a copy; or run its recipe by `kdctl sweep` again, which writes the file."
+            yield Mistake(
+                problem=f"{path} is missing: without it, only the database has its sweep.", hint=hint
+            )
 
 
 def back_up(workspace: Workspace, target: Path | str | None = None, *, force: bool = False) -> Path:

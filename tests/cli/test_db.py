@@ -31,6 +31,16 @@ def test_a_check_counts_and_ends_with_one_when_something_is_wrong(
     assert len(json.loads(kdctl("db check --format json").out)["findings"]) == 1
 
 
+def test_a_sweep_whose_file_is_gone_is_named_and_written_again(
+    kdctl: Kdctl, swept: str, tmp_path: Path
+) -> None:
+    (tmp_path / "runs/sweeps/tiny.json").unlink()
+    broken = kdctl("db check")
+    assert broken.code == 1
+    assert "runs/sweeps/tiny.json is missing" in broken.err
+    assert kdctl(f"sweep {swept} --threads 1").code == kdctl("db check").code == 0
+
+
 def test_a_lost_database_comes_back_with_one_command(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:
     table = kdctl("report").out
     for path in (tmp_path / "runs").glob("kdctl.db*"):

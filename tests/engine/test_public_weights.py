@@ -168,11 +168,38 @@ def test_code_in_a_file_is_never_run(
     assert not (tmp_path / "pwned").exists()
 
 
+def test_models_side_by_side_under_any_names_are_read_by_prefix(saved: Callable[..., Path]) -> None:
+    student, teacher = {"a.weight": torch.zeros(2)}, {"a.weight": torch.ones(2)}
+    path = saved({"student": student, "teacher": teacher, "epoch": 3})
+    assert set(read_public_weights(path).tensors) == {"student.a.weight", "teacher.a.weight"}
+    found = read_public_weights(path, prefix="teacher").tensors
+    assert set(found) == {"a.weight"}
+    assert found["a.weight"].tolist() == [1.0, 1.0]
+    assert set(read_public_weights(saved({"params": student, "epoch": 3})).tensors) == {"a.weight"}
+
+
+def test_an_exported_program_is_called_so(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "a.pt2")
+    with pytest.raises(DamagedCheckpointError, match="a program that torch exported"):
+        read_public_weights(tmp_path / "a.pt2")
+
+
+def test_a_classifier_of_no_classes_is_one_difference_among_others(saved: Callable[..., Path]) -> None:
+    weights = read_public_weights(saved({"fc.weight": torch.zeros(0, 64), "fc.bias": torch.zeros(0)}))
+    with pytest.raises(MisfitCheckpointError, match="of another architecture"):  # and torch warns of nothing
+        adopt(models.get("resnet8").item, weights, 32)
+
+
 def test_files_without_weights_are_refused(saved: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DamagedCheckpointError, match="It holds: epoch, acc"):
         read_public_weights(saved({"epoch": 3, "acc": 0.5}))
     with pytest.raises(DamagedCheckpointError, match="no weights by name"):
         read_public_weights(saved([torch.zeros(2)]))
+    with pytest.raises(DamagedCheckpointError, match=r"It holds: 0, 1, 2, 3, 4, 5, 6, 7, and 992 more\."):
+        read_public_weights(saved(dict.fromkeys(range(1000), 0)))
+    with pytest.raises(DamagedCheckpointError, match=r"model_state_dict\.$"):
+        read_public_weights(saved({}))
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(DamagedCheckpointError, match="no safetensors file"):
         read_public_weights(tmp_path / "text.safetensors")

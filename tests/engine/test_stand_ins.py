@@ -58,7 +58,11 @@ def saved(content: Any, **options: Any) -> bytes:
         ("a.h5", b"\x89HDF\r\n", "HDF5"),
         ("a.npy", b"\x93NUMPY\x01", "array of NumPy"),
         ("a.pth", b"", "is empty"),
-        ("a.pth", b"hello", "damaged|refused"),
+        ("a.pth", b"hello", "a file of text"),
+        ("model.safetensors.index.json", b'{"weight_map": {"fc.weight": "a.safetensors"}}', "a file of text"),
+        ("a.onnx", b"\x08\x07\x12\x07pytorch", "a model in ONNX"),
+        ("a.tflite", b"\x1c\0\0\0TFL3", "no file of torch or safetensors"),
+        ("events.out.tfevents", b"\x18\0\0\0\xa3\x7fK", "no file of torch or safetensors"),
         ("a.pth", pickle.dumps([1, 2], protocol=4), "damaged|refused"),  # torch warns of the protocol
     ],
 )

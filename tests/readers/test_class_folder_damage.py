@@ -11,8 +11,14 @@ import pytest
 from PIL import Image
 
 from kdctl.errors import KdctlError
-from kdctl.readers.class_folders import decode_listing, list_class_folders, require_layout
+from kdctl.readers.class_folders import (
+    check_same_classes,
+    decode_listing,
+    list_class_folders,
+    require_layout,
+)
 from kdctl.readers.image_listing import class_folders, list_images
+from kdctl.readers.streamed_folders import StreamedOptions, load_streamed_folders
 
 Counts = dict[str, int]
 
@@ -71,6 +77,65 @@ def test_pictures_in_formats_that_are_not_read_are_told_of(
     assert count(tmp_path) == {"apple": 1}
     told = "formats that are not read are left out: 2 (apple/2.HEIC, apple/3.jp2)"
     assert [told in message for message in caplog.messages] == [True]
+
+
+def test_pictures_by_other_names_and_archives_are_told_of(
+    tmp_path: Path, count: Callable[[Path], Counts], caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "apple" / "1.png")
+    content = (tmp_path / "apple" / "1.png").read_bytes()
+    for name in ("2", "3.png?w=640", "4.png.1"):
+        (tmp_path / "apple" / name).write_bytes(content)
+    for name in ("apple/notes.txt", "apple/rest.zip", "pear.tar"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "apple" / "pipe")
+    assert count(tmp_path) == {"apple": 1}
+    told = "\n".join(caplog.messages)
+    assert (
+        "do not end as those of pictures are left out: 3 (apple/2, apple/3.png?w=640, apple/4.png.1)" in told
+    )
+    assert "apple/rest.zip" in told
+    assert "pear.tar" in told
+    assert "notes.txt" not in told
+
+
+@pytest.mark.parametrize("name", ["Train", "training"])
+def test_a_folder_that_may_be_meant_is_named(
+    tmp_path: Path, name: str, count: Callable[[Path], Counts]
+) -> None:
+    put(tmp_path / name / "apple" / "1.png")
+    with pytest.raises(KdctlError, match="there is no folder") as error:
+        count(tmp_path / "train")
+    assert f"is it {tmp_path / name}?" in error.value.hint
+    put(tmp_path / "own" / "train" / "apple" / "1.png")
+    with pytest.raises(KdctlError, match="there is no folder") as error:
+        count(tmp_path / "own" / "train" / "train")
+    assert f"the folder that holds train: {tmp_path / 'own'}" in error.value.hint
+
+
+def test_classes_that_only_look_alike_are_called_so(tmp_path: Path) -> None:
+    for train, test in (("caf\u00e9", "cafe\u0301"), ("Cat", "cat"), ("bee ", "bee")):
+        with pytest.raises(KdctlError) as error:
+            check_same_classes(tmp_path, ["ant", train], tmp_path, ["ant", test])
+        assert "only in case, blanks or how an accent is stored" in error.value.hint
+    with pytest.raises(KdctlError) as error:
+        check_same_classes(tmp_path, ["ant", "bee"], tmp_path, ["ant", "cat"])
+    assert "accent" not in error.value.hint
+
+
+def test_streamed_images_of_tiny_imagenet_are_called_by_their_name(tmp_path: Path) -> None:
+    for place in ("train/n01/images", "val/images"):
+        put(tmp_path / place / "1.png")
+    (tmp_path / "val" / "val_annotations.txt").write_text("1.png\tn01\n")
+    with pytest.raises(KdctlError, match="layout of Tiny-ImageNet"):
+        load_streamed_folders(tmp_path, StreamedOptions(), cache=tmp_path / "cache")
+
+
+def test_a_file_that_is_no_image_is_called_so(tmp_path: Path) -> None:
+    put(tmp_path / "apple" / "1.png")
+    (tmp_path / "apple" / "2.jpg").write_text("<html>not found</html>")
+    with pytest.raises(KdctlError, match=r"2\.jpg \(no image\)"):
+        decode_listing(list_class_folders(tmp_path), size=2, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kept", [0, 1])
