@@ -16,6 +16,7 @@ from kdctl.assembly.data import Sizes, counted_sizes, sizes_of
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.device import shapes_only
+from kdctl.engine.file_kinds import WEIGHT_SUFFIXES
 from kdctl.engine.member import Member
 from kdctl.engine.plain_tensors import require_finite
 from kdctl.engine.public_weights import adopt, read_public_weights
@@ -30,9 +31,6 @@ from kdctl.records import RunState, Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
-
-_SUFFIXES = (".pt", ".pth", ".th", ".safetensors", ".tar", ".ckpt")
-"""Of files of weights: such a word is no run's key."""
 
 
 def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Workspace) -> InitialWeights:
@@ -50,15 +48,13 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
     counts = workspace.library.counts(data)
     sizes = counted_sizes(counts)
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
         content = _checkpoint(path)
         if content is None:
             public = read_public_weights(path)
             found = adopt(models.get(student.name).item, public, sizes.input_size).num_classes
             return InitialWeights(sha256=public.sha256, file=source, num_classes=found)
         weights = InitialWeights(sha256=content.sha256, file=source)
-    elif path.suffix in _SUFFIXES or len(path.parts) > 1:
-        raise KdctlError(f"there is no file {path}.", "name a file of weights, or the key of a finished run.")
     else:
         run = workspace.store.run(source)
         if run.state is not RunState.FINISHED:

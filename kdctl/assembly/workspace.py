@@ -102,6 +102,7 @@ def open_for_planning(
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
         store = stack.enter_context(Store.open(path, read_only=True))
+        store.called = folder / DATABASE
         yield Workspace(runs=folder, store=store, open_library=opened, **execution)
 
 

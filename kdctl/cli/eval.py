@@ -66,7 +66,7 @@ def evaluate(
 
     load_plugins(plugin)
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
-    is_file = Path(subject).is_file()
+    is_file = workflows.names_a_file(subject)
     places = workflows.data_places(override or [])
     execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     archived = not workflows.may_be_written(runs)  # then the figures are shown, and not stored

@@ -215,9 +215,9 @@ def read_bytes(path: Path) -> bytes:
     except MemoryError as error:
         raise KdctlError(f"{path} is larger than memory.", "name a file of a model's weights.") from error
     except OSError as error:
-        raise KdctlError(
-            f"the checkpoint {path} cannot be read ({error.strerror}).", "check the path."
-        ) from error
+        is_url = str(path).startswith(("http:", "https:"))
+        hint = "download the file, and name that." if is_url else "check the path; name a file of weights."
+        raise KdctlError(f"the checkpoint {path} cannot be read ({error.strerror}).", hint) from error
 
 
 def load_affordable(data: bytes) -> Any:

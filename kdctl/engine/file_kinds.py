@@ -10,7 +10,7 @@ from kdctl.errors import KdctlError
 
 SAFETENSORS = ".safetensors"
 
-WEIGHT_SUFFIXES = (".pt", ".pth", ".th", SAFETENSORS)
+WEIGHT_SUFFIXES = (".pt", ".pth", ".th", SAFETENSORS, ".tar", ".ckpt", ".bin")
 """Of a file, though it is not there: then that is what has to be said."""
 
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
@@ -76,7 +76,7 @@ def require_weights(path: Path, data: bytes) -> None:
         what = "a file of text" if is_text else "no file of torch or safetensors"
         raise DamagedCheckpointError(
             f"{path} is {_EXPORTED.get(path.suffix.lower(), what)}.",
-            "name a file of a model's state dict: torch.save(model.state_dict(), ...) writes one.",
+            "use another copy, or a file of a model's state dict: torch.save(model.state_dict(), ...).",
         )
 
 

@@ -40,6 +40,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         """Work on an engine that `connect` made."""
         self._engine = engine
+        self.called = self.path  # by messages: what stands in for another database is called like that one
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> Self:
@@ -91,7 +92,7 @@ class Store:
             KdctlError: no run, or more than one, has such a key.
         """
         with reading(self._engine) as connection:
-            return run_table.find(connection, prefix, self.path)
+            return run_table.find(connection, prefix, self.called)
 
     def runs(
         self, keys: Iterable[str] | None = None, *, sweep: str | None = None, state: RunState | None = None

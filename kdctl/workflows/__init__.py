@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.importing import WeightsFile, import_weights
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
-    from kdctl.workflows.subjects import data_places
+    from kdctl.workflows.subjects import data_places, names_a_file
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
@@ -75,6 +75,7 @@ __all__ = [
     "import_weights",
     "list_runs",
     "may_be_written",
+    "names_a_file",
     "open_for_planning",
     "open_recipe",
     "open_workspace",
@@ -126,6 +127,7 @@ _MODULES = {
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "may_be_written": "kdctl.assembly.workspace",
+    "names_a_file": "kdctl.workflows.subjects",
     "open_for_planning": "kdctl.assembly.workspace",
     "open_recipe": "kdctl.assembly.catalog",
     "open_workspace": "kdctl.assembly.workspace",

@@ -125,7 +125,7 @@ def open_subject(
         KdctlError: no such run, rule, model or file, a damaged or foreign checkpoint, missing or other data.
     """
     rule = read_selection(selection)
-    path = Path(subject) if _is_path(subject) else _checkpoint(str(subject), workspace, rule, part)
+    path = Path(subject) if names_a_file(subject) else _checkpoint(str(subject), workspace, rule, part)
     part = part or model_in(path.name)
     content = read_trained(path)
     plan = _plan(content.plan, path)
@@ -147,7 +147,7 @@ def open_subject(
     )
 
 
-def _is_path(subject: str | Path) -> bool:
+def names_a_file(subject: str | Path) -> bool:
     """Return whether this names a file, or what should be one; the folder of a run is called by its key."""
     path, name = Path(subject), str(subject)
     if is_file(path) or set(name.lower()) <= set(hexdigits):

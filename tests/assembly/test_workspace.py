@@ -37,3 +37,12 @@ def test_all_names_of_the_notebook_interface_exist() -> None:
     assert all(callable(getattr(workflows, name)) for name in workflows.__all__)
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         workflows.swep  # noqa: B018
+
+
+def test_a_store_that_stands_in_is_called_like_the_one_that_is_not_there(tmp_path: Path) -> None:
+    with (
+        workflows.open_for_planning(tmp_path / "runs", tmp_path) as workspace,
+        pytest.raises(KdctlError, match="there is no run") as error,
+    ):
+        workspace.store.run("0123456789abcdef")
+    assert f"in {tmp_path / 'runs' / 'kdctl.db'}." in error.value.problem

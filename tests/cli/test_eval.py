@@ -121,7 +121,7 @@ def test_what_cannot_be_evaluated_is_refused(kdctl: Kdctl, tmp_path: Path) -> No
     torch.save({"code": print}, tmp_path / "code.pt")
     kdctl("eval code.pt").refused("code.pt was refused", code=1)
     (tmp_path / "text.pt").write_text("hello")
-    kdctl("eval text.pt").refused("text.pt is damaged", code=1)
+    kdctl("eval text.pt").refused("text.pt is a file of text", code=1)
 
 
 def test_the_model_and_its_features_are_written_on_request(kdctl: Kdctl, tmp_path: Path) -> None:
@@ -150,6 +150,8 @@ def test_what_should_be_a_file_of_weights_is_not_looked_for_among_the_runs(
         answer = kdctl(f"eval {name} --threads 1")
         answer.refused(name, words, code=1)
         assert "there is no run" not in answer.err
+        assert kdctl(f"eval {name} --runs nowhere").err == answer.err  # nor is a store missed
+    kdctl("eval https://example.org/a.pth").refused("download the file", code=1)
     key = next(root.glob("*/plan.json")).parent.name
     monkeypatch.chdir(root)  # where the folder of the run is called by its key
     assert kdctl(f"eval {key} --threads 1 --runs {root}").code == 0
