@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -63,6 +65,14 @@ def number_meant(text: str) -> str | None:
     if not whole and not fraction:
         return None
     return f"{sign}{whole.lstrip('0') or '0'}" + (f".{fraction}" if fraction else "") + exponent
+
+
+def as_written(value: Any) -> str:
+    """Return a value about as a recipe has it, to be named in a message: true, not True."""
+    if isinstance(value, str):
+        return repr(value)
+    is_plain = isinstance(value, (float, datetime.date, datetime.time))
+    return str(value) if is_plain else json.dumps(value, default=str)
 
 
 def _within(value: Any) -> Iterator[Any]:

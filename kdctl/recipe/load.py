@@ -12,7 +12,7 @@ from typing import Any
 
 from kdctl.errors import Mistake, UsageError, suggestion
 from kdctl.files import read_file
-from kdctl.recipe.bounds import number_meant, unfit_text
+from kdctl.recipe.bounds import as_written, number_meant, unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS
 from kdctl.recipe.shipped import located
@@ -184,7 +184,8 @@ def _parents(tree: Tree, source: str, folder: Path, chain: tuple[str, ...]) -> l
     names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError(
-            f"{source}: extends = {extends!r} is not a name.", "name a preset, a file, or a list of them."
+            f"{source}: extends = {as_written(extends)} is not a name.",
+            "name a preset, a file, or a list of them.",
         )
     layers: list[Layer] = []
     for name in names:
@@ -227,7 +228,7 @@ def _hint_on_line(text: str, message: str) -> str:
 def _layer(tree: dict[str, Any], source: str) -> Layer:
     mistakes: list[Mistake] = []
     if tree.get("schema", 1) != 1:
-        problem = f"{source}: schema = {tree['schema']!r} is not known."
+        problem = f"{source}: schema = {as_written(tree['schema'])} is not known."
         mistakes.append(Mistake(problem=problem, hint="write schema = 1."))
     whens = _whens(tree.get("when", []), source, mistakes)
     values = {key: value for key, value in tree.items() if key not in _OF_A_FILE}

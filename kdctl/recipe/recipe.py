@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdctl.errors import Mistake
-from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
+from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS, as_written
 from kdctl.recipe.component import Spec
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.layer_mistakes import idle_teachers, misnamed_sections, overruled, unknown_headings
@@ -194,7 +194,7 @@ def _mistakes_in_layer(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
     yield from layer.mistakes
     plugins = layer.values.get("plugins", [])
     if not are_texts(plugins):
-        problem = f"{layer.source}: plugins = {plugins!r} is not a list of files."
+        problem = f"{layer.source}: plugins = {as_written(plugins)} is not a list of files."
         yield Mistake(problem=problem, hint="write plugins = ['mine.py'].")
 
 
@@ -218,8 +218,8 @@ def _seeds(resolver: Resolver) -> tuple[int, ...]:
     whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
         problem = (
-            f"seeds = {raw!r} is not a list of different whole numbers (up to {LARGEST_SEED}), nor how many "
-            "there are."
+            f"seeds = {as_written(raw)} is not a list of different whole numbers (up to {LARGEST_SEED}), "
+            "nor how many there are."
         )
         resolver.wrong("seeds", problem, "write seeds = [0, 1, 2], or seeds = 3.")
         return ()
@@ -234,7 +234,8 @@ def _baseline_seeds(resolver: Resolver, seeds: tuple[int, ...]) -> tuple[int, ..
         return seeds
     if type(number) is not int or not len(seeds) <= number <= MOST_SEEDS:
         problem = (
-            f"baseline_seeds = {number!r} is not a whole number of at least {len(seeds)}, which all have."
+            f"baseline_seeds = {as_written(number)} is not a whole number of at least {len(seeds)}, "
+            "which all have."
             if type(number) is not int or number < len(seeds)
             else f"baseline_seeds = {number} are more than the {MOST_SEEDS:,} that a recipe may have."
         )
@@ -257,7 +258,7 @@ def _name(resolver: Resolver, default: str) -> str:
     """Return the recipe's name: what its sweep is called in tables, files and commands."""
     name = _text(resolver, "name", default)
     if not name.strip() or len(name) > _LONGEST_NAME or printable(name, one_line=True) != name:
-        problem = f"name = {name!r} cannot be the name of a sweep."
+        problem = f"name = {as_written(name)} cannot be the name of a sweep."
         hint = f"give it letters that can be printed, {_LONGEST_NAME} at the most."
         resolver.wrong("name", problem, hint)
     return name
@@ -266,6 +267,6 @@ def _name(resolver: Resolver, default: str) -> str:
 def _text(resolver: Resolver, heading: str, default: str) -> str:
     value = resolver.merged.tree.get(heading, default)
     if not isinstance(value, str):
-        resolver.wrong(heading, f"{heading} = {value!r} is not text.", f"write {heading} = '...'.")
+        resolver.wrong(heading, f"{heading} = {as_written(value)} is not text.", f"write {heading} = '...'.")
         return default
     return value

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from kdctl.recipe.bounds import as_written
 from kdctl.recipe.load import toml_value
 from kdctl.recipe.resolve import Resolver
 from kdctl.records import Selection
@@ -123,7 +124,7 @@ def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
         for cell in cells:
             if _read_cell(cell) is None:
                 hint = "write 75.52, '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)', or '' for none."
-                resolver.wrong(where, f"{row} has {cell!r}, which is no number.", hint)
+                resolver.wrong(where, f"{row} has {as_written(cell)}, which is no number.", hint)
 
 
 def _numbers_of(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

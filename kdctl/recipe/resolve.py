@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.bounds import number_meant, out_of_bounds
+from kdctl.recipe.bounds import as_written, number_meant, out_of_bounds
 from kdctl.recipe.component import (
     COMPONENT,
     COMPONENT_DEFAULT,
@@ -26,7 +26,7 @@ from kdctl.recipe.component import (
 )
 from kdctl.recipe.history import as_declared_now
 from kdctl.recipe.layers import NAME, Merged, look_up
-from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS, Catalog, default_name
+from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS, Catalog, default_name
 from kdctl.registry import Entry
 
 Record = TypeVar("Record")
@@ -68,7 +68,7 @@ class Resolver:
         if raw is None or isinstance(raw, str):
             return raw or ""
         where = f"student.{STUDENT_WEIGHTS}"
-        problem = f"{where} = {raw!r} is not text."
+        problem = f"{where} = {as_written(raw)} is not text."
         self.wrong(where, problem, f"write {where} = '...': a run's key, or a file of weights.")
         return ""
 
@@ -77,9 +77,8 @@ class Resolver:
         table = {} if raw is None else {NAME: raw} if isinstance(raw, str) else raw
         if not isinstance(table, Mapping):
             hint = f"write {dotted} = '...'."
-            self.wrong(
-                dotted, f"{dotted} = {raw!r} is not a table or a name.", _grid_hint(dotted, raw) or hint
-            )
+            problem = f"{dotted} = {as_written(raw)} is not a table or a name."
+            self.wrong(dotted, problem, _grid_hint(dotted, raw) or hint)
             return None
         entry = self._entry(kind, table.get(NAME, default), dotted)
         if entry is None:
@@ -110,7 +109,7 @@ class Resolver:
         """Resolve a table with fixed fields; None after a mistake."""
         table = {} if raw is None else raw
         if not isinstance(table, Mapping):
-            self.wrong(dotted, f"{dotted} = {raw!r} is not a table.", f"write it as [{dotted}].")
+            self.wrong(dotted, f"{dotted} = {as_written(raw)} is not a table.", f"write it as [{dotted}].")
             return None
         if self.stored:
             table = as_declared_now(record, table)
@@ -141,7 +140,7 @@ class Resolver:
             self.wrong(dotted, f"[{dotted}] does not say which {kind}.", hint)
             return None
         if not isinstance(name, str):
-            problem = f"[{dotted}] {NAME} = {name!r} is not text."
+            problem = f"[{dotted}] {NAME} = {as_written(name)} is not text."
             self.wrong(f"{dotted}.{NAME}", problem, _grid_hint(dotted, name) or f"write {NAME} = '...'.")
             return None
         try:
@@ -215,6 +214,7 @@ class Resolver:
     def _invalid(self, detail: Any, plain: Mapping[str, Any], dotted: str) -> None:
         option = str(detail["loc"][0]) if detail["loc"] else ""
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = message.removeprefix("Tuple ").partition(" after validation")[0]
         if not option:  # a Config may check its fields together
             self.wrong(dotted, f"[{dotted}] {message}.", "change one of the values it names.")
         elif option in plain and (option,) == detail["loc"] and detail["type"] == "missing":
@@ -245,7 +245,7 @@ def _unsigned_zeros(value: Any) -> Any:
 
 def _grid_hint(dotted: str, value: Any) -> str:
     """Say where several values for one field belong; empty for what is no list."""
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or dotted.partition(".")[0] not in SECTIONS:
         return ""
     line = f"{dotted} = {json.dumps(value, default=str)}"
     return f"a run has one {dotted}; lists belong into [grid]: write {line} there."
@@ -254,11 +254,16 @@ def _grid_hint(dotted: str, value: Any) -> str:
 def _list_hint(dotted: str, value: Any) -> str:
     """Say how a list is written that came as text or as its only item; empty where that cannot be told."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if isinstance(value, Mapping) or len(text) > _LONGEST_HINT:
+    section = dotted.partition(".")[0]
+    if isinstance(value, Mapping) or len(text) > _LONGEST_HINT or section == "reported":  # a list of tables
         return ""
     # Quotes that are not within others are taken away by a shell: of ["a", "b"] it leaves [a, b].
     words = (word.strip() for word in text.strip("[] ").split(","))
-    line = ", ".join(number_meant(word) or json.dumps(word, ensure_ascii=False) for word in words if word)
+    line = ", ".join(
+        (section != "report" and number_meant(word)) or json.dumps(word, ensure_ascii=False)
+        for word in words
+        if word
+    )
     return f"write {dotted} = [{line}]; on the command line in quotes: -o '{dotted} = [{line}]'."
 
 

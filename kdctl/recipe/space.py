@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.recipe.bounds import MOST_POINTS
+from kdctl.recipe.bounds import MOST_POINTS, as_written
 from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, RANGE, Range
 from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
 from kdctl.recipe.resolve import Resolver
@@ -154,7 +154,7 @@ def _joint_axis(rows: Any, lists: Mapping[str, Any], resolver: Resolver) -> list
     """Return the fields of each table of `together`; an empty list after a mistake."""
     where = f"grid.{TOGETHER}"
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) and row for row in rows):
-        problem = f"[grid] {TOGETHER} = {rows!r} is not a list of tables."
+        problem = f"[grid] {TOGETHER} = {as_written(rows)} is not a list of tables."
         resolver.wrong(where, problem, f"write {TOGETHER} = [{{ teacher = '...', student = '...' }}, ...].")
         return []
     tables = [flat(row) for row in rows]
@@ -179,7 +179,7 @@ def _is_axis(dotted: str, values: Any, resolver: Resolver) -> bool:
     if not _is_field(dotted, f"grid.{dotted}", resolver):
         return False
     if not isinstance(values, list) or not values:
-        problem = f"[grid] {dotted} = {values!r} has no list of values."
+        problem = f"[grid] {dotted} = {as_written(values)} has no list of values."
         resolver.wrong(f"grid.{dotted}", problem, "write a list with at least one value.")
         return False
     return True
@@ -212,7 +212,7 @@ def _choice(dotted: str, value: Any, resolver: Resolver, ranges: Mapping[str, Ra
     elif isinstance(value, Mapping):
         return _range(value, resolver, where)
     else:
-        problem = f"[search.space] {dotted} = {value!r} is neither a range nor a list of choices."
+        problem = f"[search.space] {dotted} = {as_written(value)} is neither a range nor a list of choices."
         resolver.wrong(where, problem, "write { low = 0.001, high = 0.1, log = true } or a list.")
     return None
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 from annotated_types import Ge
 
 from kdctl.errors import KdctlError, RecipeError
+from kdctl.recipe.bounds import as_written
 from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import CHOOSERS, NAME
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
@@ -147,7 +148,7 @@ def read_teachers(resolver: Resolver) -> list[TeacherOptions | None]:
 
 def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
     if not isinstance(raw, (str, Mapping)):
-        problem = f"teacher = {raw!r} is not a table or a name."
+        problem = f"teacher = {as_written(raw)} is not a table or a name."
         resolver.wrong("teacher", problem, "write [teacher] name = '...'")
         return None
     options = resolver.record(TeacherOptions, {NAME: raw} if isinstance(raw, str) else raw, "teacher")

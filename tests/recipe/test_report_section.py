@@ -81,7 +81,7 @@ def test_a_row_that_is_a_number_is_labelled_with_what_it_is_a_number_of() -> Non
         ("rows.method.kd = ['05.52', '']", "has '05.52', which is no number."),
         ("rows.method.kd = ['٧٥.٥٢', '']", "has '٧٥.٥٢', which is no number."),
         ("rows.method.kd = ['70 (n = 0)', '']", "has '70 (n = 0)', which is no number."),
-        ("rows.method.kd = [true, '']", "has True, which is no number."),
+        ("rows.method.kd = [true, '']", "has true, which is no number."),
         ("rows = 3", "[reported.1] rows = 3: should be an object."),
         ("rows = {}\ntop1 = 70", "[reported.1] has no option 'top1'."),
     ],

@@ -92,6 +92,9 @@ def test_a_silent_recipe_is_asked_for_data_and_student(bench) -> None:
         ("engine = 'bf16'", "engine = 'bf16' is not a table."),
         ("schedule = 240", "schedule = 240 is not a table or a name."),
         ("schedule.name = 3", "[schedule] name = 3 is not text."),
+        ("schedule = true", "schedule = true is not a table or a name."),
+        ("schedule = 2026-01-31", "schedule = 2026-01-31 is not a table or a name."),
+        ("schedule = nan", "schedule = nan is not a table or a name."),
     ],
 )
 def test_a_value_of_the_wrong_type_is_one_mistake(bench, line: str, problem: str) -> None:
@@ -175,3 +178,16 @@ def test_a_number_where_text_is_wanted_is_to_stand_in_quotes(bench) -> None:
 
 def test_digits_of_other_scripts_are_no_number_that_is_meant(bench) -> None:
     assert "// change schedule.epochs." in bench.mistake(BASE, "schedule.epochs=١٢")
+
+
+def test_a_hint_can_be_followed(bench) -> None:
+    """Lists belong into grids only where grids reach; what a list of text holds stands in quotes."""
+    grid = "[[grid]]\nmethod = ['ce', 'kd']\n"
+    for line in ("[search]\ntrials = [3]", "[budget]\nmax_runs = [3]", "[report]\nselect = ['last']"):
+        found = bench.mistakes(f"{BASE}{'' if 'search' in line else grid}{line}")
+        assert not any("belong into [grid]" in mistake for mistake in found)
+    assert 'write report.rows = ["3"];' in bench.mistake(f"{BASE}{grid}[report]\nrows = 3")
+    assert "write schedule.milestones = [150];" in bench.mistake(f"{BASE}schedule.milestones = 150\n")
+    table = "[[reported]]\nrows.method.ce = [70]\n"
+    assert "// change reported.1.columns." in bench.mistake(f"{BASE}{table}columns = 3")
+    assert "columns = []: should have at least 1 item. //" in bench.mistake(f"{BASE}{table}columns = []")
