@@ -60,7 +60,7 @@ ELSEWHERE = {
     **dict.fromkeys(("--path-t", "--model-t", "--teacher-model", "--teacher-path", "--t-path"), "--teacher"),
     **dict.fromkeys(("--distill", "--distiller", "--kd-mode", "--loss"), "--method"),
     **dict.fromkeys(("--trial", "--seeds", "--manual-seed"), "--seed"),
-    **dict.fromkeys(("--gpu", "--gpu-id", "--gpus", "--cuda"), "--device"),
+    **dict.fromkeys(("--gpu", "--gpu-id", "--cuda"), "--device"),
     **dict.fromkeys(("--data-root", "--data-dir", "--data-path", "--data-folder", "--root"), "--data"),
     **dict.fromkeys(("--output", "--output-dir", "--out", "--save-dir", "--save-path", "--logdir"), "--runs"),
     **dict.fromkeys(("--lr-decay-epochs", "--schedule", "--steps"), "--milestones"),
@@ -75,6 +75,9 @@ ELSEWHERE = {
     **dict.fromkeys(("--resume", "--continue"), "the same command again: it goes on where it stopped"),
 }
 """What other programs call things, folded -> what answers to it here."""
+
+SEVERAL_DEVICES = ("--devices", "--gpus", "--num-gpus", "--ngpus", "--nproc-per-node")
+"""What asks for a number of devices, here or in other programs."""
 
 AS_OVERRIDE = {
     "--student": "-o student=NAME",
@@ -126,6 +129,8 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
     if field and own is None:
         here = f"choose runs by it with --where {field}=VALUE" if "--where" in taken else "not here"
         return f"kdctl train and kdctl sweep take it; {here}. "
+    if own is None and folded in SEVERAL_DEVICES:
+        return _of_several_devices(taken)
     right = own or ELSEWHERE.get(folded) or (folded if folded in AS_OVERRIDE else None)
     if right is None:
         right = nearest_name(folded, taken)
@@ -135,6 +140,16 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
     if right.startswith("--") and right not in taken:
         return ""
     return f"here it is {right}. "
+
+
+def _of_several_devices(taken: Sequence[str]) -> str:
+    """Say how a verb is given several devices, or that it takes one."""
+    if "--devices" in taken:
+        return "here it is --devices. "
+    if "--slots" in taken:
+        return "--slots 2 trains two runs at once, each on a device; kdctl train --devices 2 shares one. "
+    one = "this verb works on one device, which --device names; " if "--device" in taken else ""
+    return f"{one}several are for kdctl train --devices 2 and kdctl sweep --slots 2. "
 
 
 def _annotation(short: ShortName) -> Any:

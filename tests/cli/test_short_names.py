@@ -104,6 +104,24 @@ def test_what_others_call_things_leads_to_options_that_exist() -> None:
     assert answer_to("--zzzz", taken) == ""
 
 
+@pytest.mark.parametrize("option", ["--devices", "--gpus"])
+@pytest.mark.parametrize(
+    ("verb", "right"),
+    [
+        ("sweep a.toml", "--slots 2 trains two runs at once, each on a device"),
+        ("confirm a", "kdctl train --devices 2 shares one"),
+        ("bench", "this verb works on one device, which --device names"),
+        ("report", "several are for kdctl train --devices 2 and kdctl sweep --slots 2"),
+    ],
+)
+def test_several_devices_are_asked_for_as_each_verb_takes_them(
+    kdctl: Kdctl, option: str, verb: str, right: str
+) -> None:
+    answer = kdctl(f"{verb} {option} 2")
+    answer.refused(f"there is no option {option}", right, code=2)
+    assert "did you mean" not in answer.err
+
+
 def test_help_shows_no_type_for_flags(kdctl: Kdctl) -> None:
     for verb in ("train", "sweep", "runs rm", "init"):
         assert "bool" not in kdctl(f"{verb} --help").out
