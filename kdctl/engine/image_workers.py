@@ -169,9 +169,12 @@ class ImageWorkers:
         codes = [process.exitcode for process in self._processes if process.exitcode is not None]
         self.close()
         problem = f"a process that decodes images {how_it_ended(codes[0] if codes else 0)}."
+        hint = "take fewer with --workers, or lower data.batch_size, where memory is short"
         if -signal.SIGKILL in codes:
             problem += " The system does that when memory is short."
-        hint = "take fewer with --workers, or lower data.batch_size, where memory is short"
+        if -signal.SIGBUS in codes:
+            problem += " The system does that when a file that is read was cut short, or its disk fails."
+            hint = "see that the disk is sound"
         return MachineError(MachineFault(problem=problem, hint=f"{hint}; {GOES_ON}"))
 
     def _start(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import fcntl
 import multiprocessing.synchronize
 import os
@@ -19,7 +20,7 @@ from streamed_pictures import Pictures, Slow, all_batches, streamed
 from kdctl.engine.batches import Normalisation
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.streamed_batches import StreamedTrainingSet
-from kdctl.machine_errors import MachineError
+from kdctl.machine_errors import GOES_ON, MachineError
 from kdctl.protocols.dataset import DatasetOptions
 
 CPU = torch.device("cpu")
@@ -79,6 +80,20 @@ def test_a_worker_that_dies_stops_the_run_with_a_hint(
         all_batches(train, train.order(0, 0))
     assert "--workers" in caught.value.hint
     assert not workers._processes
+
+
+def test_a_worker_whose_file_was_cut_short_is_not_told_as_a_lack_of_memory() -> None:
+    def read_past_the_end() -> None:
+        faulthandler.disable()  # pytest's, which prints where a process was
+        os.kill(os.getpid(), signal.SIGBUS)
+
+    workers, process = ImageWorkers(1), multiprocessing.get_context("fork").Process(target=read_past_the_end)
+    process.start()
+    process.join()
+    workers._processes = [process]
+    fault = workers._death().fault
+    assert "killed by SIGBUS. The system does that when a file that is read was cut short" in fault.problem
+    assert fault.hint == f"see that the disk is sound; {GOES_ON}"
 
 
 def test_workers_need_no_room_in_dev_shm(open_set: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -118,6 +120,84 @@ def test_only_parts_that_are_gone_or_damaged_are_made_again(folder: Path, cache:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(again), expected, strict=True))
 
 
+def flip_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def damaged(folder: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that no image of a store that was tampered with is wrong, and that it is mended with a word."""
+    expected = [scaled_down(image, SIDE, "bilinear") for image in images(loaded(folder, cache))]
+    before = parts(cache)
+    split = loaded(folder, cache, stored_side=SIDE)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+    again = prepared(folder, cache)
+    assert "did not fit their checksums" in caplog.text
+    assert len([name for name, time in parts(cache).items() if time != before[name]]) == 1
+    caplog.clear()
+    for split in (again, prepared(folder, cache)):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+    assert not caplog.text
+
+
+def test_a_byte_that_changed_is_noticed_and_its_part_made_again(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared(folder, cache)
+    (place,) = cache.glob("scaled-*")
+    flip_byte(place / "000001.bin", 500)
+    damaged(folder, cache, caplog)
+
+
+def test_two_images_whose_sizes_changed_places_are_noticed(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared(folder, cache)
+    (path,) = cache.glob("scaled-*/000001.npy")
+    table = np.load(path)
+    assert table[0, 0] != table[0, 1]
+    table[0, :2] = table[0, 1::-1]
+    np.save(path, table)
+    damaged(folder, cache, caplog)
+
+
+def test_no_damage_to_a_table_is_an_error(folder: Path, cache: Path) -> None:
+    split = prepared(folder, cache)
+    expected = images(split)
+    assert isinstance(split.source, ScaledImages)
+    (path,) = cache.glob("scaled-*/000001.npy")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x54]) + whole[place + 1 :])
+        split.source._open.clear()
+        assert all(torch.equal(split.source.read(row), expected[row]) for row in range(4, 8))
+
+
+def test_damage_is_read_past_where_nothing_may_be_written(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = images(prepared(folder, cache))
+    (place,) = cache.glob("scaled-*")
+    flip_byte(place / "000001.bin", 500)
+    split = loaded(folder, cache, stored_side=SIDE)
+
+    def refuse(path: Path, _target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+
+
+def test_parts_without_checksums_are_made_again(folder: Path, cache: Path) -> None:
+    expected = images(prepared(folder, cache))
+    for path in cache.glob("scaled-*/*.npy"):  # as kdctl 0.2.0 wrote them
+        np.save(path, np.load(path)[:, :2])
+    again = prepared(folder, cache)
+    assert all(np.load(path).shape[1] == 3 for path in cache.glob("scaled-*/*.npy"))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(again), expected, strict=True))
+
+
 def test_what_a_killed_build_left_unfinished_goes_with_the_next(folder: Path, cache: Path) -> None:
     prepared(folder, cache)
     (place,) = cache.glob("scaled-*")
@@ -143,6 +223,34 @@ def test_several_that_want_them_at_once_wait_for_each_other(folder: Path, cache:
     for split in splits:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
     assert not [path for path in cache.glob("scaled-*/.*") if path.name != ".lock"]
+
+
+def test_a_process_that_waits_for_another_says_so(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scaled_images, "_SILENT_SECONDS", 0.01)
+    prepared(folder, cache)
+    (place,) = cache.glob("scaled-*")
+    (place / "000001.npy").unlink()
+    with ThreadPoolExecutor(1) as pool, FileLock(place / ".lock"):
+        future = pool.submit(prepared, folder, cache)
+        while not caplog.text:
+            time.sleep(0.01)
+        assert "another process scales images into" in caplog.text
+    future.result()
+    assert (place / "000001.npy").is_file()
+
+
+def test_small_images_are_not_taken_for_large_ones_where_room_is_short(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = images(loaded(folder, cache))
+    room = SimpleNamespace(free=2 * sum(image.numel() for image in plain))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: room)
+    split = loaded(folder, cache, stored_side=8192)
+    assert isinstance(split.source, ScaledImages)
+    split.source.prepare(split.rows.tolist())
+    assert len(parts(cache)) == 3
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
