@@ -24,6 +24,7 @@ from kdctl.engine.streamed_batches import is_streamed, open_evaluation_set, open
 from kdctl.errors import KdctlError
 from kdctl.layers.moving_average import MovingAverage
 from kdctl.protocols.backbone import Backbone, Shape, models
+from kdctl.protocols.dataset import Split, StreamedSplit
 from kdctl.protocols.distiller import AVERAGE, Distiller, Setup, methods
 from kdctl.protocols.projector import projectors
 from kdctl.readers.selection import SelectedData
@@ -57,12 +58,7 @@ def build_data(
     workers = ImageWorkers(num_workers)
     normalise, method = Normalisation(data.mean, data.std, device), plan.method.options
     generates = isinstance(method, GeneratedImages)
-    lookahead = plan.engine.teacher_lookahead
-    if lookahead > 1 and not generates and is_streamed(data.train, plan.data.options):
-        raise KdctlError(
-            f"engine.teacher_lookahead = {lookahead} needs training images in memory; these are streamed.",
-            "leave it at 1: batches of large images keep a device busy on their own.",
-        )
+    require_lookahead(plan, data.train)
     return TrainingData(
         train=GeneratedBatches(method, device)
         if generates
@@ -71,6 +67,21 @@ def build_data(
         test=open_evaluation_set(data.test, normalise, device, workers),
         workers=workers,
     )
+
+
+def require_lookahead(plan: RunPlan, train: Split | StreamedSplit | None) -> None:
+    """Refuse teachers that should see batches which are not decoded yet.
+
+    Args:
+        plan: of the run.
+        train: its training images; None: not known, and judged by the options alone.
+    """
+    lookahead, generates = plan.engine.teacher_lookahead, isinstance(plan.method.options, GeneratedImages)
+    if lookahead > 1 and not generates and is_streamed(train, plan.data.options):
+        raise KdctlError(
+            f"engine.teacher_lookahead = {lookahead} needs training images in memory; these are streamed.",
+            "leave it at 1: batches of large images keep a device busy on their own.",
+        )
 
 
 def build_student(plan: RunPlan, sizes: Sizes) -> Backbone:

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kdctl.assembly.teacher_cache import never_again
+from kdctl.assembly.assemble import require_lookahead
+from kdctl.assembly.teacher_cache import SEVERAL_AT_ONCE, never_again
 from kdctl.assembly.teachers import require_teachers
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, has_fast_bf16, require_graphs
 from kdctl.engine.optim import lamb_class
 from kdctl.errors import KdctlError, UsageError
+from kdctl.protocols.dataset import Split, StreamedSplit
 from kdctl.recipe.optimization import Lamb
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection
@@ -28,15 +30,15 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     Raises:
         KdctlError: there is no such device, or it has no CUDA graphs that are asked for, or cannot compute
             in a precision that is; a library is missing; the model of a finished teacher is gone, or is none
-            for these data; data are missing or corrupt, or smaller than asked for.
+            for these data; data are missing or corrupt, or smaller than asked for; or what
+            `require_teacher_batches` refuses.
     """
     wanted = list(plans)
     require_device(wanted, workspace)
     _require_files_of_teachers(wanted, workspace)
     workspace.library.require(wanted)
     require_teachers(wanted, workspace)
-    if workspace.teacher_cache == "on":
-        _warn_of_idle_cache(wanted, workspace)
+    require_teacher_batches(wanted, workspace)
 
 
 def require_device(plans: Sequence[RunPlan], workspace: Workspace) -> torch.device:
@@ -96,12 +98,37 @@ def warn_of_slow_bf16(plans: Iterable[RunPlan], workspace: Workspace) -> None:
         )
 
 
-def _warn_of_idle_cache(plans: Sequence[RunPlan], workspace: Workspace) -> None:
-    """Say in which runs `--teacher-cache on` keeps nothing."""
-    unlike = {canonical_json([plan.data.tree(), plan.method.tree()]): plan for plan in plans if plan.teachers}
+def require_teacher_batches(plans: Iterable[RunPlan], workspace: Workspace) -> None:
+    """Look whether images come to teachers as `engine.teacher_lookahead` and `--teacher-cache on` need them.
+
+    A cache that keeps nothing is warned of. Data that are not here are judged by what the plans say.
+
+    Raises:
+        KdctlError: teachers should see batches ahead that are streamed, or whose outputs are to be kept.
+    """
+    asked = workspace.teacher_cache == "on"
+    unlike = {
+        canonical_json([plan.data.tree(), plan.method.tree(), plan.engine.teacher_lookahead]): plan
+        for plan in plans
+        if plan.teachers and (asked or plan.engine.teacher_lookahead > 1)
+    }
     for plan in unlike.values():
-        if why := never_again(plan, workspace.library.select_for(plan).train):
+        train = _training_images(plan, workspace)
+        require_lookahead(plan, train)
+        if not asked:
+            continue
+        if why := never_again(plan, train):
             _say_once(f"--teacher-cache on keeps nothing where {why}: no image comes again as it was")
+        elif plan.engine.teacher_lookahead > 1:
+            raise UsageError(f"--teacher-cache on: {SEVERAL_AT_ONCE}.", "use --teacher-cache auto.")
+
+
+def _training_images(plan: RunPlan, workspace: Workspace) -> Split | StreamedSplit | None:
+    """Return what a run trains on; None if it is not here, which is for others to tell."""
+    try:
+        return workspace.library.select_for(plan).train
+    except KdctlError:
+        return None
 
 
 @functools.cache

@@ -25,6 +25,9 @@ SHARE_OF_MEMORY = 0.25
 LEAST_SAVING = 0.1
 """Of the teachers' work: a table that would save less is not made."""
 
+SEVERAL_AT_ONCE = "teachers see several batches at once (engine.teacher_lookahead)"
+"""Why the outputs of a plan's teachers are not kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +66,11 @@ def find_table(
     return context.tables.setdefault(name, known or TeacherTable(gang.data.train.num_views, _budget(gang)))
 
 
-def never_again(plan: RunPlan, train: Split | StreamedSplit) -> str:
-    """Say why no image comes to a run's teachers twice as it was; empty if images do."""
+def never_again(plan: RunPlan, train: Split | StreamedSplit | None) -> str:
+    """Say why no image comes to a run's teachers twice as it was; empty if images do.
+
+    Without its training images (None) the plan alone is asked, which does not tell that they are streamed.
+    """
     options = plan.data.options
     if isinstance(plan.method.options, GeneratedImages):
         return f"'{plan.method.name}' makes its images"
@@ -98,7 +104,7 @@ def _distinct(gang: Gang, epochs: int) -> float:
 def _unproven(gang: Gang) -> str:
     """Say why a table might change numbers; empty if a trial shows that it does not."""
     if gang.chunks.num_batches > 1:
-        return "teachers see several batches at once (engine.teacher_lookahead)"
+        return SEVERAL_AT_ONCE
     reads = gang.reads()
     if rows_are_independent(gang.data.train, reads, functools.partial(gang.run_teachers, reads=reads)):
         return ""

@@ -130,6 +130,7 @@ def _show_dry_run(
     from kdctl import workflows
     from kdctl.cli.dry_run import show_slowness, show_sweep_plan
 
+    workflows.require_teacher_batches(plan.ahead, workspace)
     capacity = executor.capacity(workspace)
     estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
     gangs = workflows.planned_gangs(plan, capacity, gang_size=gang_size)

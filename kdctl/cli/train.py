@@ -172,6 +172,7 @@ def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -
     from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
+    workflows.require_teacher_batches(plan.to_do, workspace)
     estimate = workflows.estimate_training(plan, workspace)
     if form is options.Format.JSON:
         runs = planned_trees(plan.teachers, plan.runs, plan.states)

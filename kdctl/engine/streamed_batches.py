@@ -262,8 +262,8 @@ def open_training_set(
     return StreamedTrainingSet(split, normalise, options, device, workers, num_classes)
 
 
-def is_streamed(split: Split | StreamedSplit, options: DatasetOptions) -> bool:
-    """Whether worker processes make the training images of a split."""
+def is_streamed(split: Split | StreamedSplit | None, options: DatasetOptions) -> bool:
+    """Whether worker processes make the training images of a split; None: as far as the options tell."""
     return isinstance(split, StreamedSplit) or build_augmentation(options).views is None
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdctl.assembly.catalog import open_recipe
-    from kdctl.assembly.readiness import require_ready, warn_of_slow_bf16
+    from kdctl.assembly.readiness import require_ready, require_teacher_batches, warn_of_slow_bf16
     from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
@@ -90,6 +90,7 @@ __all__ = [
     "remove",
     "report",
     "require_ready",
+    "require_teacher_batches",
     "save_features",
     "slowdown_of_threads",
     "sweep",
@@ -142,6 +143,7 @@ _MODULES = {
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.assembly.readiness",
+    "require_teacher_batches": "kdctl.assembly.readiness",
     "save_features": "kdctl.workflows.artifacts",
     "slowdown_of_threads": "kdctl.workflows.cores",
     "sweep": "kdctl.workflows.sweeping",

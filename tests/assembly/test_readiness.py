@@ -8,8 +8,10 @@ import torch
 
 from kdctl import workflows
 from kdctl.assembly import readiness
+from kdctl.assembly.data import DataLibrary
+from kdctl.assembly.run_context import TeacherCache
 from kdctl.assembly.workspace import Workspace
-from kdctl.errors import UsageError
+from kdctl.errors import KdctlError, UsageError
 
 RecipeWriter = Callable[..., Path]
 
@@ -85,3 +87,49 @@ def test_a_teacher_cache_that_keeps_nothing_is_said_before_anything_runs(
         for _ in range(2):  # a sweep asks for each batch of its runs
             readiness.require_ready(planned, asked)
     assert caplog.text.count(f"--teacher-cache on keeps nothing where {why}") == bool(why)
+
+
+@pytest.mark.usefixtures("_said_nothing_yet")
+@pytest.mark.parametrize(
+    ("words", "cache", "problem"),
+    [
+        ((), "on", "--teacher-cache on: teachers see several batches at once"),
+        (("data.augmentation=random-resized-crop",), "auto", "needs training images in memory"),
+        (("data.augmentation=random-resized-crop",), "on", "needs training images in memory"),
+        (("data.mixup=0.2",), "on", ""),
+        ((), "auto", ""),
+    ],
+)
+def test_teachers_that_cannot_look_ahead_are_refused_before_anything_runs(
+    workspace: Workspace, recipe: RecipeWriter, words: tuple[str, ...], cache: TeacherCache, problem: str
+) -> None:
+    given = ["engine.teacher_lookahead=4", *words]
+    opened = workflows.open_recipe(recipe("method = 'kd'"), given, [])
+    planned = workflows.plan_training(opened, workspace).runs
+    with workflows.open_workspace(workspace.runs, workspace.library, teacher_cache=cache) as asked:
+        if not problem:
+            readiness.require_ready(planned, asked)
+            return
+        for look in (readiness.require_ready, readiness.require_teacher_batches):
+            with pytest.raises(KdctlError, match=problem):
+                look(planned, asked)
+
+
+@pytest.mark.usefixtures("_said_nothing_yet")
+def test_a_teacher_cache_is_judged_by_the_plan_where_data_are_not_here(
+    workspace: Workspace,
+    recipe: RecipeWriter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned = workflows.plan_training(
+        workflows.open_recipe(recipe("method = 'kd'"), ["data.mixup=0.2"], []), workspace
+    ).runs
+
+    def refuse(*_: object) -> None:
+        raise KdctlError("there is no such folder.", "unpack it.")
+
+    monkeypatch.setattr(DataLibrary, "select_for", refuse)
+    with workflows.open_workspace(workspace.runs, workspace.library, teacher_cache="on") as asked:
+        readiness.require_teacher_batches(planned, asked)
+    assert "--teacher-cache on keeps nothing where batches are mixed" in caplog.text

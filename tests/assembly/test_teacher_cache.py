@@ -11,6 +11,7 @@ from kdctl.assembly import teacher_cache
 from kdctl.assembly.failure import RunsFailedError
 from kdctl.assembly.run_context import TeacherCache
 from kdctl.assembly.workspace import Workspace
+from kdctl.errors import UsageError
 from kdctl.records import RunState, StoredRun
 
 RecipeWriter = Callable[..., Path]
@@ -100,5 +101,5 @@ def test_a_table_does_not_go_with_teachers_that_see_several_batches_at_once(trai
     lines = ("method = 'kd'", AGAIN, "engine = {teacher_lookahead = 2}")
     (run,), workspace = train("auto", *lines)
     assert (run.state, kept_bytes(workspace)) == (RunState.FINISHED, 0)
-    with pytest.raises(RunsFailedError, match=r"teacher-cache on: teachers see several batches at once"):
+    with pytest.raises(UsageError, match=r"teacher-cache on: teachers see several batches at once"):
         train("on", *lines)

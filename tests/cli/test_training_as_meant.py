@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from kdctl.assembly import readiness
+
 Kdctl = Callable[..., Any]
 
+TINY_DIGITS = "data = {name = 'digits', size = 8, samples_per_class = 8}"
 DATA = "--dataset digits -o data.size=8 -o data.samples_per_class=8 --threads 1"
 
 
@@ -185,3 +188,15 @@ def test_a_teacher_below_its_student_without_one_is_named(kdctl: Kdctl, recipe: 
         f"{one} --teacher resnet4 --method kd -o teacher.optimizer.learning_rate=1e-9 --runs other"
     )
     assert "warning: the teacher resnet4 (" in taught.err
+
+
+def test_a_dry_run_says_of_kept_teacher_outputs_what_a_training_would(kdctl: Kdctl, tmp_path: Path) -> None:
+    body = f"schema = 1\nname = 'a'\nstudent = 'resnet3'\nteacher = 'resnet4'\n{TINY_DIGITS}\nmethod = 'kd'\n"
+    (tmp_path / "a.toml").write_text(body)
+    keep = "a.toml --epochs 1 --threads 1 --teacher-cache on --dry-run"
+    for verb in ("train", "sweep"):
+        said = "--teacher-cache on keeps nothing where batches are mixed"
+        readiness._say_once.cache_clear()
+        assert said in kdctl(f"{verb} {keep} -o data.mixup=0.2").err
+        assert said not in kdctl(f"{verb} {keep}").err
+        kdctl(f"{verb} {keep} -o engine.teacher_lookahead=4").refused("--teacher-cache auto", code=2)
