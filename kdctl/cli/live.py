@@ -115,9 +115,10 @@ class Lines(Display):
         if result.epoch < plan.epochs and now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
+        val = f"val {result.val.top1:.2f} %  " if result.val else ""
         self.say(
             f"{plan.key[:8]}  epoch {result.epoch}/{plan.epochs}  loss {result.train_loss:.4g}  "
-            f"test {result.test.top1:.2f} %  {result.images_per_second:.0f} images/s  {self.left()}"
+            f"test {result.test.top1:.2f} %  {val}{result.images_per_second:.0f} images/s  {self.left()}"
         )
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:

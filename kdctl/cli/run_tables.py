@@ -103,20 +103,30 @@ def show_results(runs: Iterable[StoredRun], form: Format) -> None:
     if form is Format.JSON:
         print_json(runs=[to_tree(run) for run in runs])
         return
-    headings = ("run", "state", ">top-1", ">best test", ">teacher", ">parameters", ">pruned")
-    print_table(headings, [_result_row(run) for run in runs])
+    told = list(runs)
+    validated = any(run.result and Selection.BEST_VAL.value in run.result.selected for run in told)
+    rules = [rule for rule in _ACCURACIES if validated or rule is not Selection.BEST_VAL]
+    headings = ("run", "state", *(_ACCURACIES[rule] for rule in rules), ">teacher", ">parameters", ">pruned")
+    print_table(headings, [_result_row(run, rules) for run in told])
 
 
-def _result_row(run: StoredRun) -> list[str]:
+_ACCURACIES = {
+    Selection.LAST: ">top-1",
+    Selection.BEST_VAL: ">best val",
+    Selection.BEST_TEST: ">best test",
+}
+"""How the accuracy on the test set is headed, by the epoch that it is of."""
+
+
+def _result_row(run: StoredRun, rules: Sequence[Selection]) -> list[str]:
     result = run.result
     if result is None or Selection.LAST.value not in result.selected:
-        return [run.key, run.state.value, *("—" for _ in range(5))]
-    last, best = (result.selected[rule.value].test.top1 for rule in (Selection.LAST, Selection.BEST_TEST))
+        return [run.key, run.state.value, *("—" for _ in range(3 + len(rules)))]
+    selected = [result.selected.get(rule.value) for rule in rules]
     return [
         run.key,
         run.state.value,
-        percent(last),
-        percent(best),
+        *(percent(epoch and epoch.test.top1) for epoch in selected),
         percent(result.teacher_test_top1),
         f"{result.facts.shipped_parameters:,}",
         percent(result.facts.pruning_percent, " %"),

@@ -25,6 +25,17 @@ def test_a_student_alone_is_trained_with_cross_entropy(kdctl: Kdctl) -> None:
     assert row.split()[1] == "finished"
 
 
+def test_what_was_held_out_is_told_with_the_test_accuracy_that_it_chooses(kdctl: Kdctl) -> None:
+    answer = kdctl(f"train --student resnet3 {TINY} --val-fraction 0.25")
+    heading, row = answer.out.splitlines()
+    assert "top-1  best val  best test" in heading
+    assert len([cell for cell in row.split() if "." in cell]) == 3
+    assert " %  val " in answer.err
+    json_lines = kdctl(f"train --student resnet3 {TINY} --val-fraction 0.25 --format json --quiet").out
+    selected = json.loads(json_lines)["runs"][0]["result"]["selected"]
+    assert f"{selected['best-val']['test']['top1']:.2f}" == row.split()[3]
+
+
 def test_the_plan_says_that_a_teacher_is_trained_first_and_then_that_it_is_there(kdctl: Kdctl) -> None:
     first = kdctl(TAUGHT)
     assert first.code == 0
