@@ -29,6 +29,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
+from kdctl.files import size_of
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, unwritable
 from kdctl.protocols.dataset import ImageSource, Interpolation, Rows
 from kdctl.readers.decoded_cache import probes
@@ -157,9 +158,8 @@ class ScaledImages:
         damaged = list(self._folder.glob(f"*{_DAMAGED}"))
         if damaged:
             _log.warning(
-                "scaled images in %s did not fit their checksums: %d files are made again. No number is "
-                "wrong, for such images are decoded anew; the disk may be failing",
-                self._folder, len(damaged),
+                "scaled images in %s did not fit their checksums and are made again; no number is wrong, for "
+                "they were decoded anew where they were read, but the disk may be failing", self._folder,
             )  # fmt: skip
         for path in damaged:
             path.unlink(missing_ok=True)
@@ -171,10 +171,13 @@ class ScaledImages:
         needed = len(rows) * sum(few) / len(few)
         free = shutil.disk_usage(self._folder).free
         if free < needed:
+            others = [path for path in self._folder.parent.glob("scaled-*/*") if path.parent != self._folder]
+            kept = sum(size_of(path) for path in others)
+            spare = f" ({kept / 1e9:,.2f} GB of other scaled images beside it may be deleted)" if kept else ""
             fault = MachineFault(
                 problem=f"scaled images take about {needed / 1e9:,.2f} GB in {self._folder}, where "
                 f"{free / 1e9:,.2f} GB are free.",
-                hint=f"make room, lower data.stored_side, or leave it out; with room {GOES_ON}",
+                hint=f"make room{spare}, lower data.stored_side, or leave it out; with room {GOES_ON}",
             )
             raise MachineError(fault)
 

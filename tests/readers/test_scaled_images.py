@@ -257,9 +257,17 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
-    with pytest.raises(MachineError, match=r"take about 0\.00 GB in .*, where 0\.00 GB are free"):
+    told = r"take about 0\.00 GB in .*, where 0\.00 GB are free"
+    with pytest.raises(MachineError, match=told) as caught:
         prepared(folder, cache)
     assert parts(cache) == {}
+    assert caught.value.hint.startswith("make room, lower data.stored_side")
+    (cache / "scaled-of-old").mkdir()
+    with (cache / "scaled-of-old" / "000000.bin").open("wb") as file:
+        file.truncate(30_000_000)  # takes no room
+    with pytest.raises(MachineError, match=told) as caught:
+        prepared(folder, cache)
+    assert "make room (0.03 GB of other scaled images beside it may be deleted), lower" in caught.value.hint
 
 
 def test_a_disk_that_fills_up_meanwhile_is_told_by_the_name_of_the_file(
