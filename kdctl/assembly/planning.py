@@ -73,6 +73,9 @@ class Planner:
                 self._require_same_classes(plan)
             if plan.key not in self._trained:
                 self.structure(plan)
+            for teacher in plan.teachers:
+                if teacher.plan and teacher.plan.key not in self._trained:
+                    self.structure(teacher.plan, inside="teacher.")
             seeds = self.recipe.seeds if plan.teachers else self.recipe.baseline_seeds
             self._known[name] = (plan, *(plan.with_seed(seed) for seed in seeds[1:]))
         return self._known[name]
@@ -88,15 +91,19 @@ class Planner:
                 wanted = self.counts(plan).num_classes
                 require_classes(teacher, self._teachers.num_classes(teacher, wanted), wanted)
 
-    def structure(self, plan: RunPlan) -> Structure:
+    def structure(self, plan: RunPlan, *, inside: str = "") -> Structure:
         """Return how a run is built.
+
+        Args:
+            plan: of the run.
+            inside: where its options stand in the recipe, as `teacher.`.
 
         Raises:
             RecipeError: models, projector and method do not fit together, or the code of one fails.
         """
         with self._mistakes_in(None):
             counts = self.counts(plan)
-        with self._mistakes_in(plan):
+        with self._mistakes_in(plan, inside):
             return self._structures.of(plan, counts)
 
     def operations(self, plan: RunPlan) -> ImageOperations:
@@ -138,15 +145,22 @@ class Planner:
         return plan_notes(self.recipe, teachers, students, self._structures.counts)
 
     @contextlib.contextmanager
-    def _mistakes_in(self, plan: RunPlan | None) -> Generator[None]:
+    def _mistakes_in(self, plan: RunPlan | None, inside: str = "") -> Generator[None]:
         """Turn what does not fit into mistakes of the recipe; of a plan they name models and method."""
+
+        def placed(text: str) -> str:
+            return text.replace("engine.", f"{inside}engine.")
+
         try:
             yield
         except KdctlError as error:
             what = f"{plan.pair()} · {plan.method.name}: " if plan else ""
             where = f"{self.recipe.source}: {what}"
             raise RecipeError(
-                [Mistake(problem=where + mistake.problem, hint=mistake.hint) for mistake in error.mistakes]
+                [
+                    Mistake(problem=where + placed(mistake.problem), hint=placed(mistake.hint))
+                    for mistake in error.mistakes
+                ]
             ) from error
 
 

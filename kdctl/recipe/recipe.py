@@ -17,7 +17,7 @@ from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.report_section import check_reporting
-from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.resolve import OF_TEACHER, Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
 from kdctl.recipe.teacher_section import (
@@ -110,7 +110,7 @@ class Recipe:
         known = (self, repr((teacher, data)))
         if known not in context.trained_teachers:
             whole = {"student": {NAME: teacher.name}, "method": {NAME: "ce"}}
-            top = Layer(source=f"{self.source} [teacher]", values={**whole, **teacher.overlay()})
+            top = Layer(source=f"{self.source}{OF_TEACHER}", values={**whole, **teacher.overlay()})
             merged = self._merged(top, context.catalog)
             merged.tree.update(whole, data=data.tree())  # no option of the student's own is left
             merged.tree.pop("teacher", None)

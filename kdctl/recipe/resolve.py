@@ -35,6 +35,8 @@ _SCALAR_EXPECTED = ("float_type", "int_type", "bool_type", "string_type", "liter
 """Types of pydantic's errors where one value was expected."""
 _LIST_EXPECTED = ("tuple_type", "list_type")
 """Types where a list was."""
+OF_TEACHER = " [teacher]"
+"""How the source of what a teacher's training has for itself ends."""
 _LONGEST_HINT = 200
 """Characters of a value that a hint repeats."""
 
@@ -120,6 +122,8 @@ class Resolver:
     def wrong(self, dotted: str, problem: str, hint: str) -> None:
         """Note a mistake, with the source of the field it is about."""
         source = self.merged.origin(dotted) or self.source
+        if source.endswith(OF_TEACHER) and "." in dotted:
+            hint = hint.replace(dotted, f"teacher.{dotted}")
         self.mistakes.append(Mistake(problem=f"{source}: {problem}", hint=hint))
 
     def finish(self) -> None:

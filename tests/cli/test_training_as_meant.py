@@ -38,6 +38,16 @@ def test_the_plan_tells_the_lengths_of_teacher_and_student(
     assert any(f"teacher resnet4 {teacher} epochs" in note for note in told["notes"])
 
 
+def test_options_of_a_teachers_training_must_fit_it(kdctl: Kdctl) -> None:
+    """Parts of one image each were skipped, and the teacher ended as it was drawn."""
+    train = "train --student resnet3 --teacher resnet4 --method kd --dataset digits --epochs 1 --dry-run"
+    data = "-o data.size=8 -o data.samples_per_class=4"
+    answer = kdctl(f"{train} {data} -o teacher.engine.batch_parts=64")
+    answer.refused("resnet4 · ce: teacher.engine.batch_parts = 64 does not divide", code=2)
+    answer = kdctl(f"{train} {data} -o teacher.engine.batch_parts=32")
+    answer.refused("take the batch whole: -o teacher.engine.batch_parts=1", code=2)
+
+
 @pytest.mark.parametrize("words", ["-o engine.batch_parts=4", "--devices 4"])
 def test_the_plan_tells_how_many_images_of_a_batch_are_seen_at_a_time(kdctl: Kdctl, words: str) -> None:
     train = f"train --student resnet3 {DATA} -o data.batch_size=32 --epochs 1 --dry-run"

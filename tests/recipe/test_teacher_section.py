@@ -169,6 +169,7 @@ def test_mistakes_that_teacher_and_student_share_are_told_once(bench) -> None:
     assert len(said) == 2
     assert "x.toml: [optimizer] momentum = 2" in said[0]
     assert "x.toml [teacher]: [schedule] epochs = 0" in said[1]
+    assert "// change teacher.schedule.epochs." in said[1]
 
 
 def test_mistakes_of_the_teacher_are_told_although_this_method_has_none(bench) -> None:
