@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options
 from kdctl.records import Selection
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
 
 Seeds = Annotated[
     int | None,
@@ -35,6 +38,7 @@ def confirm(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
     slots: options.Slots = None,
     executor: options.Executor = "local",
@@ -65,10 +69,9 @@ def confirm(
     load_plugins(plugin)
     render = report_formats.get(form).item
     chosen = options.chosen_executor(executor, slots, slurm_option)
+    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     with (
-        workflows.open_workspace(
-            runs, data, device=device, num_threads=threads, create=False, read_only=dry_run
-        ) as workspace,
+        workflows.open_workspace(runs, data, create=False, read_only=dry_run, **execution) as workspace,
         StopSignals() as stop,
         display(quiet=quiet) as progress,
     ):

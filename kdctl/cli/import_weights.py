@@ -57,6 +57,7 @@ def import_weights(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
     """Store weights from elsewhere as a finished run that can teach, and evaluate it.
@@ -79,7 +80,7 @@ def import_weights(
         prefix=prefix,
         renames=read_renames(rename or []),
     )
-    execution: Execution = {"device": device, "num_threads": threads}
+    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     with workflows.open_for_planning(runs, data, **execution) as workspace:
         require_importable(weights, workspace)
     with workflows.open_workspace(runs, workspace.library, **execution) as workspace:

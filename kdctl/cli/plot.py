@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options, report_options
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Execution
 
 
 def plot(
@@ -32,6 +35,7 @@ def plot(
     data: options.Data = options.DEFAULT_DATA,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    workers: options.Workers = None,
 ) -> None:
     """Draw one figure of a sweep: curves, learning rates, bars, pruning, classes, maps of features.
 
@@ -42,9 +46,8 @@ def plot(
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
-    with workflows.open_workspace(
-        runs, data, device=device, num_threads=threads, create=False, read_only=True
-    ) as workspace:
+    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    with workflows.open_workspace(runs, data, create=False, read_only=True, **execution) as workspace:
         workflows.plot(
             kind,
             output,

@@ -70,7 +70,8 @@ ELSEWHERE = {
     **dict.fromkeys(("--epoch", "--n-epochs", "--num-epochs", "--max-epochs"), "--epochs"),
     **dict.fromkeys(("--a", "--beta-kd", "--kd-ratio"), "--alpha"),
     **dict.fromkeys(("--r", "--cls", "--ce", "--gamma"), "--ce-weight"),
-    **dict.fromkeys(("--workers", "--num-workers", "--nproc", "--jobs", "--j"), "--slots"),
+    **dict.fromkeys(("--num-workers", "--n-workers", "--loader-workers", "--j"), "--workers"),
+    **dict.fromkeys(("--nproc", "--jobs"), "--slots"),
     **dict.fromkeys(("--config", "--cfg", "--recipe"), "RECIPE, without an option's name"),
     **dict.fromkeys(("--resume", "--continue"), "the same command again: it goes on where it stopped"),
 }

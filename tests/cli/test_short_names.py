@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kdctl.cli.app import command_line
 from kdctl.cli.short_names import ELSEWHERE, SHORT_NAMES, answer_to
 
 Kdctl = Callable[..., Any]
@@ -73,6 +74,9 @@ def test_several_values_are_sent_to_the_grid(kdctl: Kdctl) -> None:
         ("train --kd_T 4", "--temperature"),
         ("train --model_s resnet8", "--student"),
         ("train --bs 32", "--batch-size"),
+        ("train --num-workers 4", "here it is --workers"),
+        ("sweep x.toml -j 4", "here it is --workers"),
+        ("sweep x.toml --nproc 4", "here it is --slots"),
         ("sweep x.toml --student resnet8", "-o student=NAME"),
         ("sweep x.toml --resume", "the same command again"),
     ],
@@ -99,7 +103,8 @@ def test_a_list_on_the_command_line_is_sent_to_the_grid(kdctl: Kdctl, words: str
 
 def test_what_others_call_things_leads_to_options_that_exist() -> None:
     taken = [*(name for short in SHORT_NAMES for name in short.options)]
-    taken += ["--student", "--teacher", "--method", "--seed", "--device", "--data", "--runs", "--slots"]
+    taken += ["--student", "--teacher", "--method", "--seed", "--device", "--data", "--runs"]
+    taken += ["--slots", "--workers"]
     assert [word for word in ELSEWHERE if not answer_to(word, taken)] == []
     assert answer_to("--zzzz", taken) == ""
 
@@ -122,6 +127,16 @@ def test_several_devices_are_asked_for_as_each_verb_takes_them(
     assert "did you mean" not in answer.err
 
 
+def test_every_verb_that_computes_on_images_takes_the_number_of_processes_that_decode_them() -> None:
+    root: Any = command_line()
+    options = {
+        name: {word for parameter in verb.params for word in parameter.opts}
+        for name, verb in root.commands.items()
+    }
+    computing = {name for name, known in options.items() if "--threads" in known}
+    assert computing - {name for name, known in options.items() if "--workers" in known} == set()
+
+
 def test_help_shows_no_type_for_flags(kdctl: Kdctl) -> None:
     for verb in ("train", "sweep", "runs rm", "init"):
         assert "bool" not in kdctl(f"{verb} --help").out
@@ -134,7 +149,7 @@ def test_a_list_where_a_name_belongs_is_sent_to_the_grid(kdctl: Kdctl, recipe: C
 
 
 def test_the_names_that_hints_share_are_listed_once(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
-    answer = kdctl(f"sweep {recipe('studnet = 1', name='a.toml')}".replace("a.toml", "a.toml"))
+    answer = kdctl(f"sweep {recipe('studnet = 1', name='a.toml')}")
     assert answer.code == 2
     wrong = recipe("[optimiser]\nlr = 1\n[shedule]\nepochs = 1\n", name="b.toml")
     text = kdctl(f"sweep {wrong}").err
