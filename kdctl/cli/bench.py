@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdctl.cli import options, recipe_options
+from kdctl.cli import executor_options, options, recipe_options
 
 if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import BenchResult
@@ -23,7 +23,10 @@ def bench(
     gang: Annotated[
         int,
         options.number(
-            "--gang", "Runs of the gang that is held against a run alone.", least=1, most=options.LARGEST_GANG
+            "--gang",
+            "Runs of the gang that is held against a run alone.",
+            least=1,
+            most=executor_options.LARGEST_GANG,
         ),
     ] = 8,
     steps: Annotated[

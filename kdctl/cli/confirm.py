@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdctl.cli import options
+from kdctl.cli import executor_options, options
 from kdctl.records import Selection
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def confirm(
     device: options.Device = "auto",
     threads: options.Threads = None,
     workers: options.Workers = None,
-    gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
-    slots: options.Slots = None,
-    executor: options.Executor = "local",
-    slurm_option: options.SlurmOptions = None,
+    gang: executor_options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
+    slots: executor_options.Slots = None,
+    executor: executor_options.Executor = "local",
+    slurm_option: executor_options.SlurmOptions = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     form: options.TableFormat = "markdown",
@@ -68,7 +68,7 @@ def confirm(
     require_alone(os.environ)
     load_plugins(plugin)
     render = report_formats.get(form).item
-    chosen = options.chosen_executor(executor, slots, slurm_option)
+    chosen = executor_options.chosen_executor(executor, slots, slurm_option)
     execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
     with (
         workflows.open_workspace(runs, data, create=False, read_only=dry_run, **execution) as workspace,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdctl.cli import options
+from kdctl.cli import executor_options, options
 from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import KdctlError, Mistake
 from kdctl.machine_errors import GOES_ON, MachineFault
@@ -64,10 +64,10 @@ def sweep(
     workers: options.Workers = None,
     graphs: options.Graphs = "auto",
     teacher_cache: options.TeacherCache = "auto",
-    gang: options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
-    slots: options.Slots = None,
-    executor: options.Executor = "local",
-    slurm_option: options.SlurmOptions = None,
+    gang: executor_options.GangSize = "auto",  # type: ignore[assignment]  # read by the parser
+    slots: executor_options.Slots = None,
+    executor: executor_options.Executor = "local",
+    slurm_option: executor_options.SlurmOptions = None,
     retry_failed: RetryFailed = False,
     smoke: Smoke = False,
     replace: Replace = False,
@@ -91,7 +91,7 @@ def sweep(
     require_alone(os.environ)
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
-    chosen = options.chosen_executor(executor, slots, slurm_option)
+    chosen = executor_options.chosen_executor(executor, slots, slurm_option)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
