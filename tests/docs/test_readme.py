@@ -19,6 +19,8 @@ import kdctl
 from kdctl import cli, workflows
 from kdctl.cli.app import command_line
 from kdctl.recipe.engine_options import EngineOptions
+from kdctl.recipe.layers import merge
+from kdctl.recipe.load import preset_layers, preset_names
 from kdctl.recipe.report_section import ReportedNumber, ReportedTable, ReportOptions
 from kdctl.recipe.sections import HEADINGS, SECTIONS
 from kdctl.recipe.space import TOGETHER, SearchOptions
@@ -179,6 +181,25 @@ def test_the_page_of_recipes_names_all_that_a_recipe_may_say():
     options = {field.name for table in tables for field in dataclasses.fields(table)}
     said = set(re.findall(r"\w+", (DOCS / "recipes.md").read_text(encoding="utf-8")))
     assert {*SECTIONS, *HEADINGS, *options, TOGETHER} - said == set()
+
+
+def test_the_page_of_recipes_has_the_values_of_every_preset():
+    table = section((DOCS / "recipes.md").read_text(encoding="utf-8"), "## Presets")
+    shown = {
+        cells[0].strip("`"): cells[1:5]
+        for line in table.splitlines()
+        if line.startswith("| `") and (cells := [cell.strip() for cell in line.strip("|").split("|")])
+    }
+    assert set(shown) == set(preset_names())
+    for name, cells in shown.items():
+        tree = merge(preset_layers(name)).tree
+        data, optimizer, schedule = tree["data"], tree["optimizer"], tree["schedule"]
+        assert cells == [
+            f"`{data['name']}`",
+            str(data["batch_size"]),
+            f"`{optimizer['name']}`, {optimizer['learning_rate']:g}",
+            f"`{schedule['name']}`, {schedule['epochs']}",
+        ]
 
 
 FENCE = re.compile(r"^(?P<indent> *)(```|~~~)(?P<language>\S*)", re.MULTILINE)
