@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import WeightsFile, import_weights
+    from kdctl.workflows.loaded_model import data_places, names_a_file
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
-    from kdctl.workflows.subjects import data_places, names_a_file
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
@@ -113,7 +113,7 @@ _MODULES = {
     "confirm": "kdctl.workflows.confirming",
     "copy_runs": "kdctl.workflows.copying",
     "compare_runs": "kdctl.workflows.differences",
-    "data_places": "kdctl.workflows.subjects",
+    "data_places": "kdctl.workflows.loaded_model",
     "describe_run": "kdctl.workflows.browsing",
     "epochs_frame": "kdctl.workflows.reporting",
     "estimate_disk": "kdctl.workflows.disk",
@@ -128,7 +128,7 @@ _MODULES = {
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "may_be_written": "kdctl.assembly.workspace",
-    "names_a_file": "kdctl.workflows.subjects",
+    "names_a_file": "kdctl.workflows.loaded_model",
     "open_for_planning": "kdctl.assembly.workspace",
     "open_recipe": "kdctl.assembly.catalog",
     "open_workspace": "kdctl.assembly.workspace",

@@ -16,13 +16,13 @@ from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, Selection
 from kdctl.report.figure import Features
 from kdctl.store.atomic import write_atomically
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 FEATURES = ".npz"
 
 
 def export_model(
-    subject: str | Path,
+    source: str | Path,
     target: Path | str,
     workspace: Workspace,
     *,
@@ -41,21 +41,21 @@ def export_model(
     """
     target = Path(target)
     check_target(target)
-    opened = open_subject(subject, workspace, selection, part=model)
+    loaded = load_model(source, workspace, selection, part=model)
     facts = {
-        "run": opened.plan.key,
-        "model": opened.name,
-        "checkpoint_sha256": opened.sha256,
-        "classes": opened.data.class_names,
-        "input_size": opened.sizes.input_size,
-        "mean": opened.data.mean,
-        "std": opened.data.std,
+        "run": loaded.plan.key,
+        "model": loaded.name,
+        "checkpoint_sha256": loaded.sha256,
+        "classes": loaded.data.class_names,
+        "input_size": loaded.sizes.input_size,
+        "mean": loaded.data.mean,
+        "std": loaded.data.std,
     }
-    write_atomically(target, exported(opened.model, opened.sizes.input_size, target, facts))
+    write_atomically(target, exported(loaded.model, loaded.sizes.input_size, target, facts))
 
 
 def save_features(
-    subject: str | Path,
+    source: str | Path,
     target: Path | str,
     workspace: Workspace,
     *,
@@ -76,7 +76,7 @@ def save_features(
     target = Path(target)
     if target.suffix != FEATURES:
         raise UsageError(f"{target}: features are written to {FEATURES} files.", f"name it *{FEATURES}.")
-    features = features_of(subject, workspace, split=split, selection=selection, model=model)
+    features = features_of(source, workspace, split=split, selection=selection, model=model)
     arrays: dict[str, Any] = {
         "labels": features.labels,
         "index": np.arange(len(features.labels)),
@@ -89,7 +89,7 @@ def save_features(
 
 
 def features_of(
-    subject: str | Path,
+    source: str | Path,
     workspace: Workspace,
     *,
     split: str = "test",
@@ -103,14 +103,14 @@ def features_of(
     Raises:
         KdctlError: no such run or split, or the model is gone.
     """
-    opened = open_subject(subject, workspace, selection, part=model)
-    teacher = opened.teacher()
-    models = {"student": opened.model} if teacher is None else {"student": opened.model, "teacher": teacher}
-    with contextlib.closing(opened.images(split)) as images:
+    loaded = load_model(source, workspace, selection, part=model)
+    teacher = loaded.teacher()
+    models = {"student": loaded.model} if teacher is None else {"student": loaded.model, "teacher": teacher}
+    with contextlib.closing(loaded.images(split)) as images:
         return Features(
             labels=images.labels.cpu().numpy(),
-            class_names=opened.data.class_names,
+            class_names=loaded.data.class_names,
             vectors={
-                name: pooled_features(model, images, opened.compute).numpy() for name, model in models.items()
+                name: pooled_features(model, images, loaded.compute).numpy() for name, model in models.items()
             },
         )

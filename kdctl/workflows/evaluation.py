@@ -30,13 +30,13 @@ from kdctl.evaluation_records import Evaluation, Fidelity
 from kdctl.machine_errors import MachineError
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import SHIPPED, Selection, pruning_percent
-from kdctl.workflows.subjects import Subject, open_subject
+from kdctl.workflows.loaded_model import LoadedModel, load_model
 
 _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    subject: str | Path,
+    source: str | Path,
     workspace: Workspace,
     *,
     split: str = "test",
@@ -46,7 +46,7 @@ def evaluate(
     """Evaluate a run (key or prefix) or a checkpoint file, and store the result of a known run.
 
     Args:
-        subject: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
+        source: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
         workspace: where runs and data lie.
         split: 'test' or 'val'.
         selection: which epoch's model of a run.
@@ -55,9 +55,9 @@ def evaluate(
     Raises:
         KdctlError: no such run or file, a damaged or foreign checkpoint, missing data, no such split.
     """
-    opened = open_subject(subject, workspace, selection, part=model)
-    evaluation = evaluate_subject(opened, split)
-    if opened.rule is not None:
+    loaded = load_model(source, workspace, selection, part=model)
+    evaluation = evaluate_model(loaded, split)
+    if loaded.rule is not None:
         _keep(evaluation, workspace)
     return evaluation
 
@@ -73,47 +73,45 @@ def _keep(evaluation: Evaluation, workspace: Workspace) -> None:
         _log.warning("these numbers are not stored with the run: %s", error.problem)
 
 
-def evaluate_subject(subject: Subject, split: str) -> Evaluation:
+def evaluate_model(loaded: LoadedModel, split: str) -> Evaluation:
     """Measure a model on 'test' or 'val', without storing anything.
 
     Raises:
         UsageError: no such split.
     """
-    with contextlib.closing(subject.images(split)) as images:
-        logits = predict(subject.model, images, subject.compute)
-        taught = _teachers_logits(subject, images)
+    with contextlib.closing(loaded.images(split)) as images:
+        logits = predict(loaded.model, images, loaded.compute)
+        taught = _teachers_logits(loaded, images)
     mean = _mean(taught)
-    parameters = count_parameters(subject.model)
-    input_size = subject.sizes.input_size
+    parameters = count_parameters(loaded.model)
+    input_size = loaded.sizes.input_size
     return Evaluation(
-        run_key=subject.plan.key,
-        selection=subject.name,
-        model=subject.part,
+        run_key=loaded.plan.key,
+        selection=loaded.name,
+        model=loaded.part,
         split=split,
         metrics=split_metrics(logits, images.labels),
         teacher_agreement=None if mean is None else agreement(logits, mean),
         parameters=parameters,
-        checkpoint_sha256=subject.sha256,
+        checkpoint_sha256=loaded.sha256,
         teacher_kl=None if mean is None else divergence(logits, mean),
-        teachers=tuple(_fidelities(subject, logits, taught)) if len(taught) > 1 else (),
+        teachers=tuple(_fidelities(loaded, logits, taught)) if len(taught) > 1 else (),
         calibration_error=calibration_error(logits, images.labels),
-        per_class_top1=dict(
-            zip(subject.data.class_names, per_class_top1(logits, images.labels), strict=True)
-        ),
+        per_class_top1=dict(zip(loaded.data.class_names, per_class_top1(logits, images.labels), strict=True)),
         confusion=confusion(logits, images.labels),
-        class_names=subject.data.class_names,
-        multiply_adds=count_multiply_adds(subject.model, input_size),
-        pruning_percent=pruning_percent(parameters, subject.teacher_parameters()),
-        size_mb=size_mb(subject.model),
-        latency=measure_latencies(subject.model, input_size, subject.compute),
+        class_names=loaded.data.class_names,
+        multiply_adds=count_multiply_adds(loaded.model, input_size),
+        pruning_percent=pruning_percent(parameters, loaded.teacher_parameters()),
+        size_mb=size_mb(loaded.model),
+        latency=measure_latencies(loaded.model, input_size, loaded.compute),
     )
 
 
-def _teachers_logits(subject: Subject, images: EvaluationImages) -> list[Tensor | None]:
+def _teachers_logits(loaded: LoadedModel, images: EvaluationImages) -> list[Tensor | None]:
     """Return what each teacher says, [N, K]; None for one whose weights are gone."""
     # The teachers themselves, not the faster copies of them that the student learned from.
-    exact = dataclasses.replace(subject.compute, options=EngineOptions())
-    return [None if teacher is None else predict(teacher, images, exact) for teacher in subject.teachers()]
+    exact = dataclasses.replace(loaded.compute, options=EngineOptions())
+    return [None if teacher is None else predict(teacher, images, exact) for teacher in loaded.teachers()]
 
 
 def _mean(taught: Sequence[Tensor | None]) -> Tensor | None:
@@ -127,9 +125,9 @@ def _mean(taught: Sequence[Tensor | None]) -> Tensor | None:
     return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
-def _fidelities(subject: Subject, logits: Tensor, taught: Sequence[Tensor | None]) -> Iterator[Fidelity]:
+def _fidelities(loaded: LoadedModel, logits: Tensor, taught: Sequence[Tensor | None]) -> Iterator[Fidelity]:
     """Yield how well the model matches each teacher whose weights are there."""
-    for place, (teacher, said) in enumerate(zip(subject.plan.teachers, taught, strict=True), start=1):
+    for place, (teacher, said) in enumerate(zip(loaded.plan.teachers, taught, strict=True), start=1):
         if said is not None:
             yield Fidelity(
                 teacher=teacher.name,

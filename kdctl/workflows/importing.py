@@ -36,8 +36,8 @@ from kdctl.recipe.load import override_layer
 from kdctl.recipe.resolve import Resolver
 from kdctl.records import ModelFacts, RunResult, RunState, Selected, Selection, StoredRun
 from kdctl.store.store import Owner
-from kdctl.workflows.evaluation import evaluate_subject
-from kdctl.workflows.subjects import Subject, open_subject
+from kdctl.workflows.evaluation import evaluate_model
+from kdctl.workflows.loaded_model import LoadedModel, load_model
 
 COMMAND_LINE = "command line"
 LEASE_SECONDS = 600.0
@@ -225,12 +225,12 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
         if not path.is_file():
             folder.write_plan(plan.planned())
             write_model(path, backbone, plan.tree())
-        subject = open_subject(path, workspace)
-        evaluation = evaluate_subject(subject, "test")
+        loaded = load_model(path, workspace)
+        evaluation = evaluate_model(loaded, "test")
         if not math.isfinite(evaluation.metrics.loss):
             raise _no_outputs(plan.source)
         if workspace.store.states([plan.key]).get(plan.key) is not RunState.FINISHED:
-            _settle(subject, evaluation)
+            _settle(loaded, evaluation)
     except BaseException:
         if is_new and folder.ending() is None:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -247,18 +247,18 @@ def _no_outputs(source: str) -> KdctlError:
     )
 
 
-def _settle(subject: Subject, evaluation: Evaluation) -> None:
+def _settle(loaded: LoadedModel, evaluation: Evaluation) -> None:
     """Write down the run as one that came to its end without an epoch."""
-    key, store = subject.plan.key, subject.workspace.store
-    folder, owner = subject.workspace.folder(key), Owner.here()
+    key, store = loaded.plan.key, loaded.workspace.store
+    folder, owner = loaded.workspace.folder(key), Owner.here()
     environment = describe_environment(
-        subject.compute, data_fingerprint=subject.plan.data_fingerprint, teacher_checkpoints=(), gang=()
+        loaded.compute, data_fingerprint=loaded.plan.data_fingerprint, teacher_checkpoints=(), gang=()
     )
     result = _result(evaluation)
-    artifact = folder.artifact(subject.path.name)
+    artifact = folder.artifact(loaded.path.name)
     folder.write_environment(environment)
     folder.write_result(result, [artifact])
-    store.add_runs([subject.plan.planned()])
+    store.add_runs([loaded.plan.planned()])
     store.claim(key, owner, lease_seconds=LEASE_SECONDS, retry_failed=True)
     store.record_environment(key, environment)
     store.settle(key, owner, result=result, artifacts=[artifact])

@@ -18,7 +18,7 @@ from kdctl.engine.frozen import frozen_copy
 from kdctl.errors import KdctlError, RecipeError
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import RunState
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 RecipeWriter = Callable[..., Path]
 
@@ -47,9 +47,9 @@ def test_what_a_run_ships_teaches_with_the_taps_it_has(
     (run,) = workflows.train(recipe(body, schedule="schedule = {name = 'constant', epochs = 2}"), workspace)
     teacher = TeacherLibrary(workspace).by_run(run.key)
     assert teacher.name == f"resnet3 ({run.plan['method']['name']})"
-    data = workspace.library.select(open_subject(run.key, workspace).plan.data)
+    data = workspace.library.select(load_model(run.key, workspace).plan.data)
     backbone = load_teacher(teacher, data, workspace).backbone
-    shipped = open_subject(run.key, workspace).model.eval()
+    shipped = load_model(run.key, workspace).model.eval()
     images = torch.randn(4, 3, 8, 8)
     with torch.no_grad():
         seen = backbone.observe(images, list(backbone.tap_shapes))
@@ -155,7 +155,7 @@ def test_a_model_that_was_altered_after_its_run_neither_teaches_nor_is_evaluated
     altered = "is not the file it was: its SHA-256 differs"
     for source in (run.key, str(file)):
         with pytest.raises(KdctlError, match=altered):
-            open_subject(source, workspace)
+            load_model(source, workspace)
         student = f"student = {{name = 'resnet3', weights = '{source}'}}"
         with pytest.raises(KdctlError, match=altered):
             workflows.plan_training(recipe("method = 'ce'", teacher="", student=student), workspace)
@@ -167,7 +167,7 @@ def test_a_model_that_was_altered_after_its_run_neither_teaches_nor_is_evaluated
         workflows.train(recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}'}}"), workspace)
     copy = workspace.runs.parent / "mine.pt"
     file.rename(copy)  # what somebody made of it, under a name of its own, is a model like any other
-    assert open_subject(copy, workspace).sha256
+    assert load_model(copy, workspace).sha256
 
 
 def test_a_teacher_that_saw_fewer_images_of_the_same_classes_is_welcome(

@@ -28,7 +28,7 @@ from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, StoredRun
 from kdctl.serialization import to_tree
-from kdctl.workflows.subjects import Subject, open_subject
+from kdctl.workflows.loaded_model import LoadedModel, load_model
 
 Kdctl = Callable[..., Any]
 
@@ -222,10 +222,10 @@ def test_run_folders(
             assert done.damaged
 
 
-def opened_or_refused(path: Path, workspace: Workspace) -> Subject | None:
+def opened_or_refused(path: Path, workspace: Workspace) -> LoadedModel | None:
     """Return the model of a checkpoint; None if it was refused as it should be."""
     try:
-        return open_subject(path, workspace)
+        return load_model(path, workspace)
     except KdctlError as error:
         assert error.hint, error  # noqa: PT017 - it may be refused, and it may not
         return None

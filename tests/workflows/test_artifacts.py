@@ -12,7 +12,7 @@ from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import StoredRun
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 RecipeWriter = Callable[..., Path]
 
@@ -29,10 +29,10 @@ def test_what_is_exported_is_what_would_be_shipped(
 ) -> None:
     workflows.export_model(taught.key, tmp_path / "model.pt2", workspace)
     program = torch.export.load(BytesIO((tmp_path / "model.pt2").read_bytes())).module()
-    subject = open_subject(taught.key, workspace)
-    images = next(subject.images("test").images())
+    loaded = load_model(taught.key, workspace)
+    images = next(loaded.images("test").images())
     with torch.no_grad():
-        torch.testing.assert_close(program(images), subject.model.eval()(images))
+        torch.testing.assert_close(program(images), loaded.model.eval()(images))
 
 
 def test_a_file_of_another_format_is_refused_before_anything_is_read(
@@ -50,9 +50,9 @@ def test_features_of_model_and_teacher_lead_to_their_logits(
 ) -> None:
     workflows.save_features(taught.key, tmp_path / "features.npz", workspace)
     stored = np.load(tmp_path / "features.npz")
-    subject = open_subject(taught.key, workspace)
-    images = subject.images("test")
-    teacher = subject.teacher()
+    loaded = load_model(taught.key, workspace)
+    images = loaded.images("test")
+    teacher = loaded.teacher()
     assert teacher is not None
     assert stored["student"].shape == stored["teacher"].shape == (len(images), teacher.classifier.in_features)
     assert stored["labels"].tolist() == images.labels.tolist()
@@ -60,7 +60,7 @@ def test_features_of_model_and_teacher_lead_to_their_logits(
     assert stored["classes"].tolist() == list("0123456789")
     batch = next(images.images())
     with torch.no_grad():
-        for name, model in (("student", subject.model.eval()), ("teacher", teacher)):
+        for name, model in (("student", loaded.model.eval()), ("teacher", teacher)):
             logits = teacher.classifier(torch.from_numpy(stored[name][: len(batch)]))
             torch.testing.assert_close(logits, model(batch), rtol=1e-4, atol=1e-4)
 

@@ -13,7 +13,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.evaluate import predict
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import Selection, StoredRun
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 RecipeWriter = Callable[..., Path]
 
@@ -100,10 +100,10 @@ def test_several_teachers_are_matched_one_by_one_and_as_a_mean(
     assert [(item.place, item.teacher) for item in evaluation.teachers] == [
         *((1, "resnet4"), (2, "resnet4"), (3, "resnet6")),
     ]
-    subject = open_subject(run.key, workspace)
-    images = subject.images("test")
-    said = torch.stack([predict(one, images, subject.compute) for one in subject.teachers() if one])
-    own = predict(subject.model, images, subject.compute).double().log_softmax(dim=1)
+    loaded = load_model(run.key, workspace)
+    images = loaded.images("test")
+    said = torch.stack([predict(one, images, loaded.compute) for one in loaded.teachers() if one])
+    own = predict(loaded.model, images, loaded.compute).double().log_softmax(dim=1)
     mean = said.double().softmax(dim=2).mean(dim=0)
     agrees = (own.argmax(dim=1) == mean.argmax(dim=1)).double().mean().item()
     assert evaluation.teacher_agreement == pytest.approx(100 * agrees)
@@ -176,6 +176,6 @@ def test_data_that_changed_since_the_training_are_refused(
         workflows.evaluate(tmp_path / "elsewhere.pt", workspace)
 
 
-def test_a_subject_that_is_nothing_is_no_run(workspace: Workspace) -> None:
+def test_a_word_that_names_nothing_is_no_run(workspace: Workspace) -> None:
     with pytest.raises(KdctlError, match="no run 'abcdef'"):
         workflows.evaluate("abcdef", workspace)

@@ -19,7 +19,7 @@ from kdctl.protocols.backbone import Backbone, models
 from kdctl.recipe.imported import IMAGENET, InputNormalisation
 from kdctl.records import RunState, StoredRun
 from kdctl.workflows.importing import WeightsFile
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 DIGITS = ["data.size=8", "data.samples_per_class=8"]
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def import_weights(file: WeightsFile, workspace: Workspace) -> StoredRun:
 
 def images_of(run: StoredRun, workspace: Workspace, normalisation: InputNormalisation | None) -> Tensor:
     """Return the test images as the data, or somebody else, would normalise them."""
-    data = open_subject(run.key, workspace).data
+    data = load_model(run.key, workspace).data
     mean, std = (normalisation.mean, normalisation.std) if normalisation else (data.mean, data.std)
     (images,) = EvaluationSet(data.test, Normalisation(mean, std, CPU), CPU).images()
     return images
@@ -101,11 +101,11 @@ def test_a_model_sees_images_as_it_was_trained_on_them(
 ) -> None:
     run = import_weights(save("resnet8", backbone, normalisation=normalisation), workspace)
     as_the_data_are = images_of(run, workspace, None)
-    subject = open_subject(run.key, workspace)
-    teacher = load_teacher(TeacherLibrary(workspace).by_run(run.key), subject.data, workspace)
+    loaded = load_model(run.key, workspace)
+    teacher = load_teacher(TeacherLibrary(workspace).by_run(run.key), loaded.data, workspace)
     with torch.no_grad():
         expected = backbone(images_of(run, workspace, normalisation))
-        evaluated = subject.model.eval()(as_the_data_are)
+        evaluated = loaded.model.eval()(as_the_data_are)
         taught = teacher.backbone.observe(as_the_data_are, ["stage3"])
     torch.testing.assert_close(evaluated, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(taught.require_logits(), expected, rtol=1e-3, atol=1e-3)
@@ -171,7 +171,7 @@ def test_an_interrupted_import_can_be_repeated(
 ) -> None:
     file = save("resnet8", backbone)
     with monkeypatch.context() as patch:
-        patch.setattr("kdctl.workflows.importing.evaluate_subject", _stop)
+        patch.setattr("kdctl.workflows.importing.evaluate_model", _stop)
         with pytest.raises(KeyboardInterrupt):
             import_weights(file, workspace)
     assert workspace.store.runs() == []

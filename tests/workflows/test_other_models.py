@@ -14,7 +14,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.records import Selection, StoredRun
 from kdctl.report.measures import find_measures, value_of
-from kdctl.workflows.subjects import open_subject
+from kdctl.workflows.loaded_model import load_model
 
 RecipeWriter = Callable[..., Path]
 
@@ -55,10 +55,10 @@ def test_an_adapted_teacher_is_exported_by_name(
 ) -> None:
     workflows.export_model(adapted.key, tmp_path / "teacher.pt2", workspace, model="teacher")
     program = torch.export.load(BytesIO((tmp_path / "teacher.pt2").read_bytes())).module()
-    subject = open_subject(adapted.key, workspace, part="teacher")
-    images = next(subject.images("test").images())
+    loaded = load_model(adapted.key, workspace, part="teacher")
+    images = next(loaded.images("test").images())
     with torch.no_grad():
-        torch.testing.assert_close(program(images), subject.model.eval()(images))
+        torch.testing.assert_close(program(images), loaded.model.eval()(images))
 
 
 def test_a_model_that_is_not_there_is_told_with_those_that_are(

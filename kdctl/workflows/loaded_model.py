@@ -41,7 +41,7 @@ SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class LoadedModel:
     """A model that would be shipped, on its device, with all that it takes to look at it."""
 
     plan: RunPlan | ImportedPlan
@@ -106,17 +106,17 @@ class Subject:
         return max(map(count_parameters, _structures(self.plan, self.sizes)), default=None)
 
 
-def open_subject(
-    subject: str | Path,
+def load_model(
+    source: str | Path,
     workspace: Workspace,
     selection: Selection | str = Selection.LAST,
     *,
     part: str = SHIPPED,
-) -> Subject:
+) -> LoadedModel:
     """Rebuild a model of a run (key or prefix) or of a checkpoint file.
 
     Args:
-        subject: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
+        source: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
         workspace: where runs and data lie.
         selection: which epoch's model of a run.
         part: another model of the run, by name, in place of the one it ships. A file's name says it itself.
@@ -125,7 +125,7 @@ def open_subject(
         KdctlError: no such run, rule, model or file, a damaged or foreign checkpoint, missing or other data.
     """
     rule = read_selection(selection)
-    path = Path(subject) if names_a_file(subject) else _checkpoint(str(subject), workspace, rule, part)
+    path = Path(source) if names_a_file(source) else _checkpoint(str(source), workspace, rule, part)
     part = part or model_in(path.name)
     content = read_trained(path)
     plan = _plan(content.plan, path)
@@ -134,7 +134,7 @@ def open_subject(
     data = _require_same_data(plan, workspace.library)
     compute = Compute(device=choose_device(workspace.device), options=plan.engine)
     prepare(compute, workspace.num_threads)
-    return Subject(
+    return LoadedModel(
         plan=plan,
         path=path,
         sha256=content.sha256,
@@ -147,9 +147,9 @@ def open_subject(
     )
 
 
-def names_a_file(subject: str | Path) -> bool:
+def names_a_file(source: str | Path) -> bool:
     """Return whether this names a file, or what should be one; the folder of a run is called by its key."""
-    path, name = Path(subject), str(subject)
+    path, name = Path(source), str(source)
     if is_file(path) or set(name.lower()) <= set(hexdigits):
         return is_file(path)
     return os.sep in name or path.suffix in WEIGHT_SUFFIXES or not is_gone(path)
@@ -221,8 +221,8 @@ def _rule(key: str, path: Path, sha256: str, workspace: Workspace, part: str) ->
     return next((rule for rule in kept if folder.artifact(names[rule]).sha256 == sha256), None)
 
 
-def _checkpoint(subject: str, workspace: Workspace, selection: Selection, part: str) -> Path:
-    run = workspace.store.run(subject)
+def _checkpoint(source: str, workspace: Workspace, selection: Selection, part: str) -> Path:
+    run = workspace.store.run(source)
     folder = workspace.folder(run.key).path
     path = folder / checkpoint_name(selection, part)
     if part and (folder / checkpoint_name(selection)).is_file():
