@@ -33,7 +33,7 @@ from kdctl.engine.device import Compute, choose_device, describe, prepare
 from kdctl.protocols.dataset import Split
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.recipe import Recipe
-from kdctl.workflows.benchmarking import Subject
+from kdctl.workflows.benchmarking import TimedGang
 
 HERE = Path(__file__).parent
 SHORT = ("schedule.name='constant'", "schedule.epochs=1")
@@ -149,12 +149,12 @@ class OurSubjects:
         self.arguments = arguments
         self.folder = Path(tempfile.mkdtemp(prefix="kdctl-bench-"))
 
-    def subject(self, variant: Variant, num_steps: int) -> Subject:
+    def subject(self, variant: Variant, num_steps: int) -> TimedGang:
         """Build a gang of equal members, and let it take its first steps."""
         with self._workspace(variant.cache) as workspace:
             recipe = self._recipe([*SHORT, *variant.overrides])
             plans = Planner(recipe, workspace).runs(recipe.points)
-            subject = Subject([plans[0]] * variant.members, workspace, self.folder)
+            subject = TimedGang([plans[0]] * variant.members, workspace, self.folder)
         subject.warm_up(num_steps)
         return subject
 

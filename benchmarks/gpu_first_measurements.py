@@ -39,7 +39,7 @@ from kdctl.assembly.run_context import TeacherCache
 from kdctl.cli.recipe_options import layer, open_recipe
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.throughput import count_launches
-from kdctl.workflows.benchmarking import Subject
+from kdctl.workflows.benchmarking import TimedGang
 
 HERE = Path(__file__).parent
 GANGS = (1, 2, 4, 8, 16)
@@ -70,7 +70,7 @@ class Lab:
         graphs: str = "auto",
         lookahead: int = 1,
         cache: TeacherCache = "off",
-    ) -> Subject:
+    ) -> TimedGang:
         """Build a gang of equal members, its state warmed up."""
         self.forget_memory()
         teacher, student = pair.split(":")
@@ -93,7 +93,7 @@ class Lab:
         with opened as workspace:
             plan = Planner(recipe, workspace).runs(recipe.points)[0]
             prepare(build_compute(plan, self.device), self.arguments.threads)
-            subject = Subject([plan] * members, workspace, self.folder)
+            subject = TimedGang([plan] * members, workspace, self.folder)
         subject.warm_up(self.arguments.steps)
         return subject
 
@@ -101,7 +101,7 @@ class Lab:
         """Return the precisions that are meant for this device."""
         return FAST if self.device.type == "cuda" else ("fp32", "fp32")
 
-    def measured(self, subject: Subject, steps: int | None = None) -> Row:
+    def measured(self, subject: TimedGang, steps: int | None = None) -> Row:
         """Return what a step of a gang takes, over so many in a round."""
         steps, rounds = steps or self.arguments.steps, self.arguments.rounds
         seconds = sorted(subject.take(steps) / steps for _ in range(rounds))
@@ -115,7 +115,7 @@ class Lab:
             "memory MiB": self.memory_mib(),
         }
 
-    def whole_chunks(self, subject: Subject, number: int) -> int:
+    def whole_chunks(self, subject: TimedGang, number: int) -> int:
         """Return the steps of a round of whole chunks: no fewer than asked for, if an epoch has them."""
         most = (subject.gang.data.train.num_steps - 1) // number
         return number * min(most, math.ceil(self.arguments.steps / number))
@@ -250,7 +250,7 @@ def alone(lab: Lab, pair: str) -> list[Row]:
     return rows
 
 
-def host_us(lab: Lab, subject: Subject) -> float:
+def host_us(lab: Lab, subject: TimedGang) -> float:
     """Return what a step takes of the host's time, which does not wait for the device meanwhile."""
     steps = subject.ready()
     count = min(lab.arguments.steps, subject.gang.data.train.num_steps - 1)

@@ -36,7 +36,7 @@ from kdctl.protocols.distiller import methods
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import NUMERICS, SCHEMA, RunPlan
 from kdctl.recipe.stored import read_plan
-from kdctl.workflows.benchmarking import Subject
+from kdctl.workflows.benchmarking import TimedGang
 
 PAGE = Path(__file__).with_name("methods.md")
 BEGIN, END = "<!-- table of methods -->", "<!-- end of table -->"
@@ -167,7 +167,7 @@ def measured(words: argparse.Namespace) -> dict[str, Cost]:
         load_plugin_file(NOISE)
         data = {"name": "noise", "batch_size": words.batch, "augmentation": "crop-flip"}
         plans = {name: plan_of(made_small(name, words.batch), **data) for name in WORDS}
-        subjects = {name: Subject([plan], workspace, Path(folder) / name) for name, plan in plans.items()}
+        subjects = {name: TimedGang([plan], workspace, Path(folder) / name) for name, plan in plans.items()}
         prepare(build_compute(plans["ce"], device), words.threads)
         rounds = {name: round_seconds(subject, words.batch) for name, subject in subjects.items()}
         for subject in subjects.values():
@@ -189,7 +189,7 @@ def made_small(method: str, batch: int) -> dict[str, Any]:
     return {"name": method, **{name: size for name, size in sizes.items() if made and name in names}}
 
 
-def round_seconds(subject: Subject, batch: int) -> float:
+def round_seconds(subject: TimedGang, batch: int) -> float:
     """Return the share of a round of inventing in a step of the student, by the usual numbers of both."""
     (member,) = subject.gang.members
     config = type(member.distiller.config)
@@ -203,7 +203,7 @@ def round_seconds(subject: Subject, batch: int) -> float:
     return of_image * batch * tried / usual.images_per_epoch
 
 
-def step_bytes(subject: Subject) -> int:
+def step_bytes(subject: TimedGang) -> int:
     """Return what a step needs: what is there before it, and the most that is allocated during it."""
     (member,), gang = subject.gang.members, subject.gang
     modules = [member.distiller, *gang.teachers, *member.distiller.setup.teachers]

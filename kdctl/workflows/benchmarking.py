@@ -119,16 +119,16 @@ def benchmark(
     device = require_device(together, workspace)
     prepare(build_compute(first, device), workspace.num_threads)
     with tempfile.TemporaryDirectory(prefix="kdctl-bench-") as folder:
-        subjects = [Subject(plans, workspace, Path(folder)) for plans in chosen]
-        for subject in subjects:
-            subject.warm_up(num_steps)
+        gangs = [TimedGang(plans, workspace, Path(folder)) for plans in chosen]
+        for timed in gangs:
+            timed.warm_up(num_steps)
         for _ in range(num_rounds):
-            for subject in subjects:
-                subject.take(num_steps)
+            for timed in gangs:
+                timed.take(num_steps)
         peak = peak_flops(device, first.engine.student_precision)
-        paces = tuple(subject.pace(num_steps, peak) for subject in subjects)
-        for subject in subjects:
-            subject.gang.data.close()
+        paces = tuple(timed.pace(num_steps, peak) for timed in gangs)
+        for timed in gangs:
+            timed.gang.data.close()
     return BenchResult(
         run=first.title(),
         device=describe(device),
@@ -144,7 +144,7 @@ def benchmark(
     )
 
 
-class Subject:
+class TimedGang:
     """A gang under the clock, with fresh weights."""
 
     def __init__(self, plans: Sequence[RunPlan], workspace: Workspace, folder: Path) -> None:
