@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe; optional.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="RECIPE", help="A TOML file, whose first run is measured; optional."),
+    ] = None,
     student: recipe_options.Student = None,
     teacher: recipe_options.Teachers = None,
     method: recipe_options.Method = None,

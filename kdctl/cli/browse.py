@@ -30,7 +30,10 @@ browsing = typer.Typer(
 
 @browsing.command("list")
 def list_runs(
-    state: Annotated[list[RunState] | None, typer.Option(help="Only runs in this state; may repeat.")] = None,
+    state: Annotated[
+        list[RunState] | None,
+        typer.Option(metavar="STATE", help=f"Only runs in this state: {', '.join(RunState)}; may repeat."),
+    ] = None,
     method: Annotated[str, typer.Option(help="Only runs of this method.")] = "",
     student: Annotated[str, typer.Option(help="Only students of this architecture.")] = "",
     teacher: Annotated[str, typer.Option(help="Only runs that this architecture teaches.")] = "",

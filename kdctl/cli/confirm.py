@@ -30,7 +30,7 @@ Select = Annotated[
 
 
 def confirm(
-    sweep: Annotated[str, typer.Argument(help="Name of the sweep: kdctl list sweeps.")],
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Name of the sweep: kdctl list sweeps.")],
     seeds: Seeds = None,
     select: Select = None,
     plugin: options.Plugins = None,

@@ -13,11 +13,15 @@ from kdctl.cli import options
 
 
 def copy(
-    folder: Annotated[Path, typer.Argument(help="Gets a folder for each run; made if need be.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Gets a folder for each run; made if need be.")
+    ],
     run: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="Keys of runs, or their first digits.")
     ] = None,
-    sweep: Annotated[list[str] | None, typer.Option("--sweep", help="Name of a sweep; may repeat.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option("--sweep", metavar="NAME", help="Name of a sweep; may repeat.")
+    ] = None,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="Copy models, too: they can teach and be evaluated there.")
     ] = False,

@@ -61,7 +61,8 @@ def check(
 @database.command("backup")
 def backup(
     target: Annotated[
-        Path | None, typer.Argument(help="The copy; runs/backups/kdctl-<time>.db if not given.")
+        Path | None,
+        typer.Argument(metavar="FILE", help="The copy; runs/backups/kdctl-<time>.db if not given."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     runs: options.Runs = options.DEFAULT_RUNS,
@@ -80,7 +81,7 @@ def backup(
 
 @database.command("export")
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where the tables are written.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the tables are written.")],
     form: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
     runs: options.Runs = options.DEFAULT_RUNS,

@@ -49,7 +49,12 @@ Slots = Annotated[
 ]
 Executor = Annotated[
     str,
-    typer.Option("--executor", rich_help_panel=MACHINE, help="Who trains: local (this machine) or slurm."),
+    typer.Option(
+        "--executor",
+        metavar="local|slurm",
+        rich_help_panel=MACHINE,
+        help="Who trains: this machine, or the jobs of a cluster.",
+    ),
 ]
 SlurmOptions = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ from kdctl.cli import options, report_options
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where it is written; made if need be.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it is written; made if need be.")],
     to: Annotated[str, typer.Option("--to", metavar="TRACKER", help="tensorboard, mlflow or wandb.")],
     sweep: report_options.Sweeps = None,
     everything: report_options.Everything = False,

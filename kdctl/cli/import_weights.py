@@ -20,7 +20,8 @@ IMAGENET = "imagenet"
 File = Annotated[
     Path,
     typer.Argument(
-        help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched."
+        metavar="FILE",
+        help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched.",
     ),
 ]
 Model = Annotated[str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")]
@@ -40,6 +41,15 @@ Renames = Annotated[
         metavar="OLD=NEW", help="A part of the file's dotted names, as fc in fc.weight; may repeat."
     ),
 ]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        help="An option of the data set: -o data.path=FOLDER; may repeat.",
+    ),
+]
 
 
 def import_weights(
@@ -51,7 +61,7 @@ def import_weights(
     source: Source = "",
     prefix: Prefix = "",
     rename: Renames = None,
-    override: options.Overrides = None,
+    override: DataOptions = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,
     data: options.Data = options.DEFAULT_DATA,

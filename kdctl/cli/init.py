@@ -54,7 +54,9 @@ LearningRates = Annotated[
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where the recipe is written.")] = Path("recipe.toml"),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where the recipe is written.")] = Path(
+        "recipe.toml"
+    ),
     student: recipe_options.Student = None,
     teacher: Teacher = None,
     method: Methods = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdctl.assembly.workspace import Execution
 
 RECIPE = "What to run"
-FOLDERS = "Folders"
+FOLDERS = "Folders and files"
 MACHINE = "Where and how it is computed"
 OUTPUT = "Output"
 """Headings of a verb's help, below what is the verb's own."""
@@ -61,11 +61,17 @@ def whole_number(option: str, word: str, least: int, most: int | None, *, hint: 
 Runs = Annotated[
     Path,
     typer.Option(
-        "--runs", rich_help_panel=FOLDERS, help="Holds a folder for each run, and the database kdctl.db."
+        "--runs",
+        metavar="FOLDER",
+        rich_help_panel=FOLDERS,
+        help="Where results lie: a folder for each run, and the database kdctl.db.",
     ),
 ]
 Data = Annotated[
-    Path, typer.Option("--data", rich_help_panel=FOLDERS, help="Data sets are looked for below it.")
+    Path,
+    typer.Option(
+        "--data", metavar="FOLDER", rich_help_panel=FOLDERS, help="Data sets are looked for below it."
+    ),
 ]
 DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -85,7 +91,7 @@ Device = Annotated[
         parser=device_name,
         metavar="DEVICE",
         rich_help_panel=MACHINE,
-        help="auto, cpu, cuda or cuda:N.",
+        help="What computes: auto (a GPU, if there is one), cpu, cuda or cuda:N.",
     ),
 ]
 Threads = Annotated[
@@ -121,7 +127,7 @@ TeacherCache = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         rich_help_panel=MACHINE,
-        help="Keep in memory what a teacher said to images that come again; changes no result.",
+        help="Keep a teacher's outputs in memory where the same images come again; changes no result.",
     ),
 ]
 
@@ -154,8 +160,8 @@ Plugins = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE",
-        rich_help_panel=RECIPE,
-        help="Python file that registers methods, projectors, models, data sets, formats; may repeat.",
+        rich_help_panel=FOLDERS,
+        help="Python file with methods, models, figures or other plug-ins of your own; may repeat.",
     ),
 ]
 Quiet = Annotated[
@@ -199,13 +205,20 @@ TableFormat = Annotated[
     str,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         rich_help_panel=OUTPUT,
         help=f"{table_formats()}; or one that a plug-in registers.",
     ),
 ]
 OutputFile = Annotated[
     Path | None,
-    typer.Option("--output", "-o", rich_help_panel=OUTPUT, help="Write to this file instead of printing."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        help="Write to this file instead of printing.",
+    ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Write over a file that is there already.")
@@ -215,7 +228,7 @@ JsonEvents = Annotated[
     typer.Option(
         "--json",
         rich_help_panel=OUTPUT,
-        help="For programs: tell as JSON lines on stdout what happens while it happens.",
+        help="For programs: say what happens, while it happens, in lines of JSON on stdout.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

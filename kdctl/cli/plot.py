@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="Which figure: kdctl list figures.")],
+    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="Which figure: kdctl list figures.")],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="Where it is written: *.svg, *.pdf or *.png."),

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 Student = Annotated[
     str | None,
-    typer.Option(rich_help_panel=RECIPE, help="Architecture of the student: kdctl list models."),
+    typer.Option(
+        metavar="NAME", rich_help_panel=RECIPE, help="Architecture of the student: kdctl list models."
+    ),
 ]
 Teachers = Annotated[
     list[str] | None,
@@ -29,19 +31,26 @@ Teachers = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         rich_help_panel=RECIPE,
         help="kdctl list methods; if not given simkd, or without a teacher ce (labels alone).",
     ),
 ]
 Dataset = Annotated[
     str | None,
-    typer.Option(rich_help_panel=RECIPE, help="kdctl list datasets; cifar100 if not given."),
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=RECIPE,
+        help="kdctl list datasets; if not given that of the protocol, cifar100.",
+    ),
 ]
 Protocol = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         rich_help_panel=RECIPE,
-        help="Preset of batch size, rates and length: simkd (if not given) or crd.",
+        help="Preset of data, batch size, learning rate and length: simkd (if not given), crd, imagenet or "
+        "deit.",
     ),
 ]
 

@@ -17,8 +17,9 @@ Sweeps = Annotated[
     list[str] | None,
     typer.Option(
         "--sweep",
+        metavar="NAME",
         rich_help_panel=WHICH,
-        help="Name of a sweep, the newest if not given; several are shown together.",
+        help="Name of a sweep, the newest if not given; may repeat: they are shown together.",
     ),
 ]
 Everything = Annotated[
@@ -45,6 +46,7 @@ SelectOrAsReported = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
+        metavar="LAYOUT",
         rich_help_panel=LAYOUT,
         help="list (if not given): a row for each configuration; paper: methods as rows, pairs as columns; "
         "grid: learning rate by loss or projector; overview: the best setting of each; runs: single runs.",
@@ -53,19 +55,25 @@ Layout = Annotated[
 Rows = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="FIELD",
         rich_help_panel=LAYOUT,
         help="Field of the recipe that makes the rows, as method or learning_rate; may repeat.",
     ),
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option(rich_help_panel=LAYOUT, help="Field of the recipe that is spread over columns; may repeat."),
+    typer.Option(
+        metavar="FIELD",
+        rich_help_panel=LAYOUT,
+        help="Field of the recipe that is spread over columns; may repeat.",
+    ),
 ]
 Values = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="VALUE[,VALUE]",
         rich_help_panel=LAYOUT,
-        help="What the cells tell, as top1,top5,val_top1,loss,agreement,ece,seconds,flops; may repeat.",
+        help="What the cells show, as top1,top5,val_top1,loss,agreement,ece,seconds,flops; may repeat.",
     ),
 ]
 BestBy = Annotated[
@@ -78,7 +86,10 @@ BestBy = Annotated[
     ),
 ]
 Sort = Annotated[
-    str, typer.Option(rich_help_panel=LAYOUT, help="Column by which the rows are sorted, as top1.")
+    str,
+    typer.Option(
+        metavar="COLUMN", rich_help_panel=LAYOUT, help="Column by which the rows are sorted, as top1."
+    ),
 ]
 Reverse = Annotated[bool, typer.Option("--reverse", rich_help_panel=LAYOUT, help="Sort the largest first.")]
 MarkBest = Annotated[
@@ -108,6 +119,7 @@ VersusBest = Annotated[
 Spread = Annotated[
     str,
     typer.Option(
+        metavar="sample|population|sem|ci95",
         rich_help_panel=LAYOUT,
         help="What stands after ±: standard deviation of the sample (n − 1) or the population, standard "
         "error of the mean (sem), or half the 95 % confidence interval (ci95).",
@@ -126,6 +138,7 @@ ReportFormat = Annotated[
     str,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         rich_help_panel=OUTPUT,
         help=f"{table_formats()}, or one that a plug-in registers; html: a page with everything, into a "
         "file (-o).",

@@ -28,29 +28,47 @@ class ShortName:
 
 SHORT_NAMES = (
     ShortName(
-        options=("--lr", "--learning-rate"), field="optimizer.learning_rate", help="Before the schedule"
+        options=("--lr", "--learning-rate"),
+        field="optimizer.learning_rate",
+        help="Learning rate, before the schedule lowers it",
     ),
     ShortName(
         options=("--epochs",),
         field="schedule.epochs",
-        help="Of the student (teacher: -o teacher.schedule.epochs=N)",
+        help="Epochs of the student (of the teacher: -o teacher.schedule.epochs=N)",
     ),
     ShortName(
         options=("--milestones",),
         field="schedule.milestones",
-        help="30,60: epochs after which the rate drops",
+        help="Epochs after which the learning rate drops, as 30,60",
         is_list=True,
     ),
     ShortName(options=("--batch-size",), field="data.batch_size", help="Training images per step"),
-    ShortName(options=("--weight-decay",), field="optimizer.weight_decay", help="Of all trained parameters"),
-    ShortName(options=("--momentum",), field="optimizer.momentum", help="Of SGD"),
-    ShortName(options=("--val-fraction",), field="data.val_fraction", help="Share held out for validation"),
-    ShortName(options=("--temperature",), field="method.temperature", help="T of softened predictions"),
     ShortName(
-        options=("--alpha", "--kd-weight"), field="method.kd_weight", help="Of the divergence of predictions"
+        options=("--weight-decay",),
+        field="optimizer.weight_decay",
+        help="Weight decay of all trained parameters",
+    ),
+    ShortName(options=("--momentum",), field="optimizer.momentum", help="Momentum of SGD"),
+    ShortName(
+        options=("--val-fraction",),
+        field="data.val_fraction",
+        help="Share of the training images that is held out for validation",
     ),
     ShortName(
-        options=("--ce-weight",), field="method.ce_weight", help="Of the cross-entropy with the labels"
+        options=("--temperature",),
+        field="method.temperature",
+        help="Temperature T by which logits are divided before the softmax",
+    ),
+    ShortName(
+        options=("--alpha", "--kd-weight"),
+        field="method.kd_weight",
+        help="Weight of the divergence from the teacher's predictions",
+    ),
+    ShortName(
+        options=("--ce-weight",),
+        field="method.ce_weight",
+        help="Weight of the cross-entropy with the labels",
     ),
 )
 """In the order of the help."""

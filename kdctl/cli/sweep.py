@@ -54,7 +54,12 @@ Replace = Annotated[
 
 @takes_short_names
 def sweep(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A TOML file, or the name of a recipe that kdctl has: kdctl list recipes."
+        ),
+    ],
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

@@ -43,7 +43,10 @@ Devices = Annotated[
 
 @takes_short_names
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe without grid and search; optional.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="RECIPE", help="A TOML file of one configuration, without a grid; optional."),
+    ] = None,
     student: recipe_options.Student = None,
     teacher: recipe_options.Teachers = None,
     method: recipe_options.Method = None,

@@ -142,6 +142,11 @@ def test_help_shows_no_type_for_flags(kdctl: Kdctl) -> None:
         assert "bool" not in kdctl(f"{verb} --help").out
 
 
+def test_help_shows_no_lists_of_python(kdctl: Kdctl) -> None:
+    for verb in ("report", "plot", "runs list", "runs copy"):
+        assert "list[" not in kdctl(f"{verb} --help").out.split("Options")[1]
+
+
 def test_a_list_where_a_name_belongs_is_sent_to_the_grid(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     kdctl("sweep", recipe(), "-o", 'student=["resnet3", "resnet4"]').refused(
         "a run has one student; lists belong into [grid]", 'student = ["resnet3", "resnet4"]', code=2
