@@ -339,7 +339,7 @@ def evaluation(lab: Lab, pair: str) -> list[Row]:
             lab.synchronise()
             began = time.perf_counter()
             steps.predict(member, "", member.distiller.inference_model(), gang.data.test)
-            steps.settle()
+            steps.join()
             lab.synchronise()
             seconds.append(time.perf_counter() - began)
         images = len(gang.data.test)

@@ -18,7 +18,7 @@ class BatchCounters:
 
     A batch norm adds one to its counter in every step: one small kernel for each layer, a tenth of
     those of a MobileNetV2. Here the counters are taken out of the layers while a step runs, the steps are
-    counted on the host, and `settle` adds their number to the counters. A layer that uses its counter,
+    counted on the host, and `flush` adds their number to the counters. A layer that uses its counter,
     because its statistics are plain means (momentum None), keeps it. A layer that runs twice in a step counts
     once.
     """
@@ -49,7 +49,7 @@ class BatchCounters:
         self._num_batches += 1
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Add the batches that were counted to the counters of the layers in training mode."""
         if self._num_batches:
             for norm in self._norms:

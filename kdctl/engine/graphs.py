@@ -81,13 +81,13 @@ class GraphedSteps:
             CannotRecordError: the gang must take its steps in another way.
             KdctlError: records are required, and something cannot be recorded.
         """
-        self.settle()  # no stream may still read what is written now
+        self.join()  # no stream may still read what is written now
         members = self._gang.active
         first = members[0]
         order = self._gang.data.train.order(first.seed, first.epoch)
         if any(self._is_new(member) for member in members):
             self._record(members, order)
-            self.settle()
+            self.join()
         current = self._streams.current()
         self._inputs.begin_epoch(order, first.step, current)
         for member in members:
@@ -125,7 +125,7 @@ class GraphedSteps:
         entry.stream.run(work)
         return evaluation.logits
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Let the current stream, on which all other code queues its work, wait for every stream here."""
         current = self._streams.current()
         for stream in (*self._inputs.streams, *(entry.stream for entry in self._entries.values())):

@@ -137,10 +137,10 @@ class PartedSteps:
         in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
         return torch.cat([logits for logits in in_turn if logits is not None]).to(images.labels.device)
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Let every process know the sums of all."""
         for work in self._works:
-            work.settle()
+            work.reduce_sums()
 
     def executed_as(self, member: Member) -> str:
         """Say in how many parts a batch is taken, and on how many devices."""
@@ -283,7 +283,7 @@ class _PartedWork:
         self.member.advance(size)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def reduce_sums(self) -> None:
         """Add up over all processes what each of them has counted since the last time.
 
         After each call all processes have the same sums. So the next time one of them, the leader, puts in

@@ -107,7 +107,7 @@ def save_state(member: Member) -> None:
 
 def state_of(member: Member) -> dict[str, Any]:
     """Return a copy of everything that is needed to go on from here, for `write_state`."""
-    member.counters.settle()
+    member.counters.flush()
     return host_copy(
         {
             "format": FORMAT,

@@ -39,7 +39,7 @@ class Steps(Protocol):
         """
         ...
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Let whatever comes next on the device wait until all that was queued here is done."""
         ...
 
@@ -83,7 +83,7 @@ class EagerSteps:
         """Return the logits [N, K]."""
         return predict(model, images, self._gang.compute)
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Nothing is queued apart."""
 
     def executed_as(self, member: Member) -> str:

@@ -171,9 +171,9 @@ class _Training:
     def close_epoch(self) -> None:
         """Evaluate all members, then record the epoch of those that did not diverge."""
         members, data = self.gang.active, self.gang.data
-        self.steps.settle()  # the streams of the members may still be changing weights
+        self.steps.join()  # the streams of the members may still be changing weights
         for member in members:
-            member.counters.settle()
+            member.counters.flush()
         models = [_models(member) for member in members]
         logits = [
             {
@@ -182,7 +182,7 @@ class _Training:
             }
             for member, named in zip(members, models, strict=True)
         ]
-        self.steps.settle()  # until now the logits are only queued
+        self.steps.join()  # until now the logits are only queued
         metrics = [{name: _metrics(both, data) for name, both in named.items()} for named in logits]
         self._lap()
         for member, named, found in zip(members, models, metrics, strict=True):
@@ -197,7 +197,7 @@ class _Training:
 
         The writer keeps the order, so a state never lies on the disk before the checkpoints it rests on.
         """
-        self.steps.settle()
+        self.steps.join()
         self._lap()
         for member in self.gang.active if self.gang.writes else ():
             self.writer.write(functools.partial(write_state, member.folder, state_of(member)))

@@ -36,8 +36,8 @@ def test_layers_that_rest_compute_and_count_as_ever(model: nn.Sequential) -> Non
             assert torch.equal(model(IMAGES), expected)
         counters.count()
     assert counts(model) == [0, 3, 0]  # plain means need their counter
-    counters.settle()
-    counters.settle()
+    counters.flush()
+    counters.flush()
     assert counts(model) == counts(plain) == [3, 3, 0]
     for name, value in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
