@@ -14,9 +14,9 @@ from kdctl.cli import options
 if TYPE_CHECKING:
     from kdctl.recipe.documentation import OptionHelp
     from kdctl.workflows.describing import (
+        ArchitectureFacts,
         Description,
         MethodFacts,
-        ModelFacts,
         PluginDescription,
         RecipeDescription,
     )
@@ -149,7 +149,7 @@ def _method(facts: MethodFacts) -> Iterator[tuple[str, str]]:
     )
 
 
-def _model(facts: ModelFacts) -> Iterator[tuple[str, str]]:
+def _model(facts: ArchitectureFacts) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{facts.parameters:,} (100 classes)"
     yield "cost", f"{facts.multiply_adds:,} multiply-adds for an image of 32x32 pixels"
     shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in facts.taps.items())

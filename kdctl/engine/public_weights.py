@@ -31,7 +31,7 @@ from kdctl.engine.file_kinds import is_safetensors, require_weights
 from kdctl.engine.plain_tensors import difference, require_finite, require_plain
 from kdctl.engine.stand_ins import read_with_stand_ins
 from kdctl.errors import KdctlError, UsageError
-from kdctl.protocols.backbone import Backbone, BackboneBuilder, Published, models
+from kdctl.protocols.backbone import Backbone, BackboneBuilder, HasPublicNames, models
 
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict")
 """Where the tensors of a model lie in a file, the likeliest first."""
@@ -129,7 +129,7 @@ def adopt(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
         UsageError: nobody said what this model's pieces are called elsewhere.
         MisfitCheckpointError: tensors are missing, left over, or of another shape; the first are listed.
     """
-    if not isinstance(builder, Published):
+    if not isinstance(builder, HasPublicNames):
         raise UsageError(
             f"{weights.path} cannot be matched: what this model's pieces are called elsewhere is not known.",
             "give the model's class a method public_names: see kdctl/models/resnet.py.",
@@ -167,7 +167,7 @@ def fitting_models(weights: PublicWeights, input_size: int) -> list[str]:
 
 
 def _fits(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> bool:
-    if not isinstance(builder, Published):
+    if not isinstance(builder, HasPublicNames):
         return False
     try:
         return not _Match.of(builder, weights, input_size).differences
@@ -186,7 +186,7 @@ class _Match:
     """What does not fit, in words; empty if all does."""
 
     @classmethod
-    def of(cls, builder: Published, weights: PublicWeights, input_size: int) -> _Match:
+    def of(cls, builder: HasPublicNames, weights: PublicWeights, input_size: int) -> _Match:
         backbone = _without_numbers(builder, _ANY_CLASSES, input_size)
         names = dict(_names(builder, backbone, weights.tensors))
         rows = next((weights.tensors.get(names[head]) for head in _HEADS if head in names), None)
@@ -200,14 +200,14 @@ class _Match:
         )
 
 
-def _without_numbers(builder: Published, num_classes: int, input_size: int) -> Backbone:
+def _without_numbers(builder: HasPublicNames, num_classes: int, input_size: int) -> Backbone:
     """Build a model of which only names and shapes count."""
     with shapes_only():
         return builder(num_classes, input_size)
 
 
 def _names(
-    builder: Published, backbone: Backbone, tensors: Mapping[str, Tensor]
+    builder: HasPublicNames, backbone: Backbone, tensors: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, str]]:
     """Yield our name and theirs of every tensor of a model; of several spellings the one in the file."""
     ours = {id(module): name for name, module in backbone.named_modules()}

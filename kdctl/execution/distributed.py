@@ -31,7 +31,7 @@ from kdctl.assembly.progress import Silent
 from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, join, leave
 from kdctl.errors import UsageError
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.messages import Order, Setup
+from kdctl.execution.messages import Order, WorkerSetup
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, how_it_ended
 from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
@@ -131,7 +131,7 @@ def follow(device: str, pipe: int | None = None) -> int:
     try:
         ranks = join(kind)
         while (message := ranks.share()) is not None:
-            setup, order = from_json(Setup, message[0]), from_json(Order, message[1])
+            setup, order = from_json(WorkerSetup, message[0]), from_json(Order, message[1])
             _train(setup, order, ranks, stop, kind)
     except MachineError as error:
         sys.stderr.write(f"process {os.environ[RANK]}: {error.problem}\n")
@@ -141,7 +141,7 @@ def follow(device: str, pipe: int | None = None) -> int:
     return 0
 
 
-def _train(setup: Setup, order: Order, ranks: Ranks, stop: Callable[[], bool], kind: str) -> None:
+def _train(setup: WorkerSetup, order: Order, ranks: Ranks, stop: Callable[[], bool], kind: str) -> None:
     for path in setup.plugins:
         load_plugin_file(Path(path))
     context = replace(setup.context(), device=own_device(kind))

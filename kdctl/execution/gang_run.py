@@ -21,7 +21,7 @@ from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
 from kdctl.errors import ANY_FAILURE
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
-from kdctl.execution.messages import Order, Setup
+from kdctl.execution.messages import Order, WorkerSetup
 from kdctl.execution.recorders import ABORTED, NOT_BEGUN, RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import loaded_plugin_files
@@ -118,7 +118,7 @@ class GangTrainer:
     def _train_part(self, plans: Sequence[RunPlan], reduced: str) -> dict[str, Failure]:
         """Train runs in lockstep; `reduced` says why they are fewer than was planned, if they are."""
         if self.ranks is not None:
-            setup = Setup.of(self.context, plugins=loaded_plugin_files(), lease=LeaseConfig())
+            setup = WorkerSetup.of(self.context, plugins=loaded_plugin_files(), lease=LeaseConfig())
             self.ranks.share((to_json(setup), to_json(Order.of(plans, until=self.until))))
         run = GangRun(trainer=self, plans=list(plans), reduced=reduced)
         failure = run.run()

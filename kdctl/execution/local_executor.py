@@ -16,7 +16,7 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
-from kdctl.execution.messages import Event, EventKind, Setup
+from kdctl.execution.messages import Event, EventKind, WorkerSetup
 from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.worker_process import WorkerProcess, saved
 from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
@@ -64,7 +64,7 @@ class LocalExecutor:
     """The workers of this machine."""
 
     recorder: IndexRecorder
-    setups: Sequence[Setup]
+    setups: Sequence[WorkerSetup]
     """One for each slot."""
     _workers: dict[int, WorkerProcess] = field(default_factory=dict[int, WorkerProcess])
     """By slot."""
@@ -188,9 +188,9 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _setups(context: RunContext, slots: int, lease: LeaseConfig) -> list[Setup]:
+def _setups(context: RunContext, slots: int, lease: LeaseConfig) -> list[WorkerSetup]:
     """Divide GPUs, or the threads of the CPU, among slots."""
-    setup = Setup.of(context, plugins=loaded_plugin_files(), lease=lease)
+    setup = WorkerSetup.of(context, plugins=loaded_plugin_files(), lease=lease)
     num_gpus = torch.cuda.device_count() if context.device in ("auto", "cuda") else 0
     if num_gpus:
         return [replace(setup, device=f"cuda:{slot % num_gpus}") for slot in range(slots)]

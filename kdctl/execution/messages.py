@@ -22,7 +22,7 @@ from kdctl.text import as_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class WorkerSetup:
     """What a worker needs to know before its first gang; paths are absolute."""
 
     runs: str
@@ -36,7 +36,7 @@ class Setup:
     lease: LeaseConfig
 
     @classmethod
-    def of(cls, context: RunContext, *, plugins: Sequence[Path], lease: LeaseConfig) -> Setup:
+    def of(cls, context: RunContext, *, plugins: Sequence[Path], lease: LeaseConfig) -> WorkerSetup:
         """Return the set-up of a worker that does what this process would do.
 
         Raises:
@@ -124,7 +124,7 @@ class Order:
 class JobOrder:
     """All that a cluster's job needs to know: gangs to train one after the other."""
 
-    setup: Setup
+    setup: WorkerSetup
     owner: Owner
     gangs: tuple[Order, ...]
 

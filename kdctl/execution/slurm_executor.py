@@ -21,7 +21,7 @@ from kdctl.assembly.run_context import RunContext
 from kdctl.errors import KdctlError
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
-from kdctl.execution.messages import Event, JobOrder, Order, Setup
+from kdctl.execution.messages import Event, JobOrder, Order, WorkerSetup
 from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
 from kdctl.execution.worker_state import WorkerState
@@ -226,7 +226,7 @@ class SlurmExecutor:
             KdctlError: `sbatch` refuses them.
         """
         workspace, lease = self.recorder.workspace, self.config.lease
-        setup = Setup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
+        setup = WorkerSetup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
         for job in jobs:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
             write_atomically(job.folder / ORDER, to_json(order).encode())

@@ -2,7 +2,7 @@
 
     python -m kdctl.execution.worker
 
-The first line on standard input is a `Setup`, every other one an `Order`; events go to standard
+The first line on standard input is a `WorkerSetup`, every other one an `Order`; events go to standard
 output. When standard input ends, the scheduler wants no more work done, or is gone: the worker saves
 what it trains, lets go of it and leaves, as it does at SIGTERM.
 """
@@ -27,7 +27,7 @@ from kdctl.assembly.failure import Failure
 from kdctl.engine.ranks import Ranks
 from kdctl.errors import KdctlError
 from kdctl.execution.gang_run import GangTrainer
-from kdctl.execution.messages import Event, EventKind, Order, Setup
+from kdctl.execution.messages import Event, EventKind, Order, WorkerSetup
 from kdctl.execution.recorders import FolderRecorder
 from kdctl.machine_errors import MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import load_plugin_file
@@ -146,7 +146,7 @@ class LogForwarder(logging.Handler):
 class Worker:
     """Trains one gang after the other, in folders that name `owner` as their holder."""
 
-    setup: Setup
+    setup: WorkerSetup
     owner: Owner
     sender: EventSender
     stop: Callable[[], bool]
@@ -268,7 +268,7 @@ def main() -> int:
     """Work until standard input ends or a signal comes; return the exit code."""
     events = _own_stdout()
     stop = StopRequest()
-    setup = from_json(Setup, sys.stdin.readline())
+    setup = from_json(WorkerSetup, sys.stdin.readline())
     sender = EventSender(events, heartbeat_seconds=setup.lease.heartbeat_seconds)
     logging.getLogger("kdctl").addHandler(LogForwarder(sender))
     worker = Worker(setup=setup, owner=Owner.here(), sender=sender, stop=stop)

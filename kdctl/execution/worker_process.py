@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from kdctl.execution.messages import Event, Order, Setup
+from kdctl.execution.messages import Event, Order, WorkerSetup
 from kdctl.execution.recorders import IndexRecorder
 from kdctl.execution.worker import SAVED
 from kdctl.execution.worker_state import WorkerState
@@ -27,7 +27,7 @@ class WorkerProcess(WorkerState):
 
     def __init__(
         self,
-        setup: Setup,
+        setup: WorkerSetup,
         recorder: IndexRecorder,
         events: queue.SimpleQueue[tuple[WorkerProcess, Event | None]],
     ) -> None:
@@ -94,7 +94,7 @@ class WorkerProcess(WorkerState):
                 events.put((self, from_json(Event, line)))
         events.put((self, None))
 
-    def _send(self, message: Setup | Order) -> None:
+    def _send(self, message: WorkerSetup | Order) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the thread that listens will tell
             self._stdin.write(to_json(message) + "\n")
             self._stdin.flush()

@@ -22,7 +22,8 @@ from kdctl.protocols.shapes import MapShape, Shape, describe_shape, typed_shape
 from kdctl.registry import Registry
 
 __all__ = [
-    "Backbone", "BackboneBuilder", "GlobalAveragePool", "Link", "Outputs", "Published", "Shape", "models",
+    "Backbone", "BackboneBuilder", "GlobalAveragePool", "HasPublicNames", "Link", "Outputs", "Shape",
+    "models",
 ]  # fmt: skip
 
 INPUT = "input"
@@ -218,7 +219,7 @@ class GlobalAveragePool(nn.Module):
 
 
 @runtime_checkable
-class Published(Protocol):
+class HasPublicNames(Protocol):
     """A builder that knows how public repositories name the pieces of its model."""
 
     def __call__(self, num_classes: int, input_size: int, /) -> Backbone:

@@ -39,7 +39,7 @@ class MethodFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
+class ArchitectureFacts:
     """What a model consists of, for 100 classes of 32x32 pixels."""
 
     parameters: int
@@ -69,7 +69,7 @@ class PluginDescription:
     """The plug-in file that it comes from; empty for kdctl's own."""
     method: MethodFacts | None = None
     """None for other kinds, and for methods that do not take the pair."""
-    model: ModelFacts | None = None
+    model: ArchitectureFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +168,11 @@ def _plugin(kind: str, entry: Entry[Any]) -> PluginDescription:
         options=options_of(entry.config),
         source=entry.origin.source if entry.origin else "",
         method=method_facts(entry) if kind == "method" else None,
-        model=_model_facts(entry) if kind == "model" else None,
+        model=_architecture_facts(entry) if kind == "model" else None,
     )
 
 
-def _model_facts(entry: Entry[Any]) -> ModelFacts:
+def _architecture_facts(entry: Entry[Any]) -> ArchitectureFacts:
     from kdctl.assembly.assemble import count_parameters  # noqa: PLC0415
     from kdctl.engine.cost import count_multiply_adds  # noqa: PLC0415 - torch: for models only
     from kdctl.engine.device import shapes_only  # noqa: PLC0415
@@ -180,7 +180,7 @@ def _model_facts(entry: Entry[Any]) -> ModelFacts:
     try:
         with shapes_only():
             backbone = entry.item(NUM_CLASSES, INPUT_SIZE)
-        return ModelFacts(
+        return ArchitectureFacts(
             parameters=count_parameters(backbone),
             multiply_adds=count_multiply_adds(backbone, INPUT_SIZE),
             taps=dict(backbone.tap_shapes),

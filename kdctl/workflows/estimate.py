@@ -54,8 +54,8 @@ def estimate_sweep(
     """
     capacity = (executor or InProcessConfig()).capacity(workspace)
     gangs = planned_gangs(plan, capacity, gang_size=gang_size)
-    pace = _Pace(plan.planner, workspace, capacity)
-    return _estimate(gangs, pace, plan if plan.num_later else None, gang_size)
+    times = _RunTimes(plan.planner, workspace, capacity)
+    return _estimate(gangs, times, plan if plan.num_later else None, gang_size)
 
 
 def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
@@ -64,27 +64,27 @@ def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
     students = [run for run in plan.to_do if run not in plan.teachers]
     teachers = [run for run in plan.to_do if run in plan.teachers]
     gangs = gangs_of(teachers, students, gang_size=DEFAULT_GANG_SIZE, slots=capacity.slots)
-    return _estimate(gangs, _Pace(plan.planner, workspace, capacity))
+    return _estimate(gangs, _RunTimes(plan.planner, workspace, capacity))
 
 
 def _estimate(
-    gangs: Sequence[Sequence[RunPlan]], pace: _Pace, search: SweepPlan | None = None, gang_size: int = 1
+    gangs: Sequence[Sequence[RunPlan]], times: _RunTimes, search: SweepPlan | None = None, gang_size: int = 1
 ) -> Estimate | None:
     """Return the time of gangs, and of the runs that a search will still choose."""
     try:
-        device_seconds, seconds = pace.of_gangs(gangs)
+        device_seconds, seconds = times.of_gangs(gangs)
         if search:
-            batches = pace.of_later(search, gang_size)
+            batches = times.of_later(search, gang_size)
             device_seconds, seconds = device_seconds + batches[0], seconds + batches[1]
     except (KdctlError, RuntimeError, MemoryError):
         return None
     return Estimate(
         seconds=seconds,
         device_seconds=device_seconds,
-        capacity=pace.capacity,
-        basis=" and ".join(sorted(pace.bases)) or "nothing to do",
-        operations=pace.operations,
-        epoch_seconds=pace.epoch_seconds,
+        capacity=times.capacity,
+        basis=" and ".join(sorted(times.bases)) or "nothing to do",
+        operations=times.operations,
+        epoch_seconds=times.epoch_seconds,
     )
 
 
@@ -95,7 +95,7 @@ def planned_gangs(plan: SweepPlan, capacity: Capacity, *, gang_size: int) -> lis
     return gangs_of(teachers, plan.to_do, gang_size=gang_size, slots=capacity.slots)
 
 
-class _Pace:
+class _RunTimes:
     """How fast runs are with an executor."""
 
     def __init__(self, planner: Planner, workspace: Workspace, capacity: Capacity) -> None:

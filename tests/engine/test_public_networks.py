@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from kdctl.engine.device import shapes_only
 from kdctl.engine.public_weights import adopt, read_public_weights
-from kdctl.protocols.backbone import Published, models
+from kdctl.protocols.backbone import HasPublicNames, models
 
 
 def conv(inside: int, outside: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -332,7 +332,7 @@ def test_a_model_with_public_weights_predicts_what_its_original_does(name: str, 
 
 @pytest.mark.parametrize(
     "entry",
-    [entry for entry in models.entries() if isinstance(entry.item, Published)],
+    [entry for entry in models.entries() if isinstance(entry.item, HasPublicNames)],
     ids=lambda entry: entry.name,
 )
 def test_every_piece_with_weights_has_exactly_one_public_name(entry: Any) -> None:

@@ -12,7 +12,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import InProcessConfig
 from kdctl.execution.local_executor import LocalConfig
-from kdctl.execution.messages import Setup
+from kdctl.execution.messages import WorkerSetup
 from kdctl.execution.slurm_executor import SlurmConfig
 from kdctl.store.leases import LeaseConfig
 
@@ -85,7 +85,7 @@ def test_a_worker_trains_at_the_same_bench_as_its_scheduler_would(tmp_path: Path
     )
     fields = dataclasses.fields(RunContext)
     told = {field.name for field in fields if getattr(context, field.name) != field.default}
-    theirs = Setup.of(context, plugins=(), lease=LeaseConfig()).context()
+    theirs = WorkerSetup.of(context, plugins=(), lease=LeaseConfig()).context()
     for name in told - {"open_library", "tables"}:
         assert getattr(theirs, name) == getattr(context, name)
     assert theirs.library.root == context.library.root

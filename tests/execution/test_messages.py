@@ -10,12 +10,12 @@ import pytest
 from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.run_context import RunContext
 from kdctl.errors import KdctlError
-from kdctl.execution.messages import Setup
+from kdctl.execution.messages import WorkerSetup
 from kdctl.store.json_files import from_json, to_json
 from kdctl.store.leases import LeaseConfig
 
 
-def setup_in(place: Path) -> Setup:
+def setup_in(place: Path) -> WorkerSetup:
     context = RunContext(
         runs=place / "runs",
         open_library=lambda: DataLibrary(place / "data"),
@@ -25,12 +25,12 @@ def setup_in(place: Path) -> Setup:
         graphs="off",
         teacher_cache="off",
     )
-    return Setup.of(context, plugins=[place / "mine.py"], lease=LeaseConfig())
+    return WorkerSetup.of(context, plugins=[place / "mine.py"], lease=LeaseConfig())
 
 
 def test_folders_of_any_letters_arrive_as_they_are(tmp_path: Path) -> None:
     setup = setup_in(tmp_path / "ä 数\n'\"$(x)")
-    assert from_json(Setup, to_json(setup)) == setup
+    assert from_json(WorkerSetup, to_json(setup)) == setup
     assert Path(setup.runs).is_absolute()
 
 
