@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdctl.records import RunState, StoredRun
-from kdctl.report.fields import distinguishing_fields, read_field, short_names, show_value
+from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates, Value, group_by_configuration, in_table_order, selected_epoch
 from kdctl.report.statistics import Spread, Summary, spread_of, summarize
-from kdctl.report.subject import SUBJECT_FIELDS, data_words, unlike_subjects
+from kdctl.report.subject import SUBJECT_FIELDS, data_words, shared_words, unlike_subjects
 from kdctl.report.wording import SELECTION_WORDS, counts_words, plural, setting, settings_of, title
 
 MOST_LINES = 8
@@ -115,18 +114,10 @@ def subject_words(
     plans = [run.plan for run in (data.runs if runs is None else runs)]
     unlike = unlike_subjects(plans)
     used = [field for field in SUBJECT_FIELDS if field not in unlike]
-    teacher, student, method, protocol, length = (
-        None if field in but else _shared(plans, field)
-        for field in ("teachers", "student.name", "method.name", "protocol", "schedule.epochs")
-    )
-    words = [
-        data_words(plans[0], used, {} if "data.name" in unlike else data.totals),
-        f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student))),
-        method or "",
-        f"protocol {protocol}" if protocol else "",
-        ("1 epoch" if length == "1" else f"{length} epochs") if length else "",
-    ]
-    return ", ".join(word for word in words if word)
+    shared = shared_words(plans, but=but)
+    data_used = data_words(plans[0], used, {} if "data.name" in unlike else data.totals)
+    words = (data_used, shared.pair, shared.method, shared.protocol, shared.length)
+    return ", ".join(filter(None, words))
 
 
 def replicate_words(groups: Sequence[Replicates]) -> str:
@@ -225,11 +216,6 @@ def _panel_field(groups: Sequence[Replicates], fields: Sequence[str]) -> str | N
     counts = {field: len({group.values[place] for group in groups}) for place, field in enumerate(fields)}
     few = [field for field, count in counts.items() if 1 < count <= MOST_LINES]
     return few[0] if few else None
-
-
-def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:
-    values = {read_field(plan, field) for plan in plans} - {None}
-    return show_value(values.pop()) if len(values) == 1 else None
 
 
 def _finite(values: Sequence[float]) -> list[float]:

@@ -8,10 +8,11 @@ folders of one's own have the same name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from kdctl.report.fields import read_field, varying_fields, without_repeats
+from kdctl.report.fields import read_field, show_value, varying_fields, without_repeats
 
 SUBJECT_FIELDS = (
     "data.name",
@@ -67,6 +68,38 @@ def _images_apart(plans: Sequence[Mapping[str, Any]]) -> Sequence[str]:
 def unlike_words(field: str) -> str:
     """Word a subject field for a note, in the plural: 'numbers of epochs'."""
     return _WORDS[field]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedWords:
+    """What all plans have in common, worded for captions and titles; each is empty where they differ."""
+
+    pair: str
+    """Teacher and student, or the one that is the same for all."""
+    method: str
+    protocol: str
+    length: str
+
+
+def shared_words(plans: Sequence[Mapping[str, Any]], *, but: Container[str] = ()) -> SharedWords:
+    """Word what all plans share that have it, but for the fields that are told elsewhere."""
+    teacher, student, method, protocol, epochs = (
+        "" if field in but else _shared_value(plans, field)
+        for field in ("teachers", "student.name", "method.name", "protocol", "schedule.epochs")
+    )
+    return SharedWords(
+        pair=f"teacher {teacher}"
+        if teacher and not student
+        else " → ".join(filter(None, (teacher, student))),
+        method=method,
+        protocol=f"protocol {protocol}" if protocol else "",
+        length=("1 epoch" if epochs == "1" else f"{epochs} epochs") if epochs else "",
+    )
+
+
+def _shared_value(plans: Sequence[Mapping[str, Any]], field: str) -> str:
+    values = {read_field(plan, field) for plan in plans} - {None}
+    return show_value(values.pop()) if len(values) == 1 else ""
 
 
 def data_words(plan: Mapping[str, Any], fields: Sequence[str], totals: Mapping[str, int]) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 from kdctl.records import RunState
 from kdctl.report.cells import FilledColumn
 from kdctl.report.columns import table_columns
-from kdctl.report.fields import known_fields, read_field, show_value
+from kdctl.report.fields import known_fields, read_field
 from kdctl.report.layout import Layout
 from kdctl.report.notes import comparison_notes, reported_notes, run_notes
 from kdctl.report.pivot import pivot_columns, pivot_notes
 from kdctl.report.replicates import Replicates
 from kdctl.report.reported import Reported, find_reported
 from kdctl.report.rows import make_rows
-from kdctl.report.subject import SUBJECT_FIELDS, data_words
+from kdctl.report.subject import SUBJECT_FIELDS, data_words, shared_words
 from kdctl.report.table_format import Column, Table
 from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
 
@@ -38,11 +38,11 @@ def caption(groups: Sequence[Replicates], layout: Layout) -> str:
     lost = [f"{dropped} of {plural(len(groups), 'configuration')} dropped early"] if dropped else []
     spread = f"mean ± {SPREAD_WORDS[layout.spread]}"
     return "; ".join(
-        [subject_words(plans, layout, layout.fields), SELECTION_WORDS[layout.select], *chosen, spread, *lost]
+        [what_is_shown(plans, layout, layout.fields), SELECTION_WORDS[layout.select], *chosen, spread, *lost]
     )
 
 
-def subject_words(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
+def what_is_shown(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
     """Name the values that are told, the data and what else all plans share.
 
     Args:
@@ -50,14 +50,9 @@ def subject_words(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Seq
         layout: which values are told.
         shown: fields that have columns of their own.
     """
-    teacher, student, protocol, method, epochs = (
-        None if field in shown else _shared(plans, field)
-        for field in ("teachers", "student.name", "protocol", "method.name", "schedule.epochs")
-    )
-    pair = f"teacher {teacher}" if teacher and not student else " → ".join(filter(None, (teacher, student)))
-    length = f"{epochs} epochs" if epochs != "1" else "1 epoch"
-    words = (method, pair, f"protocol {protocol}" if protocol else "", length if epochs else "")
-    return ", ".join([_what_and_data(plans, layout, shown), *(word for word in words if word)])
+    shared = shared_words(plans, but=shown)
+    words = (shared.method, shared.pair, shared.protocol, shared.length)
+    return ", ".join([_what_and_data(plans, layout, shown), *filter(None, words)])
 
 
 def _what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Sequence[str]) -> str:
@@ -69,12 +64,6 @@ def _what_and_data(plans: Sequence[Mapping[str, Any]], layout: Layout, shown: Se
 
 def _is_shared(plans: Sequence[Mapping[str, Any]], field: str) -> bool:
     return len({read_field(plan, field) for plan in plans}) == 1
-
-
-def _shared(plans: Sequence[Mapping[str, Any]], field: str) -> str | None:
-    """Return the value of all plans that have one, if it is the same."""
-    values = {read_field(plan, field) for plan in plans} - {None}
-    return show_value(values.pop()) if len(values) == 1 else None
 
 
 def configuration_table(

@@ -13,7 +13,7 @@ from kdctl.report.layout import Layout
 from kdctl.report.measures import MEASURES, Measure, value_of
 from kdctl.report.notes import subject_notes
 from kdctl.report.replicates import selected_epoch
-from kdctl.report.table import subject_words
+from kdctl.report.table import what_is_shown
 from kdctl.report.table_format import Cell, Column, Table
 from kdctl.report.wording import NOTHING, SELECTION_WORDS, duration, rounded
 
@@ -39,7 +39,7 @@ def run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
     if any(run.state is not RunState.FINISHED for run in runs):
         columns.append(_column("state", [run.state.value for run in runs]))
     return Table(
-        caption=f"{subject_words(plans, layout, fields)}; single runs, {SELECTION_WORDS[layout.select]}",
+        caption=f"{what_is_shown(plans, layout, fields)}; single runs, {SELECTION_WORDS[layout.select]}",
         columns=tuple(filled.column for filled in columns),
         rows=tuple(zip(*(filled.cells for filled in columns), strict=True)),
         notes=tuple(subject_notes(plans)),
