@@ -47,35 +47,46 @@ def fields_of_layout(
     """
     asked = bool(rows or columns)
     apart = distinguishing_fields(plans)
-    if kind == "paper":
-        columns = columns or PAIR_FIELDS
-        rows = rows or _methods(plans, apart, choosing=choosing)
-    elif kind == "grid":
-        rows = rows or (_RATE,)
-        over = [field for field in _GRID_COLUMNS if _has_choices(field, plans) and field not in rows]
-        columns = columns or tuple(over[:1])
-    elif kind == "overview":
-        rows = rows or tuple(field for field in OVERVIEW_FIELDS if _is_known(field, plans))
-    elif choosing and not asked:
-        rows = tuple(field for field in OVERVIEW_FIELDS if field in apart) or ("method.name",)
-    taken = [*rows, *columns]
-    subject = [field for field in unlike_subjects(plans) if field not in taken]
+    rows, columns = _usual_fields(kind, plans, rows, columns, apart, choosing=choosing)
+    subject = [field for field in unlike_subjects(plans) if field not in (*rows, *columns)]
     if kind == "paper":
         columns, subject = (*subject, *columns), []
-    rest = [field for field in apart if field not in (*taken, *columns, *subject)]
+    rest = [field for field in apart if field not in (*rows, *columns, *subject)]
     if choosing:
         chosen = () if columns else tuple(rest)
         return Fields(rows=(*subject, *rows, *chosen), columns=tuple(columns), chosen=frozenset(chosen))
-    if asked and kind == "list":
-        rest = [] if rows else rest
-        return Fields(rows=(*subject, *rows, *rest), columns=tuple(columns))
-    if kind != "list":
-        return Fields(rows=(*subject, *rows, *rest), columns=tuple(columns))
-    found = (*[field for field in subject if field not in apart], *apart)
-    return Fields(rows=found or ("method.name",))
+    if kind == "list" and not asked:
+        found = (*[field for field in subject if field not in apart], *apart)
+        return Fields(rows=found or ("method.name",))
+    if kind == "list" and rows:  # cells pool what rows do not tell apart, as it was asked for
+        rest = []
+    return Fields(rows=(*subject, *rows, *rest), columns=tuple(columns))
 
 
-def _methods(plans: Plans, apart: Sequence[str], *, choosing: bool) -> tuple[str, ...]:
+def _usual_fields(
+    kind: str,
+    plans: Plans,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    apart: Sequence[str],
+    *,
+    choosing: bool,
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the fields of rows and of columns: those that were asked for, else those of the kind."""
+    if kind == "paper":
+        return rows or _methods(apart, choosing=choosing), columns or PAIR_FIELDS
+    if kind == "grid":
+        rows = rows or (_RATE,)
+        over = [field for field in _GRID_COLUMNS if _has_choices(field, plans) and field not in rows]
+        return rows, columns or tuple(over[:1])
+    if kind == "overview":
+        return rows or tuple(field for field in OVERVIEW_FIELDS if _is_known(field, plans)), columns
+    if choosing and not (rows or columns):
+        return tuple(field for field in OVERVIEW_FIELDS if field in apart) or ("method.name",), columns
+    return rows, columns
+
+
+def _methods(apart: Sequence[str], *, choosing: bool) -> tuple[str, ...]:
     """Return what tells methods apart, the pair of models apart from it."""
     about = [field for field in OVERVIEW_FIELDS if field in apart and field not in PAIR_FIELDS]
     return ("method.name", *(field for field in about if field != "method.name" and choosing))
