@@ -144,11 +144,6 @@ def welch(ours: Summary, theirs: Summary) -> MeanTest | None:
     return compare_means(ours, theirs, variances=(ours.variance, theirs.variance), kind=MeanTestKind.WELCH)
 
 
-def welch_from_values(ours: Sequence[float], theirs: Sequence[float]) -> MeanTest | None:
-    """Test raw values by `welch`."""
-    return welch(summarize(ours), summarize(theirs))
-
-
 def compare_means(
     ours: Summary, theirs: Summary, *, variances: tuple[Variance, Variance], kind: MeanTestKind
 ) -> MeanTest | None:

@@ -15,7 +15,6 @@ from kdctl.report.statistics import (
     summarize,
     verdict,
     welch,
-    welch_from_values,
 )
 from kdctl.report.wording import verdict_words
 
@@ -53,10 +52,10 @@ def test_an_unknown_number_of_trials_has_no_standard_error():
     assert spread_of(Summary(n=None, mean=75.0, std=0.2), Spread.SEM) is None
 
 
-def test_welch_from_values_agrees_with_scipy():
+def test_welch_of_replicates_agrees_with_scipy():
     expected = stats.ttest_ind(OURS, THEIRS, equal_var=False)
     interval = expected.confidence_interval(0.95)
-    test = welch_from_values(OURS, THEIRS)
+    test = welch(summarize(OURS), summarize(THEIRS))
     assert test is not None
     assert test.p == pytest.approx(expected.pvalue)
     assert test.degrees_of_freedom == pytest.approx(expected.df)
@@ -73,7 +72,7 @@ def test_the_slides_claim_of_75_52_over_75_43_is_undecided():
 
 
 def test_welch_takes_the_smallest_spread_there_is():
-    test = welch_from_values([0.0, 0.0], [0.0, 5.8e-147])
+    test = welch(summarize([0.0, 0.0]), summarize([0.0, 5.8e-147]))
     assert test is not None
     assert test.degrees_of_freedom == 1.0
 
@@ -82,7 +81,7 @@ def test_welch_takes_the_smallest_spread_there_is():
     st.lists(st.floats(0, 100), min_size=2, max_size=6), st.lists(st.floats(0, 100), min_size=2, max_size=6)
 )
 def test_welch_does_not_care_which_side_is_ours(ours, theirs):
-    one, other = welch_from_values(ours, theirs), welch_from_values(theirs, ours)
+    one, other = welch(summarize(ours), summarize(theirs)), welch(summarize(theirs), summarize(ours))
     if one is None or other is None:
         assert one is other
     else:
@@ -104,7 +103,7 @@ def test_without_n_or_std_there_is_no_test(theirs):
 
 
 def test_equal_runs_on_both_sides_make_no_test():
-    assert welch_from_values([75.0, 75.0], [74.0, 74.0]) is None
+    assert welch(summarize([75.0, 75.0]), summarize([74.0, 74.0])) is None
 
 
 def test_holm_steps_down_and_never_lets_a_larger_p_overtake():

@@ -11,7 +11,7 @@ from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
 from kdctl.records import RunState, StoredRun
-from kdctl.report.statistics import welch_from_values
+from kdctl.report.statistics import summarize, welch
 from kdctl.report.table_format import report_formats
 
 RecipeWriter = Callable[..., Path]
@@ -54,7 +54,7 @@ def test_winner_and_baseline_run_again_on_seeds_that_chose_nothing(
     assert first["fresh_mean"] == pytest.approx(fmean(again[winner.configuration]))
     assert (first["original_n"], first["fresh_n"], second["fresh_n"]) == (2, 3, 3)
     assert first["shift"] == pytest.approx(first["fresh_mean"] - first["original_mean"])
-    test = welch_from_values(again[winner.configuration], again[baseline.configuration])
+    test = welch(*(summarize(again[item.configuration]) for item in (winner, baseline)))
     assert first["p"] == (pytest.approx(test.p, abs=1e-6) if test else None)
     assert "seeds (2, 3, 4) that chose nothing" in table.notes[0]
     assert "chosen by the test accuracy" in table.notes[0]
