@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kdctl.errors import Mistake, UsageError, suggestion
-from kdctl.files import read_file
+from kdctl.files import is_gone, read_file
 from kdctl.recipe.bounds import as_written, number_meant, unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS
-from kdctl.recipe.shipped import located
+from kdctl.recipe.shipped import located, meant_by
 
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""
@@ -169,9 +169,11 @@ def _read(path: Path, chain: tuple[str, ...]) -> list[Layer]:
     try:
         text = read_file(path, at_most=_LARGEST_FILE).decode("utf-8-sig")  # editors of Windows write a mark
     except OSError as error:
+        meant = " or ".join(f"'{name}'" for name in meant_by(path)) if is_gone(path) else ""
         raise UsageError(
             f"the recipe {source} cannot be read ({error.strerror}).",
-            "check the path; kdctl list recipes shows those that come with kdctl.",
+            f"{f'did you mean {meant}?' if meant else 'check the path;'} "
+            "kdctl list recipes shows those that come with kdctl.",
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a text file in UTF-8.", "a recipe is a TOML file.") from error

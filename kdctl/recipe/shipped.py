@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from kdctl.errors import nearest_name
+
 SUFFIX = ".toml"
 
 _INSTALLED = "recipes"
@@ -54,6 +56,15 @@ def located(path: Path) -> Path:
     is_name = path.suffix != SUFFIX or path.as_posix().startswith("recipes/")
     inside = not path.is_absolute() and ".." not in path.parts
     return shipped if is_name and inside and shipped.is_file() else path
+
+
+def meant_by(path: Path) -> list[str]:
+    """Return the shipped recipes that a name may mean that is none: one alike, or those of folders."""
+    name = path.as_posix().removeprefix("recipes/").removesuffix(SUFFIX)
+    known = [recipe.name for recipe in shipped_recipes()]
+    below = [other for other in known if other.endswith(f"/{name}")]
+    near = nearest_name(name, known)
+    return below or ([near] if near else [])
 
 
 def is_shipped(path: Path) -> bool:

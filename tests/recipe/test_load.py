@@ -53,6 +53,21 @@ def test_a_missing_parent_is_named(bench) -> None:
     assert "nowhere.toml cannot be read (No such file" in bench.mistake('extends = "nowhere.toml"')
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("quickstrat", "did you mean 'quickstart'? kdctl list recipes"),
+        ("table6", "did you mean 'simkd/table6'?"),
+        ("recipes/table1.toml", "did you mean 'crd/table1' or 'simkd/table1'?"),
+        ("unlike.toml", "check the path; kdctl list recipes"),
+    ],
+)
+def test_a_shipped_recipe_whose_name_is_misspelt_is_suggested(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_layers(Path(typed))
+    assert meant in error.value.hint
+
+
 def test_an_unknown_preset_gets_a_suggestion(bench) -> None:
     said = bench.mistake('extends = "simkdd"')
     assert "no protocol preset 'simkdd'" in said
