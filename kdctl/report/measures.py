@@ -31,11 +31,11 @@ class Measure:
     """Of which other model of the run it tells, if of one."""
 
 
-def _val(read: Callable[[Selected], float | None]) -> Read:
+def _of_epoch(read: Callable[[Selected], float | None]) -> Read:
     return lambda _result, epoch, _evaluation: read(epoch)
 
 
-def _evaluated(read: Callable[[Evaluation], float | None]) -> Read:
+def _of_evaluation(read: Callable[[Evaluation], float | None]) -> Read:
     return lambda _result, _epoch, evaluation: None if evaluation is None else read(evaluation)
 
 
@@ -43,58 +43,68 @@ MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure(
-            name="top1", title="top-1 (%)", higher_is_better=True, read=_val(lambda epoch: epoch.test.top1)
+            name="top1",
+            title="top-1 (%)",
+            higher_is_better=True,
+            read=_of_epoch(lambda epoch: epoch.test.top1),
         ),
         Measure(
-            name="top5", title="top-5 (%)", higher_is_better=True, read=_val(lambda epoch: epoch.test.top5)
+            name="top5",
+            title="top-5 (%)",
+            higher_is_better=True,
+            read=_of_epoch(lambda epoch: epoch.test.top5),
         ),
         Measure(
             name="loss",
             title="test loss",
             decimals=3,
             higher_is_better=False,
-            read=_val(lambda epoch: epoch.test.loss),
+            read=_of_epoch(lambda epoch: epoch.test.loss),
         ),
         Measure(
             name="val_top1",
             title="val top-1 (%)",
             higher_is_better=True,
-            read=_val(lambda epoch: epoch.val.top1 if epoch.val else None),
+            read=_of_epoch(lambda epoch: epoch.val.top1 if epoch.val else None),
         ),
         Measure(
             name="val_top5",
             title="val top-5 (%)",
             higher_is_better=True,
-            read=_val(lambda epoch: epoch.val.top5 if epoch.val else None),
+            read=_of_epoch(lambda epoch: epoch.val.top5 if epoch.val else None),
         ),
         Measure(
             name="val_loss",
             title="val loss",
             decimals=3,
             higher_is_better=False,
-            read=_val(lambda epoch: epoch.val.loss if epoch.val else None),
+            read=_of_epoch(lambda epoch: epoch.val.loss if epoch.val else None),
         ),
         Measure(
             name="agreement",
             title="agreement (%)",
             higher_is_better=True,
-            read=_evaluated(lambda found: found.teacher_agreement),
+            read=_of_evaluation(lambda found: found.teacher_agreement),
         ),
         Measure(
             name="teacher_kl",
             title="KL from teacher (nats)",
             decimals=3,
             higher_is_better=False,
-            read=_evaluated(lambda found: found.teacher_kl),
+            read=_of_evaluation(lambda found: found.teacher_kl),
         ),
         Measure(
             name="ece",
             title="ECE (%)",
             higher_is_better=False,
-            read=_evaluated(lambda found: found.calibration_error),
+            read=_of_evaluation(lambda found: found.calibration_error),
         ),
         Measure(
-            name="flops", title="FLOPs (M)", scale=1e6, decimals=1, read=_evaluated(lambda found: found.flops)
+            name="flops",
+            title="FLOPs (M)",
+            scale=1e6,
+            decimals=1,
+            read=_of_evaluation(lambda found: found.flops),
         ),
         Measure(
             name="seconds", title="time (s)", decimals=1, read=lambda result, _epoch, _: result.train_seconds
@@ -105,7 +115,7 @@ MEASURES: Mapping[str, Measure] = {
             decimals=0,
             read=lambda result, _epoch, _: result.images_per_second,
         ),
-        Measure(name="epoch", title="epoch", decimals=1, read=_val(lambda epoch: epoch.epoch)),
+        Measure(name="epoch", title="epoch", decimals=1, read=_of_epoch(lambda epoch: epoch.epoch)),
         Measure(
             name="parameters",
             title="params (M)",
