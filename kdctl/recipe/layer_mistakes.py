@@ -50,13 +50,13 @@ def overruled(
 
     Args:
         overrides: of the command line: dotted field -> value.
-        points: of the grid, or corners of the search.
+        points: of the grid, or corners of the search; none where these have mistakes, told by themselves.
         tree_at: merges all layers at a point.
         space: 'grid' or 'search.space', which the points are from.
         axes: what the recipe says there.
     """
     mistakes: list[Mistake] = []
-    for dotted, value in overrides.items():
+    for dotted, value in overrides.items() if points else ():
         section, word = dotted.partition(".")[0], f"{OVERRIDES} {dotted}={_written(value)}"
         if section not in SECTIONS:
             continue

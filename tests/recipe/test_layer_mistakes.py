@@ -75,3 +75,9 @@ def test_headings_are_never_overruled(bench) -> None:
 def test_a_value_that_is_no_number_is_not_taken_for_one_that_was_lost(bench) -> None:
     said = bench.mistake(f"{BASE}[grid]\nmethod = ['kd', 'ce']", "optimizer.learning_rate=nan")
     assert said.startswith("-o: [optimizer] learning_rate = nan: should be a finite number.")
+
+
+@pytest.mark.parametrize("space", ["[search]\ntrials = 3", "[grid]\ntogether = 3"])
+def test_a_space_with_mistakes_overrules_nothing(bench, space: str) -> None:
+    said = bench.mistakes(f"{BASE}{space}", "data.batch_size=32")
+    assert not any("would change nothing" in mistake for mistake in said), said
