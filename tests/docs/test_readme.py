@@ -25,6 +25,7 @@ from kdctl.recipe.report_section import ReportedNumber, ReportedTable, ReportOpt
 from kdctl.recipe.sections import HEADINGS, SECTIONS
 from kdctl.recipe.space import TOGETHER, SearchOptions
 from kdctl.recipe.teacher_section import TeacherOptions
+from kdctl.records import RunState
 from kdctl.workflows import estimate
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +182,11 @@ def test_the_page_of_recipes_names_all_that_a_recipe_may_say():
     options = {field.name for table in tables for field in dataclasses.fields(table)}
     said = set(re.findall(r"\w+", (DOCS / "recipes.md").read_text(encoding="utf-8")))
     assert {*SECTIONS, *HEADINGS, *options, TOGETHER} - said == set()
+
+
+def test_the_page_of_sweeps_explains_every_state_of_a_run():
+    table = section((DOCS / "sweeps.md").read_text(encoding="utf-8"), "## States of a run")
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(RunState)
 
 
 def test_the_page_of_recipes_has_the_values_of_every_preset():
