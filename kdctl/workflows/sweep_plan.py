@@ -105,7 +105,7 @@ class SweepPlan:
     @property
     def to_do(self) -> list[RunPlan]:
         """Runs that are known already and will be trained, teachers first."""
-        closed = SETTLED if self.retry_failed else SETTLED | {RunState.FAILED}
+        closed = _closed(retry_failed=self.retry_failed)
         everything = (*self.teachers, *self.runs)
         return [plan for plan in everything if self.states.get(plan.key) not in closed]
 
@@ -160,7 +160,7 @@ def _plan(
     teachers = [plan for plan in teacher_plans((*runs, example)) if plan.key not in asked]
     leaving = lost_members(workspace, recipe, runs, example=example, replace=replace)
     states = workspace.store.states([plan.key for plan in (*teachers, *runs)])
-    closed = SETTLED if retry_failed else SETTLED | {RunState.FAILED}
+    closed = _closed(retry_failed=retry_failed)
     ahead = [plan for plan in runs if states.get(plan.key) not in closed] + [example] * bool(num_later)
     dropped = _dropped(ahead, states) if recipe.limits.drops else set[str]()
     return SweepPlan(
@@ -177,6 +177,11 @@ def _plan(
         replace=replace,
         leaving=leaving,
     )
+
+
+def _closed(*, retry_failed: bool) -> frozenset[RunState]:
+    """Return the states of runs that a start leaves as they are."""
+    return SETTLED if retry_failed else SETTLED | {RunState.FAILED}
 
 
 def _dropped(ahead: Sequence[RunPlan], states: Mapping[str, RunState]) -> set[str]:
