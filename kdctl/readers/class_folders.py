@@ -11,7 +11,6 @@ import math
 import os
 import unicodedata
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from kdctl.readers.decoded_cache import cached, probes
 from kdctl.readers.folder_entries import UnusableEntries, require_split, some_of
 from kdctl.readers.pixels import (
     UnreadableImageError,
+    decoding_threads,
     read_image,
     refusing_enormous_images,
     resized,
@@ -240,10 +240,7 @@ def _decode(listing: FolderListing, size: int, *, resize: bool) -> Split:
                 problems.append(f"{file.path} ({error})")
         return problems
 
-    with (
-        refusing_enormous_images(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):  # Pillow decodes without the interpreter's lock
+    with refusing_enormous_images(), decoding_threads() as pool:
         chunks = pool.map(decode_chunk, range(0, len(listing.files), _CHUNK))
         problems = [problem for chunk in chunks for problem in chunk]
     if problems:

@@ -13,7 +13,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from kdctl.protocols.dataset import Labels
 from kdctl.readers.decoded_cache import probes
 from kdctl.readers.folder_entries import some_of
 from kdctl.readers.image_content import check_image
-from kdctl.readers.pixels import UnreadableImageError, refusing_enormous_images
+from kdctl.readers.pixels import UnreadableImageError, decoding_threads, refusing_enormous_images
 
 _CHECKS = "1"
 """Part of the name of every stored manifest; raise it when other images than before would pass."""
@@ -192,14 +191,16 @@ def _check_files(listing: ImageListing, manifest: _Manifest, rows: npt.NDArray[n
 
     problems: list[str] = []
     report = progress_reporter(f"checking the images in {listing.folder}", len(rows))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, refusing_enormous_images():
-        for done, (digests, found) in enumerate(pool.map(check, range(0, len(rows), _CHUNK)), 1):
-            for row, digest in digests:
-                manifest.add(row, digest)
-            problems += found
-            if report(done * _CHUNK):
-                manifest.save()
-    manifest.save()
+    try:
+        with decoding_threads() as pool, refusing_enormous_images():
+            for done, (digests, found) in enumerate(pool.map(check, range(0, len(rows), _CHUNK)), 1):
+                for row, digest in digests:
+                    manifest.add(row, digest)
+                problems += found
+                if report(done * _CHUNK):
+                    manifest.save()
+    finally:  # also by Ctrl-C: the next command goes on from there
+        manifest.save()
     if problems:
         raise KdctlError(
             f"{len(problems)} of {len(listing)} images in {listing.folder} cannot be used: "

@@ -34,6 +34,7 @@ from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, unwritable
 from kdctl.protocols.dataset import ImageSource, Interpolation, Rows
 from kdctl.readers.decoded_cache import probes
 from kdctl.readers.image_manifest import progress_reporter
+from kdctl.readers.pixels import decoding_threads
 
 _VERSION = "1"
 """Part of every folder's name; raise it when other pixels would be stored."""
@@ -130,7 +131,7 @@ class ScaledImages:
                 return
             self._require_room(missing)
             report = progress_reporter(f"scaling images into {self._folder}", len(missing))
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with decoding_threads() as pool:
                 for done, number in enumerate(missing):
                     self._store(number, pool)
                     report(done + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,31 @@ def test_damage_is_read_past_where_nothing_may_be_written(
 
     monkeypatch.setattr(Path, "replace", refuse)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+
+
+def test_ctrl_c_drops_the_images_that_wait(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, decode = loaded(folder, cache, stored_side=SIDE), ListedImages.read
+    read: list[int] = []
+
+    def slowly(self: ListedImages, row: int) -> Tensor:
+        time.sleep(0.02)
+        read.append(row)
+        return decode(self, row)
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaled_images, "_PART", 1024)
+    monkeypatch.setattr(ScaledImages, "_require_room", lambda *_: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(ListedImages, "read", slowly)
+    monkeypatch.setattr(scaled_images, "_checksum", interrupt)
+    assert isinstance(split.source, ScaledImages)
+    with pytest.raises(KeyboardInterrupt):
+        split.source.prepare([0])
+    assert len(read) < NUM_TRAIN // 2
 
 
 def test_parts_without_checksums_are_made_again(folder: Path, cache: Path) -> None:
