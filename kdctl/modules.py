@@ -19,13 +19,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from kdctl.assembly.assemble import make_projector
+from kdctl.assembly.assemble import join, make_projector
 from kdctl.assembly.catalog import full_catalog
 from kdctl.engine.seeds import derive
 from kdctl.errors import UsageError
 from kdctl.layers.chain import as_backbone
 from kdctl.protocols.backbone import POOLED, Backbone, Link, Outputs
-from kdctl.protocols.distiller import Batch, Distiller, Losses, Setup, Step, methods
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
 from kdctl.protocols.step import WHOLE_STEP
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.layers import NAME
@@ -250,20 +250,11 @@ def build_method(
             f"method '{spec.name}' does not take {len(teachers)} teachers.",
             f"kdctl show {spec.name} says how many.",
         )
-    setup = Setup(
-        student=student,
-        teachers=teachers,
-        make_projector=make_projector,
-        num_classes=student.num_classes,
-        num_samples=num_samples,
-        rng=torch.Generator("cpu"),
-        student_name=student_name,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "projectors"))
-        distiller = kind(spec.options, setup)
-    distiller.begin(distiller.phases()[-1])
-    return distiller
+    return join(
+        spec, student, teachers,
+        seed=seed, student_name=student_name, num_samples=num_samples, rng=torch.Generator("cpu"),
+        projector=make_projector,
+    )  # fmt: skip
 
 
 def _require_one_loss(distiller: Distiller, method: str) -> None:

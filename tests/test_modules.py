@@ -221,3 +221,9 @@ def test_stages_that_do_not_reach_the_classifier_are_refused() -> None:
         as_backbone(stages, nn.Linear(13, CLASSES), input_size=SIZE)
     with pytest.raises(UsageError, match="no stage is named"):
         as_backbone({"layer1": stages["stage1"]}, nn.Linear(8, CLASSES), input_size=SIZE)
+
+
+def test_a_teacher_of_other_classes_is_refused() -> None:
+    student, teacher = models.get("resnet3").item(3, 8), models.get("resnet4").item(5, 8)
+    with pytest.raises(KdctlError, match="tells 5 classes apart, the data have 3"):
+        Distillation("kd", student, teacher)

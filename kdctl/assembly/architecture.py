@@ -59,9 +59,11 @@ def build_shipped(
         KdctlError: student, teachers and method do not fit together, or there is no such classifier.
     """
     distiller: Distiller = join(
-        made_of,
+        made_of.method,
         models.get(made_of.student.name).item(*sizes),
         [build_architecture(teacher.architecture, sizes) for teacher in made_of.teachers],
+        seed=made_of.seed,
+        student_name=made_of.student.name,
         num_samples=num_samples,
         rng=torch.Generator("cpu"),
         projector=make_projector,

@@ -31,7 +31,7 @@ from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import Spec
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.optimization import Dot
-from kdctl.recipe.plan import RunPlan, ShippedModel
+from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
 
 Built = TypeVar("Built")
@@ -110,7 +110,11 @@ def build_distiller(
         KdctlError: student, teachers and method do not fit together.
     """
     rng = torch.Generator(device)
-    distiller = join(plan, student, teachers, num_samples=num_samples, rng=rng, projector=make_projector)
+    distiller = join(
+        plan.method, student, teachers,
+        seed=plan.seed, student_name=plan.student.name,
+        num_samples=num_samples, rng=rng, projector=make_projector,
+    )  # fmt: skip
     require_average(distiller, plan.engine.average_decay)
     if plan.engine.average_decay:
         distiller.shipped_average = MovingAverage(
@@ -122,10 +126,12 @@ def build_distiller(
 
 
 def join(
-    plan: RunPlan | ShippedModel,
+    method: Spec,
     student: Backbone,
     teachers: Sequence[Backbone],
     *,
+    seed: int,
+    student_name: str,
     num_samples: int,
     rng: torch.Generator,
     projector: Callable[[Spec, Shape, Shape], nn.Module],
@@ -135,9 +141,11 @@ def join(
     New modules lie on torch's default device, which is the meta device within `shapes_only`.
 
     Args:
-        plan: of the run, or how the model that it ships is put together.
+        method: which, and its options.
         student: built for the data's classes.
         teachers: as they were loaded.
+        seed: of the run; the first weights of what the method adds depend on it.
+        student_name: of the student's model, for methods that draw parts of it again (`one`).
         num_samples: size of the training set, for methods that keep something for each image.
         rng: what the method draws random numbers from in training.
         projector: builds a projector from its spec and the shapes of its input and output.
@@ -158,10 +166,10 @@ def join(
         num_classes=student.num_classes,
         num_samples=num_samples,
         rng=rng,
-        student_name=plan.student.name,
+        student_name=student_name,
     )
-    method = methods.get(plan.method.name).item
-    distiller = _seeded(derive(plan.seed, "projectors"), lambda: method(plan.method.options, setup))
+    kind = methods.get(method.name).item
+    distiller = _seeded(derive(seed, "projectors"), lambda: kind(method.options, setup))
     distiller.begin(distiller.phases()[-1])
     return distiller
 

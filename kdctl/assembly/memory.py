@@ -109,7 +109,7 @@ def run_bytes(plan: RunPlan, sizes: Sizes, num_samples: int) -> RunBytes:
         weights, activations = COPIES * _num_bytes(student.parameters()), None
         with contextlib.suppress(Exception):  # code of a plug-in that needs numbers may raise anything
             distiller = join(
-                plan, student, teachers,
+                plan.method, student, teachers, seed=plan.seed, student_name=plan.student.name,
                 num_samples=num_samples, rng=torch.Generator("cpu"), projector=make_projector,
             )  # fmt: skip
             weights = _kept_bytes(distiller, averaged=plan.engine.average_decay > 0)

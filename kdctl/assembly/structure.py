@@ -178,9 +178,11 @@ class Structures:
         sizes = counted_sizes(counts)
         teachers = [build_model(teacher.architecture, sizes) for teacher in plan.teachers]
         distiller = join(
-            plan,
+            plan.method,
             build_model(plan.student.name, sizes),
             teachers,
+            seed=plan.seed,
+            student_name=plan.student.name,
             num_samples=counts.num_train,
             rng=torch.Generator("cpu"),
             projector=projector,
