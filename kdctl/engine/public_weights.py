@@ -249,12 +249,13 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     found = content if _is_state_dict(content) else None
     if isinstance(content, Mapping) and found is None:
         found = next((content[key] for key in CONTAINERS if _is_state_dict(content.get(key))), None)
-        found = found or _side_by_side(content)
     if found is None and isinstance(content, Mapping) and content.get("format") == FORMAT:
         raise DamagedCheckpointError(
             f"{path} is a checkpoint that kdctl wrote: it needs no import.",
             f"use it as it is: --teacher {shlex.quote(str(path))}, or student.weights in a recipe.",
         )
+    if isinstance(content, Mapping) and found is None:
+        found = _side_by_side(content)
     if found is None:
         inside = f" It holds: {_first(content)}." if isinstance(content, Mapping) and content else ""
         raise DamagedCheckpointError(

@@ -26,7 +26,7 @@ from kdctl.recipe.sections import HEADINGS, SECTIONS
 from kdctl.recipe.space import TOGETHER, SearchOptions
 from kdctl.recipe.teacher_section import TeacherOptions
 from kdctl.records import RunState
-from kdctl.workflows import estimate
+from kdctl.workflows import compute_rate
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -104,7 +104,7 @@ def test_what_the_pages_try_dry_can_be_planned(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(estimate, "MEASURED_BATCH", 2)  # whatever the rate is, it is not looked at
+    monkeypatch.setattr(compute_rate, "MEASURED_BATCH", 2)  # whatever the rate is, it is not looked at
     write_flowers(tmp_path / "data" / "flowers")
     with pytest.raises(SystemExit) as exit_:
         cli.main(
