@@ -99,9 +99,11 @@ def test_its_structure_is_known_without_weights(
         plan, setup = trial.plan, trial.distiller.setup
         empty = [copy.deepcopy(model).to("meta") for model in models]
         twin = join(
-            plan,
+            plan.method,
             empty[0],
             empty[1:],
+            seed=plan.seed,
+            student_name=plan.student.name,
             num_samples=setup.num_samples,
             rng=torch.Generator("cpu"),
             projector=tried_projector,
