@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kdctl.cli import executor_options, options
 from kdctl.records import Selection
-
-if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
 
 Seeds = Annotated[
     int | None,
@@ -69,7 +66,7 @@ def confirm(
     load_plugins(plugin)
     render = report_formats.get(form).item
     chosen = executor_options.chosen_executor(executor, slots, slurm_option)
-    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    execution = options.execution(device, threads, workers)
     with (
         workflows.open_workspace(runs, data, create=False, read_only=dry_run, **execution) as workspace,
         StopSignals() as stop,

@@ -22,6 +22,8 @@ from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
+    from kdctl.cli.events import Events
+    from kdctl.cli.live import Display
     from kdctl.recipe.limits import Pruning
     from kdctl.recipe.plan import RunPlan
     from kdctl.workflows.disk import DiskNeed
@@ -95,6 +97,13 @@ def estimated(estimate: Estimate | None) -> str:
         return "estimated time: unknown, the data are not here"
     operations = flop(sum(estimate.operations.values()))
     return f"estimated time: {_time(estimate)}, from {estimate.basis}; {operations}"
+
+
+def announce_time(estimate: Estimate | None, progress: Events | Display) -> None:
+    """Say how long it will take, and by what the time left is to be judged."""
+    say(estimated(estimate))
+    if estimate:
+        progress.expect_pace(estimate.epoch_seconds)
 
 
 def sweep_standing(plan: SweepPlan, *, told: str = "") -> str:

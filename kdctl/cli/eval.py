@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,10 +11,6 @@ from kdctl.cli import options
 from kdctl.cli.formatting import counted
 from kdctl.evaluation_records import Evaluation, Fidelity, Latency
 from kdctl.records import Selection
-
-if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
-
 
 Subject = Annotated[
     str,
@@ -68,7 +64,7 @@ def evaluate(
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = workflows.names_a_file(subject)
     places = workflows.data_places(override or [])
-    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    execution = options.execution(device, threads, workers)
     archived = not workflows.may_be_written(runs)  # then the figures are shown, and not stored
     opened = (
         workflows.open_for_planning(runs, data, places=places, **execution)

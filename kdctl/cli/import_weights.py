@@ -12,7 +12,6 @@ from kdctl.cli import options
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
     from kdctl.recipe.imported import InputNormalisation
 
 IMAGENET = "imagenet"
@@ -90,7 +89,7 @@ def import_weights(
         prefix=prefix,
         renames=read_renames(rename or []),
     )
-    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    execution = options.execution(device, threads, workers)
     with workflows.open_for_planning(runs, data, **execution) as workspace:
         require_importable(weights, workspace)
     with workflows.open_workspace(runs, workspace.library, **execution) as workspace:

@@ -133,9 +133,13 @@ TeacherCache = Annotated[
 
 
 def execution(
-    device: str, threads: int | None, workers: int | None, graphs: Graphs, teacher_cache: TeacherCache
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    graphs: Graphs = "auto",
+    teacher_cache: TeacherCache = "auto",
 ) -> Execution:
-    """Return how runs are computed, as a command line says it."""
+    """Return how runs are computed, as a command line says it; what a verb has no option for is auto."""
     return {
         "device": device,
         "num_threads": threads,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kdctl.cli import options, report_options
-
-if TYPE_CHECKING:
-    from kdctl.assembly.workspace import Execution
 
 
 def plot(
@@ -46,7 +43,7 @@ def plot(
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
-    execution: Execution = {"device": device, "num_threads": threads, "num_workers": workers}
+    execution = options.execution(device, threads, workers)
     with workflows.open_workspace(runs, data, create=False, read_only=True, **execution) as workspace:
         workflows.plot(
             kind,

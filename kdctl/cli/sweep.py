@@ -154,14 +154,13 @@ def _announce(
     """Say how much there is to do, and how long it takes if it is all done here, one gang after the other."""
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.dry_run import estimated, show_slowness, sweep_standing
+    from kdctl.cli.dry_run import announce_time, show_slowness, sweep_standing
 
     say(sweep_standing(plan))
     capacity = executor.capacity(workspace)
     if capacity.slots == 1 and not capacity.queued and plan.num_to_do:
         estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
-        say(estimated(estimate))
-        progress.expect_pace(estimate.epoch_seconds if estimate else {})
+        announce_time(estimate, progress)
         show_slowness(plan.ahead, workspace)
 
 

@@ -116,7 +116,7 @@ def _announce(
     """Say what will be trained and how long it will take, and raise if something for it is not there."""
     from kdctl import workflows
     from kdctl.cli.console import messages, say, say_notes
-    from kdctl.cli.dry_run import estimated, show_slowness
+    from kdctl.cli.dry_run import announce_time, show_slowness
     from kdctl.cli.formatting import standing
 
     in_words = not quiet and not json
@@ -127,9 +127,7 @@ def _announce(
         say_notes(plan.notes, warnings_only=True)
     workflows.require_ready(plan.to_do, workspace)
     if in_words and plan.to_do:
-        estimate = workflows.estimate_training(plan, workspace)
-        say(estimated(estimate))
-        progress.expect_pace(estimate.epoch_seconds if estimate else {})
+        announce_time(workflows.estimate_training(plan, workspace), progress)
         show_slowness(plan.to_do, workspace)
 
 
