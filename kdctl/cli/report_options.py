@@ -49,7 +49,8 @@ Layout = Annotated[
         metavar="LAYOUT",
         rich_help_panel=LAYOUT,
         help="list (if not given): a row for each configuration; paper: methods as rows, pairs as columns; "
-        "grid: learning rate by loss or projector; overview: the best setting of each; runs: single runs.",
+        "grid: learning rate by loss or projector; overview: the best setting of each; runs: single runs; "
+        "or one that a plug-in registers.",
     ),
 ]
 Rows = Annotated[

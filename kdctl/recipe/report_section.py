@@ -32,8 +32,8 @@ class ReportOptions:
     """Fields that are spread over columns."""
     select: Selection = Selection.LAST
     """Which epoch counts."""
-    layout: Literal["list", "paper", "grid", "overview", "runs"] = "list"
-    """Kind of table: `kdctl report --layout`."""
+    layout: str = "list"
+    """Kind of table: what `kdctl report --layout` takes."""
     values: tuple[str, ...] = ()
     """What the cells tell, as top1, top5, loss; none: the accuracy, and what it is compared with."""
     best_by: Literal["val", "test"] | None = None

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
-from kdctl.errors import UsageError, suggestion
+from kdctl.errors import UsageError
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Selection, StoredRun, StoredSweep
-from kdctl.report.best import choose_settings, with_marks
 from kdctl.report.fields import known_fields, resolve_field
 from kdctl.report.layout import Layout, read_best_by, read_selection, read_spread
-from kdctl.report.layouts.fields_of import fields_of_layout
-from kdctl.report.layouts.paper import paper_table
-from kdctl.report.layouts.runs import run_table
+from kdctl.report.layout_kind import USUAL_LAYOUT, LayoutKind, layouts
 from kdctl.report.leaders import teacher_notes, weak_teacher_lines
 from kdctl.report.measures import find_measures, require_models
-from kdctl.report.notes import choice_notes, mark_notes
-from kdctl.report.replicates import Replicates, group_by_configuration, group_by_fields
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
-from kdctl.report.table import configuration_table, pivot_table
 from kdctl.report.table_format import Table, sort_rows
 from kdctl.report.wording import plural
 from kdctl.text import one_or_several
-
-LAYOUTS = ("list", "paper", "grid", "overview", "runs")
-"""Kinds of tables, by the name that `--layout` takes."""
 
 _SEVERAL = ("rows", "columns", "values", "where")
 """Options that take several words."""
@@ -54,7 +45,7 @@ class TableOptions(TypedDict, total=False):
     """How a table is to look; what is left out is taken from the sweep's `[report]`, else from its runs."""
 
     layout: str | None
-    """One of `LAYOUTS`; 'list' has one row for each configuration."""
+    """Name of one of `layouts`; 'list' has one row for each configuration."""
     rows: Sequence[str]
     """Dotted or short names of the fields that make a row."""
     columns: Sequence[str]
@@ -112,16 +103,13 @@ def build_report(
     if where := given.get("where", ()):
         students = only_where(students, where)
         teachers = teachers_of(students, teachers)
-    kind = _kind(given.get("layout"))
+    kind = layouts.get(given.get("layout") or USUAL_LAYOUT).item()
     select = selection_of(options.get("select"), sweeps)
-    require_numbers(students, select, unfinished_count=kind == "runs")
+    require_numbers(students, select, unfinished_count=kind.shows_single_runs)
     layout = _layout(students, sweeps, kind, select, given, asked=[name for name in options if options[name]])
     left_out = _without_place(kind, layout, given)
     _refuse([shown for name, shown in left_out.items() if options.get(name)])
-    if kind == "runs":
-        table = run_table(students, layout)
-    else:
-        table = _mean_table(students, kind, layout, [*_reported(sweeps), *given.get("published", ())])
+    table = kind.table(students, layout, [*_reported(sweeps), *given.get("published", ())])
     weak = (f"Warning: {line}." for line in weak_teacher_lines(students, select))
     beside = (*_time_notes(students, table, layout), *teacher_notes(teachers, layout), *weak)
     notes = (*table.notes, *beside, *_left_out_notes(left_out.values()))
@@ -133,36 +121,19 @@ def build_report(
 def wrong_options(options: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what a recipe's `[report]` names that runs of these plans will not have."""
     known = known_fields(plans)
-    for name in ("rows", "columns", "values"):
-        for word in options.get(name, ()):
+    look_ups: dict[str, Callable[[str], object]] = {
+        "layout": layouts.get,
+        "rows": lambda word: resolve_field(word, known),
+        "columns": lambda word: resolve_field(word, known),
+        "values": lambda word: find_measures([word]),
+    }
+    for name, look_up in look_ups.items():
+        for word in one_or_several(options.get(name, ())):
             try:
-                find_measures([word]) if name == "values" else resolve_field(word, known)
+                look_up(word)
             except UsageError as error:
                 near, question, _ = error.hint.partition("?")  # without the list of all there are
                 yield f"[report] {name}: {error.problem} {near}{question}"
-
-
-def _mean_table(
-    students: Sequence[StoredRun], kind: str, layout: Layout, reported: Sequence[Reported]
-) -> Table:
-    """Group the runs, choose among the groups where that is asked, and lay them out."""
-    pools = kind == "list" and layout.best_by is None and layout.pools
-    group = group_by_fields if pools else group_by_configuration
-    groups: list[Replicates] = group(students, layout.fields, layout.select)
-    notes: tuple[str, ...] = ()
-    if layout.best_by is not None:
-        cells = [field for field in layout.fields if field not in layout.chosen]
-        choice = choose_settings(groups, cells, layout.best_by, layout.select)
-        groups, notes = list(choice.groups), tuple(choice_notes(choice, layout))
-    if layout.mark_best and layout.shows_accuracy:
-        groups = with_marks(groups)
-    if kind == "paper":
-        table = paper_table(groups, layout)
-    elif layout.columns:
-        table = pivot_table(groups, layout)
-    else:
-        table = configuration_table(groups, layout, reported)
-    return dataclasses.replace(table, notes=(*table.notes, *notes, *mark_notes(groups)))
 
 
 def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> TableOptions:
@@ -194,16 +165,10 @@ def _said(sweeps: Sequence[StoredSweep]) -> Mapping[str, Any]:
     return sweeps[0].recipe.get("report", {}) if len(sweeps) == 1 else {}
 
 
-def _kind(name: str | None) -> str:
-    if name is not None and name not in LAYOUTS:
-        raise UsageError(f"there is no layout '{name}'.", suggestion(name, LAYOUTS, "Layouts"))
-    return name or "list"
-
-
-def _without_place(kind: str, layout: Layout, given: TableOptions) -> dict[str, str]:
+def _without_place(kind: LayoutKind, layout: Layout, given: TableOptions) -> dict[str, str]:
     """Return the options that were given and would be missing in the table, with what they show."""
-    is_narrow = kind in ("paper", "runs") or layout.columns or layout.values
-    homeless = (_BESIDE_MEANS if is_narrow else {}) | (_OF_MEANS if kind == "runs" else {})
+    is_narrow = not kind.has_room_beside or layout.columns or layout.values
+    homeless = (_BESIDE_MEANS if is_narrow else {}) | (_OF_MEANS if kind.shows_single_runs else {})
     if layout.beside == "published":
         homeless |= {"versus_best": _BESIDE_MEANS["versus_best"]}
     if not layout.shows_accuracy:
@@ -243,7 +208,7 @@ def _time_notes(students: Sequence[StoredRun], table: Table, layout: Layout) -> 
 def _layout(
     students: Sequence[StoredRun],
     sweeps: Sequence[StoredSweep],
-    kind: str,
+    kind: LayoutKind,
     select: Selection,
     given: TableOptions,
     *,
@@ -257,16 +222,16 @@ def _layout(
         rows = tuple(field for field in rows if field not in columns)
     elif "rows" in asked and "columns" not in asked:
         columns = tuple(field for field in columns if field not in rows)
-    best_by = read_best_by(given.get("best_by") or ("val" if kind == "overview" else None))
+    best_by = read_best_by(given.get("best_by") or kind.best_by)
     values = find_measures(given.get("values", ()))
     require_models(values, students, select)
-    wanted = fields_of_layout(kind, [run.plan for run in students], rows, columns, choosing=bool(best_by))
+    wanted = kind.fields([run.plan for run in students], rows, columns, choosing=bool(best_by))
     return Layout(
         rows=wanted.rows,
         columns=wanted.columns,
         chosen=wanted.chosen,
         pools=bool(rows or columns),
-        beside="published" if "published" in given else "results" if kind == "overview" else "facts",
+        beside="published" if "published" in given else kind.beside,
         select=select,
         spread=read_spread(given.get("spread") or "sample"),
         values=values,

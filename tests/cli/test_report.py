@@ -53,6 +53,16 @@ from kdctl.report.table_format import report_formats
 def count(table):
     return f"{len(table.rows)} rows\\n"
 """
+LAYOUT = """
+from kdctl.report.layout_kind import LayoutKind, layouts
+
+@layouts.register("students")
+class StudentsLayout(LayoutKind):
+    pools = True
+
+    def usual_fields(self, plans, rows, columns, *, choosing):
+        return rows or ("student.name",), columns or ("method.name",)
+"""
 
 
 def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
@@ -66,6 +76,8 @@ def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
     assert "comparable" in kdctl("report --against published").out
     (tmp_path / "count.py").write_text(FORMAT)
     assert kdctl("report --plugin count.py --format count").out == "3 rows\n"
+    (tmp_path / "students.py").write_text(LAYOUT)
+    assert "| student | " in kdctl("report --plugin students.py --layout students").out
     kdctl("report --layout papr").refused("no layout 'papr'", "did you mean 'paper'", code=2)
     kdctl("report --values top2").refused("no value 'top2'", code=2)
     kdctl("report --where method=dkd").refused("no run has method=dkd", code=2)

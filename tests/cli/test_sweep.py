@@ -338,13 +338,14 @@ def test_a_recipe_that_drops_points_is_refused_with_what_differs_until_told_to(
 def test_a_report_that_names_what_no_run_has_is_told_before_the_runs_and_does_not_undo_them(
     kdctl: Kdctl, recipe: Callable[[str], str]
 ) -> None:
-    name = recipe("[report]\npage = true\nrows = ['metod']\nvalues = ['top9']\n")
+    name = recipe("[report]\npage = true\nrows = ['metod']\nvalues = ['top9']\nlayout = 'papr'\n")
     planned = kdctl(f"sweep {name} --dry-run")
     assert "warning: [report] rows: no run has a field 'metod'. did you mean 'method'?\n" in planned.out
     assert "warning: [report] values: there is no value 'top9'. did you mean 'top5'?\n" in planned.out
+    assert "warning: [report] layout: there is no layout 'papr'. did you mean 'paper'?\n" in planned.out
     answer = kdctl(f"sweep {name} --threads 1")
     assert answer.code == 0
-    assert "there is no table yet: no run has a field 'metod'" in answer.err
+    assert "there is no table yet: there is no layout 'papr'" in answer.err
 
 
 @pytest.mark.parametrize("words", ["sweep tiny.toml --dry-run", "confirm tiny"])

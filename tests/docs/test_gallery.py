@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from kdctl.report.build import LAYOUTS
 from kdctl.report.figure import figures
+from kdctl.report.layout_kind import layouts
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "gallery" / "README.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_the_page_shows_what_its_commands_print(gallery: ModuleType, tmp_path: P
 def test_every_layout_and_every_figure_is_there() -> None:
     shown = set(re.findall(r"kdctl plot (\w+)", PAGE))
     assert shown == set(figures.names())
-    assert set(re.findall(r"--layout (\w+)", PAGE)) | {"list"} == set(LAYOUTS)
+    assert set(re.findall(r"--layout (\w+)", PAGE)) | {"list"} == set(layouts.names())
     pictures = set(re.findall(r"\]\((figures/\w+\.svg)\)", PAGE))
     assert {f"figures/{path.name}" for path in (DOCS / "gallery" / "figures").iterdir()} == pictures
 

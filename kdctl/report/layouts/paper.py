@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from kdctl.report.baseline import is_baseline
 from kdctl.report.cells import FilledColumn, condition_parts, field_column
-from kdctl.report.fields import read_field, show_value
+from kdctl.report.fields import distinguishing_fields, read_field, show_value
 from kdctl.report.layout import Layout
+from kdctl.report.layout_kind import BEST_FIELDS, PAIR_FIELDS, LayoutKind, Names, Plans, layouts
 from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
 from kdctl.report.notes import run_notes
 from kdctl.report.pivot import Values, cell_columns, have_equal_counts, pivot_notes
 from kdctl.report.replicates import Replicates, in_table_order
+from kdctl.report.reported import Reported
+from kdctl.report.subject import unlike_subjects
 from kdctl.report.table import filled_table
 from kdctl.report.table_format import Cell, Table
 from kdctl.report.wording import NOTHING, rounded, setting
@@ -31,7 +34,35 @@ class _Pair:
     group: str
 
 
-def paper_table(groups: Sequence[Replicates], layout: Layout) -> Table:
+@layouts.register("paper")
+class PaperLayout(LayoutKind):
+    """Methods as rows, pairs of teacher and student as columns."""
+
+    has_room_beside = False
+
+    def usual_fields(
+        self, plans: Plans, rows: Names, columns: Names, *, choosing: bool
+    ) -> tuple[Names, Names]:
+        """Return the method, and the pair with what else tells columns apart."""
+        rows, columns = rows or _methods(plans, choosing=choosing), columns or PAIR_FIELDS
+        subject = (field for field in unlike_subjects(plans) if field not in (*rows, *columns))
+        return rows, (*subject, *columns)
+
+    def table_of_means(
+        self, groups: Sequence[Replicates], layout: Layout, reported: Sequence[Reported]
+    ) -> Table:
+        """Return the table, in which published numbers have no place."""
+        return _paper_table(groups, layout)
+
+
+def _methods(plans: Plans, *, choosing: bool) -> Names:
+    """Return what tells methods apart, the pair of models apart from it."""
+    apart = distinguishing_fields(plans)
+    about = [field for field in BEST_FIELDS if field in apart and field not in PAIR_FIELDS]
+    return ("method.name", *(field for field in about if field != "method.name" and choosing))
+
+
+def _paper_table(groups: Sequence[Replicates], layout: Layout) -> Table:
     """Return the table: the students alone, a line, the methods, a line, the teachers.
 
     A student without a teacher stands in every column of that student.

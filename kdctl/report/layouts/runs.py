@@ -10,9 +10,11 @@ from kdctl.records import RunState, StoredRun
 from kdctl.report.cells import FilledColumn, field_column
 from kdctl.report.fields import read_field, short_names, show_value
 from kdctl.report.layout import Layout
+from kdctl.report.layout_kind import LayoutKind, layouts
 from kdctl.report.measures import MEASURES, Measure, value_of
 from kdctl.report.notes import subject_notes
 from kdctl.report.replicates import selected_epoch
+from kdctl.report.reported import Reported
 from kdctl.report.table import what_is_shown
 from kdctl.report.table_format import Cell, Column, Table
 from kdctl.report.wording import NOTHING, SELECTION_WORDS, duration, rounded
@@ -23,7 +25,19 @@ _TAKEN = frozenset({"run", "name", "created", "seconds", "epoch", "state", "seed
 _NAME_DIGITS = 8
 
 
-def run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
+@layouts.register("runs")
+class RunsLayout(LayoutKind):
+    """Single runs, those that have not ended too."""
+
+    has_room_beside = False
+    shows_single_runs = True
+
+    def table(self, runs: Sequence[StoredRun], layout: Layout, reported: Sequence[Reported]) -> Table:
+        """Return the table, in which published numbers have no place."""
+        return _run_table(runs, layout)
+
+
+def _run_table(runs: Sequence[StoredRun], layout: Layout) -> Table:
     """Return the table of single runs: name, when, how long, epoch, accuracy, loss, and their settings."""
     plans = [run.plan for run in runs]
     fields = tuple(dict.fromkeys((*layout.rows, *_ALWAYS)))

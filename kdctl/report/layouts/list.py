@@ -1,0 +1,26 @@
+"""A row for each configuration, with all that is known of it."""
+
+from __future__ import annotations
+
+from kdctl.report.fields import distinguishing_fields
+from kdctl.report.layout_kind import BEST_FIELDS, LayoutKind, Names, Plans, layouts
+from kdctl.report.subject import unlike_subjects
+
+
+@layouts.register("list")
+class ListLayout(LayoutKind):
+    """A row for each configuration."""
+
+    pools = True
+
+    def usual_fields(
+        self, plans: Plans, rows: Names, columns: Names, *, choosing: bool
+    ) -> tuple[Names, Names]:
+        """Return what was asked for, else all that tells the configurations apart."""
+        if rows or columns:
+            return rows, columns
+        apart = distinguishing_fields(plans)
+        if choosing:
+            return tuple(field for field in BEST_FIELDS if field in apart) or ("method.name",), ()
+        subject = [field for field in unlike_subjects(plans) if field not in apart]
+        return (*subject, *apart) or ("method.name",), ()
