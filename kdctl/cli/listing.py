@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from kdctl.registry import Registry
 
 listing = typer.Typer(
-    help="List models, methods, projectors, datasets, augmentations, recipes, figures, runs or sweeps.",
+    help="List models, methods, projectors, datasets, augmentations, presets, recipes, figures, runs or "
+    "sweeps.",
     no_args_is_help=True,
 )
 listing.command("runs")(list_runs)
@@ -88,6 +89,15 @@ def list_augmentations(
 
     load_plugins(plugin)
     _show_plugins(augmentations, form)
+
+
+@listing.command("presets")
+def list_presets(form: options.OutputFormat = options.Format.TEXT) -> None:
+    """List presets of families of papers, for `--protocol` and `extends`; kdctl show PRESET explains one."""
+    from kdctl.recipe.shipped import preset_names
+    from kdctl.workflows.describing import preset
+
+    show_rows([{"name": name, "what": preset(name).summary} for name in preset_names()], form)
 
 
 @listing.command("recipes")

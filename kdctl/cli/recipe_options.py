@@ -50,7 +50,7 @@ Protocol = Annotated[
         metavar="NAME",
         rich_help_panel=RECIPE,
         help="Preset of data, batch size, learning rate and length: simkd (if not given), crd, imagenet or "
-        "deit.",
+        "deit; kdctl show PRESET explains one.",
     ),
 ]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Description,
         MethodFacts,
         PluginDescription,
+        PresetDescription,
         RecipeDescription,
     )
 
@@ -44,13 +45,13 @@ def show(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A method, model, projector, data set, augmentation, optimizer or schedule; or a recipe.",
+            help="A method, model, projector, data set, augmentation, optimizer, schedule, preset or recipe.",
         ),
     ],
     plugin: options.Plugins = None,
     form: options.OutputFormat = options.Format.TEXT,
 ) -> None:
-    """Explain a method, a model or a recipe: options with defaults and ranges, paper, cost, an example.
+    """Explain a method, model, preset or recipe: options with defaults and ranges, paper, cost, an example.
 
     For example: kdctl show simkd, kdctl show resnet8x4, or kdctl show quickstart
     """
@@ -73,10 +74,12 @@ def show(
 
 def _lines(description: Description) -> Iterator[tuple[str, int]]:
     """Yield the lines of a description, each with the column that its continuation begins in."""
-    from kdctl.workflows.describing import PluginDescription
+    from kdctl.workflows.describing import PluginDescription, PresetDescription
 
     if isinstance(description, PluginDescription):
         yield from _plugin(description)
+    elif isinstance(description, PresetDescription):
+        yield from _preset(description)
     else:
         yield from _recipe(description)
 
@@ -189,6 +192,18 @@ def _option(option: OptionHelp, section: str) -> Iterator[tuple[str, int]]:
     yield f"  {section}.{option.name}: {values}; {default}", 6
     if option.meaning:
         yield f"      {option.meaning}", 6
+
+
+def _preset(preset: PresetDescription) -> Iterator[tuple[str, int]]:
+    yield f"preset {preset.name}", 0
+    for line in _unfolded(preset.comment):
+        yield line, 0
+    yield "", 0
+    yield f"example     kdctl train --student resnet8x4 --teacher resnet32x4 --protocol {preset.name}", 12
+    yield f'{"":<12}extends = "{preset.name}" in a recipe', 12
+    yield "", 0
+    for line in preset.text.splitlines():
+        yield line, 2
 
 
 def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,7 @@ from kdctl.files import is_gone, read_file
 from kdctl.recipe.bounds import as_written, number_meant, unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS
-from kdctl.recipe.shipped import located, meant_by
+from kdctl.recipe.shipped import located, meant_by, preset_text
 
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""
@@ -72,20 +72,9 @@ def preset_layers(name: str) -> list[Layer]:
     Raises:
         UsageError: there is no such preset.
     """
-    if name not in preset_names():
-        raise UsageError(
-            f"there is no protocol preset '{name}'.", suggestion(name, preset_names(), "Presets")
-        )
-    text = files("kdctl.recipe").joinpath("presets", f"{name}.toml")
     source = f"preset {name}"
-    tree = parse_toml(text.read_text(encoding="utf-8"), source)
+    tree = parse_toml(preset_text(name), source)
     return [*_parents(tree, source, Path(), (source,)), _layer(tree, source)]
-
-
-def preset_names() -> list[str]:
-    """Return the names of the built-in protocol presets."""
-    folder = files("kdctl.recipe").joinpath("presets")
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
 def override_layer(overrides: Sequence[str], option: str = OVERRIDES) -> Layer:

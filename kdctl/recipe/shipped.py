@@ -1,4 +1,4 @@
-"""Recipes that come with kdctl: named without a path, they run from anywhere."""
+"""Recipes and presets that come with kdctl: named without a path, they hold from anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from kdctl.errors import nearest_name
+from kdctl.errors import UsageError, nearest_name, suggestion
 
 SUFFIX = ".toml"
 
@@ -70,3 +70,22 @@ def meant_by(path: Path) -> list[str]:
 def is_shipped(path: Path) -> bool:
     """Return whether a recipe, named by its path or its name, comes with kdctl."""
     return located(path).resolve().is_relative_to(shipped_folder().resolve())
+
+
+def preset_text(name: str) -> str:
+    """Return the file of a built-in protocol preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise UsageError(
+            f"there is no protocol preset '{name}'.", suggestion(name, preset_names(), "Presets")
+        )
+    return files("kdctl.recipe").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the built-in protocol presets."""
+    folder = files("kdctl.recipe").joinpath("presets")
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kdctl.errors import UsageError, suggestion
-from kdctl.recipe.load import preset_layers, preset_names
+from kdctl.recipe.load import preset_layers
 from kdctl.recipe.report_section import ReportedNumber, reported_numbers
+from kdctl.recipe.shipped import preset_names
 from kdctl.records import Selection
 from kdctl.registry import folded
 from kdctl.report.fields import flatten, read_field, resolve_field

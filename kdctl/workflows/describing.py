@@ -1,4 +1,4 @@
-"""What a name of a recipe stands for: options, paper and cost of plug-ins, content of recipes."""
+"""What a name of a recipe stands for: options, paper and cost of plug-ins, content of presets and recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdctl.errors import ANY_FAILURE, KdctlError, UsageError, nearest_name, plac
 from kdctl.recipe.documentation import OptionHelp, options_of, paragraphs
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.sections import Catalog, default_name
-from kdctl.recipe.shipped import located, shipped_recipes
+from kdctl.recipe.shipped import located, preset_names, preset_text, shipped_recipes
 from kdctl.registry import Entry
 
 STUDENT, TEACHER = "resnet8x4", "resnet32x4"
@@ -93,11 +93,28 @@ class RecipeDescription:
     """Points of the grid, or trials of the search."""
 
 
-Description = PluginDescription | RecipeDescription
+@dataclass(frozen=True, kw_only=True)
+class PresetDescription:
+    """A preset: how a family of papers trains."""
+
+    name: str
+    """What `--protocol` and `extends` take."""
+    comment: str
+    """What stands above its first line: whose it is."""
+    text: str
+    """The rest of its file, each value with its reason."""
+
+    @property
+    def summary(self) -> str:
+        """First sentence of the comment."""
+        return " ".join(self.comment.splitlines()).partition(". ")[0].removesuffix(".") + "."
+
+
+Description = PluginDescription | RecipeDescription | PresetDescription
 
 
 def describe_name(name: str) -> list[Description]:
-    """Return everything that a name stands for: plug-ins of all kinds, and recipes.
+    """Return everything that a name stands for: plug-ins of all kinds, presets, and recipes.
 
     Raises:
         UsageError: there is nothing of that name.
@@ -108,6 +125,8 @@ def describe_name(name: str) -> list[Description]:
     catalog = full_catalog()
     entries = [(kind, registry.find(name)) for kind, registry in catalog.items()]
     found: list[Description] = [_plugin(kind, entry) for kind, entry in entries if entry is not None]
+    if name in preset_names():
+        found.append(preset(name))
     path = located(Path(name))
     if path.is_file():
         found.append(_recipe(path, name))
@@ -193,6 +212,18 @@ def _architecture_facts(entry: Entry[Any]) -> ArchitectureFacts:
         raise KdctlError(problem, "mend the code it names.") from error
 
 
+def preset(name: str) -> PresetDescription:
+    """Return what a preset says.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    text = preset_text(name)
+    comment = _leading_comment(text)
+    rest = text.splitlines()[len(comment.splitlines()) :]
+    return PresetDescription(name=name, comment=comment, text="\n".join(rest))
+
+
 def _recipe(path: Path, name: str) -> RecipeDescription:
     from kdctl.assembly.catalog import full_catalog, open_recipe  # noqa: PLC0415 - imports every room
 
@@ -239,9 +270,9 @@ def _leading_comment(text: str) -> str:
 
 def _names_like(name: str, catalog: Catalog) -> str:
     names = [known for registry in catalog.values() for known in registry.names()]
-    names += [recipe.name for recipe in shipped_recipes()]
+    names += [*preset_names(), *(recipe.name for recipe in shipped_recipes())]
     near = nearest_name(name, names)
-    kinds = "methods, models, projectors, datasets, augmentations or recipes"
+    kinds = "methods, models, projectors, datasets, augmentations, presets or recipes"
     asked = f"did you mean '{near}'? " if near else ""
     return f"{asked}kdctl list {kinds} shows what there is."
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from kdctl.assembly.catalog import open_recipe
 from kdctl.errors import UsageError
-from kdctl.recipe.load import layers_of_text, preset_names
+from kdctl.recipe.load import layers_of_text
 from kdctl.recipe.recipe import Recipe
+from kdctl.recipe.shipped import preset_names
 
 DEFAULT_PROTOCOL = "simkd"
 

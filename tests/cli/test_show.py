@@ -17,6 +17,7 @@ from kdctl.cli.recipe_options import layer, open_recipe
 from kdctl.protocols.augmentation import augmentations
 from kdctl.protocols.distiller import methods
 from kdctl.protocols.projector import projectors
+from kdctl.recipe.shipped import preset_names
 
 Kdctl = Callable[..., Any]
 
@@ -63,7 +64,7 @@ def test_a_method_is_explained_with_paper_options_and_cost(kdctl: Kdctl) -> None
 
 
 def test_programs_are_told_the_same(kdctl: Kdctl) -> None:
-    (simkd,) = json.loads(kdctl("show simkd --format json").out)["found"]
+    simkd, _ = json.loads(kdctl("show simkd --format json").out)["found"]
     weight = next(option for option in simkd["options"] if option["name"] == "simkd_weight")
     assert (weight["default"], weight["values"]) == (1.0, "number >= 0")
     assert weight["tuned"] == {"low": 0.1, "high": 100.0, "log": True}
@@ -76,7 +77,7 @@ def test_a_model_is_explained_with_size_and_taps(kdctl: Kdctl) -> None:
     assert "stage3 256x8x8" in text
 
 
-def test_a_name_of_two_things_shows_both(kdctl: Kdctl, tmp_path: Path) -> None:
+def test_a_name_of_several_things_shows_all(kdctl: Kdctl, tmp_path: Path) -> None:
     (tmp_path / "simkd").write_text('student = "resnet8"\n')
     kinds = [
         line.split()[0]
@@ -84,7 +85,7 @@ def test_a_name_of_two_things_shows_both(kdctl: Kdctl, tmp_path: Path) -> None:
         if line.endswith(("simkd", "(SimKD)"))
     ]
     assert kinds[0] == "method"
-    assert "recipe" in kinds
+    assert {"preset", "recipe"} <= set(kinds)
 
 
 def test_a_method_of_a_plugin_is_explained_as_well(kdctl: Kdctl, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_every_method_tells_what_it_costs_and_whether_it_has_teachers(kdctl: Kdc
     out = kdctl(f"show {name}").out
     assert re.search(r"^cost +[\d,]+ parameters trained besides the student", out, re.MULTILINE)
     fewest, most = methods.get(name).item.num_teachers
-    (example,) = re.findall(r"^example +(.+)$", out, re.MULTILINE)
+    example, *_ = re.findall(r"^example +(.+)$", out, re.MULTILINE)
     assert example.count("--teacher") == (0 if most == 0 else max(fewest, 1))
 
 
@@ -163,3 +164,17 @@ def test_the_place_of_a_store_in_a_hint_can_be_copied(kdctl: Kdctl, tmp_path: Pa
     (tmp_path / "my runs" / "abcd").mkdir(parents=True)
     (tmp_path / "my runs" / "abcd" / "plan.json").touch()
     kdctl("report", "--runs", "my runs").refused("kdctl sync --runs 'my runs'", code=1)
+
+
+def test_a_preset_is_listed_and_explained_with_each_value_and_its_reason(kdctl: Kdctl) -> None:
+    listed = json.loads(kdctl("list presets --format json").out)["rows"]
+    assert [row["name"] for row in listed] == preset_names()
+    assert all(row["what"].endswith(".") and "\n" not in row["what"] for row in listed)
+    text = kdctl("show imagenet").out
+    assert text.startswith("preset imagenet\nResNets on ImageNet ")
+    assert "--protocol imagenet\n" in text
+    assert "\nbatch_size = 256\n" in text
+    both = json.loads(kdctl("show crd --format json").out)["found"]
+    assert [description["name"] for description in both] == ["crd", "crd"]
+    assert 'extends = "simkd"' in both[1]["text"]
+    kdctl("show imagnet").refused("nothing called 'imagnet'", "did you mean 'imagenet'", "presets", code=2)

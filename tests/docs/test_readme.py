@@ -20,9 +20,10 @@ from kdctl import cli, workflows
 from kdctl.cli.app import command_line
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.layers import merge
-from kdctl.recipe.load import preset_layers, preset_names
+from kdctl.recipe.load import preset_layers
 from kdctl.recipe.report_section import ReportedNumber, ReportedTable, ReportOptions
 from kdctl.recipe.sections import HEADINGS, SECTIONS
+from kdctl.recipe.shipped import preset_names
 from kdctl.recipe.space import TOGETHER, SearchOptions
 from kdctl.recipe.teacher_section import TeacherOptions
 from kdctl.records import RunState

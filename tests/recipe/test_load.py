@@ -6,7 +6,8 @@ import pytest
 
 from kdctl.errors import UsageError
 from kdctl.recipe.layers import merge
-from kdctl.recipe.load import override_layer, preset_layers, preset_names, read_layers, toml_value
+from kdctl.recipe.load import override_layer, preset_layers, read_layers, toml_value
+from kdctl.recipe.shipped import preset_names
 
 PAIR = 'data = "cifar100"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
 

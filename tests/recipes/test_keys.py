@@ -22,9 +22,10 @@ from kdctl.recipe.component import Spec, past_of, removed_options
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.imported import IMAGENET, ImportedPlan
 from kdctl.recipe.layers import Layer
-from kdctl.recipe.load import override_layer, preset_layers, preset_names
+from kdctl.recipe.load import override_layer, preset_layers
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.recipe import Recipe, make_recipe
+from kdctl.recipe.shipped import preset_names
 from kdctl.recipe.teacher_section import PlanContext
 from kdctl.registry import Entry
 
