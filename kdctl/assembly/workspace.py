@@ -101,8 +101,7 @@ def open_for_planning(
         path = folder / DATABASE
         if not path.exists():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdctl-"))) / DATABASE
-        store = stack.enter_context(Store.open(path, read_only=True))
-        store.called = folder / DATABASE
+        store = stack.enter_context(Store.open(path, read_only=True, called=folder / DATABASE))
         yield Workspace(runs=folder, store=store, open_library=opened, **execution)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import Connection, Engine
 
@@ -21,7 +21,6 @@ from kdctl.records import (
     RunState,
     StoredRun,
     StoredSweep,
-    SweepMember,
 )
 from kdctl.store import briefs, histories, measurements, run_table, sweeps, transitions
 from kdctl.store.briefs import RunBrief
@@ -37,21 +36,28 @@ class Store:
     or full database does.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Work on an engine that `connect` made."""
+    def __init__(self, engine: Engine, called: Path | None = None) -> None:
+        """Work on an engine that `connect` made; `called` is as `open` takes it."""
         self._engine = engine
-        self.called = self.path  # by messages: what stands in for another database is called like that one
+        self._called = called or self.path
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> Self:
-        """Open the database at `path`; `read_only` does not change it, so that an archive will do.
+    def open(
+        cls, path: Path, *, create: bool = True, read_only: bool = False, called: Path | None = None
+    ) -> Self:
+        """Open the database at `path`.
+
+        Args:
+            path, create: a missing one is made, or refused.
+            read_only: whether it stays as it is, so that an archive will do.
+            called: path of the database that it stands in for, which messages name.
 
         Raises:
             KdctlError: it is missing and `create` is False, cannot be written, or is not ours.
         """
         if not create:
             require_database(path)
-        return cls(connect(path, read_only=read_only))
+        return cls(connect(path, read_only=read_only), called)
 
     @property
     def path(self) -> Path:
@@ -92,7 +98,7 @@ class Store:
             KdctlError: no run, or more than one, has such a key.
         """
         with reading(self._engine) as connection:
-            return run_table.find(connection, prefix, self.called)
+            return run_table.find(connection, prefix, self._called)
 
     def runs(
         self, keys: Iterable[str] | None = None, *, sweep: str | None = None, state: RunState | None = None
@@ -269,11 +275,6 @@ class Store:
             return measurements.evaluations_by_run(connection, keys)
 
     # Sweeps
-
-    def record_sweep(self, name: str, recipe: Mapping[str, Any], *, members: Sequence[SweepMember]) -> None:
-        """Keep a sweep; a known name gets the new recipe, and the new members besides its old ones."""
-        with writing(self._engine) as connection:
-            sweeps.record(connection, name, recipe=recipe, members=members)
 
     def sweep(self, name: str) -> StoredSweep:
         """Return the sweep called `name`.

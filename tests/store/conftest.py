@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from kdctl.records import (
     RunState,
     Selected,
     SplitMetrics,
+    SweepMember,
 )
+from kdctl.store import sweeps
 from kdctl.store.leases import Owner
 from kdctl.store.store import Store
 
@@ -30,6 +32,17 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "kdctl.db"
+
+
+@pytest.fixture
+def record_sweep(store: Store) -> Callable[..., None]:
+    """Return what keeps a sweep in the database alone, without its file: (name, recipe, members)."""
+
+    def record(name: str, recipe: Mapping[str, Any], members: Sequence[SweepMember]) -> None:
+        with store.writing() as connection:
+            sweeps.record(connection, name, recipe=recipe, members=members)
+
+    return record
 
 
 @pytest.fixture

@@ -59,10 +59,12 @@ def test_a_plan_that_lacks_a_field_is_listed_without_it(store: Store, plan_run: 
     assert (brief.method, brief.teachers, brief.planned_epochs, brief.top1) == ("", (), None, None)
 
 
-def test_briefs_keep_the_planned_order_and_can_be_narrowed(store: Store, plan_run: PlanRun) -> None:
+def test_briefs_keep_the_planned_order_and_can_be_narrowed(
+    store: Store, plan_run: PlanRun, record_sweep: Callable[..., None]
+) -> None:
     runs = [plan_run(number) for number in range(5)]
     store.add_runs(runs)
-    store.record_sweep("some", {}, members=[SweepMember(run_key=runs[3].key, role="student")])
+    record_sweep("some", {}, [SweepMember(run_key=runs[3].key, role="student")])
     assert [brief.key for brief in store.briefs()] == [run.key for run in runs]
     assert [brief.key for brief in store.briefs(keys=[runs[4].key, runs[1].key])] == [
         runs[1].key,
@@ -82,9 +84,11 @@ def test_students_are_found_by_the_teacher_that_their_plans_name(store: Store, p
     assert store.students_of([]) == {}
 
 
-def test_the_sweeps_of_a_run_are_named(store: Store, plan_run: PlanRun) -> None:
+def test_the_sweeps_of_a_run_are_named(
+    store: Store, plan_run: PlanRun, record_sweep: Callable[..., None]
+) -> None:
     run, other = plan_run(0), plan_run(1)
     store.add_runs([run, other])
     for name in ("one", "two"):
-        store.record_sweep(name, {}, members=[SweepMember(run_key=run.key, role="student")])
+        record_sweep(name, {}, [SweepMember(run_key=run.key, role="student")])
     assert store.sweeps_of([run.key, other.key]) == {run.key: ["one", "two"]}

@@ -134,12 +134,12 @@ def test_ten_thousand_runs_are_no_trouble(store: Store, plan_run: Callable[..., 
 
 
 def test_runs_meet_all_conditions_at_once(
-    store: Store, plan_run: Callable[..., PlannedRun], me: Owner
+    store: Store, plan_run: Callable[..., PlannedRun], me: Owner, record_sweep: Callable[..., None]
 ) -> None:
     runs = [plan_run(number) for number in range(4)]
     store.add_runs(runs)
     members = [SweepMember(run_key=run.key, role="student") for run in runs[:3]]
-    store.record_sweep("lr", {}, members=members)
+    record_sweep("lr", {}, members)
     for run in runs[2:]:
         store.claim(run.key, me, lease_seconds=60)
 
@@ -216,13 +216,14 @@ def test_a_run_that_the_database_lost_is_named(
     environment: Environment,
     make_epoch: Callable[..., EpochResult],
     make_evaluation: Callable[..., Evaluation],
+    record_sweep: Callable[..., None],
 ) -> None:
     member = SweepMember(run_key="abcd", role="student")
     attempts: list[Callable[[], None]] = [
         lambda: store.record_epoch("abcd", make_epoch(1)),
         lambda: store.record_environment("abcd", environment),
         lambda: store.record_evaluation(make_evaluation("abcd")),
-        lambda: store.record_sweep("lr", {}, members=[member]),
+        lambda: record_sweep("lr", {}, [member]),
     ]
     for attempt in attempts:
         with pytest.raises(KdctlError, match="the database has no run abcd"):
@@ -231,15 +232,15 @@ def test_a_run_that_the_database_lost_is_named(
 
 
 def test_a_sweep_keeps_its_members_and_takes_the_latest_recipe(
-    store: Store, plan_run: Callable[..., PlannedRun]
+    store: Store, plan_run: Callable[..., PlannedRun], record_sweep: Callable[..., None]
 ) -> None:
     runs = [plan_run(number) for number in range(3)]
     store.add_runs(runs)
     teacher, *students = [
         SweepMember(run_key=run.key, role="student" if run.seed else "teacher") for run in runs
     ]
-    store.record_sweep("lr", {"grid": {"learning_rate": [0.1]}}, members=[teacher, students[0]])
-    store.record_sweep("lr", {"grid": {"learning_rate": [0.1, 0.2]}}, members=[*students, teacher])
+    record_sweep("lr", {"grid": {"learning_rate": [0.1]}}, [teacher, students[0]])
+    record_sweep("lr", {"grid": {"learning_rate": [0.1, 0.2]}}, [*students, teacher])
 
     sweep = store.sweep("lr")
 
@@ -247,19 +248,21 @@ def test_a_sweep_keeps_its_members_and_takes_the_latest_recipe(
     assert sweep.members == (teacher, *students)
 
 
-def test_sweeps_are_listed_newest_first(store: Store, plan_run: Callable[..., PlannedRun]) -> None:
+def test_sweeps_are_listed_newest_first(
+    store: Store, plan_run: Callable[..., PlannedRun], record_sweep: Callable[..., None]
+) -> None:
     run = plan_run(1)
     store.add_runs([run])
     for name in ("first", "second", "third"):
-        store.record_sweep(name, {}, members=[SweepMember(run_key=run.key, role="student")])
-    store.record_sweep("first", {"again": True}, members=[])
+        record_sweep(name, {}, [SweepMember(run_key=run.key, role="student")])
+    record_sweep("first", {"again": True}, [])
 
     assert [sweep.name for sweep in store.sweeps()] == ["third", "second", "first"]
     assert all(len(sweep.members) == 1 for sweep in store.sweeps())
 
 
-def test_a_misspelt_sweep_is_suggested(store: Store) -> None:
-    store.record_sweep("learning_rates", {}, members=[])
+def test_a_misspelt_sweep_is_suggested(store: Store, record_sweep: Callable[..., None]) -> None:
+    record_sweep("learning_rates", {}, [])
 
     with pytest.raises(KdctlError, match="there is no sweep 'lerning_rates'") as caught:
         store.sweep("lerning_rates")
