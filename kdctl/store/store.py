@@ -45,12 +45,9 @@ class Store:
     def open(
         cls, path: Path, *, create: bool = True, read_only: bool = False, called: Path | None = None
     ) -> Self:
-        """Open the database at `path`.
+        """Open the database at `path`; `read_only` does not change it, so that an archive will do.
 
-        Args:
-            path, create: a missing one is made, or refused.
-            read_only: whether it stays as it is, so that an archive will do.
-            called: path of the database that it stands in for, which messages name.
+        Where it stands in for another one, messages name that: `called`.
 
         Raises:
             KdctlError: it is missing and `create` is False, cannot be written, or is not ours.
