@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.utils.deterministic
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from kdctl.errors import UsageError
@@ -216,14 +216,19 @@ def kept_bytes() -> int:
     return max(min(heap.fordblks, written - heap.uordblks), 0)
 
 
+_DRAWS = (Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
+"""What draws numbers into a tensor, its first argument, and returns it. Torch asks a mode about these
+functions of `init`, and then not about what they call."""
+
+
 class _NothingDrawn(TorchFunctionMode):
     """Leaves out what draws random numbers; on tensors without numbers it would import torch's compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0] if args else (kwargs or {})["input"]
+        if func in _DRAWS:
+            return next(iter((*args, *(kwargs or {}).values())))
         if func is torch.randn:
             return torch.empty(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

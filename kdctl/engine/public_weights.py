@@ -85,7 +85,7 @@ def read_public_weights(
         prefix += "."
     chosen = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if not chosen:
-        raise UsageError(f"no tensor of {path} has a name that begins with '{prefix}'.", _prefixes(in_full))
+        raise UsageError(f"no tensor of {path} has a name that begins with '{prefix}'.", named_parts(in_full))
     named = {_renamed(name, renames): value for name, value in _without_prefix(chosen).items()}
     if len(named) < len(chosen):
         raise UsageError(f"{path}: after renaming, several tensors have one name.", "rename fewer parts.")
@@ -100,12 +100,8 @@ def _renamed(name: str, renames: Mapping[str, str]) -> str:
     return name
 
 
-def described_names(weights: PublicWeights) -> str:
+def named_parts(tensors: Mapping[str, Tensor]) -> str:
     """Say how the names in a file begin."""
-    return _prefixes(weights.tensors)
-
-
-def _prefixes(tensors: Mapping[str, Tensor]) -> str:
     found = _beginnings(tensors)
     return (
         f"its names begin with {', '.join(found)}." if found else f"its first name is {next(iter(tensors))}."
@@ -170,6 +166,10 @@ def _fits(builder: BackboneBuilder, weights: PublicWeights, input_size: int) -> 
     if not isinstance(builder, HasPublicNames):
         return False
     try:
+        backbone = _without_numbers(builder, _ANY_CLASSES, input_size)
+        names = {theirs for _, theirs in _names(builder, backbone, weights.tensors)}
+        if not all(name.endswith(COUNTER) for name in names ^ weights.tensors.keys()):
+            return False  # whatever number of classes: most models need not be built for that of the file
         return not _Match.of(builder, weights, input_size).differences
     except KdctlError:  # it does not take such small images
         return False

@@ -37,10 +37,9 @@ def choose_executor(
         raise UsageError(f"there is no executor '{executor}'.", suggestion(executor, EXECUTORS, "Executors"))
     if executor == "slurm":
         from kdctl.execution.slurm_executor import SlurmConfig  # noqa: PLC0415 - only where it is wanted
+        from kdctl.execution.slurm_options import whole_number  # noqa: PLC0415 - as above
 
-        packed = options.pop(PACK, 1)
-        if not isinstance(packed, int) or packed < 1:
-            raise UsageError(f"--slurm-option {PACK}={packed} is no number of gangs.", f"{PACK}=4")
+        packed = whole_number(PACK, options.pop(PACK, 1))
         jobs = SlurmConfig(gangs_per_job=packed, options=options, lease=lease)
         return jobs if slots is None else replace(jobs, slots=slots)
     if options:

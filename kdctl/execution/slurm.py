@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, is_follower
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import KdctlError
 from kdctl.execution.distributed import follow, processes
 from kdctl.execution.messages import Event, EventKind, JobOrder
 from kdctl.execution.worker import SAVED, EventSender, LogForwarder, StopRequest, Worker
@@ -127,17 +127,6 @@ def require_slurm() -> None:
             "jobs are submitted by the package submitit, which is not installed.",
             "pip install 'kdctl[slurm]'",
         )
-
-
-def whole_number(name: str, value: object) -> int:
-    """Return an option that is a number of nodes or tasks.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"--slurm-option {name}={value} is no number.", f"{name}=2")
-    return value
 
 
 def work(folder: str) -> None:

@@ -23,7 +23,8 @@ from kdctl.execution.claims import is_process_alive
 from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, WorkerSetup
 from kdctl.execution.recorders import ABORTED, IndexRecorder
-from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm, whole_number
+from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm
+from kdctl.execution.slurm_options import TASKS, TIME, require_options, whole_number
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -52,14 +53,13 @@ class SlurmConfig:
     lease: LeaseConfig = LeaseConfig()
 
     def __post_init__(self) -> None:
-        """Refuse numbers of tasks that are none, before anything is planned with them."""
-        _ = self.num_tasks
+        """Refuse what can be no option, before anything is planned with it."""
+        require_options(self.options)
 
     @property
     def num_tasks(self) -> int:
         """Return how many tasks each job has, which train each of its runs together."""
-        names = ("ntasks", "nodes", "ntasks_per_node")
-        total, nodes, each = (whole_number(name, self.options.get(name, 1)) for name in names)
+        total, nodes, each = (whole_number(name, self.options.get(name, 1)) for name in TASKS)
         return total if "ntasks" in self.options else nodes * each
 
     def capacity(self, context: RunContext) -> Capacity:
@@ -77,7 +77,7 @@ class SlurmConfig:
         """
         del stop  # the scheduler tells the executor
         require_slurm()
-        if "time" not in self.options:
+        if TIME not in self.options:
             raise KdctlError(
                 "a job of a cluster needs a time limit.",
                 "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",

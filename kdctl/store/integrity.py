@@ -13,7 +13,7 @@ from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection,
 from kdctl.serialization import from_tree, to_tree
 from kdctl.store.epoch_lines import parse_trees, sha256_of
 from kdctl.store.folder import RunFolder
-from kdctl.store.folder_records import Ending
+from kdctl.store.folder_records import Ending, RecordFile
 from kdctl.store.json_files import to_json
 from kdctl.store.lost_checksums import HINT, lost_checksums
 
@@ -70,9 +70,11 @@ def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mis
 
 def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
     if not found.is_as_written:
-        problems: Iterable[str] = ["holds an epochs.jsonl that is not what the run wrote"]
+        problems = ["holds an epochs.jsonl that is not what the run wrote"]
     else:
-        problems = _numbers(found.ending.result, found.epochs)
+        problems = list(_numbers(found.ending.result, found.epochs))
+    if found.ending.epochs_sha256 and folder.content(RecordFile.ENVIRONMENT) is None:
+        problems.append(f"has lost its {RecordFile.ENVIRONMENT}, which each run writes when it starts")
     if found.ending.run not in ("", folder.key):
         problems = [f"holds the result of another run, {found.ending.run}"]
     return [

@@ -20,7 +20,7 @@ from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
 from kdctl.engine.public_weights import (
     PublicWeights,
     adopt,
-    described_names,
+    named_parts,
     fitting_models,
     read_public_weights,
 )
@@ -177,7 +177,7 @@ def recognised(weights: PublicWeights, input_size: int) -> str:
     raise KdctlError(
         f"{weights.path} fits no model that kdctl knows by its public names.",
         "name the architecture with --model to see what does not fit; --prefix and --rename help where only "
-        f"names differ: {described_names(weights)}",
+        f"names differ: {named_parts(weights.tensors)}",
     )
 
 

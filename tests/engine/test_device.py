@@ -6,9 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.utils.deterministic
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdctl.engine.device import Compute, choose_device, describe, has_fast_bf16, prepare, shapes_only
 from kdctl.errors import UsageError
@@ -156,6 +160,22 @@ def test_what_is_built_has_shapes_and_draws_nothing() -> None:
     whole = models.get("resnet8").item(10, 32)
     shapes = {name: value.shape for name, value in whole.state_dict().items()}
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+
+
+def test_what_draws_by_the_functions_of_torchs_init_is_not_computed_either() -> None:
+    """On tensors without numbers that is a thousand lines of Python each time."""
+    computed: list[object] = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            computed.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with shapes_only(), Counting():
+        layer = nn.Conv2d(3, 4, 3)
+        for draw in (nn.init.normal_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.uniform_):
+            assert draw(layer.weight) is layer.weight
+    assert not [func for func in computed if "normal" in str(func) or "uniform" in str(func)]
 
 
 def test_torchs_compiler_is_not_imported_for_it() -> None:

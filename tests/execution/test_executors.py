@@ -9,6 +9,7 @@ from kdctl import workflows
 from kdctl.assembly.data import DataLibrary
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
+from kdctl.cli.executor_options import chosen_executor
 from kdctl.errors import KdctlError, UsageError
 from kdctl.execution.executor import InProcessConfig
 from kdctl.execution.local_executor import LocalConfig
@@ -39,17 +40,43 @@ def test_wishes_that_do_not_fit_together_are_refused() -> None:
     assert "did you mean 'slurm'" in refusal.value.hint
     with pytest.raises(UsageError, match="--slurm-option needs --executor slurm"):
         workflows.choose_executor(slurm_options={"partition": "gpu"})
-    with pytest.raises(UsageError, match="gangs_per_job=0 is no number of gangs"):
+    with pytest.raises(UsageError, match="gangs_per_job=0 is no whole number above 0"):
         workflows.choose_executor("slurm", slurm_options={"gangs_per_job": 0})
 
 
-@pytest.mark.parametrize("name", ["ntasks", "nodes", "ntasks_per_node"])
+@pytest.mark.parametrize("name", ["ntasks", "nodes", "ntasks_per_node", "gangs_per_job"])
 @pytest.mark.parametrize("value", ["two", 0, -1, 1.5, True])
 def test_a_number_of_tasks_that_is_none_is_refused_before_anything_is_planned(
     name: str, value: object
 ) -> None:
-    with pytest.raises(UsageError, match=f"--slurm-option {name}={value} is no number"):
+    with pytest.raises(UsageError, match=f"--slurm-option {name}={value} is no whole number"):
         workflows.choose_executor("slurm", slurm_options={name: value})
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        *(("time=abc", "time=abc is no time"), ("time=-5", "no time"), ("time=1e3", "no time")),
+        ("time=true", "no time"),
+        ("comment=a\n#SBATCH --hold", "comment=.* has a line break"),
+        *(("--mem=4G", "names no option of sbatch"), ("a b=c", "names no option")),
+        *(
+            ("array=1-10", "array=1-10: kdctl itself says"),
+            ("no-requeue=true", "no_requeue=True: kdctl itself"),
+        ),
+        ("setup=module load cuda", "is no option of sbatch, but a list of submitit's"),
+    ],
+)
+def test_what_can_be_no_option_of_a_job_is_refused_before_anything_is_planned(word: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        chosen_executor("slurm", None, [word])
+
+
+@pytest.mark.parametrize(
+    "time", ["240", "0", "4:00:00", "2-0", "1-12:30", "1-12:00:00", "30:00", "UNLIMITED"]
+)
+def test_a_time_may_be_written_as_slurm_has_it(time: str) -> None:
+    chosen_executor("slurm", None, [f"time={time}", "setup_x=a b", "exclusive=true"])
 
 
 def test_the_tasks_of_a_job_are_those_of_all_its_nodes_unless_their_number_is_given() -> None:

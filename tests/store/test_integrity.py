@@ -24,11 +24,13 @@ def folder(
     plan_run: Callable[..., PlannedRun],
     make_epoch: MakeEpoch,
     make_result: Callable[..., RunResult],
+    environment: Environment,
 ) -> RunFolder:
     """A finished run of three epochs, of which the second was the best."""
     run = plan_run(1)
     folder = RunFolder(tmp_path, run.key)
     folder.write_plan(run)
+    folder.write_environment(environment)
     epochs = [make_epoch(number) for number in (1, 2, 3)]
     epochs[1] = dataclasses.replace(epochs[1], test=dataclasses.replace(epochs[1].test, top1=55.0))
     for epoch in epochs:
@@ -118,6 +120,14 @@ def test_a_number_that_nobody_chose_is_found_by_the_digest(folder: RunFolder) ->
     alter(folder, "epochs.jsonl", '"train_top1":41.5', '"train_top1":99.5')
     (found,) = contradictions(folder)
     assert "epochs.jsonl that is not what the run wrote" in found.problem
+
+
+def test_a_lost_environment_is_found_and_not_missed_in_what_earlier_versions_wrote(folder: RunFolder) -> None:
+    (folder.path / "environment.json").unlink()
+    (found,) = contradictions(folder)
+    assert found.problem.endswith("has lost its environment.json, which each run writes when it starts.")
+    as_earlier_versions_wrote(folder)
+    assert contradictions(folder) == []
 
 
 def test_the_result_of_another_run_is_found(
