@@ -16,7 +16,7 @@ from kdctl.assembly.data import Sizes, counted_sizes, sizes_of
 from kdctl.assembly.run_context import RunContext
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.device import shapes_only
-from kdctl.engine.file_kinds import WEIGHT_SUFFIXES
+from kdctl.engine.file_kinds import names_a_file
 from kdctl.engine.member import Member
 from kdctl.engine.plain_tensors import require_finite
 from kdctl.engine.public_weights import adopt, read_public_weights
@@ -48,7 +48,7 @@ def find_initial_weights(source: str, student: Spec, data: Spec, workspace: Work
     counts = workspace.library.counts(data)
     sizes = counted_sizes(counts)
     path = Path(source)
-    if path.is_file() or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
+    if names_a_file(source):
         content = _checkpoint(path)
         if content is None:
             public = read_public_weights(path)

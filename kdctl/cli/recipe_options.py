@@ -61,12 +61,12 @@ KEY_DIGITS = frozenset("0123456789abcdef")
 
 def teacher_table(word: str) -> dict[str, str]:
     """Say what a `--teacher` word is: an architecture, a file, or a run key."""
-    from kdctl.engine.file_kinds import WEIGHT_SUFFIXES
+    from kdctl.engine.file_kinds import names_a_file
     from kdctl.protocols.backbone import models
 
     if models.find(word) is not None:
         return {"name": word}
-    if Path(word).is_file() or Path(word).suffix in WEIGHT_SUFFIXES:
+    if names_a_file(word):
         return {"checkpoint": word}
     is_key = len(word) >= FEWEST_KEY_DIGITS and set(word.lower()) <= KEY_DIGITS
     return {"run": word} if is_key else {"name": word}

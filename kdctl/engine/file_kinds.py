@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
+from string import hexdigits
 
 from kdctl.errors import KdctlError
+from kdctl.files import is_file, is_gone
 
 SAFETENSORS = ".safetensors"
 
@@ -48,6 +51,17 @@ _MOST_GROWTH = 4
 
 class DamagedCheckpointError(KdctlError):
     """The file is not what was written, or never was a checkpoint."""
+
+
+def names_a_file(word: str | Path) -> bool:
+    """Return whether a word names a file, or what should be one, and not a run; that is called by its key.
+
+    A folder of the key's name makes no difference: so run folders are called.
+    """
+    path, name = Path(word), str(word)
+    if is_file(path) or set(name.lower()) <= set(hexdigits):
+        return is_file(path)
+    return os.sep in name or path.suffix.lower() in WEIGHT_SUFFIXES or not is_gone(path)
 
 
 def require_weights(path: Path, data: bytes) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdctl.assembly.catalog import open_recipe
     from kdctl.assembly.readiness import require_ready, require_teacher_batches, warn_of_slow_bf16
     from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
+    from kdctl.engine.file_kinds import names_a_file
     from kdctl.execution.choose_executor import choose_executor
     from kdctl.workflows.artifacts import export_model, save_features
     from kdctl.workflows.benchmarking import benchmark
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import WeightsFile, import_weights
-    from kdctl.workflows.loaded_model import data_places, names_a_file
+    from kdctl.workflows.loaded_model import data_places
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
@@ -128,7 +129,7 @@ _MODULES = {
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
     "may_be_written": "kdctl.assembly.workspace",
-    "names_a_file": "kdctl.workflows.loaded_model",
+    "names_a_file": "kdctl.engine.file_kinds",
     "open_for_planning": "kdctl.assembly.workspace",
     "open_recipe": "kdctl.assembly.catalog",
     "open_workspace": "kdctl.assembly.workspace",

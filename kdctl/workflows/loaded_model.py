@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import hexdigits
 from typing import Any
 
 from torch import nn
@@ -20,11 +18,10 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import Normalisation
 from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
 from kdctl.engine.device import Compute, choose_device, prepare
-from kdctl.engine.file_kinds import WEIGHT_SUFFIXES
+from kdctl.engine.file_kinds import names_a_file
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.streamed_batches import EvaluationImages, open_evaluation_set
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
-from kdctl.files import is_file, is_gone
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import PLUGIN_SHA256, places_of
@@ -145,14 +142,6 @@ def load_model(
         compute=compute,
         workspace=workspace,
     )
-
-
-def names_a_file(source: str | Path) -> bool:
-    """Return whether this names a file, or what should be one; the folder of a run is called by its key."""
-    path, name = Path(source), str(source)
-    if is_file(path) or set(name.lower()) <= set(hexdigits):
-        return is_file(path)
-    return os.sep in name or path.suffix in WEIGHT_SUFFIXES or not is_gone(path)
 
 
 def _plan(tree: Mapping[str, Any], path: Path) -> RunPlan | ImportedPlan:

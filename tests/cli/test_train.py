@@ -67,6 +67,8 @@ def test_what_a_teacher_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert teacher_table("model") == {"checkpoint": "model"}
     assert teacher_table("gone.pt") == {"checkpoint": "gone.pt"}
     assert teacher_table("gone.safetensors") == {"checkpoint": "gone.safetensors"}
+    assert teacher_table("./gone") == {"checkpoint": "./gone"}
+    assert teacher_table("GONE.PT") == {"checkpoint": "GONE.PT"}
     assert teacher_table("cafe12") == {"run": "cafe12"}
     assert teacher_table("resnet33") == {"name": "resnet33"}  # no key: the error names the nearest
 
