@@ -20,8 +20,8 @@ from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
 from kdctl.engine.public_weights import (
     PublicWeights,
     adopt,
-    named_parts,
     fitting_models,
+    named_parts,
     read_public_weights,
 )
 from kdctl.errors import KdctlError, UsageError

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.utils.deterministic
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
