@@ -87,4 +87,5 @@ def confirm(
         raise typer.Exit(1)
     echo(render(table))
     if not quiet:
-        say(f"these runs are the sweep {plan.name}: kdctl report --sweep {shlex.quote(plan.name)}")
+        shown = f"kdctl report --sweep {shlex.quote(plan.name)}{options.elsewhere(runs)}"
+        say(f"these runs are the sweep {plan.name}: {shown}")

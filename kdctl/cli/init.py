@@ -99,13 +99,15 @@ def init(
         num_seeds=seeds,
         epochs=epochs,
         learning_rates=_numbers(lr or []),
+        runs=options.elsewhere(runs),
+        folders=options.elsewhere(runs, data),
     )
     draft = given if student else _asked(given)
     text = draft_recipe(draft, recipe_options.teacher_table(draft.teacher) if draft.teacher else None, path)
     recipe = checked_draft(text, path)
     _show_plan(recipe, runs, data)
     write_whole(path, text + "\n")
-    say(f"{path} is written; start it: kdctl sweep {shlex.quote(str(path))}")
+    say(f"{path} is written; start it: kdctl sweep {shlex.quote(str(path))}{draft.folders}")
 
 
 def _numbers(words: Sequence[str]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -239,3 +240,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_DATA = Path("data")
+
+
+def elsewhere(runs: Path, data: Path = DEFAULT_DATA) -> str:
+    """Return the options by which a suggested command finds the same folders; none where they are usual."""
+    usual = {"--runs": (runs, DEFAULT_RUNS), "--data": (data, DEFAULT_DATA)}
+    named = (
+        f" {option} {shlex.quote(str(path))}" for option, (path, default) in usual.items() if path != default
+    )
+    return "".join(named)

@@ -240,14 +240,14 @@ def _show_outcome(
     has_table = outcome.complete and any(run.state is RunState.FINISHED for run in outcome.students)
     is_shown = has_table and form is options.Format.TEXT
     if is_shown and (conclusion := _concluded(outcome.name, runs)):
-        _show_conclusion(conclusion, outcome.name, is_shipped=is_shipped)
+        _show_conclusion(conclusion, outcome.name, runs, is_shipped=is_shipped)
         return
     for line in leading_lines(outcome.students, outcome.select):
         say(line)
     for line in weak_teacher_lines(outcome.runs, outcome.select):
         say(f"warning: {line}")
     if has_table:
-        say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}")
+        say(f"table: kdctl report --sweep {shlex.quote(outcome.name)}{options.elsewhere(runs)}")
 
 
 def _concluded(name: str, runs: Path) -> Conclusion | None:
@@ -263,7 +263,7 @@ def _concluded(name: str, runs: Path) -> Conclusion | None:
         return None
 
 
-def _show_conclusion(conclusion: Conclusion, name: str, *, is_shipped: bool) -> None:
+def _show_conclusion(conclusion: Conclusion, name: str, runs: Path, *, is_shipped: bool) -> None:
     """Print the table of a sweep, and say which files show more and what to type next."""
     from kdctl.cli.console import say
     from kdctl.cli.results import show_table
@@ -272,6 +272,6 @@ def _show_conclusion(conclusion: Conclusion, name: str, *, is_shipped: bool) -> 
     if conclusion.picture:
         say(f"curves: {conclusion.picture}")
     say(f"report: {conclusion.page} (open it in a browser)")
-    say(f"for a paper: kdctl report --sweep {shlex.quote(name)} --format latex")
+    say(f"for a paper: kdctl report --sweep {shlex.quote(name)}{options.elsewhere(runs)} --format latex")
     if is_shipped:
         say("next, a recipe of your own: kdctl init mine.toml")

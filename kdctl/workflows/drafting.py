@@ -39,6 +39,10 @@ class Draft:
     """None: as the protocol has it."""
     learning_rates: Sequence[float] = ()
     """None: as the protocol has it."""
+    runs: str = ""
+    """What a command that reads results has to say as well; empty where they lie in the usual folder."""
+    folders: str = ""
+    """What a command that trains has to say as well: where results and data lie."""
 
 
 def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> str:
@@ -79,9 +83,9 @@ def checked_draft(text: str, path: Path) -> Recipe:
 
 def _head(draft: Draft, path: Path) -> Iterator[str]:
     recipe = shlex.quote(str(path))
-    yield f"# Try it:    kdctl sweep {recipe} --dry-run"
-    yield f"# Run it:    kdctl sweep {recipe}"
-    yield f"# Table:     kdctl report --sweep {shlex.quote(draft.name)}"
+    yield f"# Try it:    kdctl sweep {recipe}{draft.folders} --dry-run"
+    yield f"# Run it:    kdctl sweep {recipe}{draft.folders}"
+    yield f"# Table:     kdctl report --sweep {shlex.quote(draft.name)}{draft.runs}"
     yield "schema = 1"
     yield f"name = {_quoted(draft.name)}"
     yield f"extends = {_quoted(draft.protocol)}     # preset: rates, length, ...; what stands here wins"

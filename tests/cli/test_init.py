@@ -55,6 +55,14 @@ def test_what_it_says_to_type_can_be_typed(kdctl: Kdctl, tmp_path: Path) -> None
     assert "# Table:     kdctl report --sweep 'my recipe'\n" in text
 
 
+def test_what_it_says_to_type_finds_the_same_folders(kdctl: Kdctl, tmp_path: Path) -> None:
+    answer = kdctl(f"init mine.toml {TINY} --runs results --data images")
+    assert "start it: kdctl sweep mine.toml --runs results --data images\n" in answer.err
+    text = (tmp_path / "mine.toml").read_text()
+    assert "# Run it:    kdctl sweep mine.toml --runs results --data images\n" in text
+    assert "# Table:     kdctl report --sweep mine --runs results\n" in text
+
+
 def test_rates_are_given_one_by_one_or_together(kdctl: Kdctl, tmp_path: Path) -> None:
     assert kdctl(f"init rates.toml {TINY} --lr 0.1,0.2 --lr 0.3").code == 0
     tree = tomllib.loads((tmp_path / "rates.toml").read_text())

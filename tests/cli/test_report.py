@@ -123,9 +123,9 @@ def test_a_sweep_without_a_table_names_those_that_have_one(
 
 
 def test_a_sweep_ends_with_its_best_configurations(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
-    told = kdctl(f"sweep {recipe(GRID)} --threads 1").err
+    told = kdctl(f"sweep {recipe(GRID)} --threads 1 --runs results").err
     assert "best by mean test accuracy (oracle: nothing was held out):" in told
-    assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny")
+    assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny --runs results\n")
 
 
 def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
