@@ -68,7 +68,8 @@ def bench(
 
 
 def _show(result: BenchResult, form: options.Format) -> None:
-    from kdctl.cli.console import output, print_json, print_table
+    from kdctl.cli.console import output, print_json
+    from kdctl.cli.console_tables import print_table
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:

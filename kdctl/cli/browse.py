@@ -56,7 +56,7 @@ def list_runs(
     For example: kdctl runs list --state finished --method simkd --sort top1 --reverse
     """
     from kdctl import workflows
-    from kdctl.cli.console import show_rows
+    from kdctl.cli.console_tables import show_rows
     from kdctl.workflows.browsing import RunFilter
 
     chosen = RunFilter(
@@ -149,7 +149,8 @@ def _row(run: RunBrief, form: options.ListFormat) -> dict[str, Any]:
 
 
 def _show_difference(difference: RunDifference, form: options.Format) -> None:
-    from kdctl.cli.console import print_json, print_table, say
+    from kdctl.cli.console import print_json, say
+    from kdctl.cli.console_tables import print_table
     from kdctl.cli.formatting import setting
     from kdctl.serialization import to_tree
 

@@ -81,7 +81,8 @@ def gc(
 
 def _show(collection: Collection, form: options.Format, *, done: bool) -> None:
     """Print what goes and what stays: on stdout where that is all that was asked for."""
-    from kdctl.cli.console import messages, output, print_json, print_table
+    from kdctl.cli.console import messages, output, print_json
+    from kdctl.cli.console_tables import print_table
     from kdctl.cli.formatting import file_size
     from kdctl.serialization import to_tree
 

@@ -88,7 +88,8 @@ def evaluate(
 
 def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
     """Print the figures of a model on stdout."""
-    from kdctl.cli.console import print_json, print_table
+    from kdctl.cli.console import print_json
+    from kdctl.cli.console_tables import print_table
     from kdctl.cli.formatting import measured, percent
     from kdctl.serialization import to_tree
 
@@ -129,7 +130,7 @@ def _time(latency: Latency) -> str:
 
 
 def _show_classes(evaluation: Evaluation) -> None:
-    from kdctl.cli.console import print_table
+    from kdctl.cli.console_tables import print_table
     from kdctl.cli.formatting import percent
 
     rows = [[name, percent(top1, " %")] for name, top1 in evaluation.per_class_top1.items()]

@@ -8,7 +8,7 @@ import typer
 
 from kdctl.cli import options
 from kdctl.cli.browse import list_runs
-from kdctl.cli.console import show_rows
+from kdctl.cli.console_tables import show_rows
 from kdctl.plugins import load_plugins
 
 if TYPE_CHECKING:

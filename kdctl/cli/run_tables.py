@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdctl.cli.console import output, print_json, print_table
+from kdctl.cli.console import output, print_json
+from kdctl.cli.console_tables import print_table
 from kdctl.cli.formatting import counted, describe, flop, percent
 from kdctl.cli.options import Format
 from kdctl.cli.titles import told_apart
