@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
 from kdctl.recipe.layers import NAME
 from kdctl.serialization import to_tree
@@ -17,6 +18,8 @@ RANGE = "kdctl:range"
 LOCATION = "kdctl:location"
 HISTORY = "kdctl:history"
 WAS_A_NAME = "kdctl:was_a_name"
+
+_NUMBERS = {int, float, Any}
 
 PLUGIN_SHA256 = "plugin_sha256"
 """Key of a spec's table beside its options: which version of a plug-in file is meant."""
@@ -35,6 +38,20 @@ class History(TypedDict, total=False):
     unless it was changed later. Of a component: the name of the plug-in that stood there."""
     formerly: str
     """The option's name until it was renamed; the content goes on using it."""
+
+
+@functools.cache
+def options_of_numbers(config: type) -> frozenset[str]:
+    """Return the options of a `Config` that may have numbers in them, true and false apart."""
+    return frozenset(
+        name for name, annotated in get_type_hints(config).items() if _NUMBERS & set(_types_in(annotated))
+    )
+
+
+def _types_in(annotated: Any) -> Iterator[Any]:
+    yield annotated
+    for inner in () if get_origin(annotated) is Literal else get_args(annotated):
+        yield from _types_in(inner)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.bounds import as_written, number_meant, out_of_bounds
+from kdctl.recipe.bounds import LARGEST_WHOLE, as_written, number_meant, out_of_bounds
 from kdctl.recipe.component import (
     COMPONENT,
     COMPONENT_DEFAULT,
     PLUGIN_NUMERICS,
     PLUGIN_SHA256,
     Spec,
+    options_of_numbers,
     past_of,
     removed_options,
 )
@@ -185,15 +186,22 @@ class Resolver:
             self.wrong(f"{dotted}.{key}", f"[{dotted}] has no option '{key}'{what_for}.", hint)
 
     def _validated(self, record: type[Record], plain: Mapping[str, Any], dotted: str) -> Record | None:
-        fit = {
-            key: _unsigned_zeros(value) for key, value in plain.items() if self._is_fit(key, value, dotted)
-        }
+        fit: dict[str, Any] = {}
+        for key, value in plain.items():
+            if _is_misplaced(record, key, value):
+                fit[key] = 0  # its type is what is wrong, not its size
+            elif self._is_fit(key, value, dotted):
+                fit[key] = _unsigned_zeros(value)
         try:
             made = _made(record, json.dumps(fit))
         except ValidationError as error:
             # A list has one detail for each bad item, a union one for each type: the first will do.
-            details = {detail["loc"][:1]: detail for detail in reversed(error.errors(include_url=False))}
-            for detail in reversed(details.values()):
+            details: dict[Any, Any] = {}
+            for detail in error.errors(include_url=False):
+                before = details.setdefault(detail["loc"][:1], detail)
+                if (before["type"], detail["type"]) == ("int_type", "float_type"):  # any number would do
+                    details[detail["loc"][:1]] = detail
+            for detail in details.values():
                 self._invalid(detail, plain, dotted)
             return None
         return made if len(fit) == len(plain) else None
@@ -212,7 +220,8 @@ class Resolver:
             message = "is a date or a time; text stands in quotes"
         else:
             return True
-        self.wrong(f"{dotted}.{option}", f"[{dotted}] {option} = {value}: {message}.", f"change {option}.")
+        where = f"{dotted}.{option}"
+        self.wrong(where, f"[{dotted}] {option} = {value}: {message}.", f"change {where}.")
         return False
 
     def _invalid(self, detail: Any, plain: Mapping[str, Any], dotted: str) -> None:
@@ -224,18 +233,27 @@ class Resolver:
         elif option in plain and (option,) == detail["loc"] and detail["type"] == "missing":
             pass  # it is there, but was not fit: noted already
         elif option in plain:
-            problem = f"[{dotted}] {option} = {json.dumps(plain[option], default=str)}: {message}."
+            value = plain[option]
+            shown = str(value) if type(value) is float else json.dumps(value, default=str)
+            problem = f"[{dotted}] {option} = {shown}: {message}."
             wants_one = detail["loc"] == (option,) and detail["type"] in _SCALAR_EXPECTED
-            hint = _grid_hint(f"{dotted}.{option}", plain[option]) if wants_one else ""
-            if isinstance(plain[option], str) and (number := number_meant(plain[option])):
+            hint = _grid_hint(f"{dotted}.{option}", value) if wants_one else ""
+            is_number = detail["type"] in ("int_type", "float_type")
+            if is_number and isinstance(value, str) and (number := number_meant(value)):
                 hint = f"write {option} = {number}."
-            if detail["type"] == "string_type" and type(plain[option]) in (int, float):
-                hint = f"text stands in quotes: {option} = '{plain[option]}'."
+            if detail["type"] == "string_type" and type(value) in (int, float):
+                hint = f"text stands in quotes: {option} = '{value}'."
             if detail["loc"] == (option,) and detail["type"] in _LIST_EXPECTED:
-                hint = _list_hint(f"{dotted}.{option}", plain[option])
+                hint = _list_hint(f"{dotted}.{option}", value)
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
+
+
+def _is_misplaced(record: type, option: str, value: Any) -> bool:
+    """Whether a number that no run can have stands where no number may."""
+    is_huge = type(value) in (int, float) and not abs(value) <= LARGEST_WHOLE  # or nan
+    return is_huge and option not in options_of_numbers(record)
 
 
 def _unsigned_zeros(value: Any) -> Any:

@@ -95,7 +95,7 @@ def fields_called(name: str, catalog: Catalog) -> list[str]:
             for section, kind in PLUGIN_SECTIONS.items()
             for entry in catalog[kind].entries()
             for option in dataclasses.fields(entry.config)
-            if name in (option.name, _initials(option.name))
+            if name and name in (option.name, _initials(option.name))
         )
     )
 

@@ -111,7 +111,10 @@ def search_space(table: Any, resolver: Resolver) -> Search | None:
     options = resolver.record(SearchOptions, {k: v for k, v in table.items() if k != "space"}, "search")
     raw = table.get("space", {})
     fields = _fields(raw) if isinstance(raw, Mapping) else {}
-    if not fields:
+    if not isinstance(raw, Mapping):
+        problem = f"[search] space = {as_written(raw)} is not a table."
+        resolver.wrong("search.space", problem, "write [search.space], and below it fields.")
+    elif not fields:
         hint = "name at least one field with a range or choices."
         resolver.wrong("search", "[search.space] is empty.", hint)
     ranges = _own_ranges(resolver, fields) if {} in fields.values() else {}
@@ -138,6 +141,10 @@ def _check_ranges(space: Mapping[str, Choice], resolver: Resolver) -> None:
 def _axes(block: Any, resolver: Resolver) -> list[list[dict[str, Any]]]:
     """Return the axes of a block, each a list of tables by dotted field; one empty axis after a mistake."""
     lists = flat(block) if isinstance(block, Mapping) else {}
+    if not isinstance(block, Mapping):
+        problem = f"grid = {as_written(block)} is not a table."
+        resolver.wrong("grid", problem, "write [grid], and below it fields with lists of values.")
+        return [[]]
     if not lists:
         hint = "name fields with lists of values, or leave [grid] out."
         resolver.wrong("grid", "[grid] is empty.", hint)

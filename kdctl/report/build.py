@@ -17,7 +17,7 @@ from kdctl.report.measures import find_measures, require_models
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table_format import Table, sort_rows
-from kdctl.report.wording import plural
+from kdctl.report.wording import enumerated, plural
 from kdctl.text import one_or_several
 
 _SEVERAL = ("rows", "columns", "values", "where")
@@ -108,7 +108,7 @@ def build_report(
     require_numbers(students, select, unfinished_count=kind.shows_single_runs)
     layout = _layout(students, sweeps, kind, select, given, asked=[name for name in options if options[name]])
     left_out = _without_place(kind, layout, given)
-    _refuse([shown for name, shown in left_out.items() if options.get(name)])
+    _refuse({name: shown for name, shown in left_out.items() if options.get(name)})
     table = kind.table(students, layout, [*_reported(sweeps), *given.get("published", ())])
     weak = (f"Warning: {line}." for line in weak_teacher_lines(students, select))
     beside = (*_time_notes(students, table, layout), *teacher_notes(teachers, layout), *weak)
@@ -176,17 +176,25 @@ def _without_place(kind: LayoutKind, layout: Layout, given: TableOptions) -> dic
     return {name: shown for name, shown in homeless.items() if given.get(name)}
 
 
-def _refuse(asked: Sequence[str]) -> None:
+def _refuse(asked: Mapping[str, str]) -> None:
     """Refuse what somebody asked for now; a recipe means its usual table, and is not refused."""
-    if asked:
-        raise UsageError(
-            f"this table has no place for {' and '.join(asked)}.",
-            "leave that out, or take --layout list or overview without --columns, --values and --against.",
-        )
+    if not asked:
+        return
+    is_beside = not asked.keys().isdisjoint(_BESIDE_MEANS)
+    in_the_way = {
+        "--columns": is_beside,
+        "--values": is_beside or "mark_best" in asked,
+        "--against": "versus_best" in asked,
+    }
+    without = enumerated([option for option, is_so in in_the_way.items() if is_so])
+    raise UsageError(
+        f"this table has no place for {enumerated(list(asked.values()))}.",
+        f"leave that out, or take --layout list{without and f' without {without}'}.",
+    )
 
 
 def _left_out_notes(asked: Iterable[str]) -> Iterator[str]:
-    if listed := " and ".join(asked):
+    if listed := enumerated(list(asked)):
         yield f"The recipe's [report] also asks for {listed}: this table has no place for that."
 
 

@@ -126,3 +126,8 @@ def _is_number(parts: tuple[str, str, str]) -> bool:
     except ValueError:
         return False
     return bool(parts[0])
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Return 'a, b and c'."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)

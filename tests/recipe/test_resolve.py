@@ -191,3 +191,24 @@ def test_a_hint_can_be_followed(bench) -> None:
     table = "[[reported]]\nrows.method.ce = [70]\n"
     assert "// change reported.1.columns." in bench.mistake(f"{BASE}{table}columns = 3")
     assert "columns = []: should have at least 1 item. //" in bench.mistake(f"{BASE}{table}columns = []")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("low = ''", 'low = "": should be a valid number. // change search.space.method.temperature.low.'),
+        ("low = '1'", 'low = "1": should be a valid number. // write low = 1.'),
+        ("low = inf", "finite number. // change search.space.method.temperature.low."),
+        ("log = '1'", 'log = "1": should be a valid boolean. // change search.space.method.temperature.log.'),
+        ("log = nan", "log = nan: should be a valid boolean."),
+        ("log = 1e308", "log = 1e+308: should be a valid boolean."),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_told_of_by_the_type_and_the_place(bench, line: str, said: str) -> None:
+    ends = {"low": 1, "high": 3}
+    others = ", ".join(f"{name} = {end}" for name, end in ends.items() if not line.startswith(name))
+    assert said in bench.mistake(f"{BASE}[search.space]\nmethod.temperature = {{ {line}, {others} }}")
+
+
+def test_a_field_without_a_name_is_no_field_of_any_plug_in(bench) -> None:
+    assert "is not a field of a run. // fields start with" in bench.mistake(f"{BASE}[search.space]\n'' = 3")

@@ -134,7 +134,7 @@ def test_a_grid_point_wins_over_the_command_line(bench) -> None:
     [
         ("[grid]", "[grid] is empty."),
         ("grid = []", "[grid] is empty."),
-        ("grid = 3", "[grid] is empty."),
+        ("grid = 3", "grid = 3 is not a table."),
         ("[grid.method]", "[grid] is empty."),
         ("[[grid]]\nmethod = ['kd']\n[[grid]]", "[grid] is empty."),
         ("[grid]\nmethod = []", "[grid] method = [] has no list of values."),
@@ -271,7 +271,7 @@ def test_a_space_that_cannot_be_searched_is_refused(bench, line: str, said: str)
     [
         ("search = 3", "[search] is not a table."),
         ("[search]", "[search.space] is empty."),
-        ("[search]\nspace = 3", "[search.space] is empty."),
+        ("[search]\nspace = 3", "[search] space = 3 is not a table."),
         ("[search.space]\nmethod = ['kd']\n[search]\ntrails = 3", "did you mean 'trials'?"),
         ("[search]\nspace.method = ['kd']\ntrials = 0", "[search] trials = 0: should be greater than 0"),
         ("[search]\nspace.method = ['kd']\nsampler = 'grid'", "should be 'tpe', 'random' or 'cmaes'"),

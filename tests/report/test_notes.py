@@ -40,6 +40,21 @@ def test_what_cannot_be_seen_in_a_table_is_refused_or_said_to_be_left_out(make_r
         assert not any(note.startswith("Bold") for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"layout": "runs", "published": PUBLISHED}, "--layout list without --columns and --values."),
+        ({"layout": "runs", "columns": ["method"]}, "--layout list."),
+        ({"layout": "runs", "best_by": "test", "mark_best": True}, "--layout list without --values."),
+        ({"versus_best": True, "values": ["loss"]}, "without --columns, --values and --against."),
+    ],
+)
+def test_what_a_table_has_no_place_for_is_told_a_table_that_has(make_run, wish, told):
+    with pytest.raises(UsageError) as refusal:
+        build_report([make_run(70.0)], **wish)
+    assert refusal.value.hint.endswith(told)
+
+
 def test_a_seed_that_teaches_others_is_in_the_mean_of_its_replicates(make_run):
     large = {"method.name": "ce", "student.name": "resnet20"}
     runs = [make_run(70.0 + seed, seed=seed, settings=large) for seed in range(3)]
