@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import DataLibrary
-from kdctl.assembly.operations import ImageOperations
 from kdctl.assembly.plan_notes import plan_notes
 from kdctl.assembly.structure import Structure, Structures
 from kdctl.assembly.teachers import TeacherLibrary, require_classes
@@ -42,7 +41,7 @@ class Planner:
             teachers=self._teachers,
         )
         self._library = workspace.library
-        self._structures = Structures(workspace.library)
+        self.structures = Structures(workspace.library)
         self._known: dict[str, tuple[RunPlan, ...]] = {}
         self._trained = frozenset(workspace.store.history_hashes())
         """Keys of runs that have ended: their parts fit together, and need not be built to find that out."""
@@ -104,15 +103,7 @@ class Planner:
         with self._mistakes_in(None):
             counts = self.counts(plan)
         with self._mistakes_in(plan, inside):
-            return self._structures.of(plan, counts)
-
-    def operations(self, plan: RunPlan) -> ImageOperations:
-        """Return what a run computes for each image; also of a run that was planned before, by a store.
-
-        Raises:
-            KdctlError: its data are not here, or a model cannot be built.
-        """
-        return self._structures.operations(plan, self.counts(plan))
+            return self.structures.of(plan, counts)
 
     def counts(self, plan: RunPlan) -> Counts:
         """Return how many images a run sees.
@@ -120,7 +111,7 @@ class Planner:
         Raises:
             KdctlError: its data are missing or corrupt, or smaller than the options ask for.
         """
-        return self._structures.counts(plan.data)
+        return self.structures.counts(plan.data)
 
     def runs(self, points: Iterable[Point]) -> tuple[RunPlan, ...]:
         """Return all runs, each once, seed-outermost: all configurations with the first seed come first.
@@ -142,7 +133,7 @@ class Planner:
 
     def notes(self, teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> tuple[str, ...]:
         """Return what to know of plans before they are trained: see `plan_notes`."""
-        return plan_notes(self.recipe, teachers, students, self._structures.counts)
+        return plan_notes(self.recipe, teachers, students, self.structures.counts)
 
     @contextlib.contextmanager
     def _mistakes_in(self, plan: RunPlan | None, inside: str = "") -> Generator[None]:

@@ -54,12 +54,14 @@ def confirm(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo, say
+    from kdctl.cli.dry_run import announce_time, show_slowness
     from kdctl.cli.formatting import standing
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.ranks import require_alone
     from kdctl.plugins import load_plugins
+    from kdctl.records import RunState
     from kdctl.report.table_format import report_formats
 
     require_alone(os.environ)
@@ -75,10 +77,17 @@ def confirm(
         plan = workflows.plan_confirmation(workspace, sweep, num_seeds=seeds, select=select)
         if dry_run:
             show_plans((), plan.runs, plan.states)
+        else:
+            workflows.require_ready(plan.to_do, workspace)
         if dry_run or not quiet:
             say(standing(len(plan.runs), to_do=len(plan.to_do)))
+        if plan.to_do and (dry_run or not quiet):
+            estimate = workflows.estimate_confirmation(plan, workspace, executor=chosen, gang_size=gang)
+            announce_time(estimate, progress)
+            show_slowness(plan.to_do, workspace)
         if dry_run:
             return
+        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
         table = workflows.confirm(
             plan, workspace, executor=chosen, progress=progress, stop=stop, gang_size=gang
         )

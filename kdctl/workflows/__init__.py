@@ -34,7 +34,12 @@ if TYPE_CHECKING:
     from kdctl.workflows.cores import slowdown_of_threads
     from kdctl.workflows.differences import compare_runs
     from kdctl.workflows.disk import estimate_disk
-    from kdctl.workflows.estimate import estimate_sweep, estimate_training, planned_gangs
+    from kdctl.workflows.estimate import (
+        estimate_confirmation,
+        estimate_sweep,
+        estimate_training,
+        planned_gangs,
+    )
     from kdctl.workflows.evaluation import evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
@@ -64,6 +69,7 @@ __all__ = [
     "data_places",
     "describe_run",
     "epochs_frame",
+    "estimate_confirmation",
     "estimate_disk",
     "estimate_sweep",
     "estimate_training",
@@ -117,6 +123,7 @@ _MODULES = {
     "data_places": "kdctl.workflows.loaded_model",
     "describe_run": "kdctl.workflows.browsing",
     "epochs_frame": "kdctl.workflows.reporting",
+    "estimate_confirmation": "kdctl.workflows.estimate",
     "estimate_disk": "kdctl.workflows.disk",
     "estimate_sweep": "kdctl.workflows.estimate",
     "estimate_training": "kdctl.workflows.estimate",

@@ -14,7 +14,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.memory import require_memory
 from kdctl.assembly.operations import ImageOperations
-from kdctl.assembly.planning import Planner
+from kdctl.assembly.structure import Structures
 from kdctl.engine.device import Compute, has_fast_bf16
 from kdctl.engine.throughput import step_seconds
 from kdctl.errors import UsageError
@@ -104,8 +104,8 @@ class EarlierRuns:
 class CountedOperations:
     """What runs should take by their arithmetic."""
 
-    def __init__(self, planner: Planner, device: torch.device, capacity: Capacity) -> None:
-        self._planner = planner
+    def __init__(self, structures: Structures, device: torch.device, capacity: Capacity) -> None:
+        self._structures = structures
         self._num_threads = capacity.num_threads or torch.get_num_threads()
         self._device = device
         self._rate = 0.0
@@ -138,7 +138,8 @@ class CountedOperations:
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
         """Return how many images a run sees, and what it computes for each."""
         with without_network():
-            return self._planner.counts(plan), self._planner.operations(plan)
+            counts = self._structures.counts(plan.data)
+            return counts, self._structures.operations(plan, counts)
 
     def _measured_step(self, plan: RunPlan, sizes: Sizes, batch: int) -> float:
         """Return the seconds that a training step of the student takes, in its precision."""

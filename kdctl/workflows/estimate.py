@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdctl.assembly.planning import Planner
+from kdctl.assembly.structure import Structures
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe
 from kdctl.errors import KdctlError
@@ -16,6 +16,7 @@ from kdctl.execution.scheduler import teacher_plans
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
 from kdctl.workflows.compute_rate import CountedOperations, EarlierRuns
+from kdctl.workflows.confirming import ConfirmPlan
 from kdctl.workflows.sweep_plan import SweepPlan
 from kdctl.workflows.training import TrainPlan
 
@@ -54,7 +55,7 @@ def estimate_sweep(
     """
     capacity = (executor or InProcessConfig()).capacity(workspace)
     gangs = planned_gangs(plan, capacity, gang_size=gang_size)
-    times = _RunTimes(plan.planner, workspace, capacity)
+    times = _RunTimes(plan.planner.in_workspace(workspace).structures, workspace, capacity)
     return _estimate(gangs, times, plan if plan.num_later else None, gang_size)
 
 
@@ -64,7 +65,20 @@ def estimate_training(plan: TrainPlan, workspace: Workspace) -> Estimate | None:
     students = [run for run in plan.to_do if run not in plan.teachers]
     teachers = [run for run in plan.to_do if run in plan.teachers]
     gangs = gangs_of(teachers, students, gang_size=DEFAULT_GANG_SIZE, slots=capacity.slots)
-    return _estimate(gangs, _RunTimes(plan.planner, workspace, capacity))
+    return _estimate(gangs, _RunTimes(plan.planner.in_workspace(workspace).structures, workspace, capacity))
+
+
+def estimate_confirmation(
+    plan: ConfirmPlan,
+    workspace: Workspace,
+    *,
+    executor: ExecutorConfig | None = None,
+    gang_size: int = DEFAULT_GANG_SIZE,
+) -> Estimate | None:
+    """Return the time that an executor will take for the runs of `kdctl confirm`; see `estimate_sweep`."""
+    capacity = (executor or InProcessConfig()).capacity(workspace)
+    gangs = gangs_of((), plan.to_do, gang_size=gang_size, slots=capacity.slots)
+    return _estimate(gangs, _RunTimes(Structures(workspace.library), workspace, capacity))
 
 
 def _estimate(
@@ -98,10 +112,10 @@ def planned_gangs(plan: SweepPlan, capacity: Capacity, *, gang_size: int) -> lis
 class _RunTimes:
     """How fast runs are with an executor."""
 
-    def __init__(self, planner: Planner, workspace: Workspace, capacity: Capacity) -> None:
+    def __init__(self, structures: Structures, workspace: Workspace, capacity: Capacity) -> None:
         device = choose_device(workspace.device)
         self.capacity = capacity
-        self._counted = CountedOperations(planner.in_workspace(workspace), device, capacity)
+        self._counted = CountedOperations(structures, device, capacity)
         self._store = workspace.store
         self._device = None if capacity.queued else describe(device)
         self.bases: set[str] = set()

@@ -9,17 +9,23 @@ import pytest
 
 from kdctl import workflows
 from kdctl.assembly.data import Sizes
-from kdctl.assembly.operations import same_operations
+from kdctl.assembly.operations import ImageOperations, same_operations
+from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
+from kdctl.recipe.plan import RunPlan
 
 RecipeWriter = Callable[..., Path]
+
+
+def operations(planner: Planner, run: RunPlan) -> ImageOperations:
+    return planner.structures.operations(run, planner.counts(run))
 
 
 def test_what_a_method_keeps_of_each_image_counts(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = "method = {name = 'crd', embedding_width = 4}\n[grid]\ndata.samples_per_class = [8, 16]\n"
     plan = workflows.plan_sweep(recipe(body), workspace)
     counted = [
-        (plan.planner.counts(run).num_train, plan.planner.operations(run).training) for run in plan.runs
+        (plan.planner.counts(run).num_train, operations(plan.planner, run).training) for run in plan.runs
     ]
     (few, less), (many, more) = counted
     # Two banks of 4 features an image; a product is two operations, and counts three times as it learns.
@@ -40,7 +46,7 @@ def test_runs_that_differ_in_a_width_or_a_depth_are_counted_each_for_itself(
     pair = {"student": "student = 'resnet8'", "teacher": "teacher = 'resnet14'", "data": "data = 'digits'"}
     pair["schedule"] = "schedule = { name = 'constant', epochs = 2 }"
     plan = workflows.plan_sweep(recipe(f"[grid]\nmethod = [{methods}]", **pair), workspace)
-    first, second = (plan.planner.operations(run).training for run in plan.runs)
+    first, second = (operations(plan.planner, run).training for run in plan.runs)
     assert max(first, second) > 1.1 * min(first, second)
     weighed = recipe("method = 'kd'\n[grid]\nmethod.kd_weight = [0.5, 2.0]\nmethod.temperature = [1.0, 4.0]")
     runs = workflows.plan_sweep(weighed, workspace).runs
@@ -75,7 +81,7 @@ def test_losses_that_go_back_into_the_student_are_counted_with_it(
     plain = workflows.plan_sweep(recipe("method = 'ce'", teacher=""), workspace)
     path = recipe("method = 'backward'\nplugins = ['backward.py']", teacher="")
     plan = workflows.plan_sweep(path, workspace)
-    alone, counted = plain.planner.operations(plain.runs[0]), plan.planner.operations(plan.runs[0])
+    alone, counted = operations(plain.planner, plain.runs[0]), operations(plan.planner, plan.runs[0])
     assert counted.student == alone.student
     assert counted.evaluation == alone.evaluation
     assert counted.training > alone.training

@@ -15,6 +15,7 @@ def test_a_sweep_is_confirmed_with_one_command(kdctl: Kdctl, recipe: WriteRecipe
     assert (dry.code, dry.out.count("new")) == (0, dry.out.count("seed"))
     answer = kdctl("confirm tiny --seeds 2 --threads 1")
     assert dry.err.splitlines()[0] == answer.err.splitlines()[0] == "4 runs: 0 done, 4 to do"
+    assert dry.err.splitlines()[1].startswith("estimated time: about ")
     assert answer.code == 0
     assert "winner of 2" in answer.out
     assert "fresh − original" in answer.out
