@@ -104,7 +104,7 @@ def named_parts(tensors: Mapping[str, Tensor]) -> str:
     """Say how the names in a file begin."""
     found = _beginnings(tensors)
     return (
-        f"its names begin with {', '.join(found)}." if found else f"its first name is {next(iter(tensors))}."
+        f"its names begin with {', '.join(found)}" if found else f"its first name is {next(iter(tensors))}."
     )
 
 

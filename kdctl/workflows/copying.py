@@ -12,8 +12,10 @@ from kdctl.files import resolved
 from kdctl.machine_errors import noted
 from kdctl.records import SETTLED, RunState
 from kdctl.store.briefs import RunBrief
+from kdctl.store.integrity import changed_evaluations
 from kdctl.store.run_copy import copy_run
 from kdctl.store.sweep_files import copy_sweep
+from kdctl.workflows.checking import ENDED, without_result
 
 COPIED = SETTLED | {RunState.FAILED}
 """States in which nothing more is written to the folder of a run, unless somebody starts it again."""
@@ -70,6 +72,9 @@ def copy_runs(
             unfinished.append(run)
             continue
         with noted(refused):
+            if lost := _lost(workspace, run):
+                refused.extend(lost)
+                continue
             is_new = copy_run(workspace.folder(run.key), root, checkpoints=checkpoints)
             (copied if is_new else there).append(run)
     for name in sweeps:
@@ -78,6 +83,18 @@ def copy_runs(
     return CopyReport(
         copied=tuple(copied), there=tuple(there), unfinished=tuple(unfinished), refused=tuple(refused)
     )
+
+
+def _lost(workspace: Workspace, run: RunBrief) -> list[Mistake]:
+    """Name what is known of a run that has ended and its folder does not hold any more.
+
+    Raises:
+        KdctlError: a file cannot be read, or is damaged.
+    """
+    folder = workspace.folder(run.key)
+    if run.state in ENDED and folder.ending() is None:
+        return [without_result(run)]
+    return changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(run.key))
 
 
 def _chosen(workspace: Workspace, prefixes: Sequence[str], sweeps: Sequence[str]) -> list[RunBrief]:

@@ -156,3 +156,17 @@ def test_another_sweep_of_the_same_name_is_not_replaced(kdctl: Kdctl, swept: str
     kdctl(f"runs rm {run} --yes")
     kdctl("runs copy there --sweep tiny").refused("has runs that the sweep does not have here", code=1)
     assert (sweeps / "tiny.json").read_text() == ours
+
+
+def test_a_run_whose_folder_has_lost_what_the_store_knows_is_not_copied_as_if_it_were_whole(
+    kdctl: Kdctl, swept: str, tmp_path: Path
+) -> None:
+    run = keys(kdctl)["resnet4 ce"]
+    assert kdctl(f"eval {run}").code == 0
+    (tmp_path / "runs" / run / "evaluations.jsonl").unlink()
+    answer = kdctl(f"runs copy there {run}")
+    answer.refused("something else of the evaluation of 'last' on test", f"kdctl eval {run}", code=1)
+    (tmp_path / "runs" / run / "result.json").unlink()
+    answer = kdctl(f"runs copy there {run}")
+    answer.refused("is finished, but its folder holds no result.json", "restore the file", code=1)
+    assert not (tmp_path / "there").exists()
