@@ -70,16 +70,27 @@ def contradictions(folder: RunFolder, ended: EndedRun | None = None) -> list[Mis
 
 def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
     if not found.is_as_written:
-        problems = ["holds an epochs.jsonl that is not what the run wrote"]
+        problems: Iterable[str] = ["holds an epochs.jsonl that is not what the run wrote"]
     else:
-        problems = list(_numbers(found.ending.result, found.epochs))
-    if found.ending.epochs_sha256 and folder.content(RecordFile.ENVIRONMENT) is None:
-        problems.append(f"has lost its {RecordFile.ENVIRONMENT}, which each run writes when it starts")
+        problems = _numbers(found.ending.result, found.epochs)
     if found.ending.run not in ("", folder.key):
         problems = [f"holds the result of another run, {found.ending.run}"]
     return [
         Mistake(problem=f"{folder.path} {problem}.", hint=HINT.format(folder.key)) for problem in problems
     ]
+
+
+def lost_environment(folder: RunFolder) -> list[Mistake]:
+    """Return whether a run that has ended lost what tells where it trained; its numbers are good without.
+
+    Raises:
+        KdctlError: a file cannot be read, or is damaged.
+    """
+    ending = folder.ending()
+    if ending is None or not ending.epochs_sha256 or folder.content(RecordFile.ENVIRONMENT) is not None:
+        return []
+    problem = f"{folder.path} has lost its {RecordFile.ENVIRONMENT}, which each run writes when it starts."
+    return [Mistake(problem=problem, hint="restore it from a copy; the run's numbers are read without it.")]
 
 
 def changed_epochs(folder: RunFolder, known: Sequence[EpochResult]) -> list[Mistake]:

@@ -24,6 +24,7 @@ from kdctl.store.integrity import (
     changed_epochs,
     changed_evaluations,
     contradictions,
+    lost_environment,
     read_ended_run,
 )
 from kdctl.store.json_files import to_json
@@ -124,7 +125,9 @@ def _contradictions(
     yield from changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(brief.key))
     if altered:
         return
-    if ended_run is not None and environment != run.environment:
+    lost = lost_environment(folder)
+    yield from lost
+    if not lost and ended_run is not None and environment != run.environment:
         yield Mistake(problem=f"run {brief.key} has another environment in its folder.", hint=_READ)
     yield from _other_end(workspace.store, brief, run, folder, ended_run)
     yield from _files(folder, ended_run.ending.artifacts if ended_run else (), hashes=hashes)

@@ -19,6 +19,7 @@ from kdctl.store.integrity import (
     changed_epochs,
     changed_evaluations,
     contradictions,
+    lost_environment,
     read_ended_run,
 )
 from kdctl.store.removal import finish_removals
@@ -45,7 +46,7 @@ class SyncReport:
     removed: tuple[str, ...]
     """Keys of runs whose removal had been killed half-way, and is finished now."""
     damaged: tuple[Mistake, ...]
-    """Folders and files that could not be read."""
+    """Folders and files that could not be read, or lack something."""
 
 
 def synchronise(
@@ -70,9 +71,11 @@ def synchronise(
     read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
         sha256 = hashes.get(folder.key, "")
-        found = _read(FolderSnapshot(folder), store, keys, known=before.get(folder.key), sha256=sha256)
+        snapshot = FolderSnapshot(folder)
+        found = _read(snapshot, store, keys, known=before.get(folder.key), sha256=sha256)
         if isinstance(found, FolderContents):
             read.append(found)
+            damaged.extend(lost_environment(snapshot))
         else:
             damaged.extend(found)
         if len(read) == _AT_ONCE or number == len(folders):
