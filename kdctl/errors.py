@@ -77,6 +77,10 @@ class AbortedError(BaseException):
         self.exit_code = exit_code
 
 
+class StoppedError(BaseException):
+    """Somebody asked to stop before the first step; no `Exception`, for it is nobody's failure."""
+
+
 ANY_FAILURE = (Exception, SystemExit, GeneratorExit)
 """What code of others may raise: `sys.exit` in a plug-in must not end what goes on around it."""
 

@@ -41,7 +41,7 @@ NUM_TRIED = 8
 
 
 def build_data(
-    data: SelectedData, plan: RunPlan, device: torch.device, num_workers: int | None = None
+    data: SelectedData, plan: RunPlan, device: torch.device, workers: ImageWorkers
 ) -> TrainingData:
     """Open the splits that a run reads: all of them, unless its method makes its own images.
 
@@ -49,13 +49,12 @@ def build_data(
         data: the splits.
         plan: of the run.
         device: where batches go; small images live there.
-        num_workers: processes that decode images that are not in memory; None: see `ImageWorkers`.
+        workers: decode images that are not in memory.
 
     Raises:
         KdctlError: there are too few images, or there is too little memory for buffers; or teachers should
             see batches that are not decoded yet.
     """
-    workers = ImageWorkers(num_workers)
     normalise, method = Normalisation(data.mean, data.std, device), plan.method.options
     generates = isinstance(method, GeneratedImages)
     require_lookahead(plan, data.train)

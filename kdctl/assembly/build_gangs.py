@@ -17,11 +17,12 @@ from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.teachers import load_teacher
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.ranks import Ranks
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import ModelFacts
+from kdctl.records import ModelFacts, RunResult, RunState
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,28 @@ class BuiltRun:
     teacher_checkpoints: tuple[str, ...]
     """SHA-256 of each teacher's checkpoint file."""
 
+    def result(self, state: RunState, *, num_images: int, teacher_test_top1: float | None) -> RunResult:
+        """Return what came of it.
+
+        Args:
+            state: how it ended.
+            num_images: of an epoch.
+            teacher_test_top1: of its best teacher, in percent; None: not known.
+        """
+        member = self.member
+        images = num_images * member.epoch
+        return RunResult(
+            state=state,
+            epochs=member.epoch,
+            selected=dict(member.selected),
+            facts=self.facts,
+            teacher_test_top1=teacher_test_top1,
+            train_seconds=member.train_seconds,
+            images_per_second=images / member.train_seconds if member.train_seconds else 0.0,
+            reason=member.diverged,
+            models_before=dict(member.models_before),
+        )
+
 
 def build_gangs(
     plans: Sequence[RunPlan],
@@ -43,6 +66,7 @@ def build_gangs(
     *,
     ranks: Ranks | None,
     on_built: Callable[[RunPlan, BuiltRun], None],
+    meanwhile: Callable[[], None],
 ) -> tuple[list[Gang], float | None]:
     """Build runs that share data, teachers and seed.
 
@@ -53,6 +77,7 @@ def build_gangs(
         context: what they are built in.
         ranks: the processes that train each run together; None: this one alone.
         on_built: is told of each member at once, also when a later one cannot be built.
+        meanwhile: is called again and again while images are made ready; what it raises ends it all.
 
     Returns:
         The gangs, and the test accuracy of the best teacher in percent, where one is known.
@@ -66,7 +91,7 @@ def build_gangs(
     compute = build_compute(first, device)
     prepare(compute, context.num_threads)
     selected = planned_data(first, context.library)
-    data = build_data(selected, first, device, context.num_workers)
+    data = build_data(selected, first, device, ImageWorkers(context.num_workers, meanwhile))
     try:
         return _gangs_on(data, selected, plans, context, compute=compute, ranks=ranks, on_built=on_built)
     except BaseException:

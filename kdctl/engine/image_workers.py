@@ -16,7 +16,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import IO, Any
@@ -49,13 +49,16 @@ PARENT_CHECK_SECONDS = 5.0
 class ImageWorkers:
     """A pool of processes that fill the rings of one training process."""
 
-    def __init__(self, num_workers: int | None = None) -> None:
+    def __init__(self, num_workers: int | None = None, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Start nothing yet: processes are forked when the first batch is asked for.
 
         Args:
             num_workers: 0 decodes in this process, whenever a batch is needed; None: as many as torch has
                 threads, at most `MOST_WORKERS`.
+            meanwhile: called again and again while images are made ready before that, which may take hours;
+                what it raises ends it.
         """
+        self.meanwhile = meanwhile
         chosen = min(torch.get_num_threads(), MOST_WORKERS) if num_workers is None else num_workers
         # Elsewhere a fork is not safe, and memory without a name cannot be shared with new processes.
         self.num_workers = chosen if sys.platform == "linux" else 0

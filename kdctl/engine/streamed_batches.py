@@ -61,7 +61,7 @@ class StreamedTrainingSet:
             KdctlError: there are not even two images to make a batch of, or no memory for the buffers.
         """
         require_two_images(len(split))
-        prepare_images(split)
+        prepare_images(split, workers.meanwhile)
         self.batch_size = options.batch_size
         self._count, self._repeats = len(split), options.repeats
         self._normalise, self._device, self._workers = normalise, device, workers
@@ -200,7 +200,7 @@ class StreamedEvaluationSet:
         Raises:
             KdctlError: there is no memory for the buffers.
         """
-        prepare_images(split)
+        prepare_images(split, workers.meanwhile)
         size = split.input_size
         self.labels = torch.from_numpy(split.labels).to(device)
         self._batch = min(EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // size**2), max(1, len(split)))
@@ -280,15 +280,17 @@ def open_evaluation_set(
     return StreamedEvaluationSet(split, normalise, device, workers)
 
 
-def prepare_images(split: Split | StreamedSplit) -> None:
+def prepare_images(split: Split | StreamedSplit, meanwhile: Callable[[], None]) -> None:
     """Let a source store what it wants to have at hand, before worker processes ask for it.
+
+    What `meanwhile` raises, which is called again and again, ends it.
 
     Raises:
         KdctlError: there is no room for it, or an image that was listed cannot be read any more.
     """
     if isinstance(split, StreamedSplit) and isinstance(split.source, PreparedSource):
         with as_machine_errors(), image_errors():
-            split.source.prepare(split.rows.tolist())
+            split.source.prepare(split.rows.tolist(), meanwhile)
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

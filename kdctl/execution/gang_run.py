@@ -19,10 +19,10 @@ from kdctl.engine.pictures import PICTURES
 from kdctl.engine.ranks import Ranks
 from kdctl.engine.resume import discard_state
 from kdctl.engine.trainer import fit
-from kdctl.errors import ANY_FAILURE
+from kdctl.errors import ANY_FAILURE, StoppedError
 from kdctl.execution.gang_split import fitting_parts, halves, release_memory
 from kdctl.execution.messages import Order, WorkerSetup
-from kdctl.execution.recorders import ABORTED, NOT_BEGUN, RunRecorder
+from kdctl.execution.recorders import ABORTED, NOT_BEGUN, NOT_READY, RunRecorder
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, as_machine_errors
 from kdctl.plugins import loaded_plugin_files
 from kdctl.recipe.plan import RunPlan
@@ -30,7 +30,6 @@ from kdctl.records import (
     SHIPPED,
     Environment,
     EpochResult,
-    ModelFacts,
     RunResult,
     RunState,
     Selection,
@@ -79,6 +78,9 @@ class GangTrainer:
             self.on_failure(explain(error, self.context.device))
             self._give_back(error.problem)
             raise
+        except StoppedError:
+            self._give_back(NOT_READY)
+            return {}
         except BaseException:
             self._give_back(ABORTED)
             raise
@@ -151,19 +153,19 @@ class GangRun:
     plans: list[RunPlan]
     reduced: str = ""
     """Why they are fewer than was planned; empty if they are not."""
-    _facts: dict[str, ModelFacts] = field(default_factory=dict[str, ModelFacts])
+    _built: dict[str, BuiltRun] = field(default_factory=dict[str, BuiltRun])
+    """By run key."""
     _environments: dict[str, Environment] = field(default_factory=dict[str, Environment])
     _teacher_top1: float | None = None
     _renewed: float = field(default_factory=time.monotonic)
     _ended: set[str] = field(default_factory=set[str])
-    _members: list[Member] = field(default_factory=list[Member])
 
     def still_ours(self) -> list[RunPlan]:
         """Renew the leases of the runs that have not ended; return those that no other process has taken."""
         self._renewed = time.monotonic()
         open_keys = {plan.key for plan in self.plans} - self._ended
         kept = self.trainer.recorder.renew(open_keys)
-        for member in self._members:
+        for member in (built.member for built in self._built.values()):
             member.left = member.left or member.key in open_keys - kept
         if self.trainer.ranks is not None and open_keys - kept:
             raise MachineError(MachineFault(problem="another process took a run over.", hint=GOES_ON))
@@ -221,21 +223,30 @@ class GangRun:
         """Build the members. Where several processes train together, all go on, or all raise."""
         ranks, context = self.trainer.ranks, self.trainer.context
         try:
-            built = build_gangs(self.plans, context, ranks=ranks, on_built=self._note_start)
+            built = build_gangs(
+                self.plans, context, ranks=ranks, on_built=self._note_start, meanwhile=self._meanwhile
+            )
         except ANY_FAILURE as error:
             if ranks:
                 ranks.require_all_well(explain(error, context.device).problem)
             raise
         if ranks:
             ranks.require_all_well("")
-            ranks.require_same("it found runs saved at", [(m.key, m.epoch, m.step) for m in self._members])
+            places = [(key, run.member.epoch, run.member.step) for key, run in self._built.items()]
+            ranks.require_same("it found runs saved at", places)
         gangs, self._teacher_top1 = built
         return gangs
 
+    def _meanwhile(self) -> None:
+        """Keep the leases while images are made ready, and end that where somebody asks to stop."""
+        self._maybe_renew()
+        if self.trainer.stop() and self.trainer.ranks is None:  # several processes leave at the same step
+            raise StoppedError
+
     def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:
         member = built.member
-        self._facts[plan.key] = built.facts
-        self._members.append(member)
+        member.left = plan.key in self._ended
+        self._built[plan.key] = built
         environment = describe_environment(
             built.compute,
             data_fingerprint=plan.data_fingerprint,
@@ -255,7 +266,8 @@ class GangRun:
 
     def _settle(self, member: Member, data: TrainingData) -> None:
         state = RunState.DIVERGED if member.diverged else RunState.FINISHED
-        result = self._result(member, state, data)
+        built = self._built[member.key]
+        result = built.result(state, num_images=len(data.train), teacher_test_top1=self._teacher_top1)
         if self.trainer.ranks is None or self.trainer.ranks.leads:
             folder = self.trainer.context.folder(member.key)
             models = [SHIPPED, *(model.name for model in member.distiller.all_models())]
@@ -265,20 +277,6 @@ class GangRun:
             self.trainer.recorder.settled(member.key, result, artifacts)
             discard_state(folder.path)
         self._end(member.key, state, result, member.diverged)
-
-    def _result(self, member: Member, state: RunState, data: TrainingData) -> RunResult:
-        images = len(data.train) * member.epoch
-        return RunResult(
-            state=state,
-            epochs=member.epoch,
-            selected=dict(member.selected),
-            facts=self._facts[member.key],
-            teacher_test_top1=self._teacher_top1,
-            train_seconds=member.train_seconds,
-            images_per_second=images / member.train_seconds if member.train_seconds else 0.0,
-            reason=member.diverged,
-            models_before=dict(member.models_before),
-        )
 
     def _interrupt(self, member: Member) -> None:
         paused = f"paused after epoch {member.epoch} until it is decided which runs go on"

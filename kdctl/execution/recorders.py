@@ -26,6 +26,9 @@ ABORTED = "aborted; the state that was saved before is good"
 NOT_BEGUN = "stopped before its turn came; what was saved before is good"
 """Why a run is given back that waited for others of its gang, which memory did not hold at once."""
 
+NOT_READY = "stopped while its images were made ready; what was stored of them before is kept"
+"""Why a run is given back that had not begun with a step."""
+
 
 class RunRecorder(Protocol):
     """Records what happens to the runs of a gang."""

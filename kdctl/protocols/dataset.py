@@ -8,7 +8,7 @@ data give the same runs however they lie on disk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -72,8 +72,12 @@ class ImageSource(Protocol):
 class PreparedSource(ImageSource, Protocol):
     """A source that stores something before its images are read again and again."""
 
-    def prepare(self, rows: Iterable[int]) -> None:
+    def prepare(self, rows: Iterable[int], meanwhile: Callable[[], None]) -> None:
         """Make the images at `rows` ready; what is ready already stays.
+
+        Args:
+            rows: of the images that will be read.
+            meanwhile: to be called again and again; what it raises ends this.
 
         Raises:
             KdctlError: there is no room for it.

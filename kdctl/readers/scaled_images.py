@@ -1,9 +1,9 @@
 """Images scaled once and kept as bytes on the disk: read without decoding, and shared by all processes.
 
-They lie in parts of 1,024 images: one file of pixels, which is mapped into memory, and one of what each image
-is. A part is written whole or not at all, so a build that was stopped goes on where it was, and parts that
-are gone or damaged are made again. Nothing depends on them: an image whose part is not there is decoded and
-scaled anew, with the same pixels.
+They lie in parts of 1,024 images: one file of pixels, and one of what each image is. Pixels are read, not
+mapped into memory, where a file that is cut short ends the process. A part is written whole or not at all, so
+a build that was stopped goes on where it was, and parts that are gone or damaged are made again. Nothing
+depends on them: an image whose part is not there is decoded and scaled anew, with the same pixels.
 
 Each image has a checksum, which is compared whenever it is read. That takes a fiftieth of the time that its
 augmentation takes; to compare all when they are opened would read 340 GiB of ImageNet before the first step.
@@ -17,8 +17,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from kdctl.files import size_of
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, unwritable
 from kdctl.protocols.dataset import ImageSource, Interpolation, Rows
 from kdctl.readers.decoded_cache import probes
-from kdctl.readers.image_manifest import progress_reporter
+from kdctl.readers.image_manifest import SAVE_SECONDS, progress_reporter
 from kdctl.readers.pixels import decoding_threads
 
 _VERSION = "1"
@@ -48,18 +49,19 @@ _DAMAGED = ".damaged"
 _SILENT_SECONDS = 5.0
 """How long to wait for another process before saying so."""
 
+_LOOK_SECONDS = 0.5
+"""Between two looks whether another process is done."""
+
 _log = logging.getLogger(__name__)
 
 
 class _Part(NamedTuple):
     """Some images, as they lie on the disk."""
 
-    pixels: npt.NDArray[np.uint8]
-    """All bytes, one image after the other, each [H, W, 3]."""
     table: npt.NDArray[np.int64]
     """[N, 3]: height, width and checksum."""
     ends: npt.NDArray[np.int64]
-    """[N]: where each image ends."""
+    """[N]: where each image ends in the file of pixels, each [H, W, 3]."""
 
 
 class ScaledImages:
@@ -102,17 +104,18 @@ class ScaledImages:
             return self._scaled(row)
         self._open[number] = part
         height, width, checksum = part.table[place].tolist()
-        end = int(part.ends[place])
-        pixels = np.array(part.pixels[end - height * width * 3 : end])
-        if _checksum(pixels, height) != checksum:
+        size = height * width * 3
+        pixels = _read(self._pixels_path(number), int(part.ends[place]) - size, size)
+        if pixels is None or _checksum(pixels, height) != checksum:
             self._mark_damaged(number)
             return self._scaled(row)
         return torch.from_numpy(pixels).view(height, width, 3).permute(2, 0, 1)
 
-    def prepare(self, rows: Iterable[int]) -> None:
+    def prepare(self, rows: Iterable[int], meanwhile: Callable[[], None] = lambda: None) -> None:
         """Store the images at `rows` and those of the same parts, as far as they are not; tell how far it is.
 
-        Other processes that ask for it meanwhile wait.
+        Other processes that ask for it meanwhile wait. What `meanwhile` raises, which is called again and
+        again, ends it; whole parts are kept.
 
         Raises:
             MachineError: the disk has no room for them, or may not be written.
@@ -122,7 +125,7 @@ class ScaledImages:
         wanted = sorted({row // _PART for row in rows})
         if all(self._opened(number) for number in wanted):
             return
-        with self._alone():
+        with self._alone(meanwhile):
             for unfinished in self._folder.glob(".*.*-*"):  # of a process that was killed: only we write here
                 unfinished.unlink(missing_ok=True)
             self._tell_damaged()
@@ -133,22 +136,25 @@ class ScaledImages:
             report = progress_reporter(f"scaling images into {self._folder}", len(missing))
             with decoding_threads() as pool:
                 for done, number in enumerate(missing):
-                    self._store(number, pool)
+                    self._store(number, pool, meanwhile)
                     report(done + 1)
 
-    def _alone(self) -> BaseFileLock:
+    def _alone(self, meanwhile: Callable[[], None]) -> BaseFileLock:
         """Return the folder's lock, taken once no other process has it."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._folder / ".lock")
-            try:
-                lock.acquire(timeout=_SILENT_SECONDS)
-            except Timeout:
-                _log.warning("another process scales images into %s: waiting for it", self._folder)
-                lock.acquire()
+            told = time.monotonic() + _SILENT_SECONDS - SAVE_SECONDS
+            while True:
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=_LOOK_SECONDS)
+                    return lock
+                meanwhile()
+                if time.monotonic() - told > SAVE_SECONDS:  # again and again: who is silent counts as dead
+                    told = time.monotonic()
+                    _log.warning("another process scales images into %s: waiting for it", self._folder)
         except OSError as error:
             raise unwritable(self._folder, error) from error
-        return lock
 
     def _mark_damaged(self, number: int) -> None:
         """Have a part made again, and that told, by who prepares next: workers have no terminal."""
@@ -193,10 +199,11 @@ class ScaledImages:
         image = self._source.read(int(self._rows[row]))
         return scaled_down(image, self._side, self._interpolation)
 
-    def _store(self, number: int, pool: ThreadPoolExecutor) -> None:
+    def _store(self, number: int, pool: ThreadPoolExecutor, meanwhile: Callable[[], None]) -> None:
         table: list[tuple[int, int, int]] = []
         with _written_whole(self._pixels_path(number)) as path, path.open("wb") as file:
             for image in pool.map(self._scaled, self._rows_of(number)):
+                meanwhile()
                 pixels = image.permute(1, 2, 0).contiguous().numpy()
                 height, width, _ = pixels.shape
                 table.append((height, width, _checksum(pixels, height)))
@@ -212,16 +219,27 @@ class ScaledImages:
             if table.shape != (len(self._rows_of(number)), 3) or table.dtype != np.int64:
                 return None
             ends = np.cumsum(table[:, 0] * table[:, 1] * 3)
-            pixels = np.memmap(self._pixels_path(number), dtype=np.uint8, mode="r")
+            size = self._pixels_path(number).stat().st_size
         except Exception:  # noqa: BLE001 - absent, or damaged in whatever way: it is made again
             return None
-        return _Part(pixels=pixels, table=table, ends=ends) if len(pixels) == ends[-1] else None
+        return _Part(table=table, ends=ends) if size == ends[-1] else None
 
     def _pixels_path(self, number: int) -> Path:
         return self._folder / f"{number:06}.bin"
 
     def _table_path(self, number: int) -> Path:
         return self._folder / f"{number:06}.npy"
+
+
+def _read(path: Path, begin: int, size: int) -> npt.NDArray[np.uint8] | None:
+    """Return bytes of a file; None if it has not so many, is gone, or its disk does not give them."""
+    try:
+        if size > path.stat().st_size:  # as a damaged table says, and memory may not hold it
+            return None
+        pixels = np.fromfile(path, dtype=np.uint8, count=size, offset=begin)
+    except (OSError, ValueError):  # the latter where the image would begin before the file
+        return None
+    return pixels if len(pixels) == size else None
 
 
 def _checksum(pixels: npt.NDArray[np.uint8], height: int) -> int:

@@ -29,6 +29,7 @@ from kdctl.assembly.teacher_cache import find_table
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.device import choose_device, describe, prepare
 from kdctl.engine.gang import Gang
+from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member, StepInputs
 from kdctl.engine.optim import build_optimizers
 from kdctl.engine.steps import Steps
@@ -219,7 +220,7 @@ def _build_gang(plans: Sequence[RunPlan], workspace: Workspace, folder: Path) ->
         for teacher in first.teachers
     ]
     teachers = [teacher.to(device) for teacher in teachers]
-    data = build_data(selected, first, device, workspace.num_workers)
+    data = build_data(selected, first, device, ImageWorkers(workspace.num_workers))
     members: list[Member] = []
     for place, plan in enumerate(plans):
         student = build_student(plan, sizes)

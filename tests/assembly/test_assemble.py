@@ -139,5 +139,5 @@ def test_data_are_closed_where_runs_cannot_be_built_on_them(
     spec = plan("ce").data
     run = plan("ce", data_fingerprint=context.library.fingerprint(spec))
     with pytest.raises(MemoryError, match="too large"):
-        build_gangs([run], context, ranks=None, on_built=lambda *_: None)
+        build_gangs([run], context, ranks=None, on_built=lambda *_: None, meanwhile=lambda: None)
     assert len(closed) == 1

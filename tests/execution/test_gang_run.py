@@ -17,7 +17,7 @@ from kdctl.execution.distributed import NoRecorder
 from kdctl.execution.executor import InProcessConfig
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.local_executor import LocalConfig
-from kdctl.execution.recorders import ABORTED
+from kdctl.execution.recorders import ABORTED, NOT_READY
 from kdctl.machine_errors import MachineError, MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunResult, RunState
@@ -131,6 +131,36 @@ def test_runs_that_are_aborted_are_held_by_nobody(
         assert workspace.folder(run.key).lease() is None
         assert run.reason in (ABORTED, "")
     assert set(impatient.ends) == {RunState.INTERRUPTED}
+
+
+class StopsAtOnce(Silent):
+    """Asks to stop as soon as a run is in work, and keeps why it ended."""
+
+    def __init__(self) -> None:
+        self.is_in_work = False
+        self.reasons: list[str] = []
+
+    def started(self, plans: Sequence[RunPlan]) -> None:
+        self.is_in_work = True
+
+    def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_a_wish_to_stop_ends_the_scaling_of_images(
+    recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = 'data = {name = "streamedfolder", path = "kdctl:sample", size = 16, resize = 18, stored_side = 18}'
+    path = recipe(data=data, teacher="", method='method = "ce"')
+    progress = StopsAtOnce()
+    workflows.sweep(path, workspace, progress=progress, stop=lambda: progress.is_in_work)
+    (run,) = workspace.store.runs()
+    assert run.state is RunState.INTERRUPTED
+    assert progress.reasons == [NOT_READY]
+    assert not list(tmp_path.glob("cache/**/*.bin"))
+    (run,) = workflows.sweep(path, workspace).runs
+    assert run.state is RunState.FINISHED
 
 
 def test_a_finished_run_keeps_no_state_to_resume_from(recipe: RecipeWriter, workspace: Workspace) -> None:

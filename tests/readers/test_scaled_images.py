@@ -17,6 +17,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from kdctl.errors import StoppedError
 from kdctl.machine_errors import MachineError
 from kdctl.protocols.dataset import ImageData, StreamedSplit
 from kdctl.readers import scaled_images
@@ -151,6 +152,19 @@ def test_a_byte_that_changed_is_noticed_and_its_part_made_again(
     damaged(folder, cache, caplog)
 
 
+def test_a_file_that_is_cut_short_while_it_is_in_use_is_read_past(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = prepared(folder, cache)
+    expected = images(split)
+    (path,) = cache.glob("scaled-*/000001.bin")
+    os.truncate(path, 10)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(images(split), expected, strict=True))
+    prepared(folder, cache)
+    assert "did not fit their checksums" in caplog.text
+    assert path.stat().st_size > 10
+
+
 def test_two_images_whose_sizes_changed_places_are_noticed(
     folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,6 +229,22 @@ def test_ctrl_c_drops_the_images_that_wait(
     assert len(read) < NUM_TRAIN // 2
 
 
+def test_what_is_called_meanwhile_may_end_it_and_whole_parts_are_kept(folder: Path, cache: Path) -> None:
+    split = loaded(folder, cache, stored_side=SIDE)
+    calls: list[None] = []
+
+    def stop_in_the_second_part() -> None:
+        calls.append(None)
+        if len(calls) == 6:
+            raise StoppedError
+
+    assert isinstance(split.source, ScaledImages)
+    with pytest.raises(StoppedError):
+        split.source.prepare(split.rows.tolist(), stop_in_the_second_part)
+    assert list(parts(cache)) == ["000000.bin"]
+    assert sorted(path.name for path in cache.glob("scaled-*/.*")) == [".lock"]
+
+
 def test_parts_without_checksums_are_made_again(folder: Path, cache: Path) -> None:
     expected = images(prepared(folder, cache))
     for path in cache.glob("scaled-*/*.npy"):  # as kdctl 0.2.0 wrote them
@@ -255,16 +285,30 @@ def test_a_process_that_waits_for_another_says_so(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(scaled_images, "_SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(scaled_images, "SAVE_SECONDS", 0.02)
+    monkeypatch.setattr(scaled_images, "_LOOK_SECONDS", 0.01)
     prepared(folder, cache)
     (place,) = cache.glob("scaled-*")
     (place / "000001.npy").unlink()
     with ThreadPoolExecutor(1) as pool, FileLock(place / ".lock"):
         future = pool.submit(prepared, folder, cache)
-        while not caplog.text:
+        while caplog.text.count("another process scales images into") < 3:  # else it counts as dead
             time.sleep(0.01)
-        assert "another process scales images into" in caplog.text
     future.result()
     assert (place / "000001.npy").is_file()
+
+
+def test_a_process_that_waits_for_another_may_be_stopped(folder: Path, cache: Path) -> None:
+    split = prepared(folder, cache)
+    (place,) = cache.glob("scaled-*")
+    (place / "000001.npy").unlink()
+
+    def stop() -> None:
+        raise StoppedError
+
+    assert isinstance(split.source, ScaledImages)
+    with FileLock(place / ".lock"), pytest.raises(StoppedError):
+        split.source.prepare(split.rows.tolist(), stop)
 
 
 def test_small_images_are_not_taken_for_large_ones_where_room_is_short(
