@@ -139,6 +139,15 @@ class Structures:
             self._operations[known] = self._counter.alone(self._model(plan.student.name, sizes), teachers)
         return self._operations[known]
 
+    def weight_bytes(self, plan: RunPlan, counts: Counts) -> int:
+        """Return how large the weights of a run's student are.
+
+        Raises:
+            KdctlError: the model cannot be built.
+        """
+        weights = self._model(plan.student.name, counted_sizes(counts)).state_dict().values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in weights)
+
     def _build(self, plan: RunPlan, counts: Counts) -> Structure:
         try:
             with shapes_computed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -31,12 +32,16 @@ from kdctl.store.store import Store
 MEASURED_BATCH = 32
 """Images in the step that is measured, at most."""
 
+FEWEST_MEASURED = 2
+"""Images in that step, at least: batch norms need two."""
+
 _MEASURED_OPERATIONS = 2e11
 """Of a measured step on a CPU: some seconds of one core. A network that needs more of them for 32 images is
 measured on fewer: 32 of 224 pixels keep a RegNetY-160 busy for minutes, and take 7 GiB."""
 
 _EMULATED_BF16 = 8
-"""Times as long as one in fp32 a step in bf16 takes on a CPU without instructions for it."""
+"""Times as long as one in fp32 a step in bf16 takes on a CPU without instructions for it. Where two images in
+bf16 would take minutes, the step is measured in fp32."""
 
 _UNDISTURBED = 0.7
 """Of the time of a step a CPU works on it, at least, where no other program has the cores."""
@@ -130,9 +135,16 @@ class CountedOperations:
             counts, image = self._counted(plan)
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
-            emulated = plan.engine.student_precision == "bf16" and has_fast_bf16(self._device) is False
-            batch = measured_batch(3 * image.student * (_EMULATED_BF16 if emulated else 1), self._device)
-            self._rate = 3 * image.student * batch / self._measured_step(plan, sizes, batch)
+            operations, slower = 3 * image.student, 1
+            if plan.engine.student_precision == "bf16" and has_fast_bf16(self._device) is False:
+                slower = _EMULATED_BF16
+            assumed = 1
+            if slower > 1 and FEWEST_MEASURED * operations * slower > _MEASURED_OPERATIONS:
+                plan = replace(plan, engine=replace(plan.engine, student_precision="fp32"))
+                slower, assumed = 1, slower
+                self.basis += f" in fp32, taken {assumed} times for bf16"
+            batch = measured_batch(operations * slower, self._device)
+            self._rate = operations * batch / (assumed * self._measured_step(plan, sizes, batch))
         return self._rate
 
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
@@ -159,10 +171,10 @@ class CountedOperations:
 
 
 def measured_batch(operations: float, device: torch.device) -> int:
-    """Return on how many images of so many operations a step is measured: two at least, for batch norms."""
+    """Return on how many images of so many operations a step is measured."""
     if device.type != "cpu":
         return MEASURED_BATCH
-    return min(MEASURED_BATCH, max(2, int(_MEASURED_OPERATIONS / operations)))
+    return min(MEASURED_BATCH, max(FEWEST_MEASURED, int(_MEASURED_OPERATIONS / operations)))
 
 
 def _kind(plan: Mapping[str, Any]) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.device import shapes_only
 from kdctl.errors import ANY_FAILURE
 from kdctl.files import resolved
-from kdctl.protocols.backbone import models
 from kdctl.readers.archive import without_network
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
@@ -78,7 +77,7 @@ def _wanted(plan: SweepPlan, workspace: Workspace) -> list[int]:
     """Return what each run still to do will leave behind."""
     if not plan.ahead:
         return []
-    sizes = _Sizes(workspace)
+    sizes = _Sizes(plan.planner, workspace)
     by_configuration: dict[str, int] = {}
     for run in plan.ahead:  # a seed changes no size
         if run.configuration not in by_configuration:
@@ -90,8 +89,8 @@ def _wanted(plan: SweepPlan, workspace: Workspace) -> list[int]:
 class _Sizes:
     """Bytes that runs leave behind."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._library = workspace.library
+    def __init__(self, planner: Planner, workspace: Workspace) -> None:
+        self._planner = planner
         measured: dict[str, list[int]] = {}
         for run in workspace.store.runs(state=RunState.FINISHED):
             known = measured.setdefault(_kind(run.plan), [])
@@ -99,8 +98,6 @@ class _Sizes:
             if size:
                 known.append(size)
         self._known = {kind: int(median(sizes)) for kind, sizes in measured.items() if sizes}
-        self._weights: dict[tuple[str, int, int], int] = {}
-        """By the student's name, its classes and the size of its images."""
 
     def of(self, plan: RunPlan) -> int:
         kind = _kind(plan.tree())
@@ -110,17 +107,8 @@ class _Sizes:
 
     def _counted(self, plan: RunPlan) -> int:
         with without_network():
-            counts = self._library.counts(plan.data)
-        student = plan.student.name, counts.num_classes, counts.input_size
-        if student not in self._weights:
-            self._weights[student] = _weight_bytes(*student)
-        return self._weights[student] * (3 if counts.num_val else 2)
-
-
-def _weight_bytes(name: str, num_classes: int, input_size: int) -> int:
-    with shapes_only():
-        model = models.get(name).item(num_classes, input_size)
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+            counts = self._planner.counts(plan)
+        return self._planner.structures.weight_bytes(plan, counts) * (3 if counts.num_val else 2)
 
 
 def _kind(plan: Mapping[str, Any]) -> str:

@@ -103,6 +103,26 @@ def test_a_step_is_measured_in_the_precision_of_the_students(
     assert measured == [dtype]
 
 
+def test_a_large_network_in_bf16_is_measured_in_fp32_where_bf16_would_take_minutes(
+    workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def one_second(_model: nn.Module, _images: Tensor, compute: Compute) -> float:
+        measured.append(compute.options.student_precision)
+        return 1.0
+
+    monkeypatch.setattr("kdctl.workflows.compute_rate.step_seconds", one_second)
+    monkeypatch.setattr("kdctl.workflows.compute_rate.has_fast_bf16", lambda _device: False)
+    monkeypatch.setattr("kdctl.workflows.compute_rate._MEASURED_OPERATIONS", 1.0)
+    body = "method = 'ce'\nengine.student_precision = '{}'"
+    plain, _ = seconds(recipe(body.format("fp32"), teacher=""), workspace)
+    slow, basis = seconds(recipe(body.format("bf16"), teacher=""), workspace)
+    assert measured == ["fp32", "fp32"]
+    assert slow == pytest.approx(8 * plain)
+    assert "one measured step in fp32, taken 8 times for bf16" in basis
+
+
 def test_earlier_runs_say_how_long_their_like_takes(workspace: Workspace, recipe: RecipeWriter) -> None:
     workflows.sweep(recipe(GRID, teacher=""), workspace)
     spent = [run.result.train_seconds / 2 for run in workspace.store.runs() if run.result]  # a gang of two
