@@ -8,14 +8,14 @@ from pathlib import Path
 
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake, UsageError
-from kdctl.files import resolved
+from kdctl.files import is_gone, resolved
 from kdctl.machine_errors import noted
 from kdctl.records import SETTLED, RunState
 from kdctl.store.briefs import RunBrief
 from kdctl.store.integrity import changed_evaluations
 from kdctl.store.run_copy import copy_run
 from kdctl.store.sweep_files import copy_sweep
-from kdctl.workflows.checking import ENDED, without_result
+from kdctl.workflows.checking import ENDED, without_folder, without_result
 
 COPIED = SETTLED | {RunState.FAILED}
 """States in which nothing more is written to the folder of a run, unless somebody starts it again."""
@@ -92,6 +92,8 @@ def _lost(workspace: Workspace, run: RunBrief) -> list[Mistake]:
         KdctlError: a file cannot be read, or is damaged.
     """
     folder = workspace.folder(run.key)
+    if is_gone(folder.path):
+        return list(without_folder(run))
     if run.state in ENDED and folder.ending() is None:
         return [without_result(run)]
     return changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(run.key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from kdctl.report.layout import read_selection
 from kdctl.serialization import canonical_json
 
 SPLITS = ("test", "val")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,8 @@ class LoadedModel:
         for teacher in self.plan.teachers:
             try:
                 loaded = load_teacher(teacher, self.data, self.workspace)
-            except KdctlError:  # the student can be evaluated all the same
+            except KdctlError as error:  # the student can be evaluated all the same
+                _log.warning("nothing is compared with the teacher %s: %s", teacher.name, error.problem)
                 yield None
             else:
                 yield loaded.backbone.to(self.compute.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,4 +170,6 @@ def test_a_run_whose_folder_has_lost_what_the_store_knows_is_not_copied_as_if_it
     (tmp_path / "runs" / run / "result.json").unlink()
     answer = kdctl(f"runs copy there {run}")
     answer.refused("is finished, but its folder holds no result.json", "restore the file", code=1)
+    shutil.rmtree(tmp_path / "runs" / run)
+    kdctl(f"runs copy there {run}").refused("has no folder any more", "restore it from a copy", code=1)
     assert not (tmp_path / "there").exists()

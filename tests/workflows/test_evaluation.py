@@ -82,13 +82,17 @@ def test_a_copy_with_other_weights_is_not_stored_as_the_run(
     assert workspace.store.evaluations(taught.key) == []
 
 
-def test_a_shipped_model_needs_no_teacher_weights(workspace: Workspace, taught: StoredRun) -> None:
+def test_a_shipped_model_needs_no_teacher_weights(
+    workspace: Workspace, taught: StoredRun, caplog: pytest.LogCaptureFixture
+) -> None:
     before = workflows.evaluate(taught.key, workspace)
     assert before.teacher_agreement is not None
+    assert not caplog.messages
     shutil.rmtree(workspace.folder(taught.plan["teachers"][0]["run"]).path)
     after = workflows.evaluate(taught.key, workspace)
     assert after.metrics == before.metrics
     assert after.teacher_agreement is None
+    assert caplog.messages[0].startswith("nothing is compared with the teacher resnet4: ")
 
 
 def test_several_teachers_are_matched_one_by_one_and_as_a_mean(
