@@ -31,7 +31,7 @@ ARCHIVE = SAMPLES / "imagenet-samples-100.tar"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"pip install {PACKAGE}"),
-    pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"there is no {ARCHIVE}"),
+    pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"there is no {ARCHIVE}: set KDCTL_TEST_DATA"),
 ]
 
 timm = pytest.importorskip("timm")
