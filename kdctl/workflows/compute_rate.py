@@ -135,16 +135,18 @@ class CountedOperations:
             counts, image = self._counted(plan)
             sizes = counted_sizes(counts)
             require_memory(plan, sizes, self._device)
-            operations, slower = 3 * image.student, 1
-            if plan.engine.student_precision == "bf16" and has_fast_bf16(self._device) is False:
-                slower = _EMULATED_BF16
-            assumed = 1
-            if slower > 1 and FEWEST_MEASURED * operations * slower > _MEASURED_OPERATIONS:
+            operations = 3 * image.student
+            is_emulated = plan.engine.student_precision == "bf16" and has_fast_bf16(self._device) is False
+            times = _EMULATED_BF16 if is_emulated else 1
+            if is_emulated and FEWEST_MEASURED * operations * times > _MEASURED_OPERATIONS:
                 plan = replace(plan, engine=replace(plan.engine, student_precision="fp32"))
-                slower, assumed = 1, slower
-                self.basis += f" in fp32, taken {assumed} times for bf16"
-            batch = measured_batch(operations * slower, self._device)
-            self._rate = operations * batch / (assumed * self._measured_step(plan, sizes, batch))
+                self.basis += f" in fp32, taken {times} times for bf16"
+                batch = measured_batch(operations, self._device)
+                seconds = times * self._measured_step(plan, sizes, batch)
+            else:
+                batch = measured_batch(operations * times, self._device)
+                seconds = self._measured_step(plan, sizes, batch)
+            self._rate = operations * batch / seconds
         return self._rate
 
     def _counted(self, plan: RunPlan) -> tuple[Counts, ImageOperations]:
