@@ -25,6 +25,8 @@ from kdctl.store.json_files import line_like
 _COPYING = ".copying-"
 """Begins the name of a folder that is not complete; a copy that was killed leaves it, the next removes it."""
 
+_ANOTHER_WAY = "restore it from a copy, or copy without --checkpoints."
+
 _PART = 1 << 20
 """Bytes that are read of a checkpoint at once."""
 
@@ -114,10 +116,12 @@ def _checked(path: Path, artifact: Artifact) -> Iterator[bytes]:
             while part := file.read(_PART):
                 digest.update(part)
                 yield part
+    except FileNotFoundError as error:
+        raise KdctlError(f"{path} is gone.", _ANOTHER_WAY) from error
     except OSError as error:
         raise unreadable(path, error) from error
     if digest.hexdigest() != artifact.sha256:
         raise KdctlError(
             f"{path} is damaged: it is not what its run left behind.",
-            "restore it from a copy, or copy without --checkpoints.",
+            _ANOTHER_WAY,
         )

@@ -95,6 +95,8 @@ def test_an_altered_model_is_not_copied(kdctl: Kdctl, swept: str, tmp_path: Path
     kdctl(f"runs copy there {run} --checkpoints").refused(
         "last.pt is damaged", "without --checkpoints", code=1
     )
+    model.unlink()
+    kdctl(f"runs copy there {run} --checkpoints").refused("last.pt is gone", "without --check", code=1)
     assert not list((tmp_path / "there").glob("*"))
     assert kdctl(f"runs copy there {run}").code == 0
 
