@@ -92,7 +92,7 @@ def best_marks(groups: Sequence[Replicates]) -> list[Mark]:
 def with_marks(groups: Sequence[Replicates]) -> list[Replicates]:
     """Mark the best among those that share data, protocol, length, student and teacher: see `best_marks`.
 
-    A student without a teacher competes with all that are taught, and is marked only among its own kind.
+    A student without a teacher competes beside each teacher, and gets a mark that it has beside all of them.
     """
     tasks = [task_of(group) for group in groups]
     teachers = [read_field(group.plan, "teachers") for group in groups]
@@ -100,11 +100,16 @@ def with_marks(groups: Sequence[Replicates]) -> list[Replicates]:
     for task in dict.fromkeys(tasks):
         among = [place for place, other in enumerate(tasks) if other == task]
         taught = dict.fromkeys(teachers[place] for place in among if teachers[place] is not None)
+        alone: dict[int, set[Mark]] = {place: set() for place in among if teachers[place] is None}
         for teacher in taught or (None,):
             places = [place for place in among if teachers[place] in (None, teacher)]
             found = best_marks([groups[place] for place in places])
             for place, mark in zip(places, found, strict=True):
-                marks[place] = mark if teachers[place] == teacher else marks[place]
+                marks[place] = mark
+                if place in alone:
+                    alone[place].add(mark)
+        for place, given in alone.items():
+            marks[place] = given.pop() if len(given) == 1 else Mark.NONE
     return [dataclasses.replace(group, mark=mark) for group, mark in zip(groups, marks, strict=True)]
 
 

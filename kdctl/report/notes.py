@@ -71,8 +71,8 @@ def mark_notes(groups: Sequence[Replicates]) -> Iterator[str]:
     """Say what bold and underlined numbers are, where there are any."""
     if any(group.mark is not Mark.NONE for group in groups):
         yield (
-            "Bold: the best of those with the same student, and what a test at 5 % does not tell from it; "
-            "underlined: the same of the rest."
+            "Bold: the best of those with the same student and teacher, and what a test at 5 % does not tell "
+            "from it; underlined: the same of the rest."
         )
 
 

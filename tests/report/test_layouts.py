@@ -1,5 +1,7 @@
 """Kinds of tables: paper, grid, overview, runs, and what may be chosen in each."""
 
+from typing import Any
+
 import pytest
 
 from kdctl.errors import KdctlError, UsageError
@@ -242,6 +244,21 @@ def test_the_best_is_marked_where_the_test_tells_it_from_the_others(make_run):
     table = build_report(runs, mark_best=True)
     assert [record["top1_mark"] for record in table.records()] == [None, "second", "best", "best"]
     assert [row[1].mark for row in build_report(runs).rows] == [Mark.NONE] * 4
+
+
+def test_a_student_alone_that_is_the_best_is_marked_beside_those_that_it_beats(make_run):
+    def taught(method: str, teacher: str, top1: float) -> list[Any]:
+        settings = {"method.name": method, "teachers": [{"name": teacher, "run": teacher}] if teacher else []}
+        return [make_run(top1 + seed / 10, seed=seed, settings=settings) for seed in range(3)]
+
+    def marks(*groups: list[Any]) -> list[str | None]:
+        table = build_report([run for group in groups for run in group], mark_best=True)
+        return [record.get("top1_mark") for record in table.records()]
+
+    alone, weak, strong = taught("ce", "", 78.0), taught("kd", "vgg13", 74.0), taught("kd", "vgg19", 82.0)
+    assert marks(alone, weak) == ["best", "second"]
+    assert marks(alone, strong) == ["second", "best"]
+    assert sorted(map(str, marks(alone, weak, strong))) == ["None", "best", "second"]
 
 
 def test_what_scatters_widely_is_not_among_the_best_below_one_that_is_worse(make_run):
