@@ -225,6 +225,22 @@ class Distillation(nn.Module):
             self.method.setup = dataclasses.replace(self.method.setup, rng=torch.Generator(device))
 
 
+def _require_backbones(student: object, *teachers: object) -> None:
+    """Refuse models of which nobody said where their features are.
+
+    Raises:
+        UsageError: one is no `Backbone`.
+    """
+    for place, model in enumerate((student, *teachers)):
+        if not isinstance(model, Backbone):
+            raise UsageError(
+                f"{'a teacher' if place else 'the student'} is a {type(model).__name__}, which does not say "
+                "where its features are.",
+                "wrap it: as_backbone({'stem': ..., 'stage1': ...}, classifier, input_size=32); for logits "
+                "of any model there is LogitLoss.",
+            )
+
+
 def build_method(
     method: str,
     options: Mapping[str, Any],
@@ -242,7 +258,8 @@ def build_method(
         UsageError: there is no such method, an option is wrong, or it takes another number of teachers.
         KdctlError: student, teachers and method do not fit together.
     """
-    spec = read_component("method", {NAME: method, **options}, full_catalog())
+    spec = read_component("method", {NAME: method, **options}, full_catalog(), "kdctl.modules")
+    _require_backbones(student, *teachers)
     kind = methods.get(spec.name).item
     fewest, most = kind.num_teachers
     if len(teachers) < fewest or (most is not None and len(teachers) > most):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -221,6 +222,17 @@ def test_stages_that_do_not_reach_the_classifier_are_refused() -> None:
         as_backbone(stages, nn.Linear(13, CLASSES), input_size=SIZE)
     with pytest.raises(UsageError, match="no stage is named"):
         as_backbone({"layer1": stages["stage1"]}, nn.Linear(8, CLASSES), input_size=SIZE)
+
+
+def test_a_model_that_does_not_say_where_its_features_are_is_refused() -> None:
+    student, teacher = (models.get("resnet3").item(10, 8) for _ in range(2))
+    plain: Any = nn.Linear(3, 10)
+    for place, joined in {"the student": (plain, teacher), "a teacher": (student, plain)}.items():
+        with pytest.raises(UsageError, match=f"{place} is a Linear") as caught:
+            Distillation("kd", *joined)
+        assert "as_backbone" in caught.value.hint
+    with pytest.raises(UsageError, match=r"^kdctl\.modules: \[method\] there is no method 'simkdd'\."):
+        Distillation("simkdd", student, teacher)
 
 
 def test_a_teacher_of_other_classes_is_refused() -> None:

@@ -118,13 +118,17 @@ def read_shipped(tree: Mapping[str, Any], catalog: Catalog) -> ShippedModel:
     )
 
 
-def read_component(kind: str, table: Mapping[str, Any], catalog: Catalog) -> Spec:
+def read_component(
+    kind: str, table: Mapping[str, Any], catalog: Catalog, source: str = "stored plan"
+) -> Spec:
     """Turn one plug-in's table in a stored plan back into its spec, with any version of the plug-in.
+
+    Mistakes begin with `source`, where the table stands.
 
     Raises:
         RecipeError: it names plug-ins or options that are not there.
     """
-    resolver = Resolver(Merged(tree={}), catalog, "stored plan", stored=True)
+    resolver = Resolver(Merged(tree={}), catalog, source, stored=True)
     options = {key: value for key, value in table.items() if key not in (PLUGIN_SHA256, PLUGIN_NUMERICS)}
     if kind == "model":
         options.pop(STUDENT_WEIGHTS, None)
