@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import options
 from kdctl.cli.formatting import counted
+from kdctl.errors import Mistake, UsageError
 from kdctl.evaluation_records import Evaluation, Fidelity, Latency
-from kdctl.records import Selection
+from kdctl.records import Selection, StoredRun
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Workspace
 
 Subject = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="RUN|CHECKPOINT", help="Key of a run, or its first digits: kdctl runs list; or a file."
+    ),
+]
+Sweep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="All finished students of a sweep instead, but for those evaluated so already."
     ),
 ]
 Moved = Annotated[
@@ -30,7 +40,8 @@ Moved = Annotated[
 
 
 def evaluate(
-    subject: Subject,
+    subject: Subject = None,
+    sweep: Sweep = None,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     select: Annotated[Selection, typer.Option(help="Which epoch's model of the run.")] = Selection.LAST,
     model: Annotated[
@@ -54,13 +65,23 @@ def evaluate(
 ) -> None:
     """Evaluate what would be shipped (student + projector + teacher head in SimKD), and store the numbers.
 
-    For example: kdctl eval 3f2a --per-class
+    For example: kdctl eval 3f2a --per-class, or kdctl eval --sweep quickstart
     """
     from kdctl import workflows
     from kdctl.cli.console import say
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
+    if sweep is not None:
+        given = {"a run": subject, "--export": export, "--features": features, "--per-class": per_class}
+        if others := [name for name, value in given.items() if value]:
+            raise UsageError(f"{others[0]} does not go with --sweep.", "kdctl eval RUN looks at one run.")
+        places, execution = workflows.data_places(override or []), options.execution(device, threads, workers)
+        with workflows.open_workspace(runs, data, create=False, places=places, **execution) as workspace:
+            _evaluate_sweep(workspace, sweep, form, split=split, selection=select, model=model)
+        return
+    if subject is None:
+        raise UsageError("nothing is named that could be evaluated.", "name a run, a file, or --sweep NAME.")
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = workflows.names_a_file(subject)
     places = workflows.data_places(override or [])
@@ -84,6 +105,51 @@ def evaluate(
     show_evaluation(evaluation, form)
     if per_class and form is options.Format.TEXT:
         _show_classes(evaluation)
+
+
+def _evaluate_sweep(
+    workspace: Workspace, sweep: str, form: options.Format, *, split: str, selection: Selection, model: str
+) -> None:
+    """Evaluate the runs of a sweep one after the other, and print a line for each.
+
+    Raises:
+        Exit: some cannot be evaluated; which, and why, was said.
+    """
+    from kdctl import workflows
+    from kdctl.cli.console import print_json, print_mistakes, say
+    from kdctl.cli.console_tables import print_table
+    from kdctl.cli.formatting import percent, standing
+    from kdctl.cli.titles import Titles
+    from kdctl.machine_errors import noted
+    from kdctl.serialization import to_tree
+
+    to_do, num_done = workflows.runs_to_evaluate(
+        sweep, workspace, split=split, selection=selection, model=model
+    )
+    say(standing(len(to_do) + num_done, to_do=len(to_do)))
+    found: list[tuple[StoredRun, Evaluation]] = []
+    mistakes: list[Mistake] = []
+    for run in to_do:
+        with noted(mistakes):
+            evaluation = workflows.evaluate(run.key, workspace, split=split, selection=selection, model=model)
+            found.append((run, evaluation))
+            say(f"{run.key[:8]}  evaluated  {split} {percent(evaluation.metrics.top1, ' %')}")
+    if form is options.Format.JSON:
+        print_json(evaluations=[to_tree(evaluation) for _, evaluation in found])
+    elif found:
+        titles = Titles(run for run, _ in found)
+        rows = [[run.key, titles.brief(run), *_shares(evaluation)] for run, evaluation in found]
+        print_table(("run", "what", ">top-1", ">agreement", ">ECE"), rows)
+    if mistakes:
+        print_mistakes(mistakes)
+        raise typer.Exit(1)
+
+
+def _shares(evaluation: Evaluation) -> list[str]:
+    from kdctl.cli.formatting import percent
+
+    shares = (evaluation.metrics.top1, evaluation.teacher_agreement, evaluation.calibration_error)
+    return [percent(share) for share in shares]
 
 
 def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
         what = "which classes it takes for which" if confusion else "how it does on each class"
         raise NothingToDrawError(
             f"of no run is it known {what} on the {split} split ({SELECTION_WORDS[data.select]}).",
-            f"evaluate some: kdctl eval {data.runs[0].key[:8]}{_options(data.select, split)}",
+            f"evaluate them: kdctl eval {_subject(data)}{_options(data.select, split)}",
         )
     best = _best_first(found)
     same = [item for item in best if set(item.classes) == set(best[0].classes)]
@@ -85,6 +86,11 @@ def _tells_confusion(evaluation: Evaluation) -> bool:
         and (top1 is None or math.isclose(top1 * samples[place], 100.0 * right[place], abs_tol=1e-6))
         for place, top1 in enumerate(evaluation.per_class_top1.values())
     )
+
+
+def _subject(data: FigureData) -> str:
+    """Say to `kdctl eval` what it should look at: the sweep, or one run where there is none."""
+    return f"--sweep {shlex.quote(data.sweeps[0])}" if data.sweeps else data.runs[0].key[:8]
 
 
 def _options(select: Selection, split: str) -> str:

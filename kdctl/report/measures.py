@@ -29,6 +29,8 @@ class Measure:
     """None: neither."""
     model: str = ""
     """Of which other model of the run it tells, if of one."""
+    by_eval: bool = False
+    """Whether `kdctl eval` finds it, later than the training."""
 
 
 def _of_epoch(read: Callable[[Selected], float | None]) -> Read:
@@ -85,6 +87,7 @@ MEASURES: Mapping[str, Measure] = {
             title="agreement (%)",
             higher_is_better=True,
             read=_of_evaluation(lambda found: found.teacher_agreement),
+            by_eval=True,
         ),
         Measure(
             name="teacher_kl",
@@ -92,12 +95,14 @@ MEASURES: Mapping[str, Measure] = {
             decimals=3,
             higher_is_better=False,
             read=_of_evaluation(lambda found: found.teacher_kl),
+            by_eval=True,
         ),
         Measure(
             name="ece",
             title="ECE (%)",
             higher_is_better=False,
             read=_of_evaluation(lambda found: found.calibration_error),
+            by_eval=True,
         ),
         Measure(
             name="flops",
@@ -105,6 +110,7 @@ MEASURES: Mapping[str, Measure] = {
             scale=1e6,
             decimals=1,
             read=_of_evaluation(lambda found: found.flops),
+            by_eval=True,
         ),
         Measure(
             name="seconds", title="time (s)", decimals=1, read=lambda result, _epoch, _: result.train_seconds

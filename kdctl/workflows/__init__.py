@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         estimate_training,
         planned_gangs,
     )
-    from kdctl.workflows.evaluation import evaluate
+    from kdctl.workflows.evaluation import evaluate, runs_to_evaluate
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import WeightsFile, import_weights
@@ -98,6 +98,7 @@ __all__ = [
     "report",
     "require_ready",
     "require_teacher_batches",
+    "runs_to_evaluate",
     "save_features",
     "slowdown_of_threads",
     "sweep",
@@ -128,6 +129,7 @@ _MODULES = {
     "estimate_sweep": "kdctl.workflows.estimate",
     "estimate_training": "kdctl.workflows.estimate",
     "evaluate": "kdctl.workflows.evaluation",
+    "runs_to_evaluate": "kdctl.workflows.evaluation",
     "export": "kdctl.workflows.exporting",
     "export_model": "kdctl.workflows.artifacts",
     "export_runs": "kdctl.workflows.tracking",

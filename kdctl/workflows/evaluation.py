@@ -26,10 +26,12 @@ from kdctl.engine.evaluate import (
     split_metrics,
 )
 from kdctl.engine.streamed_batches import EvaluationImages
+from kdctl.errors import KdctlError
 from kdctl.evaluation_records import Evaluation, Fidelity
 from kdctl.machine_errors import MachineError
 from kdctl.recipe.engine_options import EngineOptions
-from kdctl.records import SHIPPED, Selection, pruning_percent
+from kdctl.records import SHIPPED, RunState, Selection, StoredRun, checkpoint_name, pruning_percent
+from kdctl.report.shown_runs import by_role
 from kdctl.workflows.loaded_model import LoadedModel, load_model
 
 _log = logging.getLogger(__name__)
@@ -60,6 +62,42 @@ def evaluate(
     if loaded.rule is not None:
         _keep(evaluation, workspace)
     return evaluation
+
+
+def runs_to_evaluate(
+    sweep: str,
+    workspace: Workspace,
+    *,
+    split: str = "test",
+    selection: Selection | str = Selection.LAST,
+    model: str = SHIPPED,
+) -> tuple[list[StoredRun], int]:
+    """Return the finished students of a sweep whose figures are not stored yet, and of how many they are.
+
+    Args:
+        sweep: its name.
+        workspace: where the runs lie.
+        split: as for `evaluate`.
+        selection: as for `evaluate`.
+        model: as for `evaluate`.
+
+    Raises:
+        KdctlError: there is no such sweep, or none of its runs has finished.
+    """
+    students, _ = by_role(workspace.store.runs(sweep=sweep), [workspace.store.sweep(sweep)])
+    finished = [run for run in students if run.state is RunState.FINISHED]
+    if not finished:
+        raise KdctlError(
+            f"no run of the sweep '{sweep}' has finished.", "finish the sweep first: kdctl sweep RECIPE"
+        )
+    known = workspace.store.evaluations_by_run(run.key for run in finished)
+    wanted = (checkpoint_name(Selection(selection), model).removesuffix(".pt"), split)
+    open_ones = [
+        run
+        for run in finished
+        if wanted not in {(item.selection, item.split) for item in known.get(run.key, ())}
+    ]
+    return open_ones, len(finished) - len(open_ones)
 
 
 def _keep(evaluation: Evaluation, workspace: Workspace) -> None:

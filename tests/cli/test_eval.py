@@ -43,6 +43,33 @@ def test_the_accuracy_on_each_class_is_shown_on_request(kdctl: Kdctl) -> None:
     assert [line.split()[0] for line in lines[start + 1 :]] == list("0123456789")
 
 
+def test_the_runs_of_a_sweep_are_evaluated_once(kdctl: Kdctl, tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(
+        "schema = 1\nstudent = 'resnet3'\ndata = {name = 'digits', size = 8, samples_per_class = 8}\n"
+        "schedule = {name = 'constant', epochs = 1}\nseeds = [0, 1]\n"
+    )
+    assert kdctl("sweep two.toml --threads 1 --quiet").code == 0
+    note = "- Not evaluated: 2 of 2 runs. `kdctl eval --sweep NAME` finds ECE."
+    assert note in kdctl("report --values top1,ece").out
+    answer = kdctl("eval --sweep two --threads 1")
+    assert "2 runs: 0 done, 2 to do" in answer.err
+    assert [line.split()[1:3] for line in answer.out.splitlines()] == [
+        ["what", "top-1"],
+        ["seed", "0"],
+        ["seed", "1"],
+    ]
+    again = kdctl("eval --sweep two --threads 1 --format json")
+    assert "2 runs: 2 done, 0 to do" in again.err
+    assert json.loads(again.out)["evaluations"] == []
+    assert "Not evaluated" not in kdctl("report --values top1,ece").out
+    shutil.rmtree(next(tmp_path.glob("runs/*/last.pt")).parent)
+    lost = kdctl("eval --sweep two --threads 1 --select best-test")
+    assert (lost.code, lost.err.count("evaluated")) == (1, 1)
+    kdctl("eval --sweep three").refused("there is no sweep", code=1)
+    kdctl("eval abc --sweep two").refused("a run does not go with --sweep", code=2)
+    kdctl("eval").refused("nothing is named", "--sweep NAME", code=2)
+
+
 def test_a_checkpoint_is_evaluated_where_there_is_no_store(kdctl: Kdctl, tmp_path: Path) -> None:
     key = only_run(kdctl)
     shutil.move(tmp_path / "runs" / key / "last.pt", tmp_path / "model.pt")

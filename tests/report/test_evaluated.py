@@ -55,7 +55,7 @@ def test_an_older_evaluation_that_lost_the_order_of_its_classes_gives_no_confusi
     run = make_run(75.0)
     with pytest.raises(NothingToDrawError, match="which classes it takes for which") as raised:
         draw("confusion", evaluated([run], class_names=()))
-    assert raised.value.hint == f"evaluate some: kdctl eval {run.key[:8]}"
+    assert raised.value.hint == f"evaluate them: kdctl eval {run.key[:8]}"
     alphabetical = {"class_names": (), "confusion": ((0, 1, 1), (0, 0, 1), (1, 1, 2))}
     axes, _ = draw("confusion", evaluated([run], **alphabetical)).axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ant", "wasp"]
