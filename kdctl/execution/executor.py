@@ -14,7 +14,7 @@ from kdctl.engine.ranks import Ranks
 from kdctl.execution.claims import is_process_alive
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.recorders import FolderRecorder, IndexRecorder, StoreRecorder
-from kdctl.machine_errors import MachineFault
+from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState
 from kdctl.store.faults import spend_reserve
@@ -160,7 +160,11 @@ class _InProcessExecutor:
         )
         self.recorder.failures.update(trainer.train(plans))
         states = workspace.store.states([plan.key for plan in plans])
-        self._left = [plan for plan in plans if self._is_lost(plan.key, states.get(plan.key), until)]
+        left = [plan for plan in plans if self._is_lost(plan.key, states.get(plan.key), until)]
+        if left and self.ranks is not None:  # whoever was told to stop would stop again at the next step
+            problem = f"another of the {self.ranks.count} processes that train this run was told to stop; "
+            raise MachineError(MachineFault(problem=f"{problem}its state is saved.", hint=GOES_ON))
+        self._left = left
 
     def poll(self, seconds: float) -> list[ReleasedRun]:
         if not self._left:

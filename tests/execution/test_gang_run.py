@@ -2,7 +2,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -296,3 +296,35 @@ def test_processes_that_found_other_saved_states_do_not_train_on(
         MachineError, match=rf"it found runs saved at .*{plan.key}', 0, 0.*'{plan.key}', 1, 0"
     ):
         trainer.follow([plan])
+
+
+class FirstOfTwo(Ranks):
+    """Leads another process, which was told to stop."""
+
+    votes: ClassVar[list[Sequence[bool]]] = []
+
+    def share(self, message: Any = None) -> Any:
+        return message
+
+    def require_all_well(self, problem: str) -> None:
+        assert not problem
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        self.votes.append(flags)
+        assert len(self.votes) == 1, "it was begun again"
+        return [True, False]
+
+
+def test_a_process_whose_companion_was_told_to_stop_ends_as_well(
+    recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "choose_steps", EagerSteps)  # which need no other process
+    path = recipe("method = 'ce'", teacher="")
+    together = InProcessConfig(ranks=FirstOfTwo(rank=0, count=2))
+    with pytest.raises(
+        MachineError, match=r"another of the 2 processes .* was told to stop; its state is saved"
+    ):
+        workflows.train(path, workspace, executor=together)
+    (run,) = workspace.store.runs()
+    assert run.state is RunState.INTERRUPTED
+    assert FirstOfTwo.votes == [[False, False]]
