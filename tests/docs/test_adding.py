@@ -61,6 +61,16 @@ def test_the_method_trains_with_its_own_term(folder: Path, workspace: Workspace)
     assert run.plan["method"]["plugin_sha256"] == hashlib.sha256(source).hexdigest()
 
 
+def test_the_method_of_features_trains_its_projector_along(folder: Path, workspace: Workspace):
+    recipe = TAUGHT.replace("resnet4", "resnet8")  # a last map of another size and width
+    run = trained(folder, workspace, f'plugins = ["directions.py"]\nmethod = "directions"\n{recipe}')
+    (epoch,) = workspace.folder(run.key).epochs()
+    assert 0 < epoch.train_terms["directions"] < 2
+    assert run.result is not None
+    assert run.result.facts.projector_parameters > 0
+    assert run.result.facts.shipped_parameters == run.result.facts.student_parameters
+
+
 def test_the_projector_is_part_of_what_simkd_ships(folder: Path, workspace: Workspace):
     method = 'method = { name = "simkd", projector = "neighbourhood" }'
     run = trained(folder, workspace, f'plugins = ["neighbourhood.py"]\n{method}\n{TAUGHT}')
