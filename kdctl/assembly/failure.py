@@ -58,7 +58,7 @@ def explain(error: BaseException, device: str) -> Failure:
         return Failure(problem=fault.problem, hint=fault.hint, fault=fault)
     if isinstance(error, KdctlError):
         return Failure(problem=error.problem, hint=error.hint)
-    if _is_memory(error):
+    if is_memory(error):
         first_line = str(error).partition("\n")[0]
         return Failure(
             problem=f"out of memory on {choose_device(device)}: {first_line or type(error).__name__}",
@@ -92,7 +92,8 @@ def mistakes_of(runs: Iterable[StoredRun], failures: Mapping[str, Failure]) -> t
     )
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is too little memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.data import Sizes
+from kdctl.assembly.tried import require_losses
 from kdctl.engine.cost import TrainingOperations
 from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide
@@ -167,7 +168,9 @@ def losses_of_a_step(distiller: Distiller, batch_size: int, *, runs_student: boo
                 learning_rate=torch.empty(()),
                 update=update,
             )
-            yield distiller.losses(step)
+            answer = distiller.losses(step)
+            require_losses(answer)
+            yield answer
 
 
 def _shaped(model: Backbone, names: Sequence[str], batch_size: int) -> Outputs:

@@ -21,11 +21,12 @@ from kdctl.assembly.assemble import (
 from kdctl.assembly.data import DataLibrary, Sizes, counted_sizes
 from kdctl.assembly.failure import brief
 from kdctl.assembly.operations import ImageOperations, OperationCounter, same_operations
+from kdctl.assembly.tried import require_known_taps, require_step, tried_projector
 from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.sync_batch_norm import require_eager
-from kdctl.errors import ANY_FAILURE, KdctlError, place_of
+from kdctl.errors import ANY_FAILURE, KdctlError, place_of, words_of
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match, methods
 from kdctl.protocols.maps import tap_and_size
@@ -35,9 +36,6 @@ from kdctl.recipe.plan import RunPlan
 from kdctl.records import ModelFacts
 from kdctl.serialization import canonical_json
 from kdctl.working_folder import kept_working_folder
-
-_TRIED = 2
-"""Samples in the maps that projectors are tried on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,18 +156,35 @@ class Structures:
             return self._build_with_numbers(plan, counts)
         known = _alike(plan, counts)
         if known not in self._operations:
-            with contextlib.suppress(*ANY_FAILURE):  # code of a plug-in that needs numbers may raise anything
+            try:
                 self._operations[known] = self._counter.of(distiller, plan)
+            except ANY_FAILURE as error:  # of a plug-in's code, which may need numbers; or it is wrong
+                if "meta" not in words_of(error).casefold():
+                    self._try_step(plan, counts)
         return structure
 
+    def _try_step(self, plan: RunPlan, counts: Counts) -> None:
+        """Take a step with numbers, on what may be too large to be built here.
+
+        Raises:
+            KdctlError: the method's code fails at it, and where.
+        """
+        try:
+            distiller, _ = self._describe(plan, counts, build_architecture, make_projector)
+        except ANY_FAILURE:  # it is built without numbers; why not with them, the run will show
+            return
+        require_step(distiller, plan, counts.num_train)
+
     def _build_with_numbers(self, plan: RunPlan, counts: Counts) -> Structure:
-        """Build a run as it will be trained.
+        """Build a run as it will be trained, and take a step.
 
         Raises:
             KdctlError: a plug-in's code fails at it, and where.
         """
         try:
-            return self._describe(plan, counts, build_architecture, make_projector)[1]
+            distiller, structure = self._describe(plan, counts, build_architecture, make_projector)
+            require_step(distiller, plan, counts.num_train)
+            return structure
         except KdctlError:
             raise
         except ANY_FAILURE as error:
@@ -243,34 +258,9 @@ def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) ->
     return Structure(phases=phases, added=added, facts=model_facts(distiller, teachers))
 
 
-def tried_projector(spec: Spec, source: Shape, target: Shape) -> nn.Module:
-    """Build a projector without weights and see where it takes features.
-
-    Raises:
-        KdctlError: not to the teacher's shape, or it does not take the student's features.
-    """
-    with shapes_only():
-        projector = make_projector(spec, source, target).eval()
-        try:
-            reached = tuple(projector(torch.empty(_TRIED, *source)).shape[1:])
-        except NotImplementedError:  # an operation that needs numbers: the run will show
-            return projector
-        except RuntimeError as error:
-            raise _unfit(spec, source, f"fails on them ({str(error).splitlines()[0]})") from error
-    if reached != target:
-        raise _unfit(spec, source, f"makes {list(reached)} of them, the teacher has {list(target)}")
-    return projector
-
-
-def _unfit(spec: Spec, source: Shape, what: str) -> KdctlError:
-    return KdctlError(
-        f"projector '{spec.name}' does not fit: the student has features {list(source)}, and it {what}.",
-        "choose another one: kdctl list projectors.",
-    )
-
-
 def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
     distiller.begin(span.phase)
+    require_known_taps(distiller)
     return PhaseStructure(
         name=span.phase.name,
         epochs=span.epochs,

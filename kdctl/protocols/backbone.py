@@ -115,7 +115,8 @@ class Backbone(nn.Module):
         sizes = {name: tap_and_size(name) for name in taps}
         wanted = {tap for tap, _ in sizes.values()}
         if not wanted <= self.tap_shapes.keys():
-            raise ValueError(f"no such taps: {sorted(wanted - self.tap_shapes.keys())}")
+            unknown = ", ".join(sorted(wanted - self.tap_shapes.keys()))
+            raise ValueError(f"no such taps: {unknown}; there are {', '.join(self.tap_shapes)}")
         seen: dict[str, Tensor] = {}
         features = images
         for name, module in self.links.items():

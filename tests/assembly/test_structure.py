@@ -29,7 +29,8 @@ class Broken(Distiller):
 PLUGIN = """
 import torch
 from torch import nn
-from kdctl.protocols.distiller import Distiller, methods
+from kdctl.losses.supervision import label_loss
+from kdctl.protocols.distiller import Distiller, Losses, methods
 from kdctl.protocols.projector import Projector, projectors
 
 @projectors.register("halved")
@@ -56,6 +57,9 @@ class Numerical(Distiller):
     def __init__(self, config, setup):
         super().__init__(config, setup)
         self.scale = next(setup.student.parameters()).sum().item()
+    def losses(self, step):
+        logits = step.student.require_logits()
+        return Losses(task=self.scale * label_loss(logits, step.batch), logits=logits)
 """
 
 
@@ -205,3 +209,68 @@ def test_more_classes_than_there_are_is_a_mistake_of_the_recipe(
         workflows.plan_sweep(path, workspace)
     (mistake,) = caught.value.mistakes
     assert mistake.problem == f"{path}: [data] num_classes = 11, but the data set has 10 classes."
+
+
+STEPS = """
+import torch
+from kdctl.losses.supervision import label_loss
+from kdctl.protocols.distiller import Distiller, Losses, methods
+
+class Own(Distiller):
+    def losses(self, step):
+        logits = step.student.require_logits()
+        return Losses(task=label_loss(logits, step.batch), transfer=self.terms(step), logits=logits)
+
+@methods.register("bare")
+class Bare(Own):
+    def losses(self, step):
+        return step.student.require_logits().mean()
+
+@methods.register("unreduced")
+class Unreduced(Own):
+    def terms(self, step):
+        return {"own": step.student.require_logits().sum(dim=1)}
+
+@methods.register("unnamed")
+class Unnamed(Own):
+    def terms(self, step):
+        return {"own": step.teachers[0].taps["stage3"].mean()}
+
+@methods.register("misnamed")
+class Misnamed(Own):
+    def __init__(self, config, setup):
+        super().__init__(config, setup)
+        self.teacher_taps = (("layer3",),)
+
+@methods.register("reading")
+class Reading(Own):
+    def terms(self, step):
+        distance = step.student.require_logits() - step.teachers[0].require_logits()
+        return {"own": distance.square().mean() if distance.abs().max() > 0 else distance.mean()}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        ("bare", "losses() of the method returns a Tensor, not Losses."),
+        ("unreduced", "losses() of the method returns a term 'own' of shape [64]; each is a tensor of one"),
+        ("unnamed", "a training step of the method fails: KeyError: 'stage3' ("),
+        ("misnamed", "the method reads tap 'layer3' of a teacher, which has none of that name."),
+    ],
+)
+def test_a_step_that_fails_is_told_before_a_teacher_is_trained(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, method: str, problem: str
+) -> None:
+    (tmp_path / "plugin.py").write_text(STEPS)
+    with pytest.raises(RecipeError) as caught:
+        workflows.plan_training(recipe(f"plugins = ['plugin.py']\nmethod = '{method}'"), workspace)
+    assert problem in caught.value.problem
+
+
+def test_a_step_that_needs_numbers_is_tried_with_them(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    (tmp_path / "plugin.py").write_text(STEPS)
+    plan = workflows.plan_training(recipe("plugins = ['plugin.py']\nmethod = 'reading'"), workspace)
+    assert plan.structure.phases[0].reads_teacher_logits

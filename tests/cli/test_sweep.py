@@ -271,7 +271,7 @@ def test_failed_runs_are_explained_and_end_with_three(
         "class Breaks(CrossEntropy):\n"
         "    '''Breaks.'''\n"
         "    def losses(self, step):\n"
-        "        raise AttributeError('broken')\n"
+        "        raise AttributeError('broken' * (step.progress.item() >= 0))\n"
     )
     name = recipe("[grid]\nmethod = ['ce', 'breaks']\n")
     answer = kdctl(f"sweep {name} --threads 1 --plugin breaks.py")

@@ -89,5 +89,5 @@ def test_averages_of_a_map_in_low_precision_are_not_rounded_to_it() -> None:
 
 
 def test_a_tap_that_is_not_there_is_refused(backbone: Backbone, images: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"no such taps: \['stage9'\]"):
+    with pytest.raises(ValueError, match="no such taps: stage9; there are stem, "):
         backbone.observe(images, ["stem", "stage9"])

@@ -216,6 +216,7 @@ class Meddling(CrossEntropy):
     \"\"\"Turns switches that decide on the numbers of others, and wants to leave.\"\"\"
 
     def losses(self, step):
+        step.progress.item()  # so that a plan, which has no numbers, does not try it
         os.chdir("/")
         torch.set_grad_enabled(False)
         torch.set_float32_matmul_precision("medium")

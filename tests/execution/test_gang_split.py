@@ -92,7 +92,8 @@ SIZES = Sizes(num_classes=10, input_size=16)
 PAIR = {"student": "student = 'resnet8'", "teacher": "teacher = 'resnet14'", "data": "data = 'digits'"}
 
 NUMERICAL = """
-from kdctl.protocols.distiller import Distiller, methods
+from kdctl.losses.supervision import label_loss
+from kdctl.protocols.distiller import Distiller, Losses, methods
 
 @methods.register("numerical")
 class Numerical(Distiller):
@@ -100,6 +101,9 @@ class Numerical(Distiller):
     def __init__(self, config, setup):
         super().__init__(config, setup)
         self.scale = next(setup.student.parameters()).sum().item()
+    def losses(self, step):
+        logits = step.student.require_logits()
+        return Losses(task=self.scale * label_loss(logits, step.batch), logits=logits)
 """
 
 

@@ -250,7 +250,8 @@ class Fragile(CrossEntropy):
         strength: int = 1
 
     def losses(self, step):
-        if self.config.strength == 13 and not Path(__file__).with_name("mended").exists():
+        unlucky = step.progress.item() >= 0 and self.config.strength == 13
+        if unlucky and not Path(__file__).with_name("mended").exists():
             raise ZeroDivisionError("unlucky")
         return super().losses(step)
 """

@@ -181,7 +181,7 @@ class Stumbling(Distiller):
     num_teachers = (0, 1)
 
     def losses(self, step):
-        return {}["nothing"]
+        return {step.progress.item(): 0}["nothing"]
 """
 
 
