@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.data import Sizes
-from kdctl.assembly.tried import require_losses
+from kdctl.assembly.sanity_checks import require_losses
 from kdctl.engine.cost import TrainingOperations
 from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide

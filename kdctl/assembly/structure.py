@@ -21,7 +21,7 @@ from kdctl.assembly.assemble import (
 from kdctl.assembly.data import DataLibrary, Sizes, counted_sizes
 from kdctl.assembly.failure import brief
 from kdctl.assembly.operations import ImageOperations, OperationCounter, same_operations
-from kdctl.assembly.tried import require_known_taps, require_step, tried_projector
+from kdctl.assembly.sanity_checks import require_known_taps, require_step, tried_projector
 from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide

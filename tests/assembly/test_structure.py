@@ -242,6 +242,11 @@ class Misnamed(Own):
         super().__init__(config, setup)
         self.teacher_taps = (("layer3",),)
 
+@methods.register("demanding")
+class Demanding(Own):
+    def terms(self, step):
+        raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!")
+
 @methods.register("reading")
 class Reading(Own):
     def terms(self, step):
@@ -266,6 +271,13 @@ def test_a_step_that_fails_is_told_before_a_teacher_is_trained(
     with pytest.raises(RecipeError) as caught:
         workflows.plan_training(recipe(f"plugins = ['plugin.py']\nmethod = '{method}'"), workspace)
     assert problem in caught.value.problem
+
+
+def test_code_that_asks_for_a_gpu_is_left_to_the_run(
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    (tmp_path / "plugin.py").write_text(STEPS)
+    assert workflows.plan_training(recipe("plugins = ['plugin.py']\nmethod = 'demanding'"), workspace).runs
 
 
 def test_a_step_that_needs_numbers_is_tried_with_them(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.assemble import join
+from kdctl.assembly.sanity_checks import tried_projector
 from kdctl.assembly.structure import describe
-from kdctl.assembly.tried import tried_projector
 from kdctl.engine.checkpoint import load_weights, read_model, write_model
 from kdctl.engine.device import shapes_only
 from kdctl.engine.evaluate import predict

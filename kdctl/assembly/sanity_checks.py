@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kdctl.assembly.assemble import make_projector
 from kdctl.assembly.failure import brief, is_memory
-from kdctl.engine.device import choose_device, shapes_only
+from kdctl.engine.device import shapes_only
 from kdctl.engine.phases import divide
-from kdctl.errors import ANY_FAILURE, KdctlError, place_of
+from kdctl.errors import ANY_FAILURE, KdctlError, place_of, words_of
 from kdctl.protocols.backbone import Backbone, Outputs, Shape
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update
 from kdctl.protocols.maps import tap_and_size
@@ -102,9 +102,9 @@ def _beyond_a_number(term: Any) -> str:
 
 
 def require_step(distiller: Distiller, plan: RunPlan, num_samples: int) -> None:
-    """Refuse a method whose step fails on numbers, in any of its phases.
+    """Refuse a method whose step fails on numbers, in any of its phases; it is tried on the CPU.
 
-    Left out are methods that prepare an epoch: without that their steps may fail for good reasons.
+    Left out are methods that prepare an epoch, and code that asks for a GPU: they may fail for good reasons.
 
     Args:
         distiller: built with numbers; it is left in its last phase.
@@ -117,9 +117,8 @@ def require_step(distiller: Distiller, plan: RunPlan, num_samples: int) -> None:
     prepares = type(distiller).prepare_epoch is not Distiller.prepare_epoch
     if prepares or isinstance(plan.method.options, GeneratedImages):
         return
-    device = choose_device("auto")
-    with torch.random.fork_rng(), torch.device(device):
-        distiller.to(device).train()
+    with torch.random.fork_rng(devices=[]):  # planning leaves a GPU alone
+        distiller.train()
         batch = _drawn_batch(distiller, plan, num_samples)
         for span in divide(distiller.phases(), plan.epochs):
             distiller.begin(span.phase)
@@ -131,7 +130,7 @@ def require_step(distiller: Distiller, plan: RunPlan, num_samples: int) -> None:
                 except KdctlError:
                     raise
                 except ANY_FAILURE as error:
-                    if is_memory(error):  # here; where it is trained there may be more
+                    if is_memory(error) or "cuda" in words_of(error).casefold():  # elsewhere it may do
                         return
                     raise KdctlError(
                         f"a training step of the method fails: {brief(error)} ({place_of(error)}).",
@@ -168,4 +167,4 @@ def _step(distiller: Distiller, batch: Batch, update: Update) -> Step:
 
 def _asked(teacher: Backbone, taps: Sequence[str], batch: Batch) -> Outputs:
     with torch.no_grad():
-        return teacher.to(batch.images.device).eval().observe(batch.images, taps)
+        return teacher.eval().observe(batch.images, taps)
