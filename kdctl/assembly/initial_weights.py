@@ -14,12 +14,13 @@ from kdctl.assembly.architecture import num_classes, read_trained, shipped_by
 from kdctl.assembly.assemble import build_distiller, build_member, build_student
 from kdctl.assembly.data import Sizes, counted_sizes, sizes_of
 from kdctl.assembly.run_context import RunContext
+from kdctl.engine.adopted_weights import adopt
 from kdctl.engine.checkpoint import DamagedCheckpointError, ModelCheckpoint, load_weights
 from kdctl.engine.device import shapes_only
 from kdctl.engine.file_kinds import names_a_file
 from kdctl.engine.member import Member
 from kdctl.engine.plain_tensors import require_finite
-from kdctl.engine.public_weights import adopt, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.engine.resume import has_state
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import Backbone, models

@@ -15,9 +15,10 @@ from kdctl.assembly.architecture import build_shipped, num_classes, read_trained
 from kdctl.assembly.data import Sizes, sizes_of
 from kdctl.assembly.initial_weights import find_initial_weights
 from kdctl.assembly.run_context import RunContext
+from kdctl.engine.adopted_weights import fitting_models
 from kdctl.engine.checkpoint import DamagedCheckpointError, altered, load_weights
 from kdctl.engine.plain_tensors import require_finite
-from kdctl.engine.public_weights import fitting_models, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError, Mistake, RecipeError
 from kdctl.protocols.backbone import Backbone, as_teacher, models
 from kdctl.readers.selection import SelectedData

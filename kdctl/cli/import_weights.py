@@ -20,7 +20,8 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="State dict of a public repository (.pth, .pt, .th, .safetensors), or timm:NAME if fetched.",
+        help="State dict of a public repository, or of a model of kdctl (.pth, .pt, .th, .safetensors); or "
+        "timm:NAME if fetched.",
     ),
 ]
 Model = Annotated[str | None, typer.Option(help="Architecture; recognised if not given and only one fits.")]

@@ -16,14 +16,9 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.data import Sizes, counted_sizes
 from kdctl.assembly.environment import describe_environment
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.adopted_weights import adopt, fitting_models
 from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
-from kdctl.engine.public_weights import (
-    PublicWeights,
-    adopt,
-    fitting_models,
-    named_parts,
-    read_public_weights,
-)
+from kdctl.engine.public_weights import PublicWeights, named_parts, read_public_weights
 from kdctl.errors import KdctlError, UsageError
 from kdctl.evaluation_records import Evaluation
 from kdctl.files import is_gone

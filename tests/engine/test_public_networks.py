@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdctl.engine.adopted_weights import adopt
 from kdctl.engine.device import shapes_only
-from kdctl.engine.public_weights import adopt, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.protocols.backbone import HasPublicNames, models
 
 

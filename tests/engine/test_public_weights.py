@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.adopted_weights import COUNTER, adopt, fitting_models
 from kdctl.engine.checkpoint import DamagedCheckpointError, MisfitCheckpointError
-from kdctl.engine.public_weights import adopt, fitting_models, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError, UsageError
 from kdctl.protocols.backbone import models
 
@@ -132,6 +133,21 @@ def test_a_model_is_recognised_by_names_and_shapes(
 ) -> None:
     weights = read_public_weights(saved(small))
     assert fitting_models(weights, 32) == ["resnet8"]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet3", "mobilenetv2", "vgg8"])
+def test_the_state_dict_of_a_model_of_ours_is_taken_by_its_own_names(
+    name: str, saved: Callable[..., Path]
+) -> None:
+    builder = models.get(name).item
+    model = builder(7, SIZE)
+    saved_as = {f"module.{key}": value for key, value in model.state_dict().items()}
+    weights = read_public_weights(saved({k: v for k, v in saved_as.items() if not k.endswith(COUNTER)}))
+    assert fitting_models(weights, SIZE) == [name]
+    found = adopt(builder, weights, SIZE)
+    assert found.num_classes == 7
+    images = torch.rand(2, 3, SIZE, SIZE)
+    assert torch.equal(found.eval()(images), model.eval()(images))
 
 
 def test_a_model_that_nobody_publishes_is_refused(

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdctl.engine.adopted_weights import adopt
 from kdctl.engine.device import shapes_only
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.engine.frozen import frozen_copy
 from kdctl.engine.optim import build_optimizers
-from kdctl.engine.public_weights import adopt, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError, UsageError
 from kdctl.layers.timm_backbone import wrap
 from kdctl.protocols.backbone import Backbone, models

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from kdctl.engine.adopted_weights import adopt, fitting_models
 from kdctl.engine.device import shapes_only
-from kdctl.engine.public_weights import adopt, fitting_models, read_public_weights
+from kdctl.engine.public_weights import read_public_weights
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import models
 
