@@ -95,6 +95,8 @@ def estimated(estimate: Estimate | None) -> str:
     """Say how long it will take."""
     if estimate is None:
         return "estimated time: unknown, the data are not here"
+    if not estimate.operations:
+        return "estimated time: none, there is nothing to do"
     operations = flop(sum(estimate.operations.values()))
     return f"estimated time: {_time(estimate)}, from {estimate.basis}; {operations}"
 

@@ -41,9 +41,8 @@ def check_target(path: Path) -> None:
         KdctlError: its packages are not installed.
     """
     if path.suffix not in _FORMATS:
-        raise UsageError(
-            f"{path} does not end in a format's suffix.", f"name it {' or '.join(f'*{s}' for s in _FORMATS)}."
-        )
+        known = " or ".join(_FORMATS)
+        raise UsageError(f"{path} ends in no format of models.", f"end its name in {known}.")
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if path.suffix == ".onnx" and missing:
         raise KdctlError(

@@ -23,6 +23,7 @@ from kdctl.engine.file_kinds import names_a_file
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.streamed_batches import EvaluationImages, open_evaluation_set
 from kdctl.errors import KdctlError, RecipeError, UsageError, suggestion
+from kdctl.files import is_gone
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.readers.selection import SelectedData
 from kdctl.recipe.component import PLUGIN_SHA256, places_of
@@ -220,7 +221,7 @@ def _checkpoint(source: str, workspace: Workspace, selection: Selection, part: s
     path = folder / checkpoint_name(selection, part)
     if part and (folder / checkpoint_name(selection)).is_file():
         require_model(path, run.key, part)
-    if not path.is_file():
+    if is_gone(path):
         hint = (
             "its models may have been freed by `kdctl runs gc`; best-val needs data.val_fraction > 0."
             if run.state is RunState.FINISHED

@@ -58,9 +58,9 @@ def test_a_file_that_predicts_otherwise_is_refused(wrong: float) -> None:
 
 
 def test_other_formats_are_refused() -> None:
-    with pytest.raises(UsageError, match="does not end in a format's suffix") as caught:
+    with pytest.raises(UsageError, match="ends in no format of models") as caught:
         check_target(Path("model.tflite"))
-    assert caught.value.hint == "name it *.onnx or *.pt2."
+    assert caught.value.hint == "end its name in .onnx or .pt2."
 
 
 def test_without_its_packages_onnx_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

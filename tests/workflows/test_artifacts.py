@@ -38,7 +38,7 @@ def test_what_is_exported_is_what_would_be_shipped(
 def test_a_file_of_another_format_is_refused_before_anything_is_read(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="format's suffix"):
+    with pytest.raises(UsageError, match="no format of models"):
         workflows.export_model("no such run", tmp_path / "model.pb", workspace)
     with pytest.raises(UsageError, match=r"written to \.npz files"):
         workflows.save_features("no such run", tmp_path / "features.csv", workspace)
