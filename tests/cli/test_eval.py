@@ -158,7 +158,7 @@ def test_the_model_and_its_features_are_written_on_request(kdctl: Kdctl, tmp_pat
     assert answer.err.splitlines() == ["wrote model.pt2", "wrote features.npz"]
     assert (tmp_path / "model.pt2").stat().st_size > 0
     assert (tmp_path / "features.npz").stat().st_size > 0
-    kdctl(f"eval {key} --export model.tflite").refused("model.tflite", "*.onnx or *.pt2", code=2)
+    kdctl(f"eval {key} --export model.tflite").refused("model.tflite", ".onnx or .pt2", code=2)
     kdctl(f"eval {key} --features features.csv").refused("features.csv", "*.npz", code=2)
 
 
