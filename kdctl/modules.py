@@ -30,6 +30,7 @@ from kdctl.protocols.step import WHOLE_STEP
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.stored import read_component
+from kdctl.recipe.teacher_section import takes
 
 __all__ = ["Distillation", "LogitLoss", "Losses", "as_backbone"]
 
@@ -260,9 +261,7 @@ def build_method(
     """
     spec = read_component("method", {NAME: method, **options}, full_catalog(), "kdctl.modules")
     _require_backbones(student, *teachers)
-    kind = methods.get(spec.name).item
-    fewest, most = kind.num_teachers
-    if len(teachers) < fewest or (most is not None and len(teachers) > most):
+    if not takes(methods.get(spec.name).item.num_teachers, len(teachers)):
         raise UsageError(
             f"method '{spec.name}' does not take {len(teachers)} teachers.",
             f"kdctl show {spec.name} says how many.",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kdctl.cli import executor_options, options
-from kdctl.records import Selection
+from kdctl.records import RunState, Selection
 
 Seeds = Annotated[
     int | None,
@@ -61,7 +61,6 @@ def confirm(
     from kdctl.cli.signals import StopSignals
     from kdctl.engine.ranks import require_alone
     from kdctl.plugins import load_plugins
-    from kdctl.records import RunState
     from kdctl.report.table_format import report_formats
 
     require_alone(os.environ)

@@ -72,11 +72,12 @@ def evaluate(
     from kdctl.plugins import load_plugins
 
     load_plugins(plugin)
+    places = workflows.data_places(override or [])
+    execution = options.execution(device, threads, workers)
     if sweep is not None:
         given = {"a run": subject, "--export": export, "--features": features, "--per-class": per_class}
         if others := [name for name, value in given.items() if value]:
             raise UsageError(f"{others[0]} does not go with --sweep.", "kdctl eval RUN looks at one run.")
-        places, execution = workflows.data_places(override or []), options.execution(device, threads, workers)
         with workflows.open_workspace(runs, data, create=False, places=places, **execution) as workspace:
             _evaluate_sweep(workspace, sweep, form, split=split, selection=select, model=model)
         return
@@ -84,8 +85,6 @@ def evaluate(
         raise UsageError("nothing is named that could be evaluated.", "name a run, a file, or --sweep NAME.")
     # A checkpoint can be looked at without a store, a run cannot; neither should leave a new one behind.
     is_file = workflows.names_a_file(subject)
-    places = workflows.data_places(override or [])
-    execution = options.execution(device, threads, workers)
     archived = not workflows.may_be_written(runs)  # then the figures are shown, and not stored
     opened = (
         workflows.open_for_planning(runs, data, places=places, **execution)

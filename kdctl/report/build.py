@@ -11,7 +11,7 @@ from kdctl.evaluation_records import Evaluation
 from kdctl.records import Selection, StoredRun, StoredSweep
 from kdctl.report.fields import known_fields, resolve_field
 from kdctl.report.layout import Layout, read_best_by, read_selection, read_spread
-from kdctl.report.layout_kind import USUAL_LAYOUT, LayoutKind, layouts
+from kdctl.report.layout_kind import USUAL_LAYOUT, LayoutKind, Plans, layouts
 from kdctl.report.leaders import teacher_notes, weak_teacher_lines
 from kdctl.report.measures import find_measures, require_models
 from kdctl.report.reported import Reported, read_reported
@@ -233,7 +233,7 @@ def _layout(
     best_by = read_best_by(given.get("best_by") or kind.best_by)
     values = find_measures(given.get("values", ()))
     require_models(values, students, select)
-    wanted = kind.fields([run.plan for run in students], rows, columns, choosing=bool(best_by))
+    wanted = kind.fields(Plans(trees=[run.plan for run in students]), rows, columns, choosing=bool(best_by))
     return Layout(
         rows=wanted.rows,
         columns=wanted.columns,

@@ -1,20 +1,21 @@
-"""Configurations whose models `kdctl eval` has looked at: what the figures of classes share."""
+"""Configurations whose models `kdctl eval` has looked at, and how to have it look at others."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Selection
 from kdctl.report.fields import distinguishing_fields
 from kdctl.report.figure import FigureData, NothingToDrawError
+from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates
 from kdctl.report.series import counted_groups, divide
-from kdctl.report.wording import SELECTION_WORDS
+from kdctl.report.wording import SELECTION_WORDS, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,17 @@ def evaluated_groups(data: FigureData, split: str, most: int, *, confusion: bool
     return same[:most]
 
 
+def unevaluated_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
+    """Say of how many runs a value that is asked for is not known, because nobody has evaluated them."""
+    asked = [measure for measure in layout.values if measure.by_eval]
+    runs = [run for group in groups for run in group.counted] if asked else []
+    number = sum(layout.evaluations.get(run.key) is None for run in runs)
+    if number:
+        what = ", ".join(measure.title.partition(" (")[0] for measure in asked)
+        known = f"Not evaluated: {number} of {plural(len(runs), 'run')}"
+        yield f"{known}. `kdctl eval --sweep NAME{_options(layout.select)}` finds {what}."
+
+
 def _tells_confusion(evaluation: Evaluation) -> bool:
     """Return whether it is known which classes were taken for which.
 
@@ -93,7 +105,7 @@ def _subject(data: FigureData) -> str:
     return f"--sweep {shlex.quote(data.sweeps[0])}" if data.sweeps else data.runs[0].key[:8]
 
 
-def _options(select: Selection, split: str) -> str:
+def _options(select: Selection, split: str = "test") -> str:
     """Say to `kdctl eval` what it does not look at by itself."""
     rule = "" if select is Selection.LAST else f" --select {select}"
     return f"{rule}{'' if split == 'test' else f' --split {split}'}"

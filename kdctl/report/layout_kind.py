@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,8 +24,24 @@ PAIR_FIELDS = ("teachers", "student.name")
 BEST_FIELDS = (*PAIR_FIELDS, "method.name", "method.projector.name", "method.loss")
 """What a row is about where only its best setting is shown; of all else that setting is chosen."""
 
-Plans = Sequence[Mapping[str, Any]]
 Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """The plans of the runs that are shown, and in what they differ; found once, for there may be many."""
+
+    trees: Sequence[Mapping[str, Any]]
+
+    @functools.cached_property
+    def apart(self) -> Names:
+        """Fields that tell the configurations apart."""
+        return tuple(distinguishing_fields(self.trees))
+
+    @functools.cached_property
+    def unlike(self) -> Names:
+        """Fields that say what the runs are about, as data and length, and in which they differ."""
+        return tuple(unlike_subjects(self.trees))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +94,8 @@ class LayoutKind:
         """
         asked_rows = bool(rows)
         rows, columns = self.usual_fields(plans, rows, columns, choosing=choosing)
-        subject = tuple(field for field in unlike_subjects(plans) if field not in (*rows, *columns))
-        apart = distinguishing_fields(plans)
-        rest = tuple(field for field in apart if field not in (*rows, *columns, *subject))
+        subject = tuple(field for field in plans.unlike if field not in (*rows, *columns))
+        rest = tuple(field for field in plans.apart if field not in (*rows, *columns, *subject))
         if choosing:
             chosen = () if columns else rest
             return Fields(rows=(*subject, *rows, *chosen), columns=columns, chosen=frozenset(chosen))
@@ -125,4 +141,4 @@ USUAL_LAYOUT = "list"
 
 def has_choices(field: str, plans: Plans) -> bool:
     """Whether two plans differ in a field that both have."""
-    return len({read_field(plan, field) for plan in plans} - {None}) > 1
+    return len({read_field(plan, field) for plan in plans.trees} - {None}) > 1

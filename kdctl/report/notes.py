@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdctl.records import RunState, Selection
+from kdctl.records import RunState
 from kdctl.report.baseline import BASELINE_METHOD, Comparison
 from kdctl.report.best import Choice
 from kdctl.report.cells import POOLED_MARK
 from kdctl.report.columns import UNLIKE_MARK, UNTESTABLE_MARK, mark_of
+from kdctl.report.evaluated import unevaluated_notes
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates, in_table_order, pooled_over
@@ -63,21 +64,9 @@ def run_notes(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
     yield from subject_notes(plans)
     yield from _started_from_weights(groups, layout)
     yield from _pooled(groups, layout)
-    yield from _unevaluated(groups, layout)
+    yield from unevaluated_notes(groups, layout)
     if layout.shows_accuracy:
         yield from _outliers(groups, layout)
-
-
-def _unevaluated(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
-    """Say of how many runs a value that is asked for is not known, because nobody has evaluated them."""
-    asked = [measure for measure in layout.values if measure.by_eval]
-    runs = [run for group in groups for run in group.counted]
-    number = sum(layout.evaluations.get(run.key) is None for run in runs)
-    if asked and number:
-        what = ", ".join(measure.title.partition(" (")[0] for measure in asked)
-        rule = "" if layout.select is Selection.LAST else f" --select {layout.select}"
-        known = f"Not evaluated: {number} of {plural(len(runs), 'run')}"
-        yield f"{known}. `kdctl eval --sweep NAME{rule}` finds {what}."
 
 
 def mark_notes(groups: Sequence[Replicates]) -> Iterator[str]:

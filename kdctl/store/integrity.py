@@ -80,14 +80,13 @@ def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
     ]
 
 
-def lost_environment(folder: RunFolder) -> list[Mistake]:
+def lost_environment(folder: RunFolder, ended: EndedRun | None) -> list[Mistake]:
     """Return whether a run that has ended lost what tells where it trained; its numbers are good without.
 
     Raises:
-        KdctlError: a file cannot be read, or is damaged.
+        KdctlError: a file cannot be read.
     """
-    ending = folder.ending()
-    if ending is None or not ending.epochs_sha256 or folder.content(RecordFile.ENVIRONMENT) is not None:
+    if ended is None or not ended.ending.epochs_sha256 or folder.content(RecordFile.ENVIRONMENT) is not None:
         return []
     problem = f"{folder.path} has lost its {RecordFile.ENVIRONMENT}, which each run writes when it starts."
     return [Mistake(problem=problem, hint="restore it from a copy; the run's numbers are read without it.")]

@@ -125,7 +125,7 @@ def _contradictions(
     yield from changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(brief.key))
     if altered:
         return
-    lost = lost_environment(folder)
+    lost = lost_environment(folder, ended_run)
     yield from lost
     if not lost and ended_run is not None and environment != run.environment:
         yield Mistake(problem=f"run {brief.key} has another environment in its folder.", hint=_READ)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,13 +71,11 @@ def synchronise(
     read: list[FolderContents] = []
     for number, folder in enumerate(folders, start=1):
         sha256 = hashes.get(folder.key, "")
-        snapshot = FolderSnapshot(folder)
-        found = _read(snapshot, store, keys, known=before.get(folder.key), sha256=sha256)
-        if isinstance(found, FolderContents):
+        found = _read(
+            FolderSnapshot(folder), store, keys, damaged, known=before.get(folder.key), sha256=sha256
+        )
+        if found is not None:
             read.append(found)
-            damaged.extend(lost_environment(snapshot))
-        else:
-            damaged.extend(found)
         if len(read) == _AT_ONCE or number == len(folders):
             seen |= ingest_all(store, read).keys()
             read.clear()
@@ -99,14 +97,21 @@ def synchronise(
 
 
 def _read(
-    folder: FolderSnapshot, store: Store, keys: KeysOfPlans, *, known: RunBrief | None, sha256: str
-) -> FolderContents | Sequence[Mistake]:
-    """Return what a folder holds, or why it is not to be read into the database.
+    folder: FolderSnapshot,
+    store: Store,
+    keys: KeysOfPlans,
+    damaged: list[Mistake],
+    *,
+    known: RunBrief | None,
+    sha256: str,
+) -> FolderContents | None:
+    """Return what a folder holds; None, and what is wrong with it, if it is not to be read into the database.
 
     Args:
         folder: of a run.
         store: what it is held against.
         keys: computes those of plans without a checksum, for which it loads torch.
+        damaged: is told what is wrong with the folder, and what it lacks though it is read.
         known: the run as the store knows it; None if it does not.
         sha256: of the lines of its epochs as the store knows them; empty if it does not.
 
@@ -118,6 +123,7 @@ def _read(
         ended_run = read_ended_run(folder)
         mistakes = contradictions(folder, ended_run)
         contents = read_contents(folder, ended_run)
+        lost = lost_environment(folder, ended_run)
         if known is None:  # a known run may have been asked for since it was dropped
             contents = dataclasses.replace(contents, dropped=reason)
             mistakes.extend(
@@ -135,8 +141,10 @@ def _read(
     except MachineError:  # no folder is to blame for it
         raise
     except KdctlError as error:
-        return error.mistakes
-    return mistakes or contents
+        damaged.extend(error.mistakes)
+        return None
+    damaged.extend(mistakes or lost)
+    return None if mistakes else contents
 
 
 def _read_sweeps(workspace: Workspace, damaged: list[Mistake]) -> dict[Path, StoredSweep]:

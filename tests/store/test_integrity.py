@@ -13,7 +13,7 @@ from kdctl.errors import KdctlError
 from kdctl.evaluation_records import Evaluation
 from kdctl.records import Environment, EpochResult, PlannedRun, RunResult, Selected
 from kdctl.store.folder import RunFolder
-from kdctl.store.integrity import changed_epochs, contradictions, lost_environment
+from kdctl.store.integrity import changed_epochs, contradictions, lost_environment, read_ended_run
 
 MakeEpoch = Callable[..., EpochResult]
 
@@ -125,10 +125,10 @@ def test_a_number_that_nobody_chose_is_found_by_the_digest(folder: RunFolder) ->
 def test_a_lost_environment_is_found_and_not_missed_in_what_earlier_versions_wrote(folder: RunFolder) -> None:
     (folder.path / "environment.json").unlink()
     assert contradictions(folder) == []  # its numbers are good
-    (found,) = lost_environment(folder)
+    (found,) = lost_environment(folder, read_ended_run(folder))
     assert found.problem.endswith("has lost its environment.json, which each run writes when it starts.")
     as_earlier_versions_wrote(folder)
-    assert lost_environment(folder) == []
+    assert lost_environment(folder, read_ended_run(folder)) == []
 
 
 def test_the_result_of_another_run_is_found(

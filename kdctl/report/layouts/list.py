@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from kdctl.report.fields import distinguishing_fields
 from kdctl.report.layout_kind import BEST_FIELDS, LayoutKind, Names, Plans, layouts
-from kdctl.report.subject import unlike_subjects
 
 
 @layouts.register("list")
@@ -19,8 +17,7 @@ class ListLayout(LayoutKind):
         """Return what was asked for, else all that tells the configurations apart."""
         if rows or columns:
             return rows, columns
-        apart = distinguishing_fields(plans)
         if choosing:
-            return tuple(field for field in BEST_FIELDS if field in apart) or ("method.name",), ()
-        subject = [field for field in unlike_subjects(plans) if field not in apart]
-        return (*subject, *apart) or ("method.name",), ()
+            return tuple(field for field in BEST_FIELDS if field in plans.apart) or ("method.name",), ()
+        subject = [field for field in plans.unlike if field not in plans.apart]
+        return (*subject, *plans.apart) or ("method.name",), ()

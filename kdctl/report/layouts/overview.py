@@ -21,4 +21,4 @@ class OverviewLayout(LayoutKind):
 
 
 def _is_known(field: str, plans: Plans) -> bool:
-    return any(read_field(plan, field) is not None for plan in plans)
+    return any(read_field(plan, field) is not None for plan in plans.trees)

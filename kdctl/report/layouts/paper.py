@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kdctl.report.baseline import is_baseline
 from kdctl.report.cells import FilledColumn, condition_parts, field_column
-from kdctl.report.fields import distinguishing_fields, read_field, show_value
+from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.layout_kind import BEST_FIELDS, PAIR_FIELDS, LayoutKind, Names, Plans, layouts
 from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
@@ -16,7 +16,6 @@ from kdctl.report.notes import run_notes
 from kdctl.report.pivot import Values, cell_columns, have_equal_counts, pivot_notes
 from kdctl.report.replicates import Replicates, in_table_order
 from kdctl.report.reported import Reported
-from kdctl.report.subject import unlike_subjects
 from kdctl.report.table import filled_table
 from kdctl.report.table_format import Cell, Table
 from kdctl.report.wording import NOTHING, rounded, setting
@@ -45,7 +44,7 @@ class PaperLayout(LayoutKind):
     ) -> tuple[Names, Names]:
         """Return the method, and the pair with what else tells columns apart."""
         rows, columns = rows or _methods(plans, choosing=choosing), columns or PAIR_FIELDS
-        subject = (field for field in unlike_subjects(plans) if field not in (*rows, *columns))
+        subject = (field for field in plans.unlike if field not in (*rows, *columns))
         return rows, (*subject, *columns)
 
     def table_of_means(
@@ -57,8 +56,7 @@ class PaperLayout(LayoutKind):
 
 def _methods(plans: Plans, *, choosing: bool) -> Names:
     """Return what tells methods apart, the pair of models apart from it."""
-    apart = distinguishing_fields(plans)
-    about = [field for field in BEST_FIELDS if field in apart and field not in PAIR_FIELDS]
+    about = [field for field in BEST_FIELDS if field in plans.apart and field not in PAIR_FIELDS]
     return ("method.name", *(field for field in about if field != "method.name" and choosing))
 
 
