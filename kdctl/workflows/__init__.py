@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.exporting import export
     from kdctl.workflows.housekeeping import collect, plan_collection, plan_removal, remove
     from kdctl.workflows.importing import WeightsFile, import_weights
-    from kdctl.workflows.loaded_model import data_places
+    from kdctl.workflows.loaded_model import data_places, load_model
     from kdctl.workflows.plots import plot, plot_all
     from kdctl.workflows.reporting import epochs_frame, frame, report
     from kdctl.workflows.sweep_plan import plan_sweep
@@ -81,6 +81,7 @@ __all__ = [
     "html_page",
     "import_weights",
     "list_runs",
+    "load_model",
     "may_be_written",
     "names_a_file",
     "open_for_planning",
@@ -137,6 +138,7 @@ _MODULES = {
     "html_page": "kdctl.workflows.concluding",
     "import_weights": "kdctl.workflows.importing",
     "list_runs": "kdctl.workflows.browsing",
+    "load_model": "kdctl.workflows.loaded_model",
     "may_be_written": "kdctl.assembly.workspace",
     "names_a_file": "kdctl.engine.file_kinds",
     "open_for_planning": "kdctl.assembly.workspace",

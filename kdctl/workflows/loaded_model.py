@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdctl.assembly.architecture import build_architecture, build_shipped, read_trained, require_model
 from kdctl.assembly.assemble import count_parameters
@@ -55,7 +56,9 @@ class LoadedModel:
     part: str
     """Which model of the run this is, by name; empty: the one that it ships."""
     model: nn.Module
+    """In eval mode; takes normalised images [B, 3, H, W] and returns logits [B, K]."""
     data: SelectedData
+    """The images that the run saw, the names of its classes, and by what pixels are normalised."""
     compute: Compute
     workspace: Workspace
 
@@ -88,6 +91,18 @@ class LoadedModel:
         workers = ImageWorkers(self.workspace.num_workers)
         return open_evaluation_set(chosen, normalise, self.compute.device, workers)
 
+    def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the normalised images [B, 3, H, W] of 'test' or 'val', in order, with their labels [B].
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        with contextlib.closing(self.images(split)) as images:
+            place = 0
+            for batch in images.images():
+                yield batch, images.labels[place : place + len(batch)]
+                place += len(batch)
+
     def teacher(self) -> Backbone | None:
         """Return the first teacher on the device; None without one, or if its weights are gone."""
         return next(iter(self.teachers()), None)
@@ -115,7 +130,9 @@ def load_model(
     *,
     part: str = SHIPPED,
 ) -> LoadedModel:
-    """Rebuild a model of a run (key or prefix) or of a checkpoint file.
+    """Rebuild a model of a run (key or prefix) or of a checkpoint file, for code of one's own.
+
+    Its data have to be there, and be those that it was trained on.
 
     Args:
         source: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
@@ -142,7 +159,7 @@ def load_model(
         sha256=content.sha256,
         rule=_rule(plan.key, path, content.sha256, workspace, part),
         part=part,
-        model=_rebuilt(plan, content, path, data, part).to(compute.device),
+        model=_rebuilt(plan, content, path, data, part).to(compute.device).eval(),
         data=data,
         compute=compute,
         workspace=workspace,

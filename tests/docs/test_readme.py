@@ -252,9 +252,12 @@ def tiny_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
 def test_the_python_of_the_pages_runs(capsys: pytest.CaptureFixture[str]):
+    names: dict[str, Any] = {}
     for text in blocks(PYTHON.read_text(encoding="utf-8"), "python"):
-        exec(compile(text, "python.md", "exec"), {})
-    assert "resnet3" in capsys.readouterr().out
+        exec(compile(text, "python.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "resnet3" in printed
+    assert "are right" in printed
 
 
 @pytest.mark.usefixtures("tiny_quickstart", "torch_settings")

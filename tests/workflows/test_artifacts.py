@@ -35,6 +35,21 @@ def test_what_is_exported_is_what_would_be_shipped(
         torch.testing.assert_close(program(images), loaded.model.eval()(images))
 
 
+def test_a_model_in_python_predicts_what_was_stored(workspace: Workspace, taught: StoredRun) -> None:
+    loaded = workflows.load_model(taught.key, workspace)
+    assert not loaded.model.training
+    right = total = 0
+    with torch.no_grad():
+        for images, labels in loaded.batches("test"):
+            right += int((loaded.model(images).argmax(dim=1) == labels).sum())
+            total += len(labels)
+    assert total == len(loaded.data.test)
+    stored = workflows.evaluate(taught.key, workspace).metrics.top1
+    assert 100 * right / total == pytest.approx(stored)
+    with pytest.raises(UsageError, match="no split 'tests'"):
+        next(loaded.batches("tests"))
+
+
 def test_a_file_of_another_format_is_refused_before_anything_is_read(
     workspace: Workspace, tmp_path: Path
 ) -> None:
