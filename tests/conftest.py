@@ -17,15 +17,12 @@ from torch import Tensor
 from kdctl import plugins, workflows
 from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.workspace import Workspace
-from kdctl.cli.options import DATA_VARIABLE, RUNS_VARIABLE
 from kdctl.datasets import digits
 from kdctl.protocols.backbone import Backbone, models
 from kdctl.protocols.dataset import DatasetOptions, ImageData
 
 torch.set_num_threads(1)  # parallel workers would fight over the cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
-for variable in (RUNS_VARIABLE, DATA_VARIABLE):  # whoever tests may have set them
-    os.environ.pop(variable, None)
 gc.set_threshold(50_000)  # and see `pytest_collection_finish`
 
 pytest_plugins = ["disks", "known_structures", "tape_streams"]  # of tests/fixtures

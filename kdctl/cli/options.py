@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import re
 import shlex
 from pathlib import Path
@@ -60,17 +59,10 @@ def whole_number(option: str, word: str, least: int, most: int | None, *, hint: 
     raise UsageError(f"{option} {shown} is not possible.", hint)
 
 
-DEFAULT_RUNS = Path("runs")
-DEFAULT_DATA = Path("data")
-RUNS_VARIABLE = "KDCTL_RUNS"
-DATA_VARIABLE = "KDCTL_DATA"
-"""Variables of the environment that name these folders where a command line does not."""
-
 Runs = Annotated[
     Path,
     typer.Option(
         "--runs",
-        envvar=RUNS_VARIABLE,
         metavar="FOLDER",
         rich_help_panel=FOLDERS,
         help="Where results lie: a folder for each run, and the database kdctl.db.",
@@ -79,11 +71,7 @@ Runs = Annotated[
 Data = Annotated[
     Path,
     typer.Option(
-        "--data",
-        envvar=DATA_VARIABLE,
-        metavar="FOLDER",
-        rich_help_panel=FOLDERS,
-        help="Data sets are looked for below it.",
+        "--data", metavar="FOLDER", rich_help_panel=FOLDERS, help="Data sets are looked for below it."
     ),
 ]
 DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -250,18 +238,14 @@ JsonEvents = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
+DEFAULT_RUNS = Path("runs")
+DEFAULT_DATA = Path("data")
 
-def elsewhere(runs: Path, data: Path | None = None) -> str:
-    """Return the options by which a suggested command finds the same folders; none where it does without."""
-    usual = {"--runs": (runs, _usual(RUNS_VARIABLE, DEFAULT_RUNS))}
-    if data is not None:
-        usual["--data"] = (data, _usual(DATA_VARIABLE, DEFAULT_DATA))
+
+def elsewhere(runs: Path, data: Path = DEFAULT_DATA) -> str:
+    """Return the options by which a suggested command finds the same folders; none where they are usual."""
+    usual = {"--runs": (runs, DEFAULT_RUNS), "--data": (data, DEFAULT_DATA)}
     named = (
         f" {option} {shlex.quote(str(path))}" for option, (path, default) in usual.items() if path != default
     )
     return "".join(named)
-
-
-def _usual(variable: str, default: Path) -> Path:
-    """Return the folder that a command takes which names none."""
-    return Path(os.environ.get(variable) or default)

@@ -63,20 +63,6 @@ def test_what_it_says_to_type_finds_the_same_folders(kdctl: Kdctl, tmp_path: Pat
     assert "# Table:     kdctl report --sweep mine --runs results\n" in text
 
 
-def test_folders_of_the_environment_need_not_be_typed(
-    kdctl: Kdctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KDCTL_RUNS", str(tmp_path / "mine"))
-    monkeypatch.setenv("KDCTL_DATA", str(tmp_path / "images"))
-    assert "start it: kdctl sweep one.toml\n" in kdctl(f"init one.toml {TINY}").err
-    answer = kdctl(f"init two.toml {TINY} --runs runs --data images")
-    assert "start it: kdctl sweep two.toml --runs runs --data images\n" in answer.err
-    answer = kdctl("sweep one.toml -o data.samples_per_class=4 --quiet")
-    assert answer.code == 0, answer
-    assert (tmp_path / "mine" / "kdctl.db").exists()
-    assert not (tmp_path / "runs").exists()
-
-
 def test_rates_are_given_one_by_one_or_together(kdctl: Kdctl, tmp_path: Path) -> None:
     assert kdctl(f"init rates.toml {TINY} --lr 0.1,0.2 --lr 0.3").code == 0
     tree = tomllib.loads((tmp_path / "rates.toml").read_text())
