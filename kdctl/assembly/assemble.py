@@ -274,9 +274,9 @@ def _never_trained(distiller: Distiller) -> tuple[str, ...]:
     untrained: list[dict[str, nn.Module]] = []
     running = distiller.phase
     for phase in distiller.phases():
-        distiller.begin(phase)
+        distiller.look_at(phase)
         untrained.append(distiller.frozen_modules())
-    distiller.begin(running)
+    distiller.look_at(running)
     return tuple(name for name in untrained[0] if all(name in pieces for pieces in untrained))
 
 

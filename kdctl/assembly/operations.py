@@ -81,7 +81,7 @@ class OperationCounter:
         if not isinstance(plan.method.options, GeneratedImages):
             batch_size, training = plan.data.options.batch_size, 0.0
             for span in divide(distiller.phases(), plan.epochs):
-                distiller.begin(span.phase)
+                distiller.look_at(span.phase)
                 training += span.epochs / plan.epochs * self._step(distiller, batch_size) / batch_size
         shipped = distiller.inference_model()
         others = [model.module for model in distiller.models() if model.is_classifier]

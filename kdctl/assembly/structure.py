@@ -259,7 +259,7 @@ def describe(distiller: Distiller, teachers: Sequence[Backbone], epochs: int) ->
 
 
 def _phase(distiller: Distiller, span: Span) -> PhaseStructure:
-    distiller.begin(span.phase)
+    distiller.look_at(span.phase)
     require_known_taps(distiller)
     return PhaseStructure(
         name=span.phase.name,

@@ -235,6 +235,11 @@ class Distiller(nn.Module):
             parameter.requires_grad_(id(parameter) in trained)
             parameter.grad = None
 
+    def look_at(self, phase: Phase) -> None:
+        """Begin a phase to see what it reads and trains; nothing needs to be done for the one that runs."""
+        if phase != self.phase:
+            self.begin(phase)
+
     def optimized(self) -> tuple[ParameterGroup, ...]:
         """Return the parameter groups without what is frozen or averaged.
 
