@@ -52,6 +52,7 @@ EPOCH = EpochResult(
 
 
 @given(TREES)
+@pytest.mark.extended
 def test_canonical_json_keeps_the_content(tree: Any) -> None:
     assert json.loads(canonical_json(tree)) == tree
 

@@ -57,6 +57,7 @@ def trained(workspace: Workspace, recipe: RecipeWriter) -> str:
     return run.key
 
 
+@pytest.mark.extended
 def test_a_student_starts_from_a_run_a_checkpoint_or_public_weights(
     workspace: Workspace,
     recipe: RecipeWriter,
@@ -81,6 +82,7 @@ def test_a_student_starts_from_a_run_a_checkpoint_or_public_weights(
         assert workflows.evaluate(run.key, workspace).run_key == run.key
 
 
+@pytest.mark.extended
 def test_weights_are_part_of_the_key_and_shown(
     workspace: Workspace, recipe: RecipeWriter, trained: str
 ) -> None:
@@ -96,6 +98,7 @@ def test_weights_are_part_of_the_key_and_shown(
     assert [row["weights"] for row in rows] == [None, trained]
 
 
+@pytest.mark.extended
 def test_a_run_that_goes_on_does_not_read_its_weights_again(
     workspace: Workspace, recipe: RecipeWriter, trained: str, tmp_path: Path
 ) -> None:
@@ -154,6 +157,7 @@ def test_what_does_not_fit_is_told_when_it_is_planned(
         workflows.plan_training(recipe("method = 'ce'", student=student(tmp_path / "page.pt")), workspace)
 
 
+@pytest.mark.extended
 def test_weights_of_other_classes_are_taken_but_for_the_classifier(
     workspace: Workspace,
     recipe: RecipeWriter,

@@ -52,6 +52,7 @@ def kept_bytes(workspace: Workspace) -> int:
 
 
 @pytest.mark.parametrize("method", ["kd", "simkd"])
+@pytest.mark.extended
 def test_a_run_ends_with_the_same_bits_whether_outputs_are_kept_or_not(train: Train, method: str) -> None:
     line = f"method = '{method}'"
     (off,), without = train("off", line)
@@ -68,6 +69,7 @@ def test_a_run_ends_with_the_same_bits_whether_outputs_are_kept_or_not(train: Tr
     assert checkpoints[0].read_bytes() == checkpoints[1].read_bytes()
 
 
+@pytest.mark.extended
 def test_by_itself_it_keeps_what_comes_again_and_nothing_else(train: Train) -> None:
     _, few = train("auto", "method = 'kd'")
     assert kept_bytes(few) == 0  # three epochs draw hardly one of 162 views twice
@@ -75,6 +77,7 @@ def test_by_itself_it_keeps_what_comes_again_and_nothing_else(train: Train) -> N
     assert kept_bytes(same) == 80 * 10 * 4
 
 
+@pytest.mark.extended
 def test_gangs_of_one_process_share_what_they_read(train: Train) -> None:
     runs, workspace = train("on", "method = 'kd'", AGAIN, "seeds = [0, 1, 2]")
     assert [run.state for run in runs] == [RunState.FINISHED] * 3
@@ -86,6 +89,7 @@ def test_a_student_alone_has_no_table(train: Train) -> None:
     assert kept_bytes(workspace) == 0
 
 
+@pytest.mark.extended
 def test_too_little_memory_is_said_where_a_table_is_asked_for(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

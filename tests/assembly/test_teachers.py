@@ -28,6 +28,7 @@ PROJECTED = "method = {name = 'sequential', feature = 'projected'}"
 OTHER = "data = {name = 'digits', size = 16, samples_per_class = 8}"
 
 
+@pytest.mark.extended
 def test_a_student_with_its_own_classifier_can_teach_whatever_method_trained_it(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -66,6 +67,7 @@ def test_what_a_run_ships_teaches_with_the_taps_it_has(
     frozen_copy(backbone, EngineOptions(teacher_precision="bf16"), images)
 
 
+@pytest.mark.extended
 def test_a_run_taught_by_a_run_that_ships_another_head_can_teach(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

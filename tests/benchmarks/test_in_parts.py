@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 SCRIPT = """
@@ -51,6 +53,7 @@ def run(folder: Path, minutes: float) -> dict[str, dict[str, str]]:
     return json.loads((folder / "out" / "first_measurements_none.json").read_text())
 
 
+@pytest.mark.extended
 def test_each_part_is_measured_or_its_failure_is_told(tmp_path: Path) -> None:
     written = run(tmp_path, minutes=10)
     assert written["parts"].keys() == {"fine", "last"}

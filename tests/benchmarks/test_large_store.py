@@ -32,6 +32,7 @@ def test_the_memory_of_a_verb_is_not_that_of_who_measures_it(script: ModuleType,
     assert len(held) == 200_000_000
 
 
+@pytest.mark.extended
 def test_a_verb_that_fails_is_not_measured(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="kdctl db check failed"):
         script.measured(["db", "check"], tmp_path)

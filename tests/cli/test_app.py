@@ -53,11 +53,13 @@ def imported_by(folder: Path, *words: str, spy: str = SPY) -> set[str]:
     return set(process.stderr.split())
 
 
+@pytest.mark.extended
 def test_help_of_every_verb_loads_nothing_heavy(tmp_path: Path) -> None:
     verbs = ("", "train", "sweep", "eval", "report", "list", "list runs")
     assert imported_by(tmp_path, *(f"{verb} --help" for verb in verbs), spy=SEVERAL) & HEAVY == set()
 
 
+@pytest.mark.extended
 def test_verbs_that_look_at_the_store_never_load_torch(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:
     for file in tmp_path.glob("runs/kdctl.db*"):
         file.unlink()
@@ -176,6 +178,7 @@ def test_what_the_machine_refuses_is_told_without_a_traceback(
 
 
 @pytest.mark.parametrize("pipe", ["list figures --format json | true", "--help | head -n 1"])
+@pytest.mark.extended
 def test_a_closed_pipe_is_no_error(pipe: str, tmp_path: Path) -> None:
     process = subprocess.run(
         f"{sys.executable} -m kdctl {pipe}",
@@ -234,6 +237,7 @@ def test_an_extra_that_is_not_there_is_named_and_nothing_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.extended
 def test_a_package_that_came_with_kdctl_and_is_gone_is_no_bug(two_runs: Path, tmp_path: Path) -> None:
     words = ["plot", "bars", "-o", str(tmp_path / "bars.svg"), "--runs", str(two_runs)]
     code = f"import sys; sys.modules['matplotlib'] = None\n{SPY}"

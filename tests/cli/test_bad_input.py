@@ -168,6 +168,7 @@ def test_a_checkpoint_with_code_in_it_does_not_teach(kdctl: Kdctl, tmp_path: Pat
     answer.refused("evil.pt was refused", code=2)
 
 
+@pytest.mark.extended
 def test_a_teacher_of_other_data_is_refused(kdctl: Kdctl) -> None:
     kdctl(f"train --student resnet4 {TINY} -o data.num_classes=5 --quiet")
     answer = kdctl("list runs --format json")
@@ -185,6 +186,7 @@ def test_a_model_that_cannot_take_the_images_is_refused_before_anything_is_store
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.extended
 def test_of_very_many_mistakes_the_first_are_told_and_the_others_counted(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:

@@ -13,6 +13,7 @@ Kdctl = Callable[..., Any]
 FEW = "--gang 2 --steps 1 --rounds 2 --threads 1 -o data.samples_per_class=16 -o data.batch_size=32"
 
 
+@pytest.mark.extended
 def test_a_run_is_measured_alone_and_in_a_gang_and_leaves_nothing_behind(
     kdctl: Kdctl, tmp_path: Path
 ) -> None:
@@ -34,6 +35,7 @@ def test_a_run_is_measured_alone_and_in_a_gang_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extended
 def test_people_get_a_table(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
     grid = '[[grid]]\nmethod = ["kd", "simkd"]\n'
     answer = kdctl(f"bench {recipe(grid)} {FEW}")
@@ -53,6 +55,7 @@ def test_people_get_a_table(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
         ("--method ce", "none", 1),
     ],
 )
+@pytest.mark.extended
 def test_what_teachers_did_is_named(kdctl: Kdctl, words: str, outputs: str, lookahead: int) -> None:
     answer = kdctl(f"bench {words} --student resnet3 --dataset digits -o data.size=8 {FEW} --format json")
     found = json.loads(answer.out)["bench"]["paces"]

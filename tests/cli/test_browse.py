@@ -120,6 +120,7 @@ def test_browsing_makes_no_store_where_there_is_none(kdctl: Kdctl, tmp_path: Any
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.extended
 def test_phases_and_what_a_method_tells_besides_its_losses_are_shown(kdctl: Kdctl) -> None:
     words = (
         "train --student resnet3 --teacher resnet4 -o teacher.schedule.epochs=1 --dataset digits "

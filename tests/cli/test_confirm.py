@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Kdctl = Callable[..., Any]
 WriteRecipe = Callable[..., str]
 
 
+@pytest.mark.extended
 def test_a_sweep_is_confirmed_with_one_command(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     name = recipe("[grid]\nmethod = ['ce', 'kd']\n")
     assert kdctl(f"sweep {name} --threads 1 --quiet").code == 0

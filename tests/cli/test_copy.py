@@ -47,6 +47,7 @@ def test_the_copy_of_a_sweep_reports_the_same_and_trains_nothing(
     assert "0 to do" in kdctl(f"sweep {swept} --runs appendix --dry-run").out
 
 
+@pytest.mark.extended
 def test_a_run_comes_with_its_teacher_and_with_models_can_be_evaluated(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_run_comes_with_its_teacher_and_with_models_can_be_evaluated(
     assert kdctl("db check --hashes --runs there").code == 0
 
 
+@pytest.mark.extended
 def test_a_second_copy_adds_what_came_later_and_replaces_nothing(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:

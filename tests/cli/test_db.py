@@ -18,6 +18,7 @@ def swept(swept_copy: Callable[[str], str]) -> str:
     return swept_copy("[grid]\nmethod = ['kd', 'simkd']\n")
 
 
+@pytest.mark.extended
 def test_a_check_counts_and_ends_with_one_when_something_is_wrong(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ def only_run(kdctl: Kdctl) -> str:
     return json.loads(kdctl("list runs --format json").out)["rows"][0]["run"]
 
 
+@pytest.mark.extended
 def test_a_run_is_evaluated_as_a_table_and_as_json(kdctl: Kdctl) -> None:
     key = only_run(kdctl)
     text = kdctl(f"eval {key[:6]} --threads 1")
@@ -35,6 +36,7 @@ def test_a_run_is_evaluated_as_a_table_and_as_json(kdctl: Kdctl) -> None:
     assert [item["batch_size"] for item in tree["latency"]] == [1, 256]
 
 
+@pytest.mark.extended
 def test_the_accuracy_on_each_class_is_shown_on_request(kdctl: Kdctl) -> None:
     key = only_run(kdctl)
     assert "class " not in kdctl(f"eval {key} --threads 1").out
@@ -43,6 +45,7 @@ def test_the_accuracy_on_each_class_is_shown_on_request(kdctl: Kdctl) -> None:
     assert [line.split()[0] for line in lines[start + 1 :]] == list("0123456789")
 
 
+@pytest.mark.extended
 def test_the_runs_of_a_sweep_are_evaluated_once(kdctl: Kdctl, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(
         "schema = 1\nstudent = 'resnet3'\ndata = {name = 'digits', size = 8, samples_per_class = 8}\n"
@@ -70,6 +73,7 @@ def test_the_runs_of_a_sweep_are_evaluated_once(kdctl: Kdctl, tmp_path: Path) ->
     kdctl("eval").refused("nothing is named", "--sweep NAME", code=2)
 
 
+@pytest.mark.extended
 def test_a_checkpoint_is_evaluated_where_there_is_no_store(kdctl: Kdctl, tmp_path: Path) -> None:
     key = only_run(kdctl)
     shutil.move(tmp_path / "runs" / key / "last.pt", tmp_path / "model.pt")
@@ -100,6 +104,7 @@ def pictures(request: pytest.FixtureRequest, kdctl: Kdctl, tmp_path: Path) -> st
     return json.loads(kdctl("list runs --format json").out)["rows"][0]["run"]
 
 
+@pytest.mark.extended
 def test_classes_whose_names_are_no_text_are_evaluated_and_reported(kdctl: Kdctl, pictures: str) -> None:
     answer = kdctl(f"eval {pictures} --threads 1 --per-class")
     assert (answer.code, answer.err) == (0, "")
@@ -115,6 +120,7 @@ def test_classes_whose_names_are_no_text_are_evaluated_and_reported(kdctl: Kdctl
     assert kdctl("sync").code == 0
 
 
+@pytest.mark.extended
 def test_images_that_were_moved_are_evaluated_where_they_are_now(
     kdctl: Kdctl, pictures: str, tmp_path: Path
 ) -> None:
@@ -151,6 +157,7 @@ def test_what_cannot_be_evaluated_is_refused(kdctl: Kdctl, tmp_path: Path) -> No
     kdctl("eval text.pt").refused("text.pt is a file of text", code=1)
 
 
+@pytest.mark.extended
 def test_the_model_and_its_features_are_written_on_request(kdctl: Kdctl, tmp_path: Path) -> None:
     key = only_run(kdctl)
     answer = kdctl(f"eval {key} --export model.pt2 --features features.npz --threads 1")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Kdctl = Callable[..., Any]
 WriteRecipe = Callable[..., str]
 Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
@@ -25,6 +27,7 @@ def events(text: str) -> list[dict[str, Any]]:
     return lines
 
 
+@pytest.mark.extended
 def test_a_sweep_tells_what_happens_as_json_lines(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     answer = kdctl(f"sweep {recipe(GRID)} --threads 1 --json")
     assert (answer.code, answer.err) == (0, "")
@@ -80,6 +83,7 @@ def test_stdout_is_for_one_form_only(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     kdctl(f"train {name} --json --dry-run").refused("--dry-run has no events", code=2)
 
 
+@pytest.mark.extended
 def test_a_reader_that_leaves_does_not_fail_the_runs(
     kdctl: Kdctl, recipe: WriteRecipe, start: Start, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def full(small_disk: Path) -> Path:
         "--runs {disk}/runs",
     ],
 )
+@pytest.mark.extended
 def test_nothing_half_written_stays(
     kdctl: Kdctl,
     two_runs: Path,

@@ -94,6 +94,7 @@ def toml(value: Any) -> str:
         st.sampled_from(FIELDS), values | st.dates() | st.times() | st.datetimes(), max_size=4
     )
 )
+@pytest.mark.extended
 def test_recipes(kdctl: Kdctl, tmp_path: Path, chosen: dict[str, Any]) -> None:
     base = {"student": "resnet3", "data": {"name": "digits", "size": 8, "samples_per_class": 2}}
     lines = [f"{field} = {toml(value)}" for field, value in {**base, **chosen}.items()]
@@ -104,6 +105,7 @@ def test_recipes(kdctl: Kdctl, tmp_path: Path, chosen: dict[str, Any]) -> None:
 
 @some
 @given(field=st.sampled_from(FIELDS), value=values | st.text(max_size=20).map(str.strip))
+@pytest.mark.extended
 def test_overrides(kdctl: Kdctl, tmp_path: Path, field: str, value: Any) -> None:
     word = value if isinstance(value, str) else toml(value)
     plain = word.encode("utf-8", "replace").decode("utf-8")
@@ -191,6 +193,7 @@ def known(two_runs: Path) -> dict[str, Any]:
     junk=st.binary(max_size=30) | values.map(lambda value: repr(value).encode()),
     lost=st.booleans(),
 )
+@pytest.mark.extended
 def test_run_folders(
     two_runs: Path, known: dict[str, Any], name: str, harm: tuple[str, float, Any], junk: bytes, lost: bool
 ) -> None:
@@ -248,6 +251,7 @@ def test_checkpoints(two_runs: Path, harm: tuple[str, float, Any]) -> None:
 
 @some
 @given(share=st.floats(0, 1), value=values | st.none() | st.just(torch.zeros(1)))
+@pytest.mark.extended
 def test_values_of_checkpoints(two_runs: Path, share: float, value: Any) -> None:
     content = torch.load(sorted(two_runs.glob("*/last.pt"))[0], weights_only=True)
     places = _places({"plan": content["plan"]}) if share < 0.8 else _places(content)

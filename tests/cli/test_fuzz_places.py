@@ -128,6 +128,7 @@ READING = ("runs list", "report --all", "db check --hashes", "sync", "list sweep
 
 @few
 @given(kind=st.sampled_from(sorted(KINDS)), place=st.sampled_from(PLACES), lost=st.booleans())
+@pytest.mark.extended
 def test_kinds_of_files_in_a_store(kdctl: Kdctl, two_runs: Path, kind: str, place: str, lost: bool) -> None:
     with tempfile.TemporaryDirectory() as work:
         root = Path(shutil.copytree(two_runs, Path(work) / "runs"))

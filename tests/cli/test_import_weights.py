@@ -29,6 +29,7 @@ def file(tmp_path: Path, publish: Callable[..., dict[str, Tensor]]) -> str:
     return "r8.th"
 
 
+@pytest.mark.extended
 def test_weights_are_imported_listed_evaluated_and_teach(kdctl: Kdctl, file: str) -> None:
     answer = kdctl(f"import-weights {file} --model resnet8 --mean imagenet {DIGITS}")
     assert answer.code == 0
@@ -44,6 +45,7 @@ def test_weights_are_imported_listed_evaluated_and_teach(kdctl: Kdctl, file: str
     assert run["result"]["teacher_test_top1"] == row["top1"]
 
 
+@pytest.mark.extended
 def test_a_file_that_does_not_fit_is_refused_with_the_differences(kdctl: Kdctl, file: str) -> None:
     answer = kdctl(f"import-weights {file} --model resnet14 {DIGITS}")
     answer.refused("layer1.1.conv1.weight is missing", "it fits --model resnet8", code=1)
@@ -79,6 +81,7 @@ def test_numbers_that_are_no_normalisation_are_refused(
         read_normalisation(mean, std)
 
 
+@pytest.mark.extended
 def test_a_useless_file_costs_no_download_and_leaves_nothing(kdctl: Kdctl, tmp_path: Path) -> None:
     torch.save({"a.weight": torch.zeros(1)}, tmp_path / "useless.pth")
     (tmp_path / "page.pth").write_text("<!doctype html>")
@@ -87,6 +90,7 @@ def test_a_useless_file_costs_no_download_and_leaves_nothing(kdctl: Kdctl, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth", "useless.pth"]
 
 
+@pytest.mark.extended
 def test_accuracy_of_chance_is_pointed_out(kdctl: Kdctl, file: str) -> None:
     answer = kdctl(f"import-weights {file} --model resnet8 {DIGITS}")
     assert answer.code == 0
@@ -120,6 +124,7 @@ def test_finite_weights_that_compute_nothing_finite_are_no_run(
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.extended
 def test_one_of_two_models_in_a_file_is_named_by_its_prefix(
     kdctl: Kdctl, tmp_path: Path, publish: Callable[..., dict[str, Tensor]]
 ) -> None:

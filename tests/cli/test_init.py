@@ -15,6 +15,7 @@ Kdctl = Callable[..., Any]
 TINY = "--student resnet3 --dataset digits --epochs 1 --seeds 2"
 
 
+@pytest.mark.extended
 def test_a_recipe_of_flags_is_written_planned_and_says_how_to_start_it(kdctl: Kdctl, tmp_path: Path) -> None:
     answer = kdctl(f"init mine.toml {TINY} --teacher resnet4 --method kd --method simkd --lr 0.1 --lr 0.2")
     assert answer.code == 0, answer
@@ -69,6 +70,7 @@ def test_rates_are_given_one_by_one_or_together(kdctl: Kdctl, tmp_path: Path) ->
     assert tree["grid"][0]["optimizer"]["learning_rate"] == [0.1, 0.2, 0.3]
 
 
+@pytest.mark.extended
 def test_ones_own_images_are_found_from_where_they_were_named(kdctl: Kdctl, tmp_path: Path) -> None:
     for place in ("train/daisy", "train/rose", "test/daisy", "test/rose"):
         (tmp_path / "flowers" / place).mkdir(parents=True)

@@ -24,6 +24,7 @@ def test_what_there_is_is_listed_as_text_and_json(kdctl: Kdctl, what: str, name:
     assert not any(line.endswith(" ") for line in text.out.splitlines())
 
 
+@pytest.mark.extended
 def test_models_are_listed_with_their_parameters(kdctl: Kdctl) -> None:
     text = kdctl("list models").out
     assert re.search(r"^resnet8x4 +ResNet-8x4 +1,233,540 +256x8x8 +—$", text, re.MULTILINE)

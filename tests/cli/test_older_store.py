@@ -102,6 +102,7 @@ def test_a_sync_brings_an_older_store_up_to_date_with_all_it_holds(
     assert (tmp_path / "runs" / "kdctl.db.v1.backup").exists()
 
 
+@pytest.mark.extended
 def test_an_evaluation_is_stored_in_an_older_store_too(kdctl: Kdctl, older: str, tmp_path: Path) -> None:
     run = min(path.parent.name for path in (tmp_path / "runs").glob("*/result.json"))
     assert kdctl(f"eval {run} --threads 1").code == 0

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Kdctl = Callable[..., Any]
 
 
+@pytest.mark.extended
 def test_a_figure_of_the_newest_sweep_is_written_and_not_overwritten_unasked(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:
@@ -34,6 +37,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(
     assert not list(tmp_path.glob("*.svg"))
 
 
+@pytest.mark.extended
 def test_a_map_of_features_is_made_of_one_run(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:
     answer = kdctl("plot tsne -o map.png --set classes=4 --threads 1 --device cpu")
     assert (answer.code, answer.err) == (0, "wrote map.png\n")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 GRID = """
 [[grid]]
 method = ["ce"]
@@ -19,6 +21,7 @@ optimizer.learning_rate = [0.05, 0.1]
 Kdctl = Callable[..., Any]
 
 
+@pytest.mark.extended
 def test_a_sweep_is_reported_in_every_format_by_fields_of_the_recipe(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:
@@ -65,6 +68,7 @@ class StudentsLayout(LayoutKind):
 """
 
 
+@pytest.mark.extended
 def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
     kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -84,6 +88,7 @@ def test_a_report_takes_layouts_conditions_and_a_format_of_ones_own(
     kdctl("report --against mine.toml").refused("mine.toml cannot be read", code=2)
 
 
+@pytest.mark.extended
 def test_a_report_goes_to_a_file_and_over_none_that_is_there(
     kdctl: Kdctl, swept_copy: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -98,6 +103,7 @@ def test_a_report_goes_to_a_file_and_over_none_that_is_there(
     assert (tmp_path / "table.tex").read_text().startswith("**Top-1")
 
 
+@pytest.mark.extended
 def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     trained = kdctl(f"train {recipe()} --threads 1 --quiet -o method=ce -o schedule.epochs=2")
     assert trained.code == 0
@@ -110,6 +116,7 @@ def test_runs_of_no_sweep_and_of_several_stand_in_one_table(kdctl: Kdctl, recipe
     assert len(json.loads(both.out)["rows"]) == 4  # kd has its own rates, and the same runs in both
 
 
+@pytest.mark.extended
 def test_a_sweep_without_a_table_names_those_that_have_one(
     kdctl: Kdctl, swept_copy: Callable[[str], str], recipe: Callable[..., str]
 ) -> None:
@@ -122,12 +129,14 @@ def test_a_sweep_without_a_table_names_those_that_have_one(
     )
 
 
+@pytest.mark.extended
 def test_a_sweep_ends_with_its_best_configurations(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     told = kdctl(f"sweep {recipe(GRID)} --threads 1 --runs results").err
     assert "best by mean test accuracy (oracle: nothing was held out):" in told
     assert told.index("best by mean") < told.index("table: kdctl report --sweep tiny --runs results\n")
 
 
+@pytest.mark.extended
 def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
     kdctl: Kdctl, recipe: Callable[..., str]
 ) -> None:
@@ -138,6 +147,7 @@ def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
     assert set(re.findall(r": test ([\d.]+) ±", told)) == shown
 
 
+@pytest.mark.extended
 def test_a_report_is_a_page_and_pictures_too_and_overwrites_none_of_them(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def student_plan(answer: Any) -> dict[str, Any]:
     return json.loads(answer.out)["runs"][-1]["plan"]
 
 
+@pytest.mark.extended
 def test_short_names_set_fields_of_the_recipe(kdctl: Kdctl) -> None:
     plan = student_plan(
         kdctl(
@@ -37,10 +38,12 @@ def test_short_names_set_fields_of_the_recipe(kdctl: Kdctl) -> None:
     assert plan["data"]["val_fraction"] == 0.25
 
 
+@pytest.mark.extended
 def test_a_single_milestone_is_a_list_of_one(kdctl: Kdctl) -> None:
     assert student_plan(kdctl(f"{TRAIN} --epochs 7 --milestones 3"))["schedule"]["milestones"] == [3]
 
 
+@pytest.mark.extended
 def test_a_short_name_and_its_long_form_make_the_same_run(kdctl: Kdctl) -> None:
     short, long = (
         json.loads(kdctl(f"{TRAIN} {words}").out)["runs"][-1]["run"]
@@ -170,6 +173,7 @@ def test_what_follows_from_a_misspelt_section_is_left_out(kdctl: Kdctl, tmp_path
     assert text.count("error:") == 1
 
 
+@pytest.mark.extended
 def test_lines_of_a_plan_tell_runs_apart(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     name = recipe(
         "[[grid]]\nmethod.name = ['kd']\nmethod.temperature = [1.0, 2.0]\n[[grid]]\nmethod = ['ce']\n"
@@ -195,6 +199,7 @@ def test_a_device_that_is_none_is_refused_before_the_plan(kdctl: Kdctl) -> None:
     answer.refused("there is no device 'cuda:99'", code=2)
 
 
+@pytest.mark.extended
 def test_a_training_is_estimated_like_a_sweep(kdctl: Kdctl) -> None:
     words = "train --student resnet3 --dataset digits --epochs 1 --dry-run --threads 1"
     assert re.search(r"^estimated time: about .+ from operations", kdctl(words).out, re.MULTILINE)

@@ -103,6 +103,7 @@ def test_the_example_of_a_data_set_gives_what_must_be_given(kdctl: Kdctl) -> Non
 
 
 @pytest.mark.parametrize("name", [*methods.names(), *projectors.names(), *augmentations.names()])
+@pytest.mark.extended
 def test_every_example_can_be_planned(kdctl: Kdctl, tmp_path: Path, name: str) -> None:
     words = re.findall(r"^example +kdctl train (.+)$", kdctl(f"show {name}").out, re.MULTILINE)[-1].split()
     verbs: Any = typer.main.get_command(app)

@@ -47,6 +47,7 @@ def weights(runs: Path) -> dict[str, torch.Tensor]:
     return dict(read_model(path).weights)
 
 
+@pytest.mark.extended
 def test_a_run_that_was_stopped_or_killed_ends_as_if_it_had_not_been(
     start: Start, kdctl: Kdctl, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_run_that_was_stopped_or_killed_ends_as_if_it_had_not_been(
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.extended
 def test_a_terminated_sweep_saves_and_goes_on(
     kdctl: Kdctl, recipe: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_closed_terminal_is_a_wish_to_stop_unless_it_is_to_be_outlived() -> No
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.extended
 def test_a_training_outlives_the_readers_of_its_messages_and_its_events(kdctl: Kdctl, tmp_path: Path) -> None:
     """As behind `2>&1 | head`, and where a terminal is gone and `nohup` was said."""
     short = TRAIN.replace("epochs=30", "epochs=3")

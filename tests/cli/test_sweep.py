@@ -19,6 +19,7 @@ Kdctl = Callable[..., Any]
 WriteRecipe = Callable[..., str]
 
 
+@pytest.mark.extended
 def test_a_sweep_says_what_it_came_to_and_how_to_see_the_table(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     name = recipe(GRID)
     first = kdctl(f"sweep {name} --threads 1")
@@ -32,6 +33,7 @@ def test_a_sweep_says_what_it_came_to_and_how_to_see_the_table(kdctl: Kdctl, rec
     assert "start" not in second.err
 
 
+@pytest.mark.extended
 def test_a_sweep_that_asks_for_a_page_ends_with_table_curves_and_page(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_dry_run_counts_with_slots_and_leaves_a_cluster_s_queue_out(
     assert tree["estimated_device_seconds"] >= tree["estimated_seconds"] > 0
 
 
+@pytest.mark.extended
 def test_a_dry_run_measures_the_disk_by_what_earlier_runs_left(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ def test_a_dry_run_names_what_will_end_the_sweep_early(kdctl: Kdctl, recipe: Wri
         "[racing]\nmin_seeds = 2\nmargin = 1\nmetric = 'test'\n",
     ],
 )
+@pytest.mark.extended
 def test_a_start_counts_what_was_dropped_as_its_dry_run_does(
     kdctl: Kdctl, recipe: WriteRecipe, early: str
 ) -> None:
@@ -174,6 +178,7 @@ def test_many_runs_are_summed_up_by_pair(kdctl: Kdctl, recipe: WriteRecipe) -> N
     assert lines[7].endswith("FLOP")
 
 
+@pytest.mark.extended
 def test_a_smoke_run_says_what_it_scales_down_and_is_kept_apart(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     name = recipe(GRID)
     planned = kdctl(f"sweep {name} --smoke --dry-run").out
@@ -198,6 +203,7 @@ def test_a_dry_run_of_a_search_counts_what_it_will_choose(kdctl: Kdctl, recipe: 
     assert tree["estimated_seconds"] > 0
 
 
+@pytest.mark.extended
 def test_json_is_all_that_stdout_gets(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     answer = kdctl(f"sweep {recipe(GRID)} --threads 1 --format json --quiet")
     assert (answer.code, answer.err) == (0, "")
@@ -228,6 +234,7 @@ class Fills(CrossEntropy):
 """
 
 
+@pytest.mark.extended
 def test_a_full_disk_ends_with_one_and_says_how_much_to_free(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path, small_disk: Path
 ) -> None:
@@ -246,6 +253,7 @@ def test_a_full_disk_ends_with_one_and_says_how_much_to_free(
     assert "finished" in again.err
 
 
+@pytest.mark.extended
 def test_a_disk_that_will_not_hold_the_runs_is_told_before_the_first(
     kdctl: Kdctl, recipe: WriteRecipe, small_disk: Path
 ) -> None:
@@ -261,6 +269,7 @@ def test_a_disk_that_will_not_hold_the_runs_is_told_before_the_first(
     assert "warning" not in kdctl(f"{command} --quiet").err
 
 
+@pytest.mark.extended
 def test_failed_runs_are_explained_and_end_with_three(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
 ) -> None:

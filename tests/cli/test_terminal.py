@@ -47,6 +47,7 @@ def plain(drawn: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
 
 
+@pytest.mark.extended
 def test_a_sweep_draws_bars_and_leaves_lines(recipe: Callable[..., str], tmp_path: Path) -> None:
     code, drawn = on_terminal(tmp_path, f"sweep {recipe(GRID)} --threads 1 -o schedule.epochs=3")
     assert code == 0
@@ -60,6 +61,7 @@ def test_a_sweep_draws_bars_and_leaves_lines(recipe: Callable[..., str], tmp_pat
     assert "tiny: 4 finished" in text
 
 
+@pytest.mark.extended
 def test_no_color_is_respected(tmp_path: Path) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*m")
     code, drawn = on_terminal(tmp_path, "report", NO_COLOR="1")
@@ -70,6 +72,7 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert any(re.search(r"3\d", match) for match in colour.findall(coloured))
 
 
+@pytest.mark.extended
 def test_on_a_narrow_terminal_tables_fold_their_columns_and_never_a_word(
     recipe: Callable[..., str], kdctl: Callable[..., object], tmp_path: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_a_sweep_of_any_name_outlives_its_database(
 
 
 @pytest.mark.parametrize("closed", ["0<&- 1>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.extended
 def test_streams_that_are_closed_are_no_bug(tmp_path: Path, closed: str) -> None:
     command = f"exec {sys.executable} -m kdctl init mine.toml {closed}"
     answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
@@ -150,6 +154,7 @@ def test_results_for_a_closed_stream_are_lost_and_nothing_else(tmp_path: Path) -
     assert (answer.returncode, answer.stderr) == (0, b"")
 
 
+@pytest.mark.extended
 def test_a_terminal_that_says_it_has_no_width_has_a_usual_one(tmp_path: Path) -> None:
     code, drawn = on_terminal(tmp_path, "show kd", COLUMNS="0")
     assert code == 0
@@ -157,6 +162,7 @@ def test_a_terminal_that_says_it_has_no_width_has_a_usual_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("encoding", ["idna", "undefined", "idna:strict"])
+@pytest.mark.extended
 def test_an_encoding_that_is_none_for_text_is_left_for_utf_8(tmp_path: Path, encoding: str) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "kdctl", "runs", "list"],

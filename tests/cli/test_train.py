@@ -36,6 +36,7 @@ def test_what_was_held_out_is_told_with_the_test_accuracy_that_it_chooses(kdctl:
     assert f"{selected['best-val']['test']['top1']:.2f}" == row.split()[3]
 
 
+@pytest.mark.extended
 def test_the_plan_says_that_a_teacher_is_trained_first_and_then_that_it_is_there(kdctl: Kdctl) -> None:
     first = kdctl(TAUGHT)
     assert first.code == 0
@@ -49,6 +50,7 @@ def test_the_plan_says_that_a_teacher_is_trained_first_and_then_that_it_is_there
     assert [run["student"] for run in runs] == ["resnet4", "resnet3"]
 
 
+@pytest.mark.extended
 def test_a_teacher_may_be_given_by_key_or_file(kdctl: Kdctl) -> None:
     kdctl(f"train --student resnet4 {TINY}")
     (teacher,) = json.loads(kdctl("list runs --format json").out)["rows"]
@@ -160,6 +162,7 @@ def test_a_failed_run_says_why_and_what_to_do(kdctl: Kdctl, tmp_path: Path) -> N
     answer.refused("failed: ZeroDivisionError: float division by zero (", "fails.py, line 7", code=1)
 
 
+@pytest.mark.extended
 def test_a_dry_run_shows_what_is_matched_trained_and_shipped(kdctl: Kdctl) -> None:
     words = f"train --student resnet8 --teacher resnet14 {TINY} --dry-run -o method.taps=biased"
     lines = [line.split() for line in kdctl(words).out.splitlines()]

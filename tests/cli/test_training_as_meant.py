@@ -101,6 +101,7 @@ def test_what_does_not_fit_is_warned_of(kdctl: Kdctl, words: str, warning: str) 
     assert "warning" not in kdctl(f"train --student resnet3 {DATA} --dry-run").out
 
 
+@pytest.mark.extended
 def test_a_normalisation_of_pixels_from_0_to_255_is_warned_of(kdctl: Kdctl) -> None:
     sample = (
         "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample -o data.size=32 --dry-run"
@@ -109,6 +110,7 @@ def test_a_normalisation_of_pixels_from_0_to_255_is_warned_of(kdctl: Kdctl) -> N
     assert "divide by 255" not in kdctl(f"{sample} -o data.std=[1,1,1]").out
 
 
+@pytest.mark.extended
 def test_an_evaluation_of_a_small_part_of_each_image_is_warned_of(kdctl: Kdctl) -> None:
     sample = "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample --dry-run"
     out = kdctl(f"{sample} -o data.size=32").out
@@ -118,6 +120,7 @@ def test_an_evaluation_of_a_small_part_of_each_image_is_warned_of(kdctl: Kdctl) 
     assert "data.resize" not in kdctl(f"{sample} -o data.size=64 -o data.resize=80").out
 
 
+@pytest.mark.extended
 def test_images_that_are_stored_smaller_than_they_are_evaluated_are_warned_of(kdctl: Kdctl) -> None:
     sample = "train --student resnet3 --dataset streamedfolder -o data.path=kdctl:sample --dry-run"
     sample += " -o data.size=32 -o data.resize=36"
@@ -149,6 +152,7 @@ def test_a_schedule_is_warned_of_once_with_all_that_it_trains(
     assert line.endswith("in the training of resnet4 by ce; resnet3 by ce, kd, dkd")
 
 
+@pytest.mark.extended
 def test_a_sweep_of_which_nothing_is_left_has_failed(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     every = recipe("[grid]\noptimizer.learning_rate = [1e10, 1e12]\nmethod = ['ce']\n")
     answer = kdctl(f"sweep {every} --threads 1 --quiet")
@@ -183,6 +187,7 @@ def test_an_unset_variable_is_no_value(kdctl: Kdctl, tmp_path: Path, words: list
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extended
 def test_a_teacher_below_its_student_without_one_is_named(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     weak = "-o schedule.epochs=12 -o teacher.optimizer.learning_rate=1e-9"
     name = recipe("[grid]\nmethod = ['ce', 'kd']\n")

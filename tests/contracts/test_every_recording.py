@@ -47,6 +47,7 @@ def test_its_losses_read_nothing_back_from_the_device(
 
 
 @pytest.mark.parametrize(("method", "precision"), in_turn())
+@pytest.mark.extended
 def test_its_whole_steps_can_be_recorded_and_replayed(
     try_method: TryMethod,
     no_host_reads: Callable[[], AbstractContextManager[Any]],

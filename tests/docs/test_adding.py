@@ -91,6 +91,7 @@ def test_the_data_set_is_read_with_its_own_options(folder: Path, workspace: Work
     assert run.plan["data"]["images_per_class"] == 20
 
 
+@pytest.mark.extended
 def test_the_recipe_sweeps_over_all_four(folder: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     figures.names()  # imports the room, whose figures are to stay; the page's is to go
     monkeypatch.setattr(figures, "_entries", dict(figures._entries))

@@ -21,6 +21,7 @@ def gallery(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("gallery")
 
 
+@pytest.mark.extended
 def test_the_page_shows_what_its_commands_print(gallery: ModuleType, tmp_path: Path) -> None:
     gallery.unpack(tmp_path)
     assert gallery.page(tmp_path) == PAGE

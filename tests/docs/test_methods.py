@@ -20,12 +20,14 @@ def test_every_method_has_its_words(script: ModuleType) -> None:
     assert set(script.WORDS) == own
 
 
+@pytest.mark.extended
 def test_the_table_is_what_building_each_method_gives(script: ModuleType) -> None:
     page = script.PAGE.read_text(encoding="utf-8")
     now = script.written(page, script.costs_in(page), script.conditions_in(page))
     assert now == page, "run: python docs/methods_table.py"
 
 
+@pytest.mark.extended
 def test_costs_are_kept_while_the_rest_is_written(script: ModuleType) -> None:
     cost = script.Cost(time="1.50", memory="120")
     page = f"{script.BEGIN}\n{script.table({'kd': cost}, 'two rounds.')}\n{script.END}\n"

@@ -101,6 +101,7 @@ def dry_plans() -> set[str]:
 
 
 @pytest.mark.parametrize("command", sorted(dry_plans()))
+@pytest.mark.extended
 def test_what_the_pages_try_dry_can_be_planned(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -251,6 +252,7 @@ def tiny_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
+@pytest.mark.extended
 def test_the_python_of_the_pages_runs(capsys: pytest.CaptureFixture[str]):
     names: dict[str, Any] = {}
     for text in blocks(PYTHON.read_text(encoding="utf-8"), "python"):
@@ -261,6 +263,7 @@ def test_the_python_of_the_pages_runs(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.usefixtures("tiny_quickstart", "torch_settings")
+@pytest.mark.extended
 def test_the_notebook_runs(tmp_path: Path):
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     names: dict[str, Any] = {}

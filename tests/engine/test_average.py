@@ -89,6 +89,7 @@ def test_a_run_with_an_average_learns_what_one_without_learns(
     assert plain.distiller.all_models() == ()
 
 
+@pytest.mark.extended
 def test_an_average_goes_on_bit_for_bit(
     make_member: MakeMember, make_gang: MakeGang, record: type, assert_same_end: Check
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_method_of_several_phases_keeps_no_average(make_member: MakeMember) ->
         require_average(distiller, DECAY)
 
 
+@pytest.mark.extended
 def test_the_file_of_an_average_does_not_depend_on_when_states_are_saved(
     make_member: MakeMember, make_gang: MakeGang, record: type
 ) -> None:

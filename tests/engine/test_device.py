@@ -142,6 +142,7 @@ def glibc() -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(glibc() < (2, 35), reason="blocks of 64 MiB cannot be kept without glibc 2.35")
+@pytest.mark.extended
 def test_a_process_gets_its_freed_memory_back_without_page_faults() -> None:
     done = subprocess.run([sys.executable, "-c", TAKE_AND_FREE], check=True, capture_output=True, text=True)
     plain, kept = map(int, done.stdout.split())
@@ -177,6 +178,7 @@ def test_what_draws_by_the_functions_of_torchs_init_is_not_computed_either() -> 
     assert not [func for func in computed if "normal" in str(func) or "uniform" in str(func)]
 
 
+@pytest.mark.extended
 def test_torchs_compiler_is_not_imported_for_it() -> None:
     """It takes longer to import than all of kdctl."""
     program = (

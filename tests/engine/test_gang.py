@@ -24,6 +24,7 @@ DropTimes = Callable[[list[EpochResult]], list[EpochResult]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.extended
 def test_a_gang_gives_every_member_what_it_gets_alone(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -47,6 +48,7 @@ def test_a_gang_gives_every_member_what_it_gets_alone(
             assert (member.folder / name).read_bytes() == (solo.folder / name).read_bytes()
 
 
+@pytest.mark.extended
 def test_members_whose_maps_differ_in_size_get_the_teachers_at_theirs(
     make_member: MakeMember, make_gang: MakeGang, record: type, assert_same_end: Check
 ) -> None:

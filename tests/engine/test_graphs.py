@@ -45,6 +45,7 @@ def odd(member: Member, method: type[Distiller]) -> Member:
 @pytest.mark.parametrize(
     ("optimizer", "lookahead"), [(SGD, 1), (ADAMW, 1), (SGD, 2), (SGD, 9)], ids=["sgd", "adamw", "two", "all"]
 )
+@pytest.mark.extended
 def test_replayed_steps_give_the_bits_of_plain_ones(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -73,6 +74,7 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
         assert steps.executed_as(right) == RECORDED
 
 
+@pytest.mark.extended
 def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
     make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
         pytest.param(2, True, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.extended
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -155,6 +158,7 @@ class Reading(Drawing):
         return losses
 
 
+@pytest.mark.extended
 def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
     make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
@@ -169,6 +173,7 @@ def test_random_numbers_progress_and_buffers_are_those_of_plain_steps(
     ("method", "reason"),
     [(Counting, "the method says that its steps cannot be recorded"), (Reading, "a step cannot be recorded")],
 )
+@pytest.mark.extended
 def test_a_member_that_cannot_be_recorded_steps_plainly_beside_others_that_are(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -205,6 +210,7 @@ def test_where_records_are_required_a_member_without_is_an_error(
         fit(gang, record(), steps=GraphedSteps(gang, tape_streams(), required=True))
 
 
+@pytest.mark.extended
 def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -224,6 +230,7 @@ def test_a_teacher_that_cannot_be_recorded_makes_the_gang_step_plainly(
     assert sum("batch and teachers cannot be recorded" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.extended
 def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
     make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
@@ -244,6 +251,7 @@ def test_a_member_that_leaves_is_not_replayed_and_the_others_do_not_notice(
     assert_same_end(solo.members[0], good)
 
 
+@pytest.mark.extended
 def test_each_phase_is_recorded_anew(
     make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
@@ -265,6 +273,7 @@ def test_each_phase_is_recorded_anew(
     assert [stream.num_records for stream in streams.streams] == [4, 6, 8, 8]
 
 
+@pytest.mark.extended
 def test_the_members_of_a_benchmark_may_be_the_same_run(
     make_recordable: MakeMember, make_gang: MakeGang, record: type, tape_streams: type, assert_same_end: Check
 ) -> None:
@@ -274,6 +283,7 @@ def test_the_members_of_a_benchmark_may_be_the_same_run(
     assert_same_end(*twins)
 
 
+@pytest.mark.extended
 def test_a_cpu_has_no_graphs(make_member: MakeMember, make_gang: MakeGang) -> None:
     gang = make_gang(make_member("ce"))
     assert isinstance(choose_steps(gang), EagerSteps)

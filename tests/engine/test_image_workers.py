@@ -41,6 +41,7 @@ def within(seconds: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have the size that the system gives")
+@pytest.mark.extended
 def test_a_batch_of_more_tasks_than_pipes_hold_is_made_all_the_same() -> None:
     count = 4000
     places, repeats = torch.arange(count), torch.zeros(count, dtype=torch.int64)
@@ -96,6 +97,7 @@ def test_a_worker_whose_file_was_cut_short_is_not_told_as_a_lack_of_memory() -> 
     assert fault.hint == f"see that the disk is sound; {GOES_ON}"
 
 
+@pytest.mark.extended
 def test_workers_need_no_room_in_dev_shm(open_set: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is small, full or read-only in some containers, and locks of multiprocessing lie there."""
 

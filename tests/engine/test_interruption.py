@@ -29,6 +29,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.extended
 def test_stopping_within_an_epoch_and_going_on_changes_no_bit(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -54,6 +55,7 @@ def test_stopping_within_an_epoch_and_going_on_changes_no_bit(
         assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
 
 
+@pytest.mark.extended
 def test_stopping_at_once_and_between_epochs_loses_nothing(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -72,6 +74,7 @@ def test_stopping_at_once_and_between_epochs_loses_nothing(
         assert_same_end(whole, second)
 
 
+@pytest.mark.extended
 def test_a_gang_that_pauses_after_an_epoch_goes_on_without_a_changed_bit(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -98,6 +101,7 @@ def test_a_gang_that_pauses_after_an_epoch_goes_on_without_a_changed_bit(
         assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
 
 
+@pytest.mark.extended
 def test_a_killed_run_goes_on_from_its_last_periodic_state(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -124,6 +128,7 @@ def test_a_killed_run_goes_on_from_its_last_periodic_state(
 
 
 @pytest.mark.parametrize("replays", [True, False], ids=["replayed", "plain"])
+@pytest.mark.extended
 def test_a_run_killed_behind_the_last_step_of_an_epoch_goes_on_with_its_evaluation(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -175,6 +180,7 @@ def test_a_damaged_state_starts_the_run_over(
 
 
 @pytest.mark.parametrize("damage", ["0.0", "0.3", "0.99", "flipped", "gone"])
+@pytest.mark.extended
 def test_where_the_last_state_is_damaged_the_run_goes_on_from_the_one_before(
     make_member: MakeMember,
     make_gang: MakeGang,
@@ -216,6 +222,7 @@ def test_states_are_written_in_their_order_after_the_checkpoints_they_rest_on(
     assert (again.epoch, again.step) == (0, 3)  # nothing of epoch 2 was saved
 
 
+@pytest.mark.extended
 def test_times_of_an_epoch_outlive_a_stop(make_member: MakeMember, make_gang: MakeGang, record: type) -> None:
     parts = record()
     stopped = make_member("ce")

@@ -119,6 +119,7 @@ class UnrulyStreams:
         for haste in range(8)
     ],
 )
+@pytest.mark.extended
 def test_however_streams_overtake_each_other_the_bits_stay(
     make_recordable: MakeMember,
     make_gang: MakeGang,
@@ -153,6 +154,7 @@ def test_however_streams_overtake_each_other_the_bits_stay(
         for haste in range(6)
     ],
 )
+@pytest.mark.extended
 def test_with_kept_teacher_outputs_the_bits_stay(
     make_recordable: MakeMember,
     make_gang: MakeGang,

@@ -90,6 +90,7 @@ def test_equal_gradients_of_parts_are_those_of_the_whole_batch_where_nothing_dep
 
 
 @pytest.mark.parametrize("method", ["ce", "dist", "simkd"])
+@pytest.mark.extended
 def test_a_run_in_parts_goes_on_bit_for_bit_and_is_in_a_gang_as_alone(
     make_member: MakeMember, make_gang: MakeGang, record: type, assert_same_end: Check, method: str
 ) -> None:

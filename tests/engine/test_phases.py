@@ -164,6 +164,7 @@ def test_a_run_stopped_in_any_phase_goes_on_bit_for_bit(
     assert without_times(whole.results[through.key]) == without_times(parts.results[resumed.key])
 
 
+@pytest.mark.extended
 def test_a_gang_with_members_in_different_phases_gives_each_what_it_gets_alone(
     make_member: MakeMember,
     make_gang: MakeGang,

@@ -128,6 +128,7 @@ def test_a_long_list_of_differences_is_cut(small: dict[str, Tensor], saved: Call
     assert caught.value.problem.count(";") == 8
 
 
+@pytest.mark.extended
 def test_a_model_is_recognised_by_names_and_shapes(
     small: dict[str, Tensor], saved: Callable[..., Path]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_model_is_recognised_by_names_and_shapes(
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet3", "mobilenetv2", "vgg8"])
+@pytest.mark.extended
 def test_the_state_dict_of_a_model_of_ours_is_taken_by_its_own_names(
     name: str, saved: Callable[..., Path]
 ) -> None:

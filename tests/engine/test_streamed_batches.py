@@ -187,6 +187,7 @@ def test_a_single_image_cannot_be_trained_on(normalise: Normalisation) -> None:
         StreamedTrainingSet(one, normalise, DatasetOptions(), CPU, ImageWorkers(0))
 
 
+@pytest.mark.extended
 def test_a_streamed_gang_ends_like_runs_alone_and_like_a_resumed_one(
     pool: Callable[[int], ImageWorkers],
     normalise: Normalisation,

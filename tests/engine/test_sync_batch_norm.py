@@ -70,6 +70,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, T
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.extended
 def test_two_processes_make_of_their_parts_what_one_makes_of_the_whole_batch(
     both: list[dict[str, dict[str, Tensor]]], name: str
 ) -> None:

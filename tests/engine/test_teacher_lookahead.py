@@ -99,6 +99,7 @@ def test_a_lookout_holds_one_chunk_while_it_writes_the_next(
             assert left.shape[2:] == (1, 1) or left.stride() == right.stride()
 
 
+@pytest.mark.extended
 def test_a_gang_that_looks_ahead_gives_each_member_what_it_gets_alone(
     make_member: MakeMember, make_gang: MakeGang, record: type, assert_same_end: Check
 ) -> None:

@@ -159,6 +159,7 @@ def test_a_teacher_that_looks_at_its_neighbours_gets_no_table(train: TrainingSet
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.extended
 def test_a_gang_with_a_table_ends_as_one_without(
     make_member: MakeMember,
     make_gang: MakeGang,

@@ -36,6 +36,7 @@ def test_operators_of_forward_and_backward_pass_count_and_views_do_not() -> None
     assert count_launches(lambda: torch.autograd.backward(forward().sum()), CPU) > alone
 
 
+@pytest.mark.extended
 def test_the_peak_is_a_rate_that_any_machine_reaches_and_none_exceeds() -> None:
     assert 1e8 < peak_flops(CPU, "fp32") < 1e15
 

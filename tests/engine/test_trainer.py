@@ -52,6 +52,7 @@ class Odd(Distiller):
         self.gradients_seen.append(all(p.grad is not None for p in self.student.parameters()))
 
 
+@pytest.mark.extended
 def test_a_run_without_a_teacher_trains(make_member: MakeMember, make_gang: MakeGang, record: type) -> None:
     observer = record()
     member = make_member("ce", optimizer=ADAMW, schedule={"name": "constant", "epochs": 15})

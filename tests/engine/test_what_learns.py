@@ -159,6 +159,7 @@ def beside(method: str) -> str:
 
 
 @pytest.mark.parametrize("method", in_turn(0))
+@pytest.mark.extended
 def test_in_a_gang_it_ends_like_alone(
     lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
 ) -> None:
@@ -175,6 +176,7 @@ def test_in_a_gang_it_ends_like_alone(
 
 
 @pytest.mark.parametrize("method", in_turn(1))
+@pytest.mark.extended
 def test_it_goes_on_bit_for_bit_wherever_it_was_stopped(
     lab: Lab, record: type, undisturbed: Undisturbed, assert_same_end: Check, method: str
 ) -> None:
@@ -191,6 +193,7 @@ def test_it_goes_on_bit_for_bit_wherever_it_was_stopped(
 
 
 @pytest.mark.parametrize("method", in_turn(2))
+@pytest.mark.extended
 def test_recorded_steps_give_the_bits_of_eager_ones(
     lab: Lab, record: type, assert_same_end: Check, tape_streams: type, method: str
 ) -> None:
@@ -286,6 +289,7 @@ def test_without_labels_there_is_no_training_accuracy(lab: Lab, record: type) ->
     }
 
 
+@pytest.mark.extended
 def test_a_generator_that_diverges_ends_the_run_and_is_named(lab: Lab, record: type) -> None:
     other = lab.member("cmi", "other")
     member = lab.member("cmi", "runs", options={"inversion_rate": 1e30})
@@ -300,6 +304,7 @@ def test_a_generator_that_diverges_ends_the_run_and_is_named(lab: Lab, record: t
 
 
 @pytest.mark.parametrize("method", GENERATED)
+@pytest.mark.extended
 def test_pictures_of_its_images_lie_in_its_folder(lab: Lab, record: type, method: str) -> None:
     member = lab.member(method, "runs", schedule={"name": "cosine", "epochs": 6})
     fit(lab.gang(member), record())
@@ -311,6 +316,7 @@ def test_pictures_of_its_images_lie_in_its_folder(lab: Lab, record: type, method
             assert picture.width == (8 * 50 - 2)
 
 
+@pytest.mark.extended
 def test_an_epoch_is_prepared_once(lab: Lab, record: type, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []
     method = methods.get("proof_generating").item

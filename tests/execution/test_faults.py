@@ -59,6 +59,7 @@ def test_a_disk_that_became_read_only_is_named_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
+@pytest.mark.extended
 def test_a_saved_state_that_rotted_is_noticed_and_the_run_ends_the_same(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, damage: str
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_saved_state_that_rotted_is_noticed_and_the_run_ends_the_same(
         assert [epoch.epoch for epoch in workspace.store.epochs(run.key)] == [1, 2, 3]
 
 
+@pytest.mark.extended
 def test_a_database_that_another_program_locks_for_a_while_is_waited_for(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_database_that_another_program_locks_for_a_while_is_waited_for(
     thread.join()
 
 
+@pytest.mark.extended
 def test_a_database_that_was_deleted_is_rebuilt_from_the_folders(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ class Thief(Silent):
         self.is_waited_for = [plan.key for plan in plans] == [self.stolen]
 
 
+@pytest.mark.extended
 def test_a_run_that_another_process_took_over_leaves_the_gang_and_the_others_finish(
     recipe: RecipeWriter, workspace: Workspace
 ) -> None:
@@ -115,6 +116,7 @@ class Impatient(Silent):
 
 
 @pytest.mark.parametrize("executor", [InProcessConfig(), LocalConfig(slots=2)])
+@pytest.mark.extended
 def test_runs_that_are_aborted_are_held_by_nobody(
     recipe: RecipeWriter, workspace: Workspace, executor: InProcessConfig | LocalConfig
 ) -> None:
@@ -147,6 +149,7 @@ class StopsAtOnce(Silent):
         self.reasons.append(reason)
 
 
+@pytest.mark.extended
 def test_a_wish_to_stop_ends_the_scaling_of_images(
     recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def counted(recipe: RecipeWriter, workspace: Workspace) -> Callable[..., RunByte
     return count
 
 
+@pytest.mark.extended
 def test_whatever_learns_with_the_student_is_counted(counted: Callable[..., RunBytes]) -> None:
     alone = counted("'ce'", teacher="")
     three = counted("{ name = 'dml', peers = ['student', 'student'] }", teacher="")
@@ -201,6 +202,7 @@ def sweep_hungry(
     return tuple(workflows.sweep(path, workspace, gang_size=5).runs)
 
 
+@pytest.mark.extended
 def test_a_gang_that_runs_out_of_memory_goes_on_in_halves_and_says_so(
     recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,6 +250,7 @@ def test_parts_of_a_gang_that_have_not_begun_are_not_built_after_a_wish_to_stop(
     assert set(workspace.store.states(keys).values()) == {RunState.FINISHED}
 
 
+@pytest.mark.extended
 def test_a_run_that_is_too_large_alone_fails_with_a_hint(
     recipe: RecipeWriter, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -256,6 +259,7 @@ def test_a_run_that_is_too_large_alone_fails_with_a_hint(
     assert all(run.reason.startswith("out of memory on cpu: [enforce fail") for run in runs)
 
 
+@pytest.mark.extended
 def test_a_gang_whose_gradients_would_not_fit_goes_on_in_halves_before_the_system_kills_it(
     recipe: RecipeWriter, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

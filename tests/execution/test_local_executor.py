@@ -203,6 +203,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_their_last_words(
     assert {run.state for run in workspace.store.runs()} == {RunState.PLANNED}
 
 
+@pytest.mark.extended
 def test_a_worker_has_no_database() -> None:
     check = (
         "import sys, kdctl.execution.worker; sys.exit('sqlalchemy' in sys.modules or 'optuna' in sys.modules)"

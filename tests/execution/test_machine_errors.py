@@ -90,6 +90,7 @@ def assert_goes_on_like_undisturbed(
 
 @pytest.mark.parametrize("room", [0, 30_000], ids=["full", "nearly full"])
 @pytest.mark.parametrize("gang_size", [1, 4])
+@pytest.mark.extended
 def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
     small_disk: Path, recipe: RecipeWriter, tmp_path: Path, room: int, gang_size: int
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
 
 
 @pytest.mark.parametrize("room", [0, 40_000])
+@pytest.mark.extended
 def test_a_disk_that_is_full_at_the_start_is_named_and_with_room_the_sweep_goes_on(
     small_disk: Path, recipe: RecipeWriter, tmp_path: Path, room: int
 ) -> None:
@@ -170,6 +172,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PETS = {"data": "data = {name = 'imagefolder', path = 'pets', size = 8, batch_size = 4}"}
 
 
+@pytest.mark.extended
 def test_data_that_are_unplugged_in_the_middle_of_a_sweep_are_in_memory(
     images: Path, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -224,6 +227,7 @@ class BoundToBreak(CrossEntropy):
 
 @pytest.mark.usefixtures("forget_plugins")
 @pytest.mark.parametrize("gang_size", [1, 4])
+@pytest.mark.extended
 def test_a_device_that_breaks_stops_the_sweep_and_fails_no_run(
     recipe: RecipeWriter, workspace: Workspace, tmp_path: Path, gang_size: int
 ) -> None:

@@ -70,6 +70,7 @@ def curve(workspace: Workspace, key: str) -> list[dict[str, object]]:
         pytest.param(LocalConfig(slots=2), id="workers", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.extended
 def test_runs_pause_after_an_epoch_and_go_on_as_if_they_had_not(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter, executor: ExecutorConfig
 ) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
@@ -97,6 +99,7 @@ class Thief(Silent):
         assert store.release(plan.key, ELSEWHERE, state=RunState.INTERRUPTED, reason="stopped there")
 
 
+@pytest.mark.extended
 def test_a_run_that_was_taken_over_and_left_again_is_trained_to_its_end(
     recipe: RecipeWriter, workspace: Workspace
 ) -> None:

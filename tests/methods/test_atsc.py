@@ -74,6 +74,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("penalty", ["sum", "mean"])
 @pytest.mark.parametrize("teachers", PAIRS, ids="+".join)
+@pytest.mark.extended
 def test_value_and_gradients_of_the_first_update_are_those_of_the_formula(
     make_method: MakeMethod, images: Tensor, teachers: tuple[str, ...], penalty: str
 ) -> None:
@@ -218,6 +219,7 @@ def sgd(**options: Any) -> Spec:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("penalty", ["sum", "mean"])
+@pytest.mark.extended
 def test_an_alpha_is_refused_from_the_one_on_with_which_the_penalty_alone_would_diverge(
     make_method: MakeMethod, penalty: str, nesterov: bool
 ) -> None:

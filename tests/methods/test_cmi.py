@@ -55,6 +55,7 @@ def test_the_student_s_loss_and_gradient_honour_the_temperature(
     torch.testing.assert_close(own.grad, temperature * (q - p) / 6, rtol=1e-3, atol=1e-5, check_dtype=False)
 
 
+@pytest.mark.extended
 def test_each_round_adds_images_and_the_oldest_make_room(method: MakeMethod) -> None:
     made = method()
     assert made.invented_images() is None
@@ -106,6 +107,7 @@ def test_a_round_is_the_same_whenever_it_is_seeded_alike(method: MakeMethod) -> 
     assert torch.equal(first.pool, second.pool)
 
 
+@pytest.mark.extended
 def test_inverting_comes_closer_to_the_teacher_s_statistics(method: MakeMethod) -> None:
     def distance(num_steps: int) -> float:
         made = method(inversion_steps=num_steps, adversarial_weight=0.0, inversion_rate=0.01)

@@ -50,6 +50,7 @@ def plain_flow(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([torch.stack([(own * other).mean() for other in second]) for own in first])
 
 
+@pytest.mark.extended
 def test_value_and_gradient_are_those_of_the_formula(make_fsp: MakeFsp, look: Look) -> None:
     method = make_fsp(fsp_weight=3.0, init_share=0.0)
     step = look(method)

@@ -132,6 +132,7 @@ def test_a_gradient_reaches_every_parameter_and_nothing_is_random(backbone: Back
     assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
 
 
+@pytest.mark.extended
 def test_timms_files_of_weights_fit(name: str, theirs: nn.Module, images: Tensor, tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     weights = read_public_weights(tmp_path / "weights.pth")
@@ -186,6 +187,7 @@ def test_a_distilled_transformer_shows_its_tokens_and_both_heads() -> None:
     "name", ["test_vit_relpos", "twins_svt_small", "xcit_nano_12_p16_224"]
 )  # without prefix tokens, with inner maps alone, with a patch that is one number
 @torch.inference_mode()
+@pytest.mark.extended
 def test_transformers_that_show_themselves_otherwise_show_their_patches(name: str) -> None:
     torch.manual_seed(0)
     ours = models.get(f"timm:{name}").item(NUM_CLASSES, SIZE).eval()
@@ -211,6 +213,7 @@ def _published(backbone: Backbone) -> list[tuple[str, dict[str, Tensor]]]:
 
 
 @torch.inference_mode()
+@pytest.mark.extended
 def test_a_norm_before_the_classifier_is_no_part_of_what_is_left_out() -> None:
     torch.manual_seed(0)
     theirs = timm.create_model("shvit_s1", num_classes=NUM_CLASSES).eval()
@@ -224,6 +227,7 @@ def test_a_norm_before_the_classifier_is_no_part_of_what_is_left_out() -> None:
     assert torch.equal(theirs.head.l(pooled), theirs(images))
 
 
+@pytest.mark.extended
 def test_models_whose_logits_are_not_the_classifiers_alone_are_refused() -> None:
     with pytest.raises(KdctlError, match="VOLO does not end in one linear classifier"):
         models.get("timm:volo_d1_224").item(NUM_CLASSES, SIZE)
@@ -231,6 +235,7 @@ def test_models_whose_logits_are_not_the_classifiers_alone_are_refused() -> None
         models.get("timm:pit_ti_224").item(NUM_CLASSES, SIZE)
 
 
+@pytest.mark.extended
 def test_registers_are_called_neither_class_nor_distillation_token() -> None:
     """A register token stands for nothing; this model has one, and no class token."""
     ours = models.get("timm:vit_wee_patch16_reg1_gap_256").item(NUM_CLASSES, SIZE)

@@ -64,6 +64,7 @@ def features(original: str, model: nn.Module, images: Tensor) -> list[Tensor]:
     *((name, 64) for name in ("resnet34_imagenet", "resnet50_imagenet", "regnety_008")),
     *((name, 224) for name in ("resnet18_imagenet", "mobilenetv2_imagenet", "regnety_004")),
 ])  # fmt: skip
+@pytest.mark.extended
 def test_it_gives_what_torchvisions_gives_with_equal_weights(name: str, size: int, tmp_path: Path) -> None:
     original = drawn(ORIGINALS[name])
     torch.save(original.state_dict(), tmp_path / "weights.pth")
@@ -115,6 +116,7 @@ def test_counts_are_those_of_the_papers_and_libraries() -> None:
         assert sum(parameter.numel() for parameter in backbone.parameters()) == count
 
 
+@pytest.mark.extended
 def test_a_file_tells_the_two_stems_of_a_resnet_apart(tmp_path: Path) -> None:
     torch.save(drawn("resnet18").state_dict(), tmp_path / "weights.pth")
     weights = read_public_weights(tmp_path / "weights.pth")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import RunState, Selection, StoredRun
 from kdctl.report.fields import known_fields
@@ -33,12 +35,14 @@ def as_stored(plan: RunPlan) -> StoredRun:
     )
 
 
+@pytest.mark.extended
 def test_it_can_be_planned_and_says_what_it_is(recipe: str, plan: Plan) -> None:
     planned = plan(recipe)
     assert planned.runs
     assert planned.recipe.description
 
 
+@pytest.mark.extended
 def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(any_recipe: str, plan: Plan) -> None:
     whole, small = plan(any_recipe), plan(any_recipe, smoke=True)
     pairs = [{(run.pair(), run.method.name) for run in each.runs} for each in (whole, small)]

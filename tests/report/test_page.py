@@ -216,6 +216,7 @@ def column(browser: Browser, table: str, number: int) -> list[str]:
     )
 
 
+@pytest.mark.extended
 def test_the_page_loads_without_an_error_or_a_request(opened: Browser) -> None:
     assert opened.troubles() == []
     assert opened.run("document.images[0].complete && document.images[0].naturalWidth") == 9
@@ -311,6 +312,7 @@ def test_copying_gives_what_is_shown(opened: Browser) -> None:
     assert opened.run(f"{json.dumps(texts)}.map(csvCell)") == shown
 
 
+@pytest.mark.extended
 def test_a_button_that_is_clicked_twice_gets_its_words_back(opened: Browser) -> None:
     opened.run("window.button = document.querySelector('#runs .bar button'); button.click(); button.click()")
     opened.run("new Promise((done) => setTimeout(done, 1500))")
@@ -388,6 +390,7 @@ def test_an_option_is_not_taken_for_what_became_of_a_run(make_run: Callable[...,
     assert [title for title in titles if "epochs" in title] == ["schedule epochs", "epochs"]
 
 
+@pytest.mark.extended
 def test_a_thousand_runs_are_a_few_megabytes_and_load_in_seconds(
     browser: Browser, make_run: Callable[..., StoredRun], tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HOSTILE = "a\x1b[31m\x07\u202eb $x_{$ 数 <b>"
 
 
+@pytest.mark.extended
 def test_hostile_names_give_sound_files_without_a_warning() -> None:
     figure, [[axes]] = new_figure(1, 1)
     add_title(figure, HOSTILE, HOSTILE)

@@ -108,6 +108,7 @@ def test_tensorboard_reads_scalars_at_their_times_and_settings(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own
+@pytest.mark.extended
 def test_mlflow_reads_runs_with_metrics_parameters_and_times(
     tracked: list[TrackedRun], tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_mlflow_reads_runs_with_metrics_parameters_and_times(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.extended
 def test_losses_of_a_plug_in_may_have_names_that_mlflow_does_not_take(
     tracked: list[TrackedRun], tmp_path: Path
 ) -> None:
@@ -155,6 +157,7 @@ def test_losses_of_a_plug_in_may_have_names_that_mlflow_does_not_take(
     }
 
 
+@pytest.mark.extended
 def test_wandb_reads_an_offline_run_with_its_history(tracked: list[TrackedRun], tmp_path: Path) -> None:
     records = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     trackers.get("wandb").item(tracked[:1], tmp_path)

@@ -113,6 +113,7 @@ def test_readers_go_on_while_a_writer_is_at_work(database: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.extended
 def test_eight_processes_may_open_a_new_file_at_once(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -249,6 +250,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         connect(tmp_path / "file" / "runs" / "kdctl.db")
 
 
+@pytest.mark.extended
 def test_a_read_only_file_is_refused(open_place: Path, refused: Callable[[Path], str]) -> None:
     path = open_place / "kdctl.db"
     connect(path).dispose()
@@ -260,6 +262,7 @@ def test_a_read_only_file_is_refused(open_place: Path, refused: Callable[[Path],
     assert path.read_bytes() == before
 
 
+@pytest.mark.extended
 def test_a_read_only_folder_is_refused(open_place: Path, refused: Callable[[Path], str]) -> None:
     path = open_place / "kdctl.db"
     connect(path).dispose()
@@ -285,6 +288,7 @@ def test_waiting_for_a_lock_ends_with_an_explanation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.extended
 def test_who_waits_long_for_a_lock_is_told_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, exclusive: bool
 ) -> None:

@@ -123,6 +123,7 @@ def test_an_ambiguous_key_lists_the_candidates(store: Store) -> None:
     assert caught.value.hint == f"give more digits: {', '.join(f'abcd{n}' for n in range(8))}, ...."
 
 
+@pytest.mark.extended
 def test_ten_thousand_runs_are_no_trouble(store: Store, plan_run: Callable[..., PlannedRun]) -> None:
     runs = [plan_run(number) for number in range(10_000)]
     keys = [run.key for run in runs]

@@ -131,6 +131,7 @@ def test_telling_again_changes_nothing(study: ConfigurationStudy, database: Path
     assert trials(database)[0].value == 90.0
 
 
+@pytest.mark.extended
 def test_cmaes_searches_ranges_and_goes_on_after_a_restart(database: Path, tmp_path: Path) -> None:
     pytest.importorskip("cmaes")
     space = {"optimizer.learning_rate": Range(low=1e-3, high=0.1, log=True), "a.b": Range(low=0.0, high=1.0)}
@@ -152,6 +153,7 @@ def test_cmaes_searches_ranges_and_goes_on_after_a_restart(database: Path, tmp_p
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.extended
 def test_a_search_stays_in_its_space_and_ends(study: ConfigurationStudy, sampler: str) -> None:
     wish = search(sampler, trials=12, batch=5)
     sizes: list[int] = []
@@ -167,6 +169,7 @@ def test_a_search_stays_in_its_space_and_ends(study: ConfigurationStudy, sampler
     assert len(study.proposals()) == 12
 
 
+@pytest.mark.extended
 def test_a_process_that_starts_anew_does_not_repeat_the_choices_of_the_first(tmp_path: Path) -> None:
     with open_study(tmp_path / "one.db", "s") as undisturbed:
         expected = [undisturbed.propose_search(search())[0].point for _ in range(4)]

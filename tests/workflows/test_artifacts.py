@@ -24,6 +24,7 @@ def taught(workspace: Workspace, recipe: RecipeWriter) -> StoredRun:
     return run
 
 
+@pytest.mark.extended
 def test_what_is_exported_is_what_would_be_shipped(
     workspace: Workspace, taught: StoredRun, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def top1(run: StoredRun) -> float:
     return run.result.selected["last"].test.top1
 
 
+@pytest.mark.extended
 def test_winner_and_baseline_run_again_on_seeds_that_chose_nothing(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -62,6 +63,7 @@ def test_winner_and_baseline_run_again_on_seeds_that_chose_nothing(
         assert report_formats.get(name).item(table)
 
 
+@pytest.mark.extended
 def test_held_out_images_choose_the_winner_and_test_images_where_there_are_none(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -87,6 +89,7 @@ def test_held_out_images_choose_the_winner_and_test_images_where_there_are_none(
     assert "chosen by the validation accuracy" in table.notes[0]
 
 
+@pytest.mark.extended
 def test_a_teacher_that_was_removed_is_named_before_anything_trains(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -103,6 +106,7 @@ def test_a_teacher_that_was_removed_is_named_before_anything_trains(
     assert workflows.confirm(plan, workspace) is not None
 
 
+@pytest.mark.extended
 def test_a_report_of_the_confirmation_is_that_of_the_sweep(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -121,6 +125,7 @@ top1 = 64.0
     assert "learning_rate" in table.records()[0]
 
 
+@pytest.mark.extended
 def test_confirming_again_trains_nothing_and_more_seeds_only_what_is_new(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -134,6 +139,7 @@ def test_confirming_again_trains_nothing_and_more_seeds_only_what_is_new(
     assert {run.attempts for run in workspace.store.runs()} == {1}
 
 
+@pytest.mark.extended
 def test_a_confirmation_that_was_stopped_goes_on(workspace: Workspace, recipe: RecipeWriter) -> None:
     workflows.sweep(recipe(GRID, seeds=TWO_SEEDS), workspace)
     plan = workflows.plan_confirmation(workspace, "tiny")

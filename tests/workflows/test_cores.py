@@ -61,6 +61,7 @@ def test_a_few_steps_are_enough_where_they_take_seconds(free: Workspace) -> None
     assert next(asked) == 2 * STEPS
 
 
+@pytest.mark.extended
 def test_the_random_numbers_of_the_runs_are_left_alone(free: Workspace) -> None:
     before = torch.get_rng_state()
     slowdown_of_threads(free)

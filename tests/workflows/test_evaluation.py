@@ -26,6 +26,7 @@ def taught(workspace: Workspace, recipe: RecipeWriter) -> StoredRun:
     return run
 
 
+@pytest.mark.extended
 def test_a_run_is_found_by_the_start_of_its_key_and_evaluates_as_in_training(
     workspace: Workspace, taught: StoredRun
 ) -> None:
@@ -38,6 +39,7 @@ def test_a_run_is_found_by_the_start_of_its_key_and_evaluates_as_in_training(
     assert workspace.folder(taught.key).evaluations() == [evaluation]
 
 
+@pytest.mark.extended
 def test_the_figures_are_those_of_the_shipped_model(workspace: Workspace, taught: StoredRun) -> None:
     evaluation = workflows.evaluate(taught.key, workspace)
     assert taught.result is not None
@@ -59,6 +61,7 @@ def test_the_figures_are_those_of_the_shipped_model(workspace: Workspace, taught
     assert all(item.ms_per_image > 0 for item in evaluation.latency)
 
 
+@pytest.mark.extended
 def test_the_best_epoch_can_be_chosen(workspace: Workspace, taught: StoredRun) -> None:
     evaluation = workflows.evaluate(taught.key, workspace, selection=Selection.BEST_TEST)
     assert taught.result is not None
@@ -66,11 +69,13 @@ def test_the_best_epoch_can_be_chosen(workspace: Workspace, taught: StoredRun) -
     assert evaluation.metrics == taught.result.selected["best-test"].test
 
 
+@pytest.mark.extended
 def test_a_checkpoint_file_of_a_known_run_is_stored_with_it(workspace: Workspace, taught: StoredRun) -> None:
     file = workspace.folder(taught.key).path / "last.pt"
     assert workflows.evaluate(file, workspace) == workflows.evaluate(taught.key, workspace)
 
 
+@pytest.mark.extended
 def test_a_copy_with_other_weights_is_not_stored_as_the_run(
     workspace: Workspace, taught: StoredRun, tmp_path: Path
 ) -> None:
@@ -82,6 +87,7 @@ def test_a_copy_with_other_weights_is_not_stored_as_the_run(
     assert workspace.store.evaluations(taught.key) == []
 
 
+@pytest.mark.extended
 def test_a_shipped_model_needs_no_teacher_weights(
     workspace: Workspace, taught: StoredRun, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +101,7 @@ def test_a_shipped_model_needs_no_teacher_weights(
     assert caplog.messages[0].startswith("nothing is compared with the teacher resnet4: ")
 
 
+@pytest.mark.extended
 def test_several_teachers_are_matched_one_by_one_and_as_a_mean(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -132,6 +139,7 @@ def test_splits_that_are_not_there_are_refused(workspace: Workspace, taught: Sto
         workflows.evaluate(taught.key, workspace, selection=Selection.BEST_VAL)
 
 
+@pytest.mark.extended
 def test_a_validation_split_is_evaluated_and_selected_on(workspace: Workspace, recipe: RecipeWriter) -> None:
     data = "data = {name = 'digits', size = 8, samples_per_class = 8, val_fraction = 0.25}"
     (run,) = workflows.train(recipe("method = 'ce'", data=data, teacher=""), workspace)

@@ -22,6 +22,7 @@ def swept(copied: Callable[[Path], Workspace], recipe: Callable[..., Path]) -> W
     return copied(recipe(f"{GRID}[report]\nselect = 'best-test'\n", **lines))
 
 
+@pytest.mark.extended
 def test_a_frame_has_the_epoch_that_the_sweep_reports_unless_another_is_named(swept: Workspace) -> None:
     tops = {rule: list(workflows.frame(swept, select=rule)["top1"]) for rule in Selection}
     assert tops[Selection.LAST] != tops[Selection.BEST_TEST]
@@ -59,6 +60,7 @@ def test_one_word_is_taken_where_several_are(swept: Workspace, tmp_path: Path) -
     assert opened.name == "mine"
 
 
+@pytest.mark.extended
 def test_files_and_folders_are_named_by_plain_text(swept: Workspace, tmp_path: Path) -> None:
     place = str(tmp_path / "made")
     workflows.plot("bars", f"{place}/bars.svg", swept, settings="measure=top5", where="method=kd")

@@ -80,6 +80,7 @@ def test_a_sweep_of_the_same_name_with_other_content_is_refused_with_what_differ
     refused(recipe(body, teacher="", **lines), workspace, "sweep 'tiny' with other content", *words)
 
 
+@pytest.mark.extended
 def test_a_search_may_get_longer_but_not_look_elsewhere(workspace: Workspace, recipe: RecipeWriter) -> None:
     workflows.sweep(recipe(SEARCH.format(trials=2, low=0.01), teacher=""), workspace)
     longer = workflows.sweep(recipe(SEARCH.format(trials=3, low=0.01), teacher=""), workspace)

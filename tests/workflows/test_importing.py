@@ -59,6 +59,7 @@ def images_of(run: StoredRun, workspace: Workspace, normalisation: InputNormalis
     return images
 
 
+@pytest.mark.extended
 def test_weights_become_a_finished_run_with_their_origin(
     workspace: Workspace, save: Save, backbone: Backbone
 ) -> None:
@@ -75,6 +76,7 @@ def test_weights_become_a_finished_run_with_their_origin(
     assert workspace.folder(run.key).plan().plan == run.plan
 
 
+@pytest.mark.extended
 def test_the_model_is_recognised_or_may_be_named_in_any_spelling(
     workspace: Workspace, save: Save, backbone: Backbone
 ) -> None:
@@ -84,6 +86,7 @@ def test_the_model_is_recognised_or_may_be_named_in_any_spelling(
     assert [run.key for run in workspace.store.runs()] == [named.key]
 
 
+@pytest.mark.extended
 def test_other_weights_or_another_normalisation_are_another_run(
     workspace: Workspace, save: Save, backbone: Backbone
 ) -> None:
@@ -96,6 +99,7 @@ def test_other_weights_or_another_normalisation_are_another_run(
 
 
 @pytest.mark.parametrize("normalisation", [None, IMAGENET])
+@pytest.mark.extended
 def test_a_model_sees_images_as_it_was_trained_on_them(
     workspace: Workspace, save: Save, backbone: Backbone, normalisation: InputNormalisation | None
 ) -> None:
@@ -113,6 +117,7 @@ def test_a_model_sees_images_as_it_was_trained_on_them(
     assert teacher.backbone.tap_shapes == backbone.tap_shapes
 
 
+@pytest.mark.extended
 def test_an_imported_run_teaches_by_its_key_or_its_file(
     workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
 ) -> None:
@@ -128,6 +133,7 @@ def test_an_imported_run_teaches_by_its_key_or_its_file(
     assert workflows.evaluate(by_key.key, workspace).teacher_agreement is not None
 
 
+@pytest.mark.extended
 def test_how_well_it_teaches_depends_on_its_normalisation(
     workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
 ) -> None:
@@ -139,6 +145,7 @@ def test_how_well_it_teaches_depends_on_its_normalisation(
     assert results[0] != results[1]
 
 
+@pytest.mark.extended
 def test_imported_runs_do_not_disturb_an_estimate_or_a_report(
     workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
 ) -> None:
@@ -151,6 +158,7 @@ def test_imported_runs_do_not_disturb_an_estimate_or_a_report(
     assert [record["method"] for record in table.records() if "method" in record] == ["imported"]
 
 
+@pytest.mark.extended
 def test_weights_that_are_imported_on_a_submit_host_say_nothing_of_the_devices_that_jobs_have(
     workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
 ) -> None:
@@ -166,6 +174,7 @@ def test_weights_that_are_imported_on_a_submit_host_say_nothing_of_the_devices_t
     assert estimate.basis == "earlier runs"
 
 
+@pytest.mark.extended
 def test_an_interrupted_import_can_be_repeated(
     workspace: Workspace, save: Save, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +208,7 @@ def test_weights_of_another_model_are_refused_with_the_one_that_fits(
     assert caught.value.hint == "it fits --model resnet8."
 
 
+@pytest.mark.extended
 def test_weights_that_fit_no_model_are_refused(workspace: Workspace, tmp_path: Path) -> None:
     torch.save({"a.b.weight": torch.zeros(2, 2), "c.d.weight": torch.zeros(2)}, tmp_path / "odd.pth")
     with pytest.raises(KdctlError, match="fits no model") as caught:
@@ -214,6 +224,7 @@ def test_only_options_of_the_data_can_be_set(workspace: Workspace, save: Save, b
     assert "optimizer has no part in an import" in caught.value.problem
 
 
+@pytest.mark.extended
 def test_a_public_file_named_as_a_teacher_is_refused_with_the_way_to_import_it(
     workspace: Workspace, recipe: RecipeWriter, save: Save, backbone: Backbone
 ) -> None:

@@ -51,6 +51,7 @@ def states(workspace: Workspace) -> dict[str, RunState]:
     return {run.key: run.state for run in workspace.store.runs()}
 
 
+@pytest.mark.extended
 def test_a_race_drops_what_trails_after_enough_seeds_and_says_so(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_race_drops_what_trails_after_enough_seeds_and_says_so(
     assert "all diverged" in notes
 
 
+@pytest.mark.extended
 def test_a_race_that_was_stopped_ends_like_one_that_was_not(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_race_that_was_stopped_ends_like_one_that_was_not(
     assert (seen.started_keys, seen.states) == ([], [])
 
 
+@pytest.mark.extended
 def test_without_the_race_the_dropped_runs_are_run_after_all(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -111,6 +114,7 @@ def test_without_the_race_the_dropped_runs_are_run_after_all(
     assert "dropped" not in workflows.report(workspace).caption
 
 
+@pytest.mark.extended
 def test_a_student_without_a_teacher_never_loses_a_race_to_taught_ones(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -133,6 +137,7 @@ def test_a_student_without_a_teacher_never_loses_a_race_to_taught_ones(
     assert [run.state for run in idle] == [RunState.FINISHED] * 2 + [RunState.PRUNED]
 
 
+@pytest.mark.extended
 def test_no_more_seeds_are_spent_on_a_mean_that_is_known(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = "method = 'ce'\n[grid]\noptimizer.learning_rate = [1e-9, 0.05]\n[budget]\ntarget_std_error = 99\n"
     outcome = workflows.sweep(recipe(body, teacher="", seeds="seeds = 5"), workspace)
@@ -142,6 +147,7 @@ def test_no_more_seeds_are_spent_on_a_mean_that_is_known(workspace: Workspace, r
         assert "enough after 3 seeds" in runs[-1].reason
 
 
+@pytest.mark.extended
 def test_a_sweep_ends_after_so_many_runs_and_goes_on_when_more_are_allowed(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -170,6 +176,7 @@ def test_a_search_ends_after_so_many_runs(workspace: Workspace, recipe: RecipeWr
 
 
 @pytest.mark.parametrize("limit", ["device_hours", "wall_clock_hours"])
+@pytest.mark.extended
 def test_time_runs_out_between_steps_and_what_was_done_is_saved(
     workspace: Workspace, recipe: RecipeWriter, limit: str
 ) -> None:
@@ -184,6 +191,7 @@ def test_time_runs_out_between_steps_and_what_was_done_is_saved(
     assert workflows.sweep(recipe(body.format(10), teacher=""), workspace).complete
 
 
+@pytest.mark.extended
 def test_device_time_is_counted_over_all_starts_and_shared_by_a_gang(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:

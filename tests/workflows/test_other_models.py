@@ -29,6 +29,7 @@ def adapted(workspace: Workspace, recipe: RecipeWriter) -> StoredRun:
     return run
 
 
+@pytest.mark.extended
 def test_an_adapted_teacher_is_evaluated_by_name_as_it_was_in_training(
     workspace: Workspace, adapted: StoredRun
 ) -> None:
@@ -45,11 +46,13 @@ def test_an_adapted_teacher_is_evaluated_by_name_as_it_was_in_training(
     assert best.metrics == adapted.result.selected["best-test"].models["teacher"].test
 
 
+@pytest.mark.extended
 def test_a_checkpoint_file_says_which_model_it_is(workspace: Workspace, adapted: StoredRun) -> None:
     file = workspace.folder(adapted.key).path / "last.teacher.pt"
     assert workflows.evaluate(file, workspace) == workflows.evaluate(adapted.key, workspace, model="teacher")
 
 
+@pytest.mark.extended
 def test_an_adapted_teacher_is_exported_by_name(
     workspace: Workspace, adapted: StoredRun, tmp_path: Path
 ) -> None:
@@ -70,6 +73,7 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(
 
 
 @pytest.mark.parametrize("method", ["kd", "simkd"])
+@pytest.mark.extended
 def test_an_adapted_teacher_teaches_others_by_name(
     workspace: Workspace, recipe: RecipeWriter, adapted: StoredRun, method: str
 ) -> None:

@@ -105,6 +105,7 @@ def expected(workspace: Workspace, rates: dict[float, list[StoredRun]]) -> dict[
     return dropped
 
 
+@pytest.mark.extended
 def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
     workspace: Workspace, finished: Finished, recipe: RecipeWriter, pruned: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_rungs_drop_what_does_badly_and_leave_the_bits_of_the_others(
     assert "is not among the best" in notes
 
 
+@pytest.mark.extended
 def test_what_was_dropped_counts_among_those_that_a_winner_was_chosen_from(
     finished: Finished, pruned: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_what_was_dropped_counts_among_those_that_a_winner_was_chosen_from(
     assert winner.num_candidates == len(RATES)
 
 
+@pytest.mark.extended
 def test_what_joins_is_judged_with_all_and_what_was_trained_stays(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -173,6 +176,7 @@ def test_a_start_after_the_end_does_nothing(copied: Finished, pruned: Path) -> N
     assert workspace.store.runs() == before
 
 
+@pytest.mark.extended
 def test_a_sweep_that_is_stopped_again_and_again_decides_the_same(
     workspace: Workspace, finished: Finished, pruned: Path
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_sweep_that_is_stopped_again_and_again_decides_the_same(
 
 
 @pytest.mark.parametrize("state", [RunState.INTERRUPTED, RunState.PRUNED], ids=["decision", "dropping"])
+@pytest.mark.extended
 def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and_repeats_nothing(
     workspace: Workspace, finished: Finished, pruned: Path, state: RunState
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and
     assert not set(killer.epochs) & set(seen.epochs)
 
 
+@pytest.mark.extended
 def test_other_rungs_decide_anew_and_what_they_keep_goes_on(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -237,6 +243,7 @@ def test_a_lost_database_is_rebuilt_and_decides_the_same(
         assert seen.epochs == []
 
 
+@pytest.mark.extended
 def test_what_was_dropped_is_known_to_a_database_that_is_rebuilt_from_folders(
     copied: Finished, tmp_path: Path, pruned: Path, recipe: RecipeWriter
 ) -> None:
@@ -257,6 +264,7 @@ def test_what_was_dropped_is_known_to_a_database_that_is_rebuilt_from_folders(
         assert not list(again.runs.glob("*/dropped.json"))
 
 
+@pytest.mark.extended
 def test_what_a_killed_sweep_was_about_to_drop_is_in_its_folder_already(
     copied: Finished, workspace: Workspace, pruned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +304,7 @@ def test_workers_come_to_the_same_decisions(
 
 
 @pytest.mark.parametrize("collect", [False, True], ids=["saved", "collected"])
+@pytest.mark.extended
 def test_without_rungs_what_was_dropped_goes_on_with_or_without_its_saved_state(
     copied: Finished, finished: Finished, recipe: RecipeWriter, pruned: Path, collect: bool
 ) -> None:
@@ -318,6 +327,7 @@ def test_without_rungs_what_was_dropped_goes_on_with_or_without_its_saved_state(
         assert first == (1 if collect else epochs + 1) or key not in begun
 
 
+@pytest.mark.extended
 def test_a_margin_drops_what_trails_the_leader(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = "[pruning]\nepochs = [3]\nmargin = 0.001\nmetric = 'test'\n"
     outcome = workflows.sweep(recipe(GRID + body, **LINES), workspace)
@@ -332,6 +342,7 @@ def test_a_margin_drops_what_trails_the_leader(workspace: Workspace, recipe: Rec
             assert f"({best:.2f} %)" in runs[0].reason
 
 
+@pytest.mark.extended
 def test_rungs_come_before_the_rounds_of_a_race(workspace: Workspace, recipe: RecipeWriter) -> None:
     lines = {**LINES, "seeds": "seeds = [0, 1, 2]"}
     racing = "[racing]\nmargin = 0.001\nmetric = 'test'\n"
@@ -348,6 +359,7 @@ def test_rungs_come_before_the_rounds_of_a_race(workspace: Workspace, recipe: Re
             assert states[1] == states[2]
 
 
+@pytest.mark.extended
 def test_a_budget_pays_for_runs_that_were_dropped_on_the_way(
     workspace: Workspace, recipe: RecipeWriter, pruned: Path
 ) -> None:
@@ -424,6 +436,7 @@ def test_any_configuration_s_first_drop_counts(workspace: Workspace, recipe: Rec
         workflows.plan_sweep(recipe(grid + rungs.replace("6", "5"), **lines), workspace)
 
 
+@pytest.mark.extended
 def test_the_validation_split_decides_and_must_be_there(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = "[pruning]\nepochs = [3]\nkeep = 0.5\n"
     with pytest.raises(UsageError, match=r"\[pruning\] metric = 'val', but no validation split"):
@@ -442,6 +455,7 @@ def test_trying_a_recipe_out_knows_no_rungs(pruned: Path) -> None:
     assert not workflows.open_recipe(pruned, smoke=True).limits.drops
 
 
+@pytest.mark.extended
 def test_a_student_that_teaches_others_trains_to_its_end_and_they_are_pruned(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -493,6 +507,7 @@ def trials(workspace: Workspace) -> list[tuple[int, str, float | None]]:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.extended
 def test_a_search_holds_a_configuration_against_those_before_it(
     workspace: Workspace, recipe: RecipeWriter, batch: int
 ) -> None:
@@ -518,6 +533,7 @@ def test_a_search_holds_a_configuration_against_those_before_it(
             assert (run.state, run.reason) == (twin.state, twin.reason)
 
 
+@pytest.mark.extended
 def test_a_search_that_is_stopped_again_and_again_chooses_and_decides_the_same(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
 ) -> None:

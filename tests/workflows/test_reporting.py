@@ -68,6 +68,7 @@ def test_figures_and_page_show_the_epoch_that_the_recipe_reports(
     assert figure_data(workspace, everything=True).select is Selection.LAST
 
 
+@pytest.mark.extended
 def test_a_run_of_two_sweeps_is_shown_as_one_of_that_which_was_asked_for(
     workspace: Workspace, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:

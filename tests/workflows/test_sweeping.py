@@ -87,6 +87,7 @@ def trials(workspace: Workspace) -> list[list[optuna.trial.FrozenTrial]]:
         storage.engine.dispose()
 
 
+@pytest.mark.extended
 def test_a_second_sweep_trains_nothing(workspace: Workspace, recipe: RecipeWriter) -> None:
     path = recipe(GRID)
     first = workflows.sweep(path, workspace)
@@ -109,6 +110,7 @@ def test_members_of_a_grid_train_in_gangs_that_share_their_teacher(
     assert [roles[run.key] for run in outcome.runs] == ["teacher", "student", "student", "student"]
 
 
+@pytest.mark.extended
 def test_more_values_and_more_seeds_train_only_what_is_new(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -119,6 +121,7 @@ def test_more_values_and_more_seeds_train_only_what_is_new(
     assert started(recipe(wider, seeds="seeds = [0, 1]"), workspace) == []
 
 
+@pytest.mark.extended
 def test_more_seeds_of_the_baseline_train_the_baseline_alone(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -132,6 +135,7 @@ def test_more_seeds_of_the_baseline_train_the_baseline_alone(
     assert started(path, workspace) == []
 
 
+@pytest.mark.extended
 def test_optuna_is_told_the_mean_over_seeds(workspace: Workspace, recipe: RecipeWriter) -> None:
     outcome = workflows.sweep(recipe(GRID, seeds="seeds = [0, 1]"), workspace)
     (study,) = trials(workspace)
@@ -147,6 +151,7 @@ def test_optuna_is_told_the_mean_over_seeds(workspace: Workspace, recipe: Recipe
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.extended
 def test_a_search_tries_as_many_configurations_as_asked(
     workspace: Workspace, recipe: RecipeWriter, sampler: str
 ) -> None:
@@ -161,6 +166,7 @@ def test_a_search_tries_as_many_configurations_as_asked(
     assert again.gangs == []
 
 
+@pytest.mark.extended
 def test_a_search_that_was_stopped_chooses_what_it_would_have_chosen(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -200,6 +206,7 @@ def test_a_longer_search_goes_on_from_the_shorter_one(workspace: Workspace, reci
     assert len(started(longer, workspace)) == 1
 
 
+@pytest.mark.extended
 def test_more_seeds_of_a_search_repeat_its_configurations(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = SEARCH.format(sampler="random", trials=2)
     first = workflows.sweep(recipe(body, teacher=""), workspace)
@@ -209,6 +216,7 @@ def test_more_seeds_of_a_search_repeat_its_configurations(workspace: Workspace, 
     assert {run.attempts for run in second.runs} == {1}
 
 
+@pytest.mark.extended
 def test_a_changed_recipe_starts_another_search(workspace: Workspace, recipe: RecipeWriter) -> None:
     body = SEARCH.format(sampler="random", trials=2)
     workflows.sweep(recipe(body, teacher=""), workspace)
@@ -257,6 +265,7 @@ class Fragile(CrossEntropy):
 """
 
 
+@pytest.mark.extended
 def test_a_failing_run_fails_alone_and_is_tried_again_on_request(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -356,6 +365,7 @@ def test_data_that_are_missing_stop_a_sweep_before_its_first_run(
     assert workspace.store.sweeps() == []
 
 
+@pytest.mark.extended
 def test_two_sweeps_at_once_train_every_run_exactly_once(workspace: Workspace, recipe: RecipeWriter) -> None:
     path = recipe(GRID, seeds="seeds = [0, 1, 2]", schedule="schedule = {name = 'constant', epochs = 3}")
     program = f"""

@@ -46,6 +46,7 @@ def rebuilt(old: Path, new: Path) -> Path:
     return new
 
 
+@pytest.mark.extended
 def test_a_lost_database_is_rebuilt_with_its_sweeps_and_nothing_trains_again(
     finished: Finished, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_lost_database_is_rebuilt_with_its_sweeps_and_nothing_trains_again(
         assert second.num_unchanged == len(before)
 
 
+@pytest.mark.extended
 def test_a_search_whose_study_was_lost_chooses_the_same_again(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

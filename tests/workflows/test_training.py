@@ -200,6 +200,7 @@ def test_an_error_in_a_plug_in_fails_the_run_and_says_where(
     assert "KeyError" in (workspace.folder(run.key).path / "traceback.txt").read_text()
 
 
+@pytest.mark.extended
 def test_a_failed_teacher_fails_its_students_with_the_reason(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
     return dict(read_model(workspace.folder(key).path / "last.pt").weights)
 
 
+@pytest.mark.extended
 def test_old_and_new_runs_of_one_configuration_are_replicates(
     workspace: Workspace, recipe: RecipeWriter, upgrade: Upgrade
 ) -> None:
