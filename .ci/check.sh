@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Formatting, lint, types, layers, tests: everything that must hold before a commit.
-# Runs them all in the current environment, then says what failed.
+# Runs them all in the current environment, then says what failed. Arguments go to pytest.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,7 +15,7 @@ check ruff format --check
 check ruff check
 check pyright --pythonpath "$(python -c 'import sys; print(sys.executable)')"
 check lint-imports
-check pytest
+check pytest "$@"
 
 if ((${#failed[@]})); then
     printf '\nFAILED: %s\n' "${failed[*]}"

@@ -67,7 +67,7 @@ def test_what_a_run_ships_teaches_with_the_taps_it_has(
     frozen_copy(backbone, EngineOptions(teacher_precision="bf16"), images)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_run_taught_by_a_run_that_ships_another_head_can_teach(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def test_people_get_a_table(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
         ("--method ce", "none", 1),
     ],
 )
-@pytest.mark.extended
+@pytest.mark.slow
 def test_what_teachers_did_is_named(kdctl: Kdctl, words: str, outputs: str, lookahead: int) -> None:
     answer = kdctl(f"bench {words} --student resnet3 --dataset digits -o data.size=8 {FEW} --format json")
     found = json.loads(answer.out)["bench"]["paces"]

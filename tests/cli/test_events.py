@@ -83,7 +83,7 @@ def test_stdout_is_for_one_form_only(kdctl: Kdctl, recipe: WriteRecipe) -> None:
     kdctl(f"train {name} --json --dry-run").refused("--dry-run has no events", code=2)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_fail_the_runs(
     kdctl: Kdctl, recipe: WriteRecipe, start: Start, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def older(swept: str, tmp_path: Path) -> str:
         "confirm tiny --seeds 2 --dry-run",
     ],
 )
+@pytest.mark.extended
 def test_a_verb_that_looks_leaves_an_older_store_as_it_is(
     kdctl: Kdctl, older: str, tmp_path: Path, words: str
 ) -> None:

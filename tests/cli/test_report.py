@@ -147,7 +147,7 @@ def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
     assert set(re.findall(r": test ([\d.]+) ±", told)) == shown
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_report_is_a_page_and_pictures_too_and_overwrites_none_of_them(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:

@@ -135,7 +135,7 @@ def test_a_closed_terminal_is_a_wish_to_stop_unless_it_is_to_be_outlived() -> No
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_training_outlives_the_readers_of_its_messages_and_its_events(kdctl: Kdctl, tmp_path: Path) -> None:
     """As behind `2>&1 | head`, and where a terminal is gone and `nohup` was said."""
     short = TRAIN.replace("epochs=30", "epochs=3")

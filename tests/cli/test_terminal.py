@@ -139,7 +139,7 @@ def test_a_sweep_of_any_name_outlives_its_database(
 
 
 @pytest.mark.parametrize("closed", ["0<&- 1>&-", "0<&- 1>&- 2>&-"])
-@pytest.mark.extended
+@pytest.mark.slow
 def test_streams_that_are_closed_are_no_bug(tmp_path: Path, closed: str) -> None:
     command = f"exec {sys.executable} -m kdctl init mine.toml {closed}"
     answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
@@ -154,7 +154,7 @@ def test_results_for_a_closed_stream_are_lost_and_nothing_else(tmp_path: Path) -
     assert (answer.returncode, answer.stderr) == (0, b"")
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_terminal_that_says_it_has_no_width_has_a_usual_one(tmp_path: Path) -> None:
     code, drawn = on_terminal(tmp_path, "show kd", COLUMNS="0")
     assert code == 0

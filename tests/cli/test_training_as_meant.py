@@ -187,7 +187,7 @@ def test_an_unset_variable_is_no_value(kdctl: Kdctl, tmp_path: Path, words: list
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_teacher_below_its_student_without_one_is_named(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     weak = "-o schedule.epochs=12 -o teacher.optimizer.learning_rate=1e-9"
     name = recipe("[grid]\nmethod = ['ce', 'kd']\n")

@@ -47,6 +47,9 @@ method.steps_per_epoch = [2]
 """
 
 
+pytestmark = pytest.mark.extended  # all wait for the runs that are drawn
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("drawn")
@@ -90,14 +93,12 @@ def svg(figure: Figure) -> bytes:
     return rendered(figure, ".svg")
 
 
-@pytest.mark.extended
 def test_a_figure_is_a_picture_in_every_format(svg: bytes, figure: Figure) -> None:
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert rendered(figure, ".pdf").startswith(b"%PDF")
     assert rendered(figure, ".png").startswith(b"\x89PNG")
 
 
-@pytest.mark.extended
 def test_equal_runs_give_equal_files(name: str, data: FigureData, svg: bytes, written: Drawn) -> None:
     files = {path.stem: path for path in written.files}
     again = files[name].read_bytes() if name in files else rendered(draw(name, data), ".svg")

@@ -20,6 +20,8 @@ TryMethod = Callable[..., Any]
 PROOFS = ["proof_adapting", "proof_generating", "proof_peers", "proof_two_teachers"]
 """Of tests/plugins: methods in which more than a student learns."""
 
+PRECISIONS = ["fp32", pytest.param("bf16", marks=pytest.mark.extended)]
+
 pytestmark = [
     pytest.mark.usefixtures("proof_plugins"),
     pytest.mark.parametrize("method", [*methods.names(), *PROOFS]),
@@ -46,7 +48,7 @@ def test_the_catalogue_can_describe_it(method: str) -> None:
     assert 0 <= fewest <= (fewest if most is None else most)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, precision: str) -> None:
     trial = try_method(method, student_precision=precision, teacher_precision=precision)
     for update in trial.distiller.updates():
@@ -64,7 +66,7 @@ def test_its_losses_are_finite_fp32_scalars(try_method: TryMethod, method: str, 
     assert all(parameter.isfinite().all() for parameter in trial.distiller.parameters())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_it_leaves_teachers_alone(try_method: TryMethod, method: str, precision: str) -> None:
     trial = try_method(method, student_precision=precision, teacher_precision=precision)
     before = [copied(teacher.state_dict()) for teacher in trial.teachers]

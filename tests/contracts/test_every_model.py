@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.device import shapes_only
+from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.fold import fold_batch_norms, largest_error
 from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import PREACTIVATION, Backbone, models
@@ -73,7 +73,7 @@ def test_the_catalogue_can_describe_it(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL_ONES)
 def test_declared_shapes_are_those_of_the_maps(name: str) -> None:
     for size in SIZES[SIZES.index(smallest(name)) :]:
-        with shapes_only(), torch.inference_mode():
+        with shapes_computed(), torch.inference_mode():
             backbone = models.get(name).item(NUM_CLASSES, size).eval()
             outputs = backbone.observe(torch.empty(3, 3, size, size), list(backbone.tap_shapes))
         assert {tap: tuple(seen.shape[1:]) for tap, seen in outputs.taps.items()} == backbone.tap_shapes

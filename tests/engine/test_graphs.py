@@ -95,7 +95,7 @@ def test_a_gang_of_replayed_members_gives_each_what_it_gets_alone(
         pytest.param(2, True, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_replayed_run_may_stop_anywhere_and_go_on_plainly_or_replayed(
     make_recordable: MakeMember,
     make_gang: MakeGang,

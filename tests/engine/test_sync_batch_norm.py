@@ -87,6 +87,7 @@ def test_two_processes_make_of_their_parts_what_one_makes_of_the_whole_batch(
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.extended
 def test_an_evaluation_uses_the_running_statistics(both: list[dict[str, Tensor]]) -> None:
     for made in both:
         torch.testing.assert_close(made["evaluated"], torch.ones(1, 3, 2, 2))

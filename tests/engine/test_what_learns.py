@@ -304,7 +304,7 @@ def test_a_generator_that_diverges_ends_the_run_and_is_named(lab: Lab, record: t
 
 
 @pytest.mark.parametrize("method", GENERATED)
-@pytest.mark.extended
+@pytest.mark.slow
 def test_pictures_of_its_images_lie_in_its_folder(lab: Lab, record: type, method: str) -> None:
     member = lab.member(method, "runs", schedule={"name": "cosine", "epochs": 6})
     fit(lab.gang(member), record())

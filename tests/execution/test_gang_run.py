@@ -116,7 +116,7 @@ class Impatient(Silent):
 
 
 @pytest.mark.parametrize("executor", [InProcessConfig(), LocalConfig(slots=2)])
-@pytest.mark.extended
+@pytest.mark.slow
 def test_runs_that_are_aborted_are_held_by_nobody(
     recipe: RecipeWriter, workspace: Workspace, executor: InProcessConfig | LocalConfig
 ) -> None:

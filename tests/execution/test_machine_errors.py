@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_fails_no_run(
 
 
 @pytest.mark.parametrize("room", [0, 40_000])
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_start_is_named_and_with_room_the_sweep_goes_on(
     small_disk: Path, recipe: RecipeWriter, tmp_path: Path, room: int
 ) -> None:

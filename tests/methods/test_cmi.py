@@ -107,7 +107,7 @@ def test_a_round_is_the_same_whenever_it_is_seeded_alike(method: MakeMethod) -> 
     assert torch.equal(first.pool, second.pool)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_inverting_comes_closer_to_the_teacher_s_statistics(method: MakeMethod) -> None:
     def distance(num_steps: int) -> float:
         made = method(inversion_steps=num_steps, adversarial_weight=0.0, inversion_rate=0.01)

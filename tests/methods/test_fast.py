@@ -100,7 +100,7 @@ def test_the_generator_s_loss_and_gradient_are_those_of_the_paper(
 
 @pytest.mark.usefixtures("by_default_double")
 @pytest.mark.parametrize("meta_gradient", ["fomaml", "reptile"])
-@pytest.mark.extended
+@pytest.mark.slow
 def test_the_start_learns_by_what_its_copies_met(method: MakeMethod, meta_gradient: str) -> None:
     options = {"meta_gradient": meta_gradient, "inversion_rate": 0.01, "noise_rate": 0.1, "warmup_rounds": 0}
     made, reference = (method(**options).eval() for _ in range(2))
@@ -159,7 +159,7 @@ def test_the_first_epoch_begins_with_rounds_that_do_not_ask_the_student(method: 
     assert int(much.num_invented) == 24
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_rounds_begin_nearer_to_the_teacher_s_statistics_than_the_first(method: MakeMethod) -> None:
     made = method(inversion_steps=2, adversarial_weight=0.0, inversion_rate=5e-3, warmup_rounds=0)
 

@@ -76,6 +76,7 @@ def images(name: str) -> Tensor:
 
 
 @torch.inference_mode()
+@pytest.mark.extended
 def test_it_gives_what_timms_own_gives(theirs: nn.Module, backbone: Backbone, images: Tensor) -> None:
     assert torch.equal(backbone(images), theirs(images))
     outputs = backbone.observe(images, list(backbone.tap_shapes))
@@ -113,6 +114,7 @@ def test_a_model_of_which_nothing_is_read_does_not_run(backbone: Backbone, image
     assert not calls
 
 
+@pytest.mark.extended
 def test_shapes_are_known_without_numbers(name: str, backbone: Backbone) -> None:
     with shapes_only():
         hollow = models.get(f"timm:{name}").item(NUM_CLASSES, size_of(name))
@@ -142,6 +144,7 @@ def test_timms_files_of_weights_fit(name: str, theirs: nn.Module, images: Tensor
         assert torch.equal(ours(images), theirs(images))
 
 
+@pytest.mark.extended
 def test_as_a_teacher_it_is_folded_and_its_tokens_are_computed_in_bf16(
     backbone: Backbone, images: Tensor
 ) -> None:

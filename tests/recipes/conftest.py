@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("recipe", RECIPES)
     if "any_recipe" in metafunc.fixturenames:
         sampled = [
-            pytest.param(name, marks=pytest.mark.slow if place % 5 else ())
+            pytest.param(name, marks=pytest.mark.slow if place % 10 else ())
             for place, name in enumerate(RECIPES)
         ]
         metafunc.parametrize("any_recipe", sampled)

@@ -31,7 +31,7 @@ def drops(run: RunPlan, first_share: float) -> list[float]:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.extended
+@pytest.mark.slow
 def test_after_a_first_phase_of_30_epochs_the_rate_drops_as_it_does_without_one(
     number: int, plan: Plan
 ) -> None:

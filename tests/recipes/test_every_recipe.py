@@ -53,6 +53,7 @@ def test_its_smoke_form_has_the_same_pairs_and_methods_in_little(any_recipe: str
     assert not {run.key for run in small.runs} & {run.key for run in whole.runs}
 
 
+@pytest.mark.extended
 def test_every_published_number_has_a_row_of_its_protocol(recipe: str, plan: Plan) -> None:
     planned = plan(recipe)
     runs = [as_stored(run) for run in planned.runs if run.seed == planned.recipe.seeds[0]]

@@ -21,6 +21,8 @@ NOON = 1769860800.0
 
 FULL, FIRST, LAST = 1, 2, 4
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the trackers' own packages
+
 
 def epoch(number: int, ended: str, test_loss: float = 1.5) -> EpochResult:
     return EpochResult(
@@ -107,7 +109,6 @@ def test_tensorboard_reads_scalars_at_their_times_and_settings(
     assert "_hparams_/session_start_info" in log.summary_metadata
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own
 @pytest.mark.extended
 def test_mlflow_reads_runs_with_metrics_parameters_and_times(
     tracked: list[TrackedRun], tmp_path: Path
@@ -135,7 +136,6 @@ def test_mlflow_reads_runs_with_metrics_parameters_and_times(
     ]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.extended
 def test_losses_of_a_plug_in_may_have_names_that_mlflow_does_not_take(
     tracked: list[TrackedRun], tmp_path: Path
@@ -191,7 +191,6 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
     assert "kdctl[tensorboard]" in error.value.hint
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", trackers.names())
 def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Path) -> None:
     trackers.get(name).item([], tmp_path / "empty")

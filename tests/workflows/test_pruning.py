@@ -211,7 +211,7 @@ def test_a_sweep_that_is_killed_before_or_amid_its_decision_decides_the_same_and
     assert not set(killer.epochs) & set(seen.epochs)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_other_rungs_decide_anew_and_what_they_keep_goes_on(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -533,7 +533,7 @@ def test_a_search_holds_a_configuration_against_those_before_it(
             assert (run.state, run.reason) == (twin.state, twin.reason)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_search_that_is_stopped_again_and_again_chooses_and_decides_the_same(
     workspace: Workspace, undisturbed: Workspace, recipe: RecipeWriter
 ) -> None:
