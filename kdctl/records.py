@@ -21,7 +21,12 @@ class RunState(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
-SETTLED = frozenset({RunState.FINISHED, RunState.DIVERGED, RunState.PRUNED})
+ENDED = frozenset({RunState.FINISHED, RunState.DIVERGED})
+"""States of runs that have a result and need no training.
+
+What a sweep drops is no such run: it is dropped for that sweep alone."""
+
+SETTLED = ENDED | {RunState.PRUNED}
 """States that a sweep does not start again by itself."""
 
 

@@ -10,7 +10,7 @@ from kdctl.cli.console_tables import print_table
 from kdctl.cli.formatting import counted, describe, flop, percent
 from kdctl.cli.options import Format
 from kdctl.cli.titles import told_apart
-from kdctl.records import SETTLED, RunState, Selection, StoredRun
+from kdctl.records import ENDED, RunState, Selection, StoredRun
 from kdctl.serialization import to_tree
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def show_summary(
         pairs.setdefault((plan.pair(), plan in teachers, plan.epochs), []).append(plan)
     rows: list[list[str]] = []
     for (pair, are_teachers, epochs), plans in pairs.items():
-        num_done = sum(states.get(plan.key) in SETTLED - {RunState.PRUNED} for plan in plans)
+        num_done = sum(states.get(plan.key) in ENDED for plan in plans)
         cost = sum(operations.get(plan.key, 0.0) for plan in plans)
         what = "teacher, trained first" if are_teachers else _methods(plans)
         rows.append([pair, what, str(epochs), str(len(plans)), str(num_done), flop(cost) if cost else "—"])

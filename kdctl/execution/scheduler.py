@@ -21,15 +21,12 @@ from kdctl.execution.worker_state import CrashCounter
 from kdctl.machine_errors import MachineError, as_machine_errors
 from kdctl.recipe.gangs import DEFAULT_GANG_SIZE
 from kdctl.recipe.plan import RunPlan
-from kdctl.records import SETTLED, RunState, StoredRun
+from kdctl.records import ENDED, RunState, StoredRun
 from kdctl.store.faults import keep_reserve, spend_reserve
 from kdctl.store.leases import Owner
 
 WAIT_SECONDS = 1.0
 """Between two looks at runs that other processes train."""
-
-ENDED = SETTLED - {RunState.PRUNED}
-"""States of runs that need no training. What a sweep drops is dropped for that sweep alone."""
 
 LISTEN_SECONDS = 0.2
 """How long one wait for news of the executor lasts; after each of them `stop` is asked."""

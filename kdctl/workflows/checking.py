@@ -12,7 +12,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError, is_gone, open_file, unreadable
 from kdctl.machine_errors import MachineError
-from kdctl.records import Artifact, RunState, StoredRun, StoredSweep
+from kdctl.records import ENDED, Artifact, RunState, StoredRun, StoredSweep
 from kdctl.store.backup import complaints, copy_database
 from kdctl.store.briefs import RunBrief
 from kdctl.store.clock import utc_now
@@ -34,8 +34,6 @@ from kdctl.store.sweep_files import differs, read_sweep, sweep_files, sweep_path
 from kdctl.workflows.plan_keys import KeysOfPlans, foreign_plan, same_plan
 
 _READ = "read the folders into the database: `kdctl sync`."
-ENDED = (RunState.FINISHED, RunState.DIVERGED)
-"""States of runs that have a result."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake, UsageError
 from kdctl.files import is_gone, resolved
 from kdctl.machine_errors import noted
-from kdctl.records import SETTLED, RunState
+from kdctl.records import ENDED, SETTLED, RunState
 from kdctl.store.briefs import RunBrief
 from kdctl.store.integrity import changed_evaluations
 from kdctl.store.run_copy import copy_run
 from kdctl.store.sweep_files import copy_sweep
-from kdctl.workflows.checking import ENDED, without_folder, without_result
+from kdctl.workflows.checking import without_folder, without_result
 
 COPIED = SETTLED | {RunState.FAILED}
 """States in which nothing more is written to the folder of a run, unless somebody starts it again."""

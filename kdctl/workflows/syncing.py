@@ -11,7 +11,7 @@ from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, Mistake
 from kdctl.files import UnreadableError
 from kdctl.machine_errors import MachineError, noted
-from kdctl.records import RunState, StoredSweep
+from kdctl.records import ENDED, RunState, StoredSweep
 from kdctl.store.briefs import RunBrief
 from kdctl.store.folder import FolderSnapshot, RunFolder, run_folders
 from kdctl.store.ingest import FolderContents, ingest_all, read_contents
@@ -25,7 +25,7 @@ from kdctl.store.integrity import (
 from kdctl.store.removal import finish_removals
 from kdctl.store.store import Store
 from kdctl.store.sweep_files import ingest_sweep, read_sweep, sweep_files
-from kdctl.workflows.checking import ENDED, without_folder, without_result
+from kdctl.workflows.checking import without_folder, without_result
 from kdctl.workflows.plan_keys import KeysOfPlans, foreign_key, foreign_plan
 
 _AT_ONCE = 100
