@@ -9,7 +9,7 @@ seen through `forward_intermediates`, but is no link: no encoder ends there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,8 +25,7 @@ from kdctl.layers.timm_probe import (
     probe,
     restricted,
 )
-from kdctl.protocols.backbone import HEADS, POOLED, Backbone, Outputs
-from kdctl.protocols.maps import pool_to, tap_and_size
+from kdctl.protocols.backbone import HEADS, POOLED, Backbone
 from kdctl.protocols.shapes import Shape, TokenShape, VectorShape
 
 _NUM_STAGES = 4
@@ -63,32 +62,6 @@ class TimmBackbone(Backbone):
         self.input_size = input_size
         self._undecayed = tuple(undecayed)
         self._classifier_name = classifier_name
-
-    def observe(self, images: Tensor, taps: Sequence[str], *, with_logits: bool = True) -> Outputs:
-        """Run only as far as needed and return the named taps, and the logits if asked."""
-        sizes = {name: tap_and_size(name) for name in taps}
-        wanted = {tap for tap, _ in sizes.values()}
-        if not wanted <= self.tap_shapes.keys():
-            raise ValueError(f"no such taps: {sorted(wanted - self.tap_shapes.keys())}")
-        features = images
-        seen: dict[str, Tensor] = {}
-        for name, module in self.links.items():
-            if not with_logits and len(seen) == len(wanted):
-                break
-            if name != FEATURES:
-                features = module(features)
-            else:
-                features, seen = module.observe(features, wanted & self._inner)  # type: ignore[operator]
-                seen |= self._tokens(features, wanted)
-            if name in wanted:
-                seen[name] = features
-        return Outputs(
-            logits=self.classifier(features) if with_logits else None,
-            taps={
-                name: seen[tap] if size is None else pool_to(seen[tap].float(), size)
-                for name, (tap, size) in sizes.items()
-            },
-        )
 
     def undecayed_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return positions, class tokens and the like."""
@@ -127,6 +100,13 @@ class TimmBackbone(Backbone):
                 f"a model of timm cannot be cut at '{tap}': only after {', '.join(self.links)}.",
                 "choose other stages, or a method that only looks at inner features.",
             )
+
+    def _run_link(self, name: str, features: Tensor, wanted: Set[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what a link gives; of timm's body its blocks and single tokens, too, as far as wanted."""
+        if name != FEATURES:
+            return super()._run_link(name, features, wanted)
+        features, inner = self.links[name].observe(features, wanted & self._inner)  # type: ignore[operator]
+        return features, inner | self._tokens(features, wanted)
 
     def _tokens(self, features: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
         """Return single tokens and the mean over patches, as far as they are asked for."""

@@ -9,7 +9,7 @@ tap on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -119,10 +119,11 @@ class Backbone(nn.Module):
             raise ValueError(f"no such taps: {unknown}; there are {', '.join(self.tap_shapes)}")
         seen: dict[str, Tensor] = {}
         features = images
-        for name, module in self.links.items():
+        for name in self.links:
             if not with_logits and len(seen) == len(wanted):
                 break
-            features = module(features)
+            features, inner = self._run_link(name, features, wanted)
+            seen |= inner
             if name in wanted:
                 seen[name] = features
         return Outputs(
@@ -132,6 +133,10 @@ class Backbone(nn.Module):
                 for name, (tap, size) in sizes.items()
             },
         )
+
+    def _run_link(self, name: str, features: Tensor, wanted: Set[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what a link gives, and of the taps that lie within it those that are wanted."""
+        return self.links[name](features), {}
 
     def map_shape(self, tap: str) -> MapShape:
         """Return the shape of a tap that has to be a map.
