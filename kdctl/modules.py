@@ -13,28 +13,20 @@ kept teacher outputs, CUDA graphs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from kdctl.assembly.assemble import join, make_projector
-from kdctl.assembly.catalog import full_catalog
+from kdctl.assembly.without_recipe import build_method, logits_only, require_one_loss
 from kdctl.engine.seeds import derive
 from kdctl.errors import UsageError
 from kdctl.layers.chain import as_backbone
-from kdctl.protocols.backbone import POOLED, Backbone, Link, Outputs
-from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, methods
-from kdctl.protocols.step import WHOLE_STEP
-from kdctl.recipe.data_free import GeneratedImages
-from kdctl.recipe.layers import NAME
-from kdctl.recipe.stored import read_component
-from kdctl.recipe.teacher_section import takes
+from kdctl.protocols.backbone import Backbone, Outputs
+from kdctl.protocols.distiller import Batch, Losses, Step
 
 __all__ = ["Distillation", "LogitLoss", "Losses", "as_backbone"]
-
-_MAP = "stage1"
 
 
 class LogitLoss(nn.Module):
@@ -56,9 +48,9 @@ class LogitLoss(nn.Module):
                 option is wrong.
         """
         super().__init__()
-        logits_only = (_logits_only(num_classes), _logits_only(num_classes))
-        distiller = build_method(method, options, *logits_only)
-        _require_one_loss(distiller, method)
+        student, teacher = logits_only(num_classes), logits_only(num_classes)
+        distiller = build_method(method, options, student, teacher)
+        require_one_loss(distiller, method)
         if distiller.student_taps or any(distiller.teacher_taps) or not distiller.reads_student_logits:
             raise UsageError(
                 f"method '{method}' reads more than logits.",
@@ -127,7 +119,7 @@ class Distillation(nn.Module):
         for teacher in teachers:
             teacher.eval().requires_grad_(False)
         self.method = build_method(method, options, student, *teachers, num_samples=num_samples, seed=seed)
-        _require_one_loss(self.method, method)
+        require_one_loss(self.method, method)
         self._teachers = teachers
         self._seed, self._num_steps = seed, 0
         self._last: Step | None = None
@@ -224,76 +216,6 @@ class Distillation(nn.Module):
     def _move_random_numbers(self, device: torch.device) -> None:
         if self.method.setup.rng.device != device:
             self.method.setup = dataclasses.replace(self.method.setup, rng=torch.Generator(device))
-
-
-def _require_backbones(student: object, *teachers: object) -> None:
-    """Refuse models of which nobody said where their features are.
-
-    Raises:
-        UsageError: one is no `Backbone`.
-    """
-    for place, model in enumerate((student, *teachers)):
-        if not isinstance(model, Backbone):
-            raise UsageError(
-                f"{'a teacher' if place else 'the student'} is a {type(model).__name__}, which does not say "
-                "where its features are.",
-                "wrap it: as_backbone({'stem': ..., 'stage1': ...}, classifier, input_size=32); for logits "
-                "of any model there is LogitLoss.",
-            )
-
-
-def build_method(
-    method: str,
-    options: Mapping[str, Any],
-    student: Backbone,
-    *teachers: Backbone,
-    num_samples: int = 1,
-    seed: int = 0,
-    student_name: str = "",
-) -> Distiller:
-    """Build a method around a student and its teachers, ready for its last phase.
-
-    `student_name` is that of the student's model, for methods that draw parts of it again (`one`).
-
-    Raises:
-        UsageError: there is no such method, an option is wrong, or it takes another number of teachers.
-        KdctlError: student, teachers and method do not fit together.
-    """
-    spec = read_component("method", {NAME: method, **options}, full_catalog(), "kdctl.modules")
-    _require_backbones(student, *teachers)
-    if not takes(methods.get(spec.name).item.num_teachers, len(teachers)):
-        raise UsageError(
-            f"method '{spec.name}' does not take {len(teachers)} teachers.",
-            f"kdctl show {spec.name} says how many.",
-        )
-    return join(
-        spec, student, teachers,
-        seed=seed, student_name=student_name, num_samples=num_samples, rng=torch.Generator("cpu"),
-        projector=make_projector,
-    )  # fmt: skip
-
-
-def _require_one_loss(distiller: Distiller, method: str) -> None:
-    """Raise UsageError unless a method is one loss of images from elsewhere, the same in each step."""
-    why, hint = "", "train with kdctl."
-    if isinstance(distiller.config, GeneratedImages):
-        why = "makes the images that it learns from, and takes none from elsewhere"
-    elif len(distiller.phases()) > 1:
-        why = "has several phases, which take a trainer that begins each"
-        hint = "train with kdctl, or choose options of a single phase."
-    elif distiller.updates() != (WHOLE_STEP,) or any(group.optimizer for group in distiller.optimized()):
-        why = "takes several updates or optimizers in a step; one loss cannot say that"
-    if why:
-        raise UsageError(f"method '{method}' {why}.", hint)
-
-
-def _logits_only(num_classes: int) -> Backbone:
-    """Return a stand-in for a model of which only logits are known."""
-    links = [
-        Link(name=_MAP, module=nn.Identity(), shape=(1, 1, 1)),
-        Link(name=POOLED, module=nn.Flatten(), shape=(1,)),
-    ]
-    return Backbone(links, classifier=nn.Linear(1, num_classes), stage_taps=(_MAP,), input_size=1)
 
 
 def _without_number_of_steps(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -147,8 +147,8 @@ def paper_of(text: str) -> str:
 def method_facts(entry: Entry[Any]) -> MethodFacts | None:
     """Build a method without weights for the pair; None where it does not take that pair."""
     from kdctl.assembly.structure import describe  # noqa: PLC0415
+    from kdctl.assembly.without_recipe import build_method  # noqa: PLC0415
     from kdctl.engine.device import shapes_only  # noqa: PLC0415 - torch: for methods only
-    from kdctl.modules import build_method  # noqa: PLC0415
     from kdctl.protocols.backbone import models  # noqa: PLC0415
 
     fewest, most = entry.item.num_teachers
