@@ -77,10 +77,10 @@ def import_weights(
     from kdctl import workflows
     from kdctl.cli.eval import show_evaluation
     from kdctl.plugins import load_plugins
-    from kdctl.workflows.importing import WeightsFile, require_importable
+    from kdctl.workflows.importing import WeightsFile, match_weights
 
     load_plugins(plugin)
-    weights = WeightsFile(
+    weights_file = WeightsFile(
         path=file,
         model=model,
         dataset=dataset,
@@ -92,7 +92,7 @@ def import_weights(
     )
     execution = options.execution(device, threads, workers)
     with workflows.open_for_planning(runs, data, **execution) as workspace:
-        require_importable(weights, workspace)
+        weights = match_weights(weights_file, workspace)
     with workflows.open_workspace(runs, workspace.library, **execution) as workspace:
         _, evaluation = workflows.import_weights(weights, workspace)
     show_evaluation(evaluation, form)

@@ -68,32 +68,44 @@ class WeightsFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Matched:
-    """Weights beside the model that they fit."""
+class MatchedWeights:
+    """Weights of a file in the model that they fit."""
 
-    weights: PublicWeights
+    file: WeightsFile
+    sha256: str
+    """Of the weights."""
     backbone: Backbone
     model: Spec
     data: Spec
 
+    @property
+    def source(self) -> str:
+        """Where the weights are from, as far as anybody said."""
+        return self.file.source or self.file.path.name
 
-def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, Evaluation]:
+
+def import_weights(
+    weights: MatchedWeights | WeightsFile, workspace: Workspace
+) -> tuple[StoredRun, Evaluation]:
     """Match the weights of a file with a model, evaluate it, and store it as a finished run.
 
     Importing the same weights again gives the same run.
 
+    Args:
+        weights: what to import; weights that `match_weights` found a model for are not matched again.
+        workspace: where runs and data lie.
+
     Raises:
         KdctlError: the file or the data cannot be read, or weights, model and data do not fit together.
     """
-    file = located(file)
-    matched = _matched(file, workspace)
+    matched = weights if isinstance(weights, MatchedWeights) else _matched(weights, workspace)
     plan = ImportedPlan(
         model=matched.model,
         data=matched.data,
         data_fingerprint=workspace.library.fingerprint(matched.data),
-        weights_sha256=matched.weights.sha256,
-        source=file.source or file.path.name,
-        normalisation=file.normalisation,
+        weights_sha256=matched.sha256,
+        source=matched.source,
+        normalisation=matched.file.normalisation,
     )
     evaluation = _stored(plan, matched.backbone, workspace)
     chance = 100.0 / matched.backbone.num_classes
@@ -107,22 +119,22 @@ def import_weights(file: WeightsFile, workspace: Workspace) -> tuple[StoredRun, 
     return workspace.store.run(plan.key), evaluation
 
 
-def require_importable(file: WeightsFile, workspace: Workspace) -> None:
-    """Look at the file first, then at the data; nothing is made or downloaded for a file that is useless.
+def match_weights(file: WeightsFile, workspace: Workspace) -> MatchedWeights:
+    """Find the model that weights fit: nothing is made or downloaded for a file that is useless.
 
     It is, too, where the outputs are not finite even for a black image: a variance is below zero, say.
 
     Raises:
         KdctlError: as `import_weights`.
     """
-    file = located(file)
     matched = _matched(file, workspace)
     black = torch.zeros(2, 3, matched.backbone.input_size, matched.backbone.input_size)
     with torch.inference_mode():
         logits = matched.backbone.eval()(black)
     if not logits.isfinite().all():
-        raise _no_outputs(file.source or file.path.name)
+        raise _no_outputs(matched.source)
     workspace.library.select(matched.data)
+    return matched
 
 
 def located(file: WeightsFile) -> WeightsFile:
@@ -144,7 +156,8 @@ def located(file: WeightsFile) -> WeightsFile:
     )
 
 
-def _matched(file: WeightsFile, workspace: Workspace) -> _Matched:
+def _matched(file: WeightsFile, workspace: Workspace) -> MatchedWeights:
+    file = located(file)
     weights = read_public_weights(file.path, prefix=file.prefix, renames=file.renames)
     data_spec = _data_spec(file)
     if file.model:
@@ -155,7 +168,9 @@ def _matched(file: WeightsFile, workspace: Workspace) -> _Matched:
     model = Resolver(merge([]), full_catalog(), COMMAND_LINE).component("model", name, "model")
     backbone = _adopted(name, weights, sizes)
     _require_same_classes(backbone, sizes, file)
-    return _Matched(weights=weights, backbone=backbone, model=cast(Spec, model), data=data_spec)
+    return MatchedWeights(
+        file=file, sha256=weights.sha256, backbone=backbone, model=cast(Spec, model), data=data_spec
+    )
 
 
 def recognised(weights: PublicWeights, input_size: int) -> str:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kdctl.cli.import_weights import read_normalisation
+from kdctl.engine.public_weights import PublicWeights, read_public_weights
 from kdctl.errors import UsageError
 from kdctl.protocols.backbone import models
 from kdctl.recipe.imported import IMAGENET
+from kdctl.workflows import importing
 
 DIGITS = "--dataset digits -o data.size=8 --threads 1"
 
@@ -91,9 +93,19 @@ def test_a_useless_file_costs_no_download_and_leaves_nothing(kdctl: Kdctl, tmp_p
 
 
 @pytest.mark.extended
-def test_accuracy_of_chance_is_pointed_out(kdctl: Kdctl, file: str) -> None:
+def test_accuracy_of_chance_is_pointed_out_of_a_file_that_is_read_once(
+    kdctl: Kdctl, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path, **options: Any) -> PublicWeights:
+        read.append(path)
+        return read_public_weights(path, **options)
+
+    monkeypatch.setattr(importing, "read_public_weights", counted)
     answer = kdctl(f"import-weights {file} --model resnet8 {DIGITS}")
     assert answer.code == 0
+    assert read == [Path(file)]
     assert "is about what chance gives (10.00 %)" in answer.err
     kdctl(f"import-weights {file} --rename =x {DIGITS}").refused("is no OLD=NEW", code=2)
 
