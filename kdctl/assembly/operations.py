@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.data import Sizes
-from kdctl.assembly.sanity_checks import require_losses
+from kdctl.assembly.sanity_checks import first_losses, run_student
 from kdctl.engine.cost import TrainingOperations
 from kdctl.engine.device import shapes_computed
 from kdctl.engine.phases import divide
 from kdctl.errors import ANY_FAILURE
 from kdctl.protocols.backbone import Backbone, Outputs
-from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update
+from kdctl.protocols.distiller import Batch, Distiller, Losses, Update
 from kdctl.protocols.maps import tap_and_size
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
@@ -145,6 +145,7 @@ def losses_of_a_step(distiller: Distiller, batch_size: int, *, runs_student: boo
     size = distiller.student.input_size
     images = torch.empty(batch_size, 3, size, size)
     rows = torch.empty(batch_size, dtype=torch.int64)
+    batch = Batch(images=images, labels=rows, index=rows)
     teachers = tuple(
         _shaped(teacher, taps, batch_size)
         for teacher, taps in zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
@@ -154,23 +155,11 @@ def losses_of_a_step(distiller: Distiller, batch_size: int, *, runs_student: boo
             outputs = Outputs(logits=None)
             if update.reads and runs_student:
                 with torch.set_grad_enabled(_trains_student(distiller, update)):
-                    outputs = distiller.student.observe(
-                        images, distiller.student_taps, with_logits=distiller.reads_student_logits
-                    )
+                    outputs = run_student(distiller, images)
             elif update.reads:
                 outputs = _shaped(distiller.student, distiller.student_taps, batch_size)
                 outputs = outputs if distiller.reads_student_logits else replace(outputs, logits=None)
-            step = Step(
-                batch=Batch(images=images, labels=rows, index=rows),
-                student=outputs,
-                teachers=teachers if update.reads else (),
-                progress=torch.empty(()),
-                learning_rate=torch.empty(()),
-                update=update,
-            )
-            answer = distiller.losses(step)
-            require_losses(answer)
-            yield answer
+            yield first_losses(distiller, update, batch, outputs, teachers)
 
 
 def _shaped(model: Backbone, names: Sequence[str], batch_size: int) -> Outputs:

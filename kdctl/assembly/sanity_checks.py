@@ -71,12 +71,37 @@ def require_known_taps(distiller: Distiller) -> None:
                 )
 
 
-def require_losses(answer: object) -> None:
-    """Refuse what a method answers if it is not what the engine can train.
+def first_losses(
+    distiller: Distiller, update: Update, batch: Batch, student: Outputs, teachers: tuple[Outputs, ...]
+) -> Losses:
+    """Return what a method answers to an update in the first step of the phase that has begun.
 
     Raises:
         KdctlError: it is no `Losses`, or not of terms that are one number each.
     """
+    answer = distiller.losses(
+        Step(
+            batch=batch,
+            student=student,
+            teachers=teachers if update.reads else (),
+            progress=torch.zeros(()),
+            learning_rate=torch.ones(()),
+            update=update,
+        )
+    )
+    _require_losses(answer)
+    return answer
+
+
+def run_student(distiller: Distiller, images: Tensor) -> Outputs:
+    """Return what a method reads of its student."""
+    return distiller.student.observe(
+        images, distiller.student_taps, with_logits=distiller.reads_student_logits
+    )
+
+
+def _require_losses(answer: object) -> None:
+    """Refuse what the engine cannot train; a plug-in may answer anything."""
     if not isinstance(answer, Losses):
         raise KdctlError(
             f"losses() of the method returns a {type(answer).__name__}, not Losses.",
@@ -124,9 +149,7 @@ def require_step(distiller: Distiller, plan: RunPlan, num_samples: int) -> None:
             distiller.begin(span.phase)
             for update in distiller.updates():
                 try:
-                    answer = distiller.losses(_step(distiller, batch, update))
-                    require_losses(answer)
-                    answer.total().backward()
+                    _losses(distiller, batch, update).total().backward()
                 except KdctlError:
                     raise
                 except ANY_FAILURE as error:
@@ -147,22 +170,13 @@ def _drawn_batch(distiller: Distiller, plan: RunPlan, num_samples: int) -> Batch
     return Batch(images=torch.rand(count, 3, size, size), labels=labels, index=torch.arange(count))
 
 
-def _step(distiller: Distiller, batch: Batch, update: Update) -> Step:
+def _losses(distiller: Distiller, batch: Batch, update: Update) -> Losses:
     student, teachers = Outputs(logits=None), tuple[Outputs, ...]()
     if update.reads:
-        student = distiller.student.observe(
-            batch.images, distiller.student_taps, with_logits=distiller.reads_student_logits
-        )
+        student = run_student(distiller, batch.images)
         read = zip(distiller.setup.teachers, distiller.teacher_taps, strict=True)
         teachers = tuple(_asked(teacher, taps, batch) for teacher, taps in read)
-    return Step(
-        batch=batch,
-        student=student,
-        teachers=teachers,
-        progress=torch.zeros(()),
-        learning_rate=torch.ones(()),
-        update=update,
-    )
+    return first_losses(distiller, update, batch, student, teachers)
 
 
 def _asked(teacher: Backbone, taps: Sequence[str], batch: Batch) -> Outputs:
