@@ -21,6 +21,10 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch words it, by device and version."""
 
 
+_OF_GPU = ("cuda", "nvidia")
+"""What torch names where a GPU is missing or a tensor is not on it; most of these errors have no class."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a gang could not go on; holds no reference to its tensors, as the exception does."""
@@ -97,6 +101,12 @@ def is_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def asks_for_gpu(error: BaseException) -> bool:
+    """Return whether an error may come from code that only runs on a GPU."""
+    said = words_of(error).casefold()
+    return isinstance(error, torch.AcceleratorError) or any(word in said for word in _OF_GPU)
 
 
 def brief(error: BaseException) -> str:

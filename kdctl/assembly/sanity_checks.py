@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.assemble import make_projector
-from kdctl.assembly.failure import brief, is_memory
+from kdctl.assembly.failure import asks_for_gpu, brief, is_memory
 from kdctl.engine.device import shapes_only
 from kdctl.engine.phases import divide
-from kdctl.errors import ANY_FAILURE, KdctlError, place_of, words_of
+from kdctl.errors import ANY_FAILURE, KdctlError, place_of
 from kdctl.protocols.backbone import Backbone, Outputs, Shape
 from kdctl.protocols.distiller import Batch, Distiller, Losses, Step, Update
 from kdctl.protocols.maps import tap_and_size
@@ -153,7 +153,7 @@ def require_step(distiller: Distiller, plan: RunPlan, num_samples: int) -> None:
                 except KdctlError:
                     raise
                 except ANY_FAILURE as error:
-                    if is_memory(error) or "cuda" in words_of(error).casefold():  # elsewhere it may do
+                    if is_memory(error) or asks_for_gpu(error):  # elsewhere it may do
                         return
                     raise KdctlError(
                         f"a training step of the method fails: {brief(error)} ({place_of(error)}).",

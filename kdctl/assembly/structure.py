@@ -26,7 +26,7 @@ from kdctl.engine.device import shapes_computed, shapes_only
 from kdctl.engine.parted_steps import require_parts
 from kdctl.engine.phases import Span, divide
 from kdctl.engine.sync_batch_norm import require_eager
-from kdctl.errors import ANY_FAILURE, KdctlError, place_of, words_of
+from kdctl.errors import ANY_FAILURE, KdctlError, place_of
 from kdctl.protocols.backbone import Backbone, Shape
 from kdctl.protocols.distiller import Distiller, Match, methods
 from kdctl.protocols.maps import tap_and_size
@@ -158,9 +158,8 @@ class Structures:
         if known not in self._operations:
             try:
                 self._operations[known] = self._counter.of(distiller, plan)
-            except ANY_FAILURE as error:  # of a plug-in's code, which may need numbers; or it is wrong
-                if "meta" not in words_of(error).casefold():
-                    self._try_step(plan, counts)
+            except ANY_FAILURE:  # of a plug-in's code, which may need numbers; or it is wrong
+                self._try_step(plan, counts)
         return structure
 
     def _try_step(self, plan: RunPlan, counts: Counts) -> None:

@@ -242,16 +242,26 @@ class Misnamed(Own):
         super().__init__(config, setup)
         self.teacher_taps = (("layer3",),)
 
+@methods.register("mixing")
+class Mixing(Own):
+    def terms(self, step):
+        raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!")
+
 @methods.register("demanding")
 class Demanding(Own):
     def terms(self, step):
-        raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!")
+        raise RuntimeError("Found no NVIDIA driver on your system.")
 
 @methods.register("reading")
 class Reading(Own):
     def terms(self, step):
         distance = step.student.require_logits() - step.teachers[0].require_logits()
         return {"own": distance.square().mean() if distance.abs().max() > 0 else distance.mean()}
+
+@methods.register("misreading")
+class Misreading(Own):
+    def terms(self, step):
+        return {"own": step.student.require_logits().sum(dim=1 if step.batch.labels.max() else 0)}
 """
 
 
@@ -260,6 +270,7 @@ class Reading(Own):
     [
         ("bare", "losses() of the method returns a Tensor, not Losses."),
         ("unreduced", "losses() of the method returns a term 'own' of shape [64]; each is a tensor of one"),
+        ("misreading", "losses() of the method returns a term 'own' of shape [64]; each is a tensor of one"),
         ("unnamed", "a training step of the method fails: KeyError: 'stage3' ("),
         ("misnamed", "the method reads tap 'layer3' of a teacher, which has none of that name."),
     ],
@@ -273,11 +284,12 @@ def test_a_step_that_fails_is_told_before_a_teacher_is_trained(
     assert problem in caught.value.problem
 
 
+@pytest.mark.parametrize("method", ["mixing", "demanding"])
 def test_code_that_asks_for_a_gpu_is_left_to_the_run(
-    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
+    workspace: Workspace, recipe: RecipeWriter, tmp_path: Path, method: str
 ) -> None:
     (tmp_path / "plugin.py").write_text(STEPS)
-    assert workflows.plan_training(recipe("plugins = ['plugin.py']\nmethod = 'demanding'"), workspace).runs
+    assert workflows.plan_training(recipe(f"plugins = ['plugin.py']\nmethod = '{method}'"), workspace).runs
 
 
 def test_a_step_that_needs_numbers_is_tried_with_them(
