@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,8 +19,6 @@ LARGEST_WHOLE = 1_000_000_000
 
 LARGEST_REAL = 1e30
 """Larger numbers leave the range of 32-bit floats as soon as anything is multiplied by them."""
-
-_NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?([eE][+-]?\d+)?", re.ASCII)
 
 MOST_SEEDS = 10_000
 MOST_POINTS = 100_000
@@ -54,25 +49,6 @@ def out_of_bounds(option: str, value: float) -> str | None:
         most = LARGEST_SEED if option.endswith("seed") else LARGEST_WHOLE
         return None if abs(value) <= most else f"should be at most {most:,}"
     return None if abs(value) <= LARGEST_REAL else f"should be at most {LARGEST_REAL:g}"
-
-
-def number_meant(text: str) -> str | None:
-    """Return a number as TOML writes it, of text that only looks like one: '.1' is 0.1; None otherwise."""
-    match = _NUMBER.fullmatch(text.strip())
-    if match is None:
-        return None
-    sign, whole, fraction, exponent = match.groups(default="")
-    if not whole and not fraction:
-        return None
-    return f"{sign}{whole.lstrip('0') or '0'}" + (f".{fraction}" if fraction else "") + exponent
-
-
-def as_written(value: Any) -> str:
-    """Return a value about as a recipe has it, to be named in a message: true, not True."""
-    if isinstance(value, str):
-        return repr(value)
-    is_plain = isinstance(value, (float, datetime.date, datetime.time))
-    return str(value) if is_plain else json.dumps(value, default=str)
 
 
 def _within(value: Any) -> Iterator[Any]:

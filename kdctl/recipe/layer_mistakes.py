@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from kdctl.recipe.layers import NAME, Layer, Tree, flat, look_up, same
 from kdctl.recipe.load import OVERRIDES
 from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, default_name, fields_called
 from kdctl.recipe.space import Point
+from kdctl.recipe.values_in_toml import in_toml
 
 
 def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
@@ -22,7 +22,7 @@ def unknown_headings(layer: Layer, catalog: Catalog) -> Iterator[Mistake]:
         heading = dotted.partition(".")[0]
         if heading in known:
             continue
-        word = f" {dotted}={json.dumps(value, default=str)}" if layer.source == OVERRIDES else ""
+        word = f" {dotted}={in_toml(value)}" if layer.source == OVERRIDES else ""
         found = fields_called(heading, catalog)
         yield Mistake(
             problem=f"{layer.source}{word}: a recipe has no '{heading}'.",
@@ -57,7 +57,7 @@ def overruled(
     """
     mistakes: list[Mistake] = []
     for dotted, value in overrides.items() if points else ():
-        section, word = dotted.partition(".")[0], f"{OVERRIDES} {dotted}={_written(value)}"
+        section, word = dotted.partition(".")[0], f"{OVERRIDES} {dotted}={in_toml(value)}"
         if section not in SECTIONS:
             continue
         if all(_sets(point, dotted) for point in points):
@@ -95,7 +95,7 @@ def idle_teachers(overrides: Tree, trees: Iterable[Tree], catalog: Catalog) -> l
     hint = "leave it out, or choose another method: kdctl list methods."
     return [
         Mistake(
-            problem=f"{OVERRIDES} {dotted}={_written(overrides[dotted])} would change nothing: "
+            problem=f"{OVERRIDES} {dotted}={in_toml(overrides[dotted])} would change nothing: "
             f"{names} takes no teacher.",
             hint=hint,
         )
@@ -121,10 +121,6 @@ def _has(tree: Tree, dotted: str, value: Any) -> bool:
 
 def _instead(dotted: str, value: Any, space: str, axes: Any) -> str:
     if isinstance(axes, Mapping) and isinstance(look_up(axes, dotted), list):
-        word = shlex.quote(f"{space}.{dotted}=[{_written(value)}]")
+        word = shlex.quote(f"{space}.{dotted}=[{in_toml(value)}]")
         return f"to have this value alone: -o {word}; or take {dotted} out of [{space}]."
     return f"change {dotted} in the recipe's [{space}], or take it out there."
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)

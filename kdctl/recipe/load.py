@@ -12,10 +12,11 @@ from typing import Any
 
 from kdctl.errors import Mistake, UsageError, suggestion
 from kdctl.files import is_gone, read_file
-from kdctl.recipe.bounds import as_written, number_meant, unfit_text
+from kdctl.recipe.bounds import unfit_text
 from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, nested
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS
 from kdctl.recipe.shipped import located, meant_by, preset_text
+from kdctl.recipe.values_in_toml import as_written, number_meant
 
 OVERRIDES = "-o"
 """Source of the layer that `key=value` words of the command line make."""

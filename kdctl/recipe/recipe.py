@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdctl.errors import Mistake
-from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS, as_written
+from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.recipe.layer_mistakes import idle_teachers, misnamed_sections, overruled, unknown_headings
@@ -27,6 +27,7 @@ from kdctl.recipe.teacher_section import (
     find_weights,
     read_teachers,
 )
+from kdctl.recipe.values_in_toml import as_written
 from kdctl.text import printable
 
 _LONGEST_NAME = 200

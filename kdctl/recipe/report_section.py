@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
-from kdctl.recipe.bounds import as_written
 from kdctl.recipe.load import toml_value
 from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.values_in_toml import as_written
 from kdctl.records import Selection
 
 CELL = re.compile(

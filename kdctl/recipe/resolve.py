@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.bounds import LARGEST_WHOLE, as_written, number_meant, out_of_bounds
+from kdctl.recipe.bounds import LARGEST_WHOLE, out_of_bounds
 from kdctl.recipe.component import (
     COMPONENT,
     COMPONENT_DEFAULT,
@@ -27,7 +27,8 @@ from kdctl.recipe.component import (
 )
 from kdctl.recipe.history import as_declared_now
 from kdctl.recipe.layers import NAME, Merged, look_up
-from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, STUDENT_WEIGHTS, Catalog, default_name
+from kdctl.recipe.sections import PLUGIN_SECTIONS, STUDENT_WEIGHTS, Catalog, default_name
+from kdctl.recipe.values_in_toml import as_written, grid_hint, in_toml, list_hint, number_meant
 from kdctl.registry import Entry
 
 Record = TypeVar("Record")
@@ -38,8 +39,6 @@ _LIST_EXPECTED = ("tuple_type", "list_type")
 """Types where a list was."""
 OF_TEACHER = " [teacher]"
 """How the source of what a teacher's training has for itself ends."""
-_LONGEST_HINT = 200
-"""Characters of a value that a hint repeats."""
 
 
 @dataclass
@@ -81,7 +80,7 @@ class Resolver:
         if not isinstance(table, Mapping):
             hint = f"write {dotted} = '...'."
             problem = f"{dotted} = {as_written(raw)} is not a table or a name."
-            self.wrong(dotted, problem, _grid_hint(dotted, raw) or hint)
+            self.wrong(dotted, problem, grid_hint(dotted, raw) or hint)
             return None
         entry = self._entry(kind, table.get(NAME, default), dotted)
         if entry is None:
@@ -146,7 +145,7 @@ class Resolver:
             return None
         if not isinstance(name, str):
             problem = f"[{dotted}] {NAME} = {as_written(name)} is not text."
-            self.wrong(f"{dotted}.{NAME}", problem, _grid_hint(dotted, name) or f"write {NAME} = '...'.")
+            self.wrong(f"{dotted}.{NAME}", problem, grid_hint(dotted, name) or f"write {NAME} = '...'.")
             return None
         try:
             return self.catalog[kind].get(name)
@@ -234,17 +233,17 @@ class Resolver:
             pass  # it is there, but was not fit: noted already
         elif option in plain:
             value = plain[option]
-            shown = str(value) if type(value) is float else json.dumps(value, default=str)
+            shown = str(value) if type(value) is float else in_toml(value)
             problem = f"[{dotted}] {option} = {shown}: {message}."
             wants_one = detail["loc"] == (option,) and detail["type"] in _SCALAR_EXPECTED
-            hint = _grid_hint(f"{dotted}.{option}", value) if wants_one else ""
+            hint = grid_hint(f"{dotted}.{option}", value) if wants_one else ""
             is_number = detail["type"] in ("int_type", "float_type")
             if is_number and isinstance(value, str) and (number := number_meant(value)):
                 hint = f"write {option} = {number}."
             if detail["type"] == "string_type" and type(value) in (int, float):
                 hint = f"text stands in quotes: {option} = '{value}'."
             if detail["loc"] == (option,) and detail["type"] in _LIST_EXPECTED:
-                hint = _list_hint(f"{dotted}.{option}", value)
+                hint = list_hint(f"{dotted}.{option}", value)
             self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
@@ -263,30 +262,6 @@ def _unsigned_zeros(value: Any) -> Any:
     if isinstance(value, list):
         return [_unsigned_zeros(item) for item in value]
     return value + 0.0 if isinstance(value, float) else value
-
-
-def _grid_hint(dotted: str, value: Any) -> str:
-    """Say where several values for one field belong; empty for what is no list."""
-    if not isinstance(value, list) or not value or dotted.partition(".")[0] not in SECTIONS:
-        return ""
-    line = f"{dotted} = {json.dumps(value, default=str)}"
-    return f"a run has one {dotted}; lists belong into [grid]: write {line} there."
-
-
-def _list_hint(dotted: str, value: Any) -> str:
-    """Say how a list is written that came as text or as its only item; empty where that cannot be told."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    section = dotted.partition(".")[0]
-    if isinstance(value, Mapping) or len(text) > _LONGEST_HINT or section == "reported":  # a list of tables
-        return ""
-    # Quotes that are not within others are taken away by a shell: of ["a", "b"] it leaves [a, b].
-    words = (word.strip() for word in text.strip("[] ").split(","))
-    line = ", ".join(
-        (section != "report" and number_meant(word)) or json.dumps(word, ensure_ascii=False)
-        for word in words
-        if word
-    )
-    return f"write {dotted} = [{line}]; on the command line in quotes: -o '{dotted} = [{line}]'."
 
 
 @functools.lru_cache(maxsize=4096)

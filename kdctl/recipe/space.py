@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from kdctl.recipe.bounds import MOST_POINTS, as_written
+from kdctl.recipe.bounds import MOST_POINTS
 from kdctl.recipe.component import COMPONENT, COMPONENT_DEFAULT, RANGE, Range
 from kdctl.recipe.layers import NAME, Layer, flat, look_up, nested
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import PLUGIN_SECTIONS, SECTIONS, default_name, fields_called
+from kdctl.recipe.values_in_toml import as_written
 
 TOGETHER = "together"
 """Key of a grid's block that lists tables of fields instead of values of one field."""

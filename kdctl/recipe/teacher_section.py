@@ -11,12 +11,12 @@ from typing import Annotated, Any, Protocol
 from annotated_types import Ge
 
 from kdctl.errors import KdctlError, RecipeError
-from kdctl.recipe.bounds import as_written
 from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import CHOOSERS, NAME
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import STUDENT_WEIGHTS, Catalog
+from kdctl.recipe.values_in_toml import as_written
 
 
 class TeacherSource(Protocol):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kdctl.cli.app import run
-from kdctl.recipe.bounds import number_meant, unfit_text
+from kdctl.recipe.bounds import unfit_text
+from kdctl.recipe.values_in_toml import number_meant
 
 Kdctl = Callable[..., Any]
 
