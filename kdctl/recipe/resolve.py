@@ -78,9 +78,9 @@ class Resolver:
         """Resolve a table (or bare name) that picks a plug-in of `kind`; None after a mistake."""
         table = {} if raw is None else {NAME: raw} if isinstance(raw, str) else raw
         if not isinstance(table, Mapping):
-            hint = f"write {dotted} = '...'."
+            hint = f"write {self.place(dotted)} = '...'."
             problem = f"{dotted} = {as_written(raw)} is not a table or a name."
-            self.wrong(dotted, problem, grid_hint(dotted, raw) or hint)
+            self.wrong(dotted, problem, grid_hint(self.place(dotted), raw) or hint)
             return None
         entry = self._entry(kind, table.get(NAME, default), dotted)
         if entry is None:
@@ -111,7 +111,8 @@ class Resolver:
         """Resolve a table with fixed fields; None after a mistake."""
         table = {} if raw is None else raw
         if not isinstance(table, Mapping):
-            self.wrong(dotted, f"{dotted} = {as_written(raw)} is not a table.", f"write it as [{dotted}].")
+            problem = f"{dotted} = {as_written(raw)} is not a table."
+            self.wrong(dotted, problem, f"write it as [{self.place(dotted)}].")
             return None
         if self.stored:
             table = as_declared_now(record, table)
@@ -122,9 +123,12 @@ class Resolver:
     def wrong(self, dotted: str, problem: str, hint: str) -> None:
         """Note a mistake, with the source of the field it is about."""
         source = self.merged.origin(dotted) or self.source
-        if source.endswith(OF_TEACHER) and "." in dotted:
-            hint = hint.replace(dotted, f"teacher.{dotted}")
         self.mistakes.append(Mistake(problem=f"{source}: {problem}", hint=hint))
+
+    def place(self, dotted: str) -> str:
+        """Return where a recipe has a field: what a teacher's training has for itself, below [teacher]."""
+        is_teachers = (self.merged.origin(dotted) or "").endswith(OF_TEACHER)
+        return f"teacher.{dotted}" if is_teachers else dotted
 
     def finish(self) -> None:
         """Raise all mistakes at once, if there are any."""
@@ -144,8 +148,9 @@ class Resolver:
             self.wrong(dotted, f"[{dotted}] does not say which {kind}.", hint)
             return None
         if not isinstance(name, str):
-            problem = f"[{dotted}] {NAME} = {as_written(name)} is not text."
-            self.wrong(f"{dotted}.{NAME}", problem, grid_hint(dotted, name) or f"write {NAME} = '...'.")
+            problem, field = f"[{dotted}] {NAME} = {as_written(name)} is not text.", f"{dotted}.{NAME}"
+            place = self.place(field).removesuffix(f".{NAME}")
+            self.wrong(field, problem, grid_hint(place, name) or f"write {NAME} = '...'.")
             return None
         try:
             return self.catalog[kind].get(name)
@@ -220,7 +225,7 @@ class Resolver:
         else:
             return True
         where = f"{dotted}.{option}"
-        self.wrong(where, f"[{dotted}] {option} = {value}: {message}.", f"change {where}.")
+        self.wrong(where, f"[{dotted}] {option} = {value}: {message}.", f"change {self.place(where)}.")
         return False
 
     def _invalid(self, detail: Any, plain: Mapping[str, Any], dotted: str) -> None:
@@ -232,19 +237,19 @@ class Resolver:
         elif option in plain and (option,) == detail["loc"] and detail["type"] == "missing":
             pass  # it is there, but was not fit: noted already
         elif option in plain:
-            value = plain[option]
+            value, where = plain[option], f"{dotted}.{option}"
             shown = str(value) if type(value) is float else in_toml(value)
             problem = f"[{dotted}] {option} = {shown}: {message}."
             wants_one = detail["loc"] == (option,) and detail["type"] in _SCALAR_EXPECTED
-            hint = grid_hint(f"{dotted}.{option}", value) if wants_one else ""
+            hint = grid_hint(self.place(where), value) if wants_one else ""
             is_number = detail["type"] in ("int_type", "float_type")
             if is_number and isinstance(value, str) and (number := number_meant(value)):
                 hint = f"write {option} = {number}."
             if detail["type"] == "string_type" and type(value) in (int, float):
                 hint = f"text stands in quotes: {option} = '{value}'."
             if detail["loc"] == (option,) and detail["type"] in _LIST_EXPECTED:
-                hint = list_hint(f"{dotted}.{option}", value)
-            self.wrong(f"{dotted}.{option}", problem, hint or f"change {dotted}.{option}.")
+                hint = list_hint(self.place(where), value)
+            self.wrong(where, problem, hint or f"change {self.place(where)}.")
         else:
             self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
 

@@ -71,6 +71,7 @@ def test_a_silent_recipe_is_asked_for_data_and_student(bench) -> None:
         ("optimizer.learning_rate = '0.1'", 'learning_rate = "0.1": should be a valid number'),
         ("optimizer.learning_rate = true", "learning_rate = true: should be a valid number"),
         ("optimizer.learning_rate = [0.1, 0.2]", "learning_rate = [0.1, 0.2]: should be a valid number"),
+        ("engine.student_precision = 'für alle'", "student_precision = \"für alle\": should be 'fp32' or"),
         ("optimizer.learning_rate = inf", "learning_rate = inf: should be a finite number"),
         ("optimizer.learning_rate = nan", "learning_rate = nan: should be a finite number"),
         ("optimizer.learning_rate = 2022-06-01", "learning_rate = 2022-06-01: is a date or a time"),

@@ -154,7 +154,11 @@ def test_a_method_without_a_teacher_may_stand_in_the_grid(bench) -> None:
         ),
         (
             "[teacher]\nname = 'vgg8'\nschedule = 3",
-            "x.toml [teacher]: schedule = 3 is not a table or a name.",
+            "x.toml [teacher]: schedule = 3 is not a table or a name. // write teacher.schedule = '...'.",
+        ),
+        (
+            "[teacher]\nname = 'vgg8'\noptimizer.name = ['sgd', 'adam']",
+            """lists belong into [grid]: write teacher.optimizer = ["sgd", "adam"] there.""",
         ),
         ("[teacher]\nrun = '0123'\nseed = 3", "[teacher] seed has no effect beside 'run'"),
         ("[teacher]\nrun = '0123'\nschedule.epochs = 3", "[teacher] schedule has no effect beside 'run'"),
