@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -24,6 +28,7 @@ from kdctl.cli.export import export
 from kdctl.cli.import_weights import import_weights
 from kdctl.cli.init import init
 from kdctl.cli.listing import listing
+from kdctl.cli.options import elsewhere
 from kdctl.cli.plot import plot
 from kdctl.cli.report import report
 from kdctl.cli.short_names import answer_to
@@ -114,7 +119,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
             raise KdctlError(STANDS_NOWHERE.problem, STANDS_NOWHERE.hint)
         code = command_line()(args=words, standalone_mode=False)
     except KdctlError as error:
-        print_mistakes(error.mistakes)
+        print_mistakes(_for_this_store(error.mistakes, words))
         sys.exit(error.exit_code)
     except WRONG_USAGE as error:
         print_mistakes(_in_our_words(error))
@@ -145,6 +150,25 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     finally:
         log.removeHandler(shown)
     sys.exit(code or 0)
+
+
+def _for_this_store(mistakes: Sequence[Mistake], words: Sequence[str]) -> list[Mistake]:
+    """Return mistakes whose hints say how the commands that they name find the store of this command."""
+    given = [word.removeprefix("--runs=") for word in words if word.startswith("--runs=")]
+    given += [value for option, value in itertools.pairwise(words) if option == "--runs"]
+    added = elsewhere(Path(given[-1])) if given else ""
+    return [
+        replace(mistake, hint=f"{mistake.hint} (For this store add{added}.)")
+        if added and _ABOUT_STORES.search(mistake.hint) and added not in mistake.hint
+        else mistake
+        for mistake in mistakes
+    ]
+
+
+_ABOUT_STORES = re.compile(
+    r"\bkdctl (confirm|db|eval|export|list runs|plot|report|runs|sweep|sync|train|watch)\b"
+)
+"""Commands that look at a store, or fill one."""
 
 
 def _said_of_machine(error: Exception, words: Sequence[str]) -> Mistake | None:

@@ -266,6 +266,17 @@ def test_a_package_that_cannot_be_loaded_is_no_bug(
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("option", ["--runs results", "--runs=results", "--runs runs --runs results"])
+def test_commands_that_a_hint_names_find_the_same_store(kdctl: Kdctl, tmp_path: Path, option: str) -> None:
+    answer = kdctl(f"report {option}")
+    answer.refused("kdctl sweep quickstart", "(For this store add --runs results.)", code=1)
+    assert "For this store" not in kdctl("report --runs runs").err
+    assert "For this store" not in kdctl("report").err
+    other = kdctl(f"train --student resnet99 {option}").err
+    assert "hint: " in other
+    assert "For this store" not in other  # names no command
+
+
 def test_ctrl_c_before_anything_began_needs_no_words(
     kdctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
