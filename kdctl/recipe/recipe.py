@@ -16,7 +16,7 @@ from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
 from kdctl.recipe.plan import RunPlan
-from kdctl.recipe.report_section import check_reporting
+from kdctl.recipe.report_section import check_reporting, numbers_of_their_task
 from kdctl.recipe.resolve import OF_TEACHER, Resolver
 from kdctl.recipe.sections import Catalog, with_canonical_names
 from kdctl.recipe.space import Point, Search, grid_points, search_space
@@ -187,6 +187,9 @@ def make_recipe(layers: Sequence[Layer], catalog: Catalog) -> Recipe:
         more = (mistake for point in first for mistake in recipe.mistakes_at(point, catalog))
         resolver.mistakes.extend(m for m in more if not any(words in m.problem for words in misnamed))
     resolver.finish()
+    if "reported" in tree:
+        probes = recipe.search.probes() if recipe.search else recipe.points
+        tree["reported"] = numbers_of_their_task(canonical, tree, probes)
     return recipe
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from kdctl.recipe.layers import Layer, Tree, flat, look_up, merge, same
 from kdctl.recipe.load import toml_value
 from kdctl.recipe.resolve import Resolver
+from kdctl.recipe.space import Point
 from kdctl.recipe.values_in_toml import as_written
 from kdctl.records import Selection
 
@@ -20,6 +22,9 @@ CELL = re.compile(
     re.ASCII,
 )
 """A number as a paper prints it: '75.52', '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)'."""
+
+_TASK = ("data", "student", "teacher")
+"""Sections by whose names a number is told from those of other tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,34 @@ def reported_numbers(tables: Any) -> Iterator[Mapping[str, Any]]:
         yield from _numbers_of(table) if "rows" in table else (table,)
 
 
+def numbers_of_their_task(layers: Sequence[Layer], tree: Tree, points: Sequence[Point]) -> list[Any]:
+    """Return the `[[reported]]` tables of a merged recipe; they say what they are about where it was changed.
+
+    A number that names no teacher is about that of the recipe which holds it. `-o teacher=...`, and a recipe
+    that extends that one, have others: the number says nothing of these.
+
+    Args:
+        layers: of the recipe, lowest first.
+        tree: all of them merged, and checked.
+        points: of its grid or search.
+    """
+    holder = max(place for place, layer in enumerate(layers) if "reported" in layer.values)
+    own = merge(layers[: holder + 1]).tree
+    spread = {part for axes in _spaces(own) for dotted in axes for part in dotted.split(".")}
+    changed: dict[str, Any] = {}
+    for section in _TASK:
+        field = f"{section}.name"
+        name = look_up(own, field)
+        found = [look_up(tree, field), *(look_up(point.layer("").values, field) for point in points)]
+        if name is not None and section not in spread and any(not same(name, it) for it in found if it):
+            changed[section] = name
+    return (
+        [_about(number, changed) for number in reported_numbers(tree["reported"])]
+        if changed
+        else tree["reported"]
+    )
+
+
 def check_reporting(resolver: Resolver) -> None:
     """Note what is wrong with `[report]` and `[[reported]]`."""
     tree = resolver.merged.tree
@@ -125,6 +158,23 @@ def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
             if _read_cell(cell) is None:
                 hint = "write 75.52, '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)', or '' for none."
                 resolver.wrong(where, f"{row} has {as_written(cell)}, which is no number.", hint)
+
+
+def _spaces(tree: Tree) -> Iterator[Iterable[str]]:
+    """Yield the dotted fields of each block of a grid, and of a search."""
+    grid = tree.get("grid", [])
+    blocks = [*(grid if isinstance(grid, list) else [grid]), tree.get("search", {}).get("space", {})]
+    for block in blocks:
+        yield flat(block)
+        yield from (flat(tied) for tied in block.get("together", ()))
+
+
+def _about(number: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a number whose match has also the `names` of sections of which it says nothing."""
+    match = flat(number["match"])
+    said = {part for dotted in match for part in dotted.split(".")}
+    said |= {"teacher"} if "teachers" in said or "ce" in match.values() else set()  # `ce` has no teacher
+    return {**number, "match": {**number["match"], **{k: v for k, v in names.items() if k not in said}}}
 
 
 def _numbers_of(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

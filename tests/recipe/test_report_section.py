@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
+from kdctl.recipe.recipe import Recipe
 from kdctl.recipe.report_section import reported_numbers
 
 BASE = 'extends = "simkd"\nstudent = "resnet8x4"\nteacher = "resnet32x4"\n'
@@ -114,3 +118,52 @@ def test_mistakes_in_a_papers_table_name_the_row(bench, rows: str, said: str) ->
 )
 def test_mistakes_in_reports_are_told_before_anything_is_trained(bench, lines: str, said: str) -> None:
     assert said in bench.mistake(BASE + lines)
+
+
+PAPER = (
+    BASE
+    + """
+    [[reported]]
+    source = "a paper"
+    [reported.rows.method]
+    ce = 72
+    kd = 75
+"""
+)
+
+
+def _matches(recipe: Recipe) -> list[Mapping[str, Any]]:
+    return [number["match"] for number in reported_numbers(recipe.tree["reported"])]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "about"),
+    [
+        ([], {}),
+        (["student=ResNet-8x4", "schedule.epochs=3"], {}),
+        (["student=vgg8"], {"student": "resnet8x4"}),
+        (["data=cifar10"], {"data": "cifar100"}),
+    ],
+)
+def test_published_numbers_stay_with_what_their_recipe_is_about(bench, overrides, about) -> None:
+    ce, kd = _matches(bench.recipe(PAPER, *overrides))
+    assert (ce, kd) == ({**about, "method": "ce"}, {**about, "method": "kd"})
+
+
+def test_a_student_alone_has_no_teacher_that_could_be_another(bench) -> None:
+    ce, kd = _matches(bench.recipe(PAPER, "teacher=wrn_40_2"))
+    assert (ce, kd) == ({"method": "ce"}, {"method": "kd", "teacher": "resnet32x4"})
+
+
+@pytest.mark.parametrize("line", ['student = "vgg8"', '[grid]\nstudent = ["resnet8x4", "vgg8"]'])
+def test_a_recipe_that_extends_a_papers_does_not_take_its_numbers_for_other_students(bench, line) -> None:
+    bench.write(PAPER, "paper.toml")
+    recipe = bench.recipe(f'extends = "paper.toml"\n{line}\n')
+    assert all(match["student"] == "resnet8x4" for match in _matches(recipe))
+
+
+def test_what_a_number_or_the_grid_beside_it_says_is_left_as_it_is(bench) -> None:
+    named = PAPER.replace('source = "a paper"', 'match.student = "resnet8x4"')
+    assert _matches(bench.recipe(named, "student=vgg8"))[0] == {"student": "resnet8x4", "method": "ce"}
+    tied = '[grid]\ntogether = [{ student = "vgg8" }, { student = "resnet8" }]\n'
+    assert _matches(bench.recipe(PAPER + tied))[0] == {"method": "ce"}
