@@ -7,6 +7,7 @@ files that are no images by their suffix, are skipped.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import unicodedata
@@ -30,6 +31,11 @@ from kdctl.readers.pixels import (
     resized,
     upright,
 )
+
+_log = logging.getLogger(__name__)
+
+_VALIDATION = ("val", "valid", "validation")
+"""What people call the folder of their validation images."""
 
 _DECODING = "3"
 """Part of every cache key; raise it when the same files would give other pixels or another order."""
@@ -135,19 +141,28 @@ def _is_tiny_imagenet(folder: Path) -> KdctlError:
 def require_layout(folder: Path) -> None:
     """Refuse layouts that are known by another name than `train` and `test` with class folders.
 
+    Of validation images beside both only tell, for nothing reads them.
+
     Raises:
         KdctlError: says which layout it is, and how to train with it.
     """
     if (folder / "wnids.txt").is_file() or (folder / "val" / "val_annotations.txt").is_file():
         raise _is_tiny_imagenet(folder)
-    if (folder / "train").is_dir() and not (folder / "test").exists():
-        for name in ("val", "valid", "validation"):
-            if (folder / name).is_dir():
-                raise KdctlError(
-                    f"{folder} has train and {name}, and no test: which images are tested on is not said.",
-                    f"rename {name} to test (or link it: ln -s {name} test); data.val_fraction holds images "
-                    "out of train.",
-                )
+    if not (folder / "train").is_dir():
+        return
+    for name in (name for name in _VALIDATION if (folder / name).is_dir()):
+        if not (folder / "test").exists():
+            raise KdctlError(
+                f"{folder} has train and {name}, and no test: which images are tested on is not said.",
+                f"rename {name} to test (or link it: ln -s {name} test); data.val_fraction holds images "
+                "out of train.",
+            )
+        _log.warning(
+            "%s: %s is not read; data.val_fraction holds images out of train, and "
+            "data.name = 'streamedfolder' validates on a folder val",
+            folder,
+            name,
+        )
 
 
 def decode_listing(listing: FolderListing, *, size: int, cache: Path, resize: bool = False) -> Split:

@@ -208,7 +208,9 @@ def test_enormous_images_are_refused_in_memory_as_they_are_streamed(
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_other_layouts_are_called_by_their_name(tmp_path: Path, name: str) -> None:
+def test_other_layouts_are_called_by_their_name(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     put(tmp_path / "own" / "train" / "apple" / "1.png")
     put(tmp_path / "own" / name / "apple" / "1.png")
     with pytest.raises(KdctlError, match=f"train and {name}, and no test") as error:
@@ -221,3 +223,4 @@ def test_other_layouts_are_called_by_their_name(tmp_path: Path, name: str) -> No
     assert "tinyimagenet" in error.value.hint
     put(tmp_path / "own" / "test" / "apple" / "1.png")
     require_layout(tmp_path / "own")
+    assert [f"{name} is not read" in message for message in caplog.messages] == [True]
