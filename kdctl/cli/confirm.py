@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdctl.cli import executor_options, options
 from kdctl.records import RunState, Selection
+
+if TYPE_CHECKING:
+    from kdctl.assembly.workspace import Workspace
+    from kdctl.cli.live import Display
+    from kdctl.execution.executor import ExecutorConfig
+    from kdctl.workflows.confirming import ConfirmPlan
 
 Seeds = Annotated[
     int | None,
@@ -54,8 +60,6 @@ def confirm(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo, say
-    from kdctl.cli.dry_run import announce_time, show_slowness
-    from kdctl.cli.formatting import standing
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
@@ -79,11 +83,7 @@ def confirm(
         else:
             workflows.require_ready(plan.to_do, workspace)
         if dry_run or not quiet:
-            say(standing(len(plan.runs), to_do=len(plan.to_do)))
-        if plan.to_do and (dry_run or not quiet):
-            estimate = workflows.estimate_confirmation(plan, workspace, executor=chosen, gang_size=gang)
-            announce_time(estimate, progress)
-            show_slowness(plan.to_do, workspace)
+            _announce(plan, workspace, chosen, gang, progress)
         if dry_run:
             return
         progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
@@ -97,3 +97,19 @@ def confirm(
     if not quiet:
         shown = f"kdctl report --sweep {shlex.quote(plan.name)}{options.elsewhere(runs)}"
         say(f"these runs are the sweep {plan.name}: {shown}")
+
+
+def _announce(
+    plan: ConfirmPlan, workspace: Workspace, executor: ExecutorConfig, gang_size: int, progress: Display
+) -> None:
+    """Say how much there is to do, and how long it will take."""
+    from kdctl import workflows
+    from kdctl.cli.console import say
+    from kdctl.cli.dry_run import announce_time, show_slowness
+    from kdctl.cli.formatting import standing
+
+    say(standing(len(plan.runs), to_do=len(plan.to_do)))
+    if plan.to_do:
+        estimate = workflows.estimate_confirmation(plan, workspace, executor=executor, gang_size=gang_size)
+        announce_time(estimate, progress)
+        show_slowness(plan.to_do, workspace)

@@ -28,6 +28,15 @@ Sweep = Annotated[
         metavar="NAME", help="All finished students of a sweep instead, but for those evaluated so already."
     ),
 ]
+Select = Annotated[Selection, typer.Option(help="Which epoch's model of the run.")]
+Model = Annotated[
+    str, typer.Option(help="Another model of the run, by name: an adapted 'teacher', a peer, 'ema'.")
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")]
+Export = Annotated[Path | None, typer.Option(help="Also write the model to FILE.onnx or FILE.pt2, checked.")]
+Features = Annotated[
+    Path | None, typer.Option(help="Also write pooled features of model and teacher to FILE.npz.")
+]
 Moved = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,17 +52,11 @@ def evaluate(
     subject: Subject = None,
     sweep: Sweep = None,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    select: Annotated[Selection, typer.Option(help="Which epoch's model of the run.")] = Selection.LAST,
-    model: Annotated[
-        str, typer.Option(help="Another model of the run, by name: an adapted 'teacher', a peer, 'ema'.")
-    ] = "",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Show the accuracy on each class.")] = False,
-    export: Annotated[
-        Path | None, typer.Option(help="Also write the model to FILE.onnx or FILE.pt2, checked.")
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Also write pooled features of model and teacher to FILE.npz.")
-    ] = None,
+    select: Select = Selection.LAST,
+    model: Model = "",
+    per_class: PerClass = False,
+    export: Export = None,
+    features: Features = None,
     override: Moved = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 FAILED_RUNS = 3
 """Exit code of a sweep with runs that failed."""
 
-
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A TOML file, or the name of a recipe that kdctl has: kdctl list recipes."
+    ),
+]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", rich_help_panel=options.RECIPE, help="Start failed runs again.")
 ]
@@ -54,12 +59,7 @@ Replace = Annotated[
 
 @takes_short_names
 def sweep(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE", help="A TOML file, or the name of a recipe that kdctl has: kdctl list recipes."
-        ),
-    ],
+    recipe: RecipeFile,
     override: options.Overrides = None,
     plugin: options.Plugins = None,
     runs: options.Runs = options.DEFAULT_RUNS,

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from kdctl.records import StoredRun
     from kdctl.workflows.training import TrainPlan
 
-
+RecipeFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="RECIPE", help="A TOML file of one configuration, without a grid; optional."),
+]
 Seeds = Annotated[
     list[int] | None,
     options.number(
@@ -43,10 +46,7 @@ Devices = Annotated[
 
 @takes_short_names
 def train(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(metavar="RECIPE", help="A TOML file of one configuration, without a grid; optional."),
-    ] = None,
+    recipe: RecipeFile = None,
     student: recipe_options.Student = None,
     teacher: recipe_options.Teachers = None,
     method: recipe_options.Method = None,
