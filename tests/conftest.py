@@ -118,6 +118,13 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 @pytest.fixture
+def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
+    """Another place for the same runs."""
+    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
 def torch_settings() -> Iterator[None]:
     """A workflow sets torch's switches for its whole process; give the other tests theirs back."""
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import StopAfter, weights
 
 from kdctl import workflows
 from kdctl.assembly.data import planned_data
 from kdctl.assembly.initial_weights import build_run
-from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace, open_workspace
-from kdctl.engine.checkpoint import read_model
 from kdctl.errors import KdctlError, RecipeError
 from kdctl.protocols.backbone import models
 from kdctl.records import RunState
@@ -23,23 +22,6 @@ RecipeWriter = Callable[..., Path]
 
 STILL = "optimizer = {name = 'sgd', learning_rate = 1e-30, weight_decay = 0.0}"
 """So that a run ends with the weights it starts from, but for the statistics of batch norms."""
-
-
-class StopAfter(Silent):
-    """Wishes to stop once so many steps were taken."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def stepped(self, key: str, position: float) -> None:
-        self.steps -= 1
-
-    def __call__(self) -> bool:
-        return self.steps <= 0
-
-
-def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
-    return dict(read_model(workspace.folder(key).path / "last.pt").weights)
 
 
 def student(source: object, name: str = "resnet3") -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdctl.assembly.assemble import model_facts
-from kdctl.engine.resume import load_state, save_state
+from kdctl.engine.resume import load_state, state_of, write_state
 from kdctl.protocols.distiller import methods
 
 TryMethod = Callable[..., Any]
@@ -124,7 +124,7 @@ def test_its_state_goes_on_bit_for_bit(try_method: TryMethod, method: str) -> No
     assert not differing(first.distiller.state_dict(), second.distiller.state_dict())
     first.train_step()
     assert differing(first.distiller.state_dict(), second.distiller.state_dict())
-    save_state(first.member)
+    write_state(first.member.folder, state_of(first.member))
     assert load_state(second.member)
     for trial in (first, second):
         trial.train_step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdctl.engine.resume import load_state, save_state
+from kdctl.engine.resume import load_state, state_of, write_state
 from kdctl.protocols.distiller import methods
 
 PHASED = [
@@ -125,7 +125,7 @@ class TestPhase:
         self, trial: Any, try_method: TryMethod, table: dict[str, Any]
     ) -> None:
         trial.train_step()
-        save_state(trial.member)
+        write_state(trial.member.folder, state_of(trial.member))
         twin = try_method(table)
         assert load_state(twin.member)
         assert twin.distiller.phase == trial.distiller.phase

@@ -10,7 +10,14 @@ import torch
 from kdctl.engine import checkpoint
 from kdctl.engine.gang import Gang
 from kdctl.engine.member import Member
-from kdctl.engine.resume import RESUME_FILE, BackgroundWriter, discard_state, load_state, save_state
+from kdctl.engine.resume import (
+    RESUME_FILE,
+    BackgroundWriter,
+    discard_state,
+    load_state,
+    state_of,
+    write_state,
+)
 from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 
@@ -78,7 +85,7 @@ def test_a_run_at_its_end_has_no_state(stopped: Member) -> None:
 
 
 def test_a_state_holds_no_teacher(stopped: Member) -> None:
-    save_state(stopped)
+    write_state(stopped.folder, state_of(stopped))
     content, _ = checkpoint.read(stopped.folder / RESUME_FILE)
     assert {name.partition(".")[0] for name in content["distiller"]} == {"student"}
     assert sum(value.numel() for value in content["distiller"].values() if value.is_floating_point()) < 90_000

@@ -76,7 +76,9 @@ def test_what_can_be_no_option_of_a_job_is_refused_before_anything_is_planned(wo
     "time", ["240", "0", "4:00:00", "2-0", "1-12:30", "1-12:00:00", "30:00", "UNLIMITED"]
 )
 def test_a_time_may_be_written_as_slurm_has_it(time: str) -> None:
-    chosen_executor("slurm", None, [f"time={time}", "setup_x=a b", "exclusive=true"])
+    executor = chosen_executor("slurm", None, [f"time={time}", "setup_x=a b", "exclusive=true"])
+    assert isinstance(executor, SlurmConfig)
+    assert str(executor.options["time"]) == time
 
 
 def test_the_tasks_of_a_job_are_those_of_all_its_nodes_unless_their_number_is_given() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,13 +76,6 @@ class Seen(Silent):
 
     def stepped(self, key: str, position: float) -> None:
         self.steps += 1
-
-
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
-    """Another place for the same runs."""
-    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
-        yield opened
 
 
 def outcome_of(workspace: Workspace, key: str) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,6 @@ class Seen(Silent):
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
         self.ends.append((state, reason))
-
-
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
-    """Another place for the same runs."""
-    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
-        yield opened
 
 
 def planned(path: Path, workspace: Workspace) -> tuple[RunPlan, ...]:

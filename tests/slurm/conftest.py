@@ -7,9 +7,6 @@ from types import ModuleType
 
 import pytest
 
-from kdctl import workflows
-from kdctl.assembly.workspace import Workspace
-
 RECIPE = """
 schema = 1
 name = "tiny"
@@ -77,15 +74,3 @@ def recipe(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with workflows.open_workspace(tmp_path / "runs", tmp_path / "data", num_threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
-    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
-        yield opened

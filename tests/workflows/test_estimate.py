@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import CountSteps
 from torch import Tensor, nn
 
 from kdctl import workflows
-from kdctl.assembly.progress import Silent
 from kdctl.assembly.run_context import RunContext
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.cost import count_multiply_adds
@@ -25,13 +25,6 @@ from kdctl.workflows.compute_rate import measured_batch
 RecipeWriter = Callable[..., Path]
 
 GRID = "method = 'ce'\n[grid]\noptimizer.learning_rate = [0.05, 0.1]"
-
-
-class CountSteps(Silent):
-    steps = 0
-
-    def stepped(self, key: str, position: float) -> None:
-        self.steps += 1
 
 
 def seconds(path: Path, workspace: Workspace) -> tuple[float, str]:

@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,6 @@ class Seen(Silent):
 
 class KilledError(BaseException):
     """What a test raises where a process would be killed: nothing catches it."""
-
-
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Workspace]:
-    """Another place for the same runs."""
-    with workflows.open_workspace(tmp_path / "undisturbed", tmp_path / "data", num_threads=1) as opened:
-        yield opened
 
 
 @pytest.fixture

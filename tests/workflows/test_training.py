@@ -5,30 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import StopAfter, weights
 
 from kdctl import workflows
 from kdctl.assembly.failure import RunsFailedError
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
-from kdctl.engine.checkpoint import read_model
 from kdctl.errors import KdctlError, RecipeError, UsageError
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import EpochResult, RunState
 
 RecipeWriter = Callable[..., Path]
-
-
-class StopAfter(Silent):
-    """Wishes to stop once so many steps were taken."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def stepped(self, key: str, position: float) -> None:
-        self.steps -= 1
-
-    def __call__(self) -> bool:
-        return self.steps <= 0
 
 
 class Keys(Silent):
@@ -43,10 +30,6 @@ class Keys(Silent):
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         self.epochs.append((plan.key, result.epoch))
-
-
-def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
-    return dict(read_model(workspace.folder(key).path / "last.pt").weights)
 
 
 def test_a_plan_is_carried_out_as_it_was_shown(workspace: Workspace, recipe: RecipeWriter) -> None:

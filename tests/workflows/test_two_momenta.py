@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_trainings import CountSteps
 
 from kdctl import workflows
-from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError
 from kdctl.records import EpochResult, RunState
@@ -18,13 +18,6 @@ RecipeWriter = Callable[..., Path]
 DOT = "optimizer = {name = 'dot', learning_rate = 0.1}"
 TEACHER = "teacher = {name = 'resnet4', optimizer = {name = 'sgd'}}"
 LONGER = "schedule = {name = 'cosine', epochs = 2}"
-
-
-class Count(Silent):
-    steps = 0
-
-    def stepped(self, key: str, position: float) -> None:
-        self.steps += 1
 
 
 def told(result: EpochResult) -> object:
@@ -41,7 +34,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     if method != "ce":
         alone = {"student": "student = 'resnet4'", "optimizer": "optimizer = {name = 'sgd'}"}
         workflows.train(recipe("method = 'ce'", teacher="", schedule=LONGER, **alone), workspace)
-    count = Count()
+    count = CountSteps()
     (stopped,) = workflows.train(path, workspace, progress=count, stop=lambda: count.steps == 3)
     assert (stopped.state, stopped.epochs) == (RunState.INTERRUPTED, 1)
     (resumed,) = workflows.train(path, workspace)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import weights
 
 from kdctl import workflows
 from kdctl.assembly.progress import Silent
 from kdctl.assembly.workspace import Workspace, open_workspace
-from kdctl.engine.checkpoint import read_model
 from kdctl.methods.kd import KdConfig
 from kdctl.protocols.distiller import methods
 from kdctl.recipe import plan as plan_module
@@ -71,10 +71,6 @@ class Started(Silent):
 
     def __call__(self) -> bool:
         return self.steps_left <= 0
-
-
-def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
-    return dict(read_model(workspace.folder(key).path / "last.pt").weights)
 
 
 @pytest.mark.extended
