@@ -100,11 +100,6 @@ _FORMAT_1 = "kdctl-state-1"
 _log = logging.getLogger(__name__)
 
 
-def save_state(member: Member) -> None:
-    """Write everything that is needed to go on from here."""
-    write_state(member.folder, state_of(member))
-
-
 def state_of(member: Member) -> dict[str, Any]:
     """Return a copy of everything that is needed to go on from here, for `write_state`."""
     member.counters.flush()

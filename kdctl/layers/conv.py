@@ -19,9 +19,9 @@ def conv1x1(in_channels: int, out_channels: int, *, stride: int = 1, groups: int
     return _computed_by(_pointwise, conv) if stride == groups == 1 else conv
 
 
-def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
     """Return a padded 3x3 convolution without bias: [B, C_in, H, W] -> [B, C_out, H / stride, W / stride]."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def depthwise3x3(channels: int, *, stride: int = 1) -> nn.Conv2d:

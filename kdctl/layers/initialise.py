@@ -17,7 +17,7 @@ def draw_convolutions(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def draw_classifier(classifier: nn.Linear, *, std: float = 0.01) -> None:
-    """Draw a classifier from N(0, std^2), bias 0, so that the first predictions are nearly uniform."""
-    nn.init.normal_(classifier.weight, std=std)
+def draw_classifier(classifier: nn.Linear) -> None:
+    """Draw a classifier from N(0, 0.01^2), bias 0, so that the first predictions are nearly uniform."""
+    nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
