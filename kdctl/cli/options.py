@@ -21,10 +21,6 @@ MACHINE = "Where and how it is computed"
 OUTPUT = "Output"
 """Headings of a verb's help, below what is the verb's own."""
 
-
-LARGEST_SEED = 2**63 - 1
-"""What a generator of random numbers and a database hold."""
-
 MOST_DIGITS = 19
 """Of a whole number on the command line."""
 

@@ -205,13 +205,13 @@ def _conclude(
 
 
 def _all_diverged(outcome: SweepOutcome) -> list[Mistake]:
-    """Say that none of the students came to a number; some that did not are part of a sweep."""
+    """Return a mistake where all students diverged; that some of them do is no failure of a sweep."""
+    from kdctl.cli.formatting import against_divergence
+
     states = [run.state for run in outcome.students if run.state is not RunState.PRUNED]
     if not states or set(states) != {RunState.DIVERGED}:
         return []
     number = f"all {len(states)} runs" if len(states) > 1 else "the only run"
-    from kdctl.cli.formatting import against_divergence
-
     first = outcome.students[0]
     return [Mistake(problem=f"{number} diverged: {first.reason}.", hint=against_divergence(first))]
 

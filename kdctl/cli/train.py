@@ -13,6 +13,7 @@ import typer
 from kdctl.cli import options, recipe_options
 from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import Mistake, UsageError
+from kdctl.recipe.bounds import LARGEST_SEED
 from kdctl.records import RunState
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ RecipeFile = Annotated[
 ]
 Seeds = Annotated[
     list[int] | None,
-    options.number(
-        "--seed", "Seed of a run; may repeat.", least=0, most=options.LARGEST_SEED, panel=options.RECIPE
-    ),
+    options.number("--seed", "Seed of a run; may repeat.", least=0, most=LARGEST_SEED, panel=options.RECIPE),
 ]
 Devices = Annotated[
     int,

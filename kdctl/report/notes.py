@@ -127,19 +127,15 @@ def reported_notes(
         yield f"{UNLIKE_MARK} got by another selection rule: not like for like, no test."
     unplaced = without_row(reported, used, [row.group for row in rows], known)
     if unplaced:
-        named = [f"{item.label or item.source} {item.summary.mean:.2f}" for item in unplaced[:_MAX_NAMED]]
-        more = f" and {len(unplaced) - _MAX_NAMED} more" if len(unplaced) > _MAX_NAMED else ""
-        yield f"Published, without a row here: {', '.join(named)}{more}."
+        named = [f"{item.label or item.source} {item.summary.mean:.2f}" for item in unplaced]
+        yield f"Published, without a row here: {_and_more(named, _MAX_NAMED)}."
 
 
 def choice_notes(choice: Choice, layout: Layout) -> Iterator[str]:
     """Say among how many settings each was chosen, and what that does to its accuracy."""
     if choice.unchosen:
         cells = [_cell_label(group, layout) for group in choice.unchosen]
-        more = f"; and {len(cells) - _MAX_NAMED} more" if len(cells) > _MAX_NAMED else ""
-        yield (
-            f"Left out, for nothing was held out by which to choose: {'; '.join(cells[:_MAX_NAMED])}{more}."
-        )
+        yield f"Left out, for nothing was held out by which to choose: {_and_more(cells, _MAX_NAMED, ';')}."
     counts = sorted(set(choice.num_candidates))
     if counts == [1]:
         yield "There was one setting for each row: nothing was chosen."
@@ -165,12 +161,12 @@ def _cell_label(group: Replicates, layout: Layout) -> str:
 
 def _first_of(rows: Sequence[str], states: Iterable[RunState], layout: Layout) -> str:
     """Name the first rows; for the others, the command that lists the runs of all."""
-    named, rest = "; ".join(rows[:_MAX_NAMED]), len(rows) - _MAX_NAMED
-    if rest <= 0:
+    named = _and_more(rows, _MAX_NAMED, ";")
+    if len(rows) <= _MAX_NAMED:
         return named
     sweep = f" --sweep {shlex.quote(layout.sweep)}" if layout.sweep else ""
     asked = "".join(f" --state {state.value}" for state in states)
-    return f"{named}; and {rest} more: `kdctl runs list{sweep}{asked} --format csv`"
+    return f"{named}: `kdctl runs list{sweep}{asked} --format csv`"
 
 
 def _started_from_weights(groups: Sequence[Replicates], layout: Layout) -> Iterator[str]:
@@ -198,9 +194,10 @@ def subject_notes(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"Rows come from different {', '.join(unlike)}: compare only rows that agree in {which}."
 
 
-def _and_more(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - 2} more" if len(labels) > 2 else ""
-    return ", ".join(labels[:2]) + more
+def _and_more(labels: Sequence[str], most: int = 2, mark: str = ",") -> str:
+    """Name the first labels, with a mark between them, and say how many more there are."""
+    more = f"{'' if mark == ',' else mark} and {len(labels) - most} more" if len(labels) > most else ""
+    return f"{mark} ".join(labels[:most]) + more
 
 
 def _lost(group: Replicates) -> str:
@@ -226,11 +223,9 @@ def _pooled(groups: Iterable[Replicates], layout: Layout) -> Iterator[str]:
         over if len(pooled) == 1 else f"{_and_more(labels)} over {over}" for over, labels in pooled.items()
     ]
     if where:
-        over = "; ".join(where[:_MAX_NAMED]) + (
-            f"; and {len(where) - _MAX_NAMED} more" * (len(where) > _MAX_NAMED)
-        )
+        averaged = "averaged over " if len(pooled) == 1 else ""
         yield (
-            f"{POOLED_MARK} pools several configurations: {'averaged over ' * (len(pooled) == 1)}{over}. "
+            f"{POOLED_MARK} pools several configurations: {averaged}{_and_more(where, _MAX_NAMED, ';')}. "
             "The ± is not that of seeds alone."
         )
 

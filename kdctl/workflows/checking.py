@@ -118,8 +118,8 @@ def _contradictions(
         yield Mistake(problem=problem, hint=_rebuild(workspace.store))
     yield from altered or _other_epochs(workspace.store, folder, ended_run)
     environment = folder.environment()
-    for readable in (folder.failure, folder.dropped):
-        readable()
+    for read in (folder.failure, folder.dropped):
+        read()  # nothing is compared; it raises where the file is damaged
     yield from changed_evaluations(folder, folder.evaluations(), workspace.store.evaluations(brief.key))
     if altered:
         return

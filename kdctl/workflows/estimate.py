@@ -31,6 +31,7 @@ class Estimate:
     """That all devices spend together."""
     capacity: Capacity
     basis: str
+    """What it rests on, in words."""
     operations: Mapping[str, float]
     """Run key -> floating-point operations of the networks in the run's forward and backward passes, those of
     its teachers included; in a gang only the first member pays for them."""
@@ -88,8 +89,9 @@ def _estimate(
     try:
         device_seconds, seconds = times.of_gangs(gangs)
         if search:
-            batches = times.of_later(search, gang_size)
-            device_seconds, seconds = device_seconds + batches[0], seconds + batches[1]
+            later_device_seconds, later_seconds = times.of_later(search, gang_size)
+            device_seconds += later_device_seconds
+            seconds += later_seconds
     except (KdctlError, RuntimeError, MemoryError):
         return None
     return Estimate(
@@ -137,7 +139,7 @@ class _RunTimes:
         return sum(each), max(last, sum(each) / self.capacity.unshared_slots)
 
     def of_later(self, plan: SweepPlan, gang_size: int) -> tuple[float, float]:
-        """Return the same for the batches that a search will choose: each ends before the next begins."""
+        """Return both times for the batches that a search will choose: each ends before the next begins."""
         search, num_seeds = plan.recipe.search, len(plan.recipe.seeds)
         width = min(search.batch if search else 1, plan.num_later // num_seeds)
         size = min(gang_size, -(-width * num_seeds // self.capacity.slots))

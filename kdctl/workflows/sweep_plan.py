@@ -129,8 +129,8 @@ def plan_sweep(
     Args:
         recipe: what to plan, or an earlier plan of it.
         workspace: where runs and data lie.
-        retry_failed: runs that failed before are to be done; of an earlier plan, as that has it.
-        replace: let the name of the recipe mean this content from now on; of an earlier plan, as that has it.
+        retry_failed: runs that failed before are to be done; an earlier plan says so itself.
+        replace: let the name of the recipe mean this content from now on; an earlier plan says so itself.
 
     Raises:
         RecipeError: everything that is wrong with the recipe, over all its configurations.

@@ -84,8 +84,8 @@ def sweep(
         progress: is told how it goes.
         stop: says when to save everything and return.
         gang_size: runs that train in lockstep, at most.
-        retry_failed: start runs again that failed before; a plan has settled that.
-        replace: let the name of the recipe mean this content from now on; a plan has settled that.
+        retry_failed: start runs again that failed before; not read beside a plan, which says so itself.
+        replace: let the name of the recipe mean this content from now on; not read beside a plan either.
 
     Raises:
         RecipeError: everything that is wrong with the recipe.
@@ -252,7 +252,7 @@ class _RunningSweep:
         if pruned:
             self.study.tell_pruned(proposal)
         elif not any(run.state in OPEN for run in runs):
-            known = evidence(self.scheduler.workspace.store, runs, metric)
+            known = _evidence(self.scheduler.workspace.store, runs, metric)
             self.study.tell(proposal, fmean(known.values) if known.values else None, known)
 
 
@@ -266,7 +266,7 @@ def _has_started(run: RunBrief) -> bool:
     return bool(run.epochs) or run.state not in (RunState.PLANNED, RunState.PRUNED)
 
 
-def evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
+def _evidence(store: Store, runs: Sequence[StoredRun], split: str) -> Evidence:
     """Return seeds, keys, values, mean curve and times of the runs of one configuration.
 
     Args:
