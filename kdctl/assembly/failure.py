@@ -21,6 +21,9 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch words it, by device and version."""
 
 
+_OF_META = ("meta tensor", "meta device", "device meta", "register_meta")
+"""How torch words it; the classes of these errors are those of many others."""
+
 _OF_GPU = ("cuda", "nvidia")
 """What torch names where a GPU is missing or a tensor is not on it; most of these errors have no class."""
 
@@ -101,6 +104,12 @@ def is_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def asks_for_numbers(error: BaseException) -> bool:
+    """Return whether an error says that a tensor on the meta device was asked for what it has not."""
+    said = words_of(error).casefold()
+    return any(words in said for words in _OF_META)
 
 
 def asks_for_gpu(error: BaseException) -> bool:

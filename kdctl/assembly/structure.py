@@ -19,7 +19,7 @@ from kdctl.assembly.assemble import (
     require_single_gradient,
 )
 from kdctl.assembly.data import DataLibrary, Sizes, counted_sizes
-from kdctl.assembly.failure import brief
+from kdctl.assembly.failure import asks_for_numbers, brief
 from kdctl.assembly.operations import ImageOperations, OperationCounter, same_operations
 from kdctl.assembly.sanity_checks import require_known_taps, require_step, tried_projector
 from kdctl.engine.device import shapes_computed, shapes_only
@@ -158,8 +158,9 @@ class Structures:
         if known not in self._operations:
             try:
                 self._operations[known] = self._counter.of(distiller, plan)
-            except ANY_FAILURE:  # of a plug-in's code, which may need numbers; or it is wrong
-                self._try_step(plan, counts)
+            except ANY_FAILURE as error:  # of a plug-in's code, which may need numbers; or it is wrong
+                if not asks_for_numbers(error):
+                    self._try_step(plan, counts)
         return structure
 
     def _try_step(self, plan: RunPlan, counts: Counts) -> None:

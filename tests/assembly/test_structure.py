@@ -258,10 +258,10 @@ class Reading(Own):
         distance = step.student.require_logits() - step.teachers[0].require_logits()
         return {"own": distance.square().mean() if distance.abs().max() > 0 else distance.mean()}
 
-@methods.register("misreading")
-class Misreading(Own):
+@methods.register("metaphor")
+class Metaphor(Own):
     def terms(self, step):
-        return {"own": step.student.require_logits().sum(dim=1 if step.batch.labels.max() else 0)}
+        return {"own": self.setup.metadata}
 """
 
 
@@ -270,7 +270,7 @@ class Misreading(Own):
     [
         ("bare", "losses() of the method returns a Tensor, not Losses."),
         ("unreduced", "losses() of the method returns a term 'own' of shape [64]; each is a tensor of one"),
-        ("misreading", "losses() of the method returns a term 'own' of shape [64]; each is a tensor of one"),
+        ("metaphor", "a training step of the method fails: AttributeError: 'Setup' object has no attribute"),
         ("unnamed", "a training step of the method fails: KeyError: 'stage3' ("),
         ("misnamed", "the method reads tap 'layer3' of a teacher, which has none of that name."),
     ],
@@ -292,7 +292,7 @@ def test_code_that_asks_for_a_gpu_is_left_to_the_run(
     assert workflows.plan_training(recipe(f"plugins = ['plugin.py']\nmethod = '{method}'"), workspace).runs
 
 
-def test_a_step_that_needs_numbers_is_tried_with_them(
+def test_a_step_that_needs_numbers_is_left_to_the_run(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
     (tmp_path / "plugin.py").write_text(STEPS)
