@@ -16,7 +16,7 @@ from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, Selection
 from kdctl.report.figure import Features
 from kdctl.store.atomic import write_atomically
-from kdctl.workflows.loaded_model import load_model
+from kdctl.workflows.loaded_model import load_as_trained
 
 FEATURES = ".npz"
 
@@ -41,7 +41,7 @@ def export_model(
     """
     target = Path(target)
     check_target(target)
-    loaded = load_model(source, workspace, selection, part=model)
+    loaded = load_as_trained(source, workspace, selection, part=model)
     facts = {
         "run": loaded.plan.key,
         "model": loaded.name,
@@ -103,7 +103,7 @@ def features_of(
     Raises:
         KdctlError: no such run or split, or the model is gone.
     """
-    loaded = load_model(source, workspace, selection, part=model)
+    loaded = load_as_trained(source, workspace, selection, part=model)
     teacher = loaded.teacher()
     models = {"student": loaded.model} if teacher is None else {"student": loaded.model, "teacher": teacher}
     with contextlib.closing(loaded.images(split)) as images:

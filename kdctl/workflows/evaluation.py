@@ -32,7 +32,7 @@ from kdctl.machine_errors import MachineError
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import SHIPPED, RunState, Selection, StoredRun, checkpoint_name, pruning_percent
 from kdctl.report.shown_runs import by_role
-from kdctl.workflows.loaded_model import LoadedModel, load_model
+from kdctl.workflows.loaded_model import LoadedModel, load_as_trained
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def evaluate(
     Raises:
         KdctlError: no such run or file, a damaged or foreign checkpoint, missing data, no such split.
     """
-    loaded = load_model(source, workspace, selection, part=model)
+    loaded = load_as_trained(source, workspace, selection, part=model)
     evaluation = evaluate_model(loaded, split)
     if loaded.rule is not None:
         _keep(evaluation, workspace)

@@ -32,7 +32,7 @@ from kdctl.recipe.resolve import Resolver
 from kdctl.records import ModelFacts, RunResult, RunState, Selected, Selection, StoredRun
 from kdctl.store.store import Owner
 from kdctl.workflows.evaluation import evaluate_model
-from kdctl.workflows.loaded_model import LoadedModel, load_model
+from kdctl.workflows.loaded_model import LoadedModel, load_as_trained
 
 COMMAND_LINE = "command line"
 LEASE_SECONDS = 600.0
@@ -235,7 +235,7 @@ def _stored(plan: ImportedPlan, backbone: Backbone, workspace: Workspace) -> Eva
         if not path.is_file():
             folder.write_plan(plan.planned())
             write_model(path, backbone, plan.tree())
-        loaded = load_model(path, workspace)
+        loaded = load_as_trained(path, workspace)
         evaluation = evaluate_model(loaded, "test")
         if not math.isfinite(evaluation.metrics.loss):
             raise _no_outputs(plan.source)

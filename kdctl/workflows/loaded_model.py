@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdctl.assembly.architecture import build_architecture, build_shipped, read_trained, require_model
@@ -132,7 +133,8 @@ def load_model(
 ) -> LoadedModel:
     """Rebuild a model of a run (key or prefix) or of a checkpoint file, for code of one's own.
 
-    Its data have to be there, and be those that it was trained on.
+    Its data have to be there, and be those that it was trained on. Its weights lie in memory as those of a
+    new module of torch, for `torch.nn.utils.prune` and `view` take no others.
 
     Args:
         source: run key, unique prefix of one, or path of a checkpoint that kdctl wrote.
@@ -143,6 +145,19 @@ def load_model(
     Raises:
         KdctlError: no such run, rule, model or file, a damaged or foreign checkpoint, missing or other data.
     """
+    loaded = load_as_trained(source, workspace, selection, part=part)
+    loaded.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return loaded
+
+
+def load_as_trained(
+    source: str | Path,
+    workspace: Workspace,
+    selection: Selection | str = Selection.LAST,
+    *,
+    part: str = SHIPPED,
+) -> LoadedModel:
+    """Rebuild a model as `load_model` does, its weights in memory as those of the run that trained it."""
     rule = read_selection(selection)
     path = Path(source) if names_a_file(source) else _checkpoint(str(source), workspace, rule, part)
     part = part or model_in(path.name)

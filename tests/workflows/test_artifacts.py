@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import prune
 
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
@@ -49,6 +51,14 @@ def test_a_model_in_python_predicts_what_was_stored(workspace: Workspace, taught
     assert 100 * right / total == pytest.approx(stored)
     with pytest.raises(UsageError, match="no split 'tests'"):
         next(loaded.batches("tests"))
+
+
+def test_a_model_in_python_can_be_pruned_by_torch(workspace: Workspace, taught: StoredRun) -> None:
+    model = workflows.load_model(taught.key, workspace).model
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        prune.l1_unstructured(module, "weight", amount=0.5)
+    assert all((module.weight == 0).float().mean() >= 0.4 for module in convolutions)
 
 
 def test_a_file_of_another_format_is_refused_before_anything_is_read(
