@@ -31,7 +31,7 @@ from kdctl.cli.listing import listing
 from kdctl.cli.options import elsewhere
 from kdctl.cli.plot import plot
 from kdctl.cli.report import report
-from kdctl.cli.short_names import answer_to
+from kdctl.cli.short_names import answer_to, answer_to_verb
 from kdctl.cli.show import show
 from kdctl.cli.standard_streams import (
     bound_width,
@@ -242,6 +242,10 @@ def _refuse_empty(words: Sequence[str]) -> None:
         before = word
 
 
+_UNKNOWN_VERB = re.compile(r"No such command '([^']*)'")
+"""How Typer says it."""
+
+
 def _in_our_words(error: Any) -> list[Mistake]:
     """Return what Typer found wrong as problem and hint; nothing if it has shown the help instead."""
     option = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
@@ -253,6 +257,7 @@ def _in_our_words(error: Any) -> list[Mistake]:
     end = "" if message.endswith((".", "?")) else "."
     command = error.ctx.command_path if error.ctx else "kdctl"
     taken = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
-    answer = answer_to(option, taken) if option else ""
+    unknown = _UNKNOWN_VERB.match(message)
+    answer = answer_to(option, taken) if option else answer_to_verb(unknown[1]) if unknown else ""
     hint = f"{answer}{command} --help lists what it takes."
     return [Mistake(problem=f"{message[0].lower()}{message[1:]}{end}", hint=hint)]

@@ -95,6 +95,29 @@ ELSEWHERE = {
 }
 """What other programs call things, folded -> what answers to it here."""
 
+VERBS_ELSEWHERE = {
+    **dict.fromkeys(("compare", "diff"), "kdctl runs diff RUN OTHER"),
+    **dict.fromkeys(("delete", "remove", "rm"), "kdctl runs rm RUN"),
+    **dict.fromkeys(("clean", "gc"), "kdctl runs gc"),
+    **dict.fromkeys(("copy", "archive"), "kdctl runs copy FOLDER"),
+    **dict.fromkeys(("ls", "runs"), "kdctl list runs"),
+    **dict.fromkeys(("methods", "models", "recipes", "figures", "presets"), "kdctl list"),
+    **dict.fromkeys(("info", "describe", "explain"), "kdctl show NAME"),
+    **dict.fromkeys(("status", "monitor", "top", "progress"), "kdctl watch"),
+    **dict.fromkeys(("evaluate", "test", "validate", "val"), "kdctl eval RUN"),
+    **dict.fromkeys(("distill", "fit", "run", "start"), "kdctl train, or kdctl sweep for a recipe"),
+    **dict.fromkeys(("grid", "search", "tune", "optimize", "study"), "kdctl sweep RECIPE"),
+    **dict.fromkeys(("resume", "continue"), "the same command again, which goes on where it stopped"),
+    **dict.fromkeys(("table", "tables", "results", "summary"), "kdctl report"),
+    **dict.fromkeys(("figure", "draw", "curves"), "kdctl plot KIND"),
+    **dict.fromkeys(("benchmark", "speed", "profile"), "kdctl bench"),
+    **dict.fromkeys(("tensorboard", "mlflow", "wandb"), "kdctl export FOLDER --to TRACKER"),
+    **dict.fromkeys(("import", "load"), "kdctl import-weights FILE"),
+    **dict.fromkeys(("rebuild", "restore", "repair"), "kdctl sync"),
+    **dict.fromkeys(("backup", "check"), "kdctl db"),
+}
+"""What other programs, or other groups of ours, call a verb -> what to type here."""
+
 SEVERAL_DEVICES = ("--devices", "--gpus", "--num-gpus", "--ngpus", "--nproc-per-node")
 """What asks for a number of devices, here or in other programs."""
 
@@ -159,6 +182,12 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
     if right.startswith("--") and right not in taken:
         return ""
     return f"here it is {right}. "
+
+
+def answer_to_verb(verb: str) -> str:
+    """Say what to type instead of a verb that is not there; empty where its name says nothing."""
+    answer = VERBS_ELSEWHERE.get(verb.casefold())
+    return f"here it is {answer}; " if answer else ""
 
 
 def _of_several_devices(taken: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdctl.cli.app import command_line
-from kdctl.cli.short_names import ELSEWHERE, SHORT_NAMES, answer_to
+from kdctl.cli.short_names import ELSEWHERE, SHORT_NAMES, VERBS_ELSEWHERE, answer_to
 
 Kdctl = Callable[..., Any]
 
@@ -110,6 +110,21 @@ def test_what_others_call_things_leads_to_options_that_exist() -> None:
     taken += ["--slots", "--workers"]
     assert [word for word in ELSEWHERE if not answer_to(word, taken)] == []
     assert answer_to("--zzzz", taken) == ""
+
+
+def test_verbs_of_other_programs_are_answered_with_ours(kdctl: Kdctl) -> None:
+    kdctl("runs compare ab12 cd34").refused("here it is kdctl runs diff RUN OTHER; ", code=2)
+    kdctl("distill").refused("here it is kdctl train, or kdctl sweep", code=2)
+    assert "here it is" not in kdctl("zzzz").err
+
+
+@pytest.mark.parametrize("answer", sorted({*VERBS_ELSEWHERE.values()}))
+def test_verbs_that_are_answered_with_are_there(answer: str) -> None:
+    for words in re.findall(r"kdctl ([a-z-]+(?: [a-z]+\b(?= [A-Z]|$|,))?)", answer):
+        command = command_line()
+        for word in words.split():
+            command = command.commands[word]
+    assert "kdctl" in answer or "the same command" in answer
 
 
 @pytest.mark.parametrize("option", ["--devices", "--gpus"])
