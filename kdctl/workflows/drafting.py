@@ -66,6 +66,7 @@ def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> st
             *_data(draft),
             *_teacher(teacher),
             *_training(draft),
+            *_engine(),
             *_grid(draft, teacher),
             *_report(),
         ]
@@ -127,6 +128,13 @@ def _training(draft: Draft) -> Iterator[str]:
         yield "[schedule]     # cosine: the preset's milestones belong to its own length"
         yield 'name = "cosine"'
         yield f"epochs = {draft.epochs}"
+    yield ""
+
+
+def _engine() -> Iterator[str]:
+    yield "# [engine]                    # the bf16 of a preset is slow on some CPUs; a dry run says so"
+    yield '# student_precision = "fp32"'
+    yield '# teacher_precision = "fp32"'
     yield ""
 
 

@@ -38,7 +38,9 @@ def test_every_line_that_a_recipe_leaves_commented_out_is_valid(kdctl: Kdctl, tm
     assert len(loose) >= 4
     for line in loose:
         text = text.replace(line, line.removeprefix("# "))
-    (tmp_path / "loose.toml").write_text(text.replace("# [schedule]", "[schedule]"))
+    (tmp_path / "loose.toml").write_text(
+        text.replace("# [schedule]", "[schedule]").replace("# [engine]", "[engine]")
+    )
     answer = kdctl("sweep loose.toml --dry-run")
     assert answer.code == 0, answer
 
