@@ -18,7 +18,7 @@ from kdctl.engine.frozen import frozen_copy
 from kdctl.errors import KdctlError, RecipeError
 from kdctl.recipe.engine_options import EngineOptions
 from kdctl.records import RunState
-from kdctl.workflows.loaded_model import load_model
+from kdctl.workflows.loaded_model import load_as_trained
 
 RecipeWriter = Callable[..., Path]
 
@@ -48,9 +48,9 @@ def test_what_a_run_ships_teaches_with_the_taps_it_has(
     (run,) = workflows.train(recipe(body, schedule="schedule = {name = 'constant', epochs = 2}"), workspace)
     teacher = TeacherLibrary(workspace).by_run(run.key)
     assert teacher.name == f"resnet3 ({run.plan['method']['name']})"
-    data = workspace.library.select(load_model(run.key, workspace).plan.data)
+    data = workspace.library.select(load_as_trained(run.key, workspace).plan.data)
     backbone = load_teacher(teacher, data, workspace).backbone
-    shipped = load_model(run.key, workspace).model.eval()
+    shipped = load_as_trained(run.key, workspace).model.eval()
     images = torch.randn(4, 3, 8, 8)
     with torch.no_grad():
         seen = backbone.observe(images, list(backbone.tap_shapes))
@@ -157,7 +157,7 @@ def test_a_model_that_was_altered_after_its_run_neither_teaches_nor_is_evaluated
     altered = "is not the file it was: its SHA-256 differs"
     for source in (run.key, str(file)):
         with pytest.raises(KdctlError, match=altered):
-            load_model(source, workspace)
+            load_as_trained(source, workspace)
         student = f"student = {{name = 'resnet3', weights = '{source}'}}"
         with pytest.raises(KdctlError, match=altered):
             workflows.plan_training(recipe("method = 'ce'", teacher="", student=student), workspace)
@@ -169,7 +169,7 @@ def test_a_model_that_was_altered_after_its_run_neither_teaches_nor_is_evaluated
         workflows.train(recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}'}}"), workspace)
     copy = workspace.runs.parent / "mine.pt"
     file.rename(copy)  # what somebody made of it, under a name of its own, is a model like any other
-    assert load_model(copy, workspace).sha256
+    assert load_as_trained(copy, workspace).sha256
 
 
 def test_a_teacher_that_saw_fewer_images_of_the_same_classes_is_welcome(
