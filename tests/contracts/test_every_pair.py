@@ -32,6 +32,7 @@ def combinations() -> list[Any]:
 
 
 @pytest.mark.parametrize(("method", "student", "teacher"), combinations())
+@pytest.mark.extended
 def test_it_takes_a_step_that_moves_the_student_alone(
     try_method: Callable[..., Any], student: str, teacher: str, method: str
 ) -> None:

@@ -93,6 +93,7 @@ def test_it_gives_what_timms_own_gives(theirs: nn.Module, backbone: Backbone, im
 
 
 @torch.inference_mode()
+@pytest.mark.extended
 def test_encoder_then_tail_is_the_whole(backbone: Backbone, images: Tensor) -> None:
     for tap in ("features", "pooled"):
         assert torch.equal(backbone.tail(tap)(backbone.encoder(tap)(images)), backbone(images))

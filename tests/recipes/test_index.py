@@ -31,6 +31,7 @@ def sources(plan: SweepPlan) -> str:
     return "; ".join(dict.fromkeys(number.source for number in read_reported(plan.recipe.tree))) or "—"
 
 
+@pytest.mark.extended
 def test_it_has_every_recipe_as_it_is(recipe: str, plan: Plan) -> None:
     whole = plan(recipe)
     what, runs, _, source = ROWS[link(recipe)]

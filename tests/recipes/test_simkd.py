@@ -18,6 +18,7 @@ def pairs(plan: SweepPlan) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.extended
 def test_a_table_has_seven_pairs_with_nine_methods_and_the_students_alone(number: int, plan: Plan) -> None:
     table = plan(f"simkd/table{number}.toml")
     assert len(pairs(table)) == 7
@@ -28,6 +29,7 @@ def test_a_table_has_seven_pairs_with_nine_methods_and_the_students_alone(number
 
 
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.extended
 def test_every_column_has_a_recipe_of_the_same_runs(number: int, plan: Plan) -> None:
     table = plan(f"simkd/table{number}.toml")
     keys: set[str] = set()
@@ -38,6 +40,7 @@ def test_every_column_has_a_recipe_of_the_same_runs(number: int, plan: Plan) -> 
     assert keys == {run.key for run in table.runs}
 
 
+@pytest.mark.extended
 def test_the_paper_trains_four_trials_of_240_epochs(plan: Plan) -> None:
     table = plan("simkd/table2.toml")
     assert table.recipe.seeds == (0, 1, 2, 3)
