@@ -27,6 +27,8 @@ from kdctl.recipe.shipped import preset_names
 from kdctl.recipe.space import TOGETHER, SearchOptions
 from kdctl.recipe.teacher_section import TeacherOptions
 from kdctl.records import RunState
+from kdctl.report.frame import EPOCH_COLUMNS, OWN_COLUMNS, run_frame
+from kdctl.store.briefs import RunBrief
 from kdctl.workflows import compute_rate
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +191,15 @@ def test_the_page_of_recipes_names_all_that_a_recipe_may_say():
 def test_the_page_of_sweeps_explains_every_state_of_a_run():
     table = section((DOCS / "sweeps.md").read_text(encoding="utf-8"), "## States of a run")
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(RunState)
+
+
+def test_the_page_on_python_names_the_columns_of_every_table():
+    rows = re.findall(r"^\| `workflows\.(\w+)` \| (.+) \|$", PYTHON.read_text(encoding="utf-8"), re.MULTILINE)
+    said = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
+    assert said["frame"] == [*run_frame([]).columns[:5], "learning_rate", *OWN_COLUMNS]
+    assert said["epochs_frame"] == ["key", "seed", "state", *EPOCH_COLUMNS, "term_task"]
+    assert said["list_runs"] == [field.name for field in dataclasses.fields(RunBrief)]
+    assert [name for name in said if not hasattr(workflows, name)] == []
 
 
 def test_the_page_of_recipes_has_the_values_of_every_preset():
