@@ -32,7 +32,9 @@ def export(
 
     load_plugins(plugin)
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
-        number = workflows.export_runs(
+        exported = workflows.export_to_tracker(
             to, folder, workspace, sweep=sweep, everything=everything, where=where or ()
         )
-    say(f"{counted(number, 'run')} written to {folder}")
+    say(f"{counted(exported.num_runs, 'run')} written to {folder}")
+    if exported.command:
+        say(f"to look at them: {exported.command}")

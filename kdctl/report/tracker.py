@@ -110,9 +110,9 @@ class TrackedRun:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-Export = Callable[[Sequence[TrackedRun], Path], None]
+Export = Callable[[Sequence[TrackedRun], Path], str | None]
 """Writes runs into a folder, all or nothing (`staged`); doing so again replaces what it wrote, and adds
-nothing twice."""
+nothing twice. Returns the command that shows them, quoted for a shell, if there is one."""
 
 trackers: Registry[Export] = Registry("tracker", "kdctl.report.trackers")
 """Programs that show runs, by name."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from kdctl.workflows.sweep_plan import plan_sweep
     from kdctl.workflows.sweeping import sweep
     from kdctl.workflows.syncing import synchronise
-    from kdctl.workflows.tracking import export_runs
+    from kdctl.workflows.tracking import export_runs, export_to_tracker
     from kdctl.workflows.training import plan_training, train, weak_teachers
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "export",
     "export_model",
     "export_runs",
+    "export_to_tracker",
     "frame",
     "html_page",
     "import_weights",
@@ -133,6 +134,7 @@ _MODULES = {
     "export": "kdctl.workflows.exporting",
     "export_model": "kdctl.workflows.artifacts",
     "export_runs": "kdctl.workflows.tracking",
+    "export_to_tracker": "kdctl.workflows.tracking",
     "frame": "kdctl.workflows.reporting",
     "html_page": "kdctl.workflows.concluding",
     "import_weights": "kdctl.workflows.importing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -17,8 +18,24 @@ ALONE = "kdctl"
 """Group of runs that belong to no sweep."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written for another program."""
+
+    num_runs: int
+    command: str
+    """What shows it, quoted for a shell; empty if the tracker names none, or nothing was written."""
+
+
 def export_runs(tracker: str, folder: Path | str, workspace: Workspace, **which: Unpack[Which]) -> int:
-    """Write the runs of a sweep, or of the newest one, for another program; return how many these are.
+    """Do what `export_to_tracker` does; return how many runs these are."""
+    return export_to_tracker(tracker, folder, workspace, **which).num_runs
+
+
+def export_to_tracker(
+    tracker: str, folder: Path | str, workspace: Workspace, **which: Unpack[Which]
+) -> Exported:
+    """Write the runs of a sweep, or of the newest one, for another program.
 
     Args:
         tracker: 'tensorboard', 'mlflow' or 'wandb'.
@@ -36,7 +53,7 @@ def export_runs(tracker: str, folder: Path | str, workspace: Workspace, **which:
     names = data.sweeps or [sweep.name for sweep in workspace.store.sweeps()]
     sweeps = workspace.store.sweeps_of(run.key for run in begun)
     fields = distinguishing_fields([run.plan for run in begun]) if begun else []
-    export(
+    command = export(
         [
             TrackedRun(
                 run=run,
@@ -49,7 +66,7 @@ def export_runs(tracker: str, folder: Path | str, workspace: Workspace, **which:
         ],
         Path(folder),
     )
-    return len(begun)
+    return Exported(num_runs=len(begun), command=(command or "") if begun else "")
 
 
 def _name(run: StoredRun, fields: Sequence[str]) -> str:

@@ -14,9 +14,10 @@ def test_a_sweep_is_written_for_a_tracker_and_again_without_adding_anything(
 ) -> None:
     pytest.importorskip("tensorboard")
     for _ in range(2):
-        answer = kdctl("export logs --to tensorboard")
-        assert (answer.code, answer.out, answer.err) == (0, "", "4 runs written to logs\n")
-    assert len(list(tmp_path.glob("logs/tiny/*/events*"))) == 4
+        answer = kdctl("export", "my logs", "--to", "tensorboard")
+        said = "4 runs written to my logs\nto look at them: tensorboard --logdir 'my logs'\n"
+        assert (answer.code, answer.out, answer.err) == (0, "", said)
+    assert len(list(tmp_path.glob("my logs/tiny/*/events*"))) == 4
 
 
 def test_what_cannot_be_exported_is_said(kdctl: Kdctl, swept: str, tmp_path: Path) -> None:

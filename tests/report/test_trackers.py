@@ -191,6 +191,22 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
     assert "kdctl[tensorboard]" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("tensorboard", "tensorboard --logdir 'my logs'"),
+        ("mlflow", "mlflow ui --backend-store-uri 'sqlite:///my logs/mlflow.db'"),
+        ("wandb", "wandb sync 'my logs/wandb'/offline-run-*"),
+    ],
+)
+def test_an_export_names_the_command_that_shows_it(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    assert trackers.get(name).item([], Path("my logs")) == command
+
+
 @pytest.mark.parametrize("name", trackers.names())
 def test_nothing_is_written_of_no_runs_and_nothing_fails(name: str, tmp_path: Path) -> None:
     trackers.get(name).item([], tmp_path / "empty")

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ _STATUS = {
 
 
 @trackers.register("mlflow", label="MLflow")
-def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
+def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> str:
     """Write `folder/mlflow.db` for `mlflow ui --backend-store-uri sqlite:///folder/mlflow.db`.
 
     An experiment is a sweep. A run that an earlier export wrote, also as one of another sweep, is replaced.
@@ -44,11 +45,12 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent anywhere
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 - optional, slow to import
 
+    shown = shlex.join(["mlflow", "ui", "--backend-store-uri", _address(folder / DATABASE)])
     for chatty in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     if not runs:
-        return
+        return shown
     with staged(folder) as stage:
         if (folder / DATABASE).exists():
             shutil.copyfile(folder / DATABASE, stage / DATABASE)
@@ -59,13 +61,13 @@ def export_to_mlflow(runs: Sequence[TrackedRun], folder: Path) -> None:
                 f"MLflow cannot write {folder / DATABASE}: {words_of(error).splitlines()[0]}.",
                 "free disk space, or name another folder.",
             ) from error
+    return shown
 
 
 def _write_all(runs: Sequence[TrackedRun], database: Path, artifacts: str) -> None:
     from mlflow.tracking import MlflowClient  # noqa: PLC0415 - optional, slow to import
 
-    address = URL.create("sqlite", database=str(database.resolve())).render_as_string()
-    client: Any = MlflowClient(tracking_uri=address)
+    client: Any = MlflowClient(tracking_uri=_address(database.resolve()))
     known = [item.experiment_id for item in client.search_experiments()]
     for run in runs:
         found = client.get_experiment_by_name(run.group)
@@ -73,6 +75,10 @@ def _write_all(runs: Sequence[TrackedRun], database: Path, artifacts: str) -> No
         for earlier in client.search_runs(known, f"tags.`{KEY_TAG}` = '{run.run.key}'"):
             client.delete_run(earlier.info.run_id)
         _write(client, experiment, run)
+
+
+def _address(database: Path) -> str:
+    return URL.create("sqlite", database=str(database)).render_as_string()
 
 
 def _write(client: Any, experiment: str, run: TrackedRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ _LONGEST = 150
 
 
 @trackers.register("tensorboard", label="TensorBoard")
-def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> None:
+def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> str:
     """Write `folder/<sweep>/<run>/events...` for `tensorboard --logdir folder`: scalars and settings."""
     require_package("tensorboard", "tensorboard")
     with staged(folder) as stage:
@@ -32,6 +33,7 @@ def export_to_tensorboard(runs: Sequence[TrackedRun], folder: Path) -> None:
         for run in runs:  # it had another name when it was exported among other runs
             for earlier in folder.glob(f"*/* {run.run.key[:_KEY_DIGITS]}/{EVENTS}"):
                 shutil.rmtree(earlier.parent)
+    return shlex.join(["tensorboard", "--logdir", str(folder)])
 
 
 def _safe(name: str) -> str:

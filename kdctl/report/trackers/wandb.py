@@ -6,6 +6,7 @@ import errno
 import itertools
 import logging
 import os
+import shlex
 import shutil
 import struct
 from collections.abc import Generator, Sequence
@@ -18,7 +19,7 @@ from kdctl.report.tracker import TrackedRun, require_package, staged, trackers
 
 
 @trackers.register("wandb", label="Weights & Biases", aliases=("weights_and_biases",))
-def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> None:
+def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> str:
     """Write `folder/wandb/offline-run-...` for `wandb sync folder/wandb/offline-run-*`; needs no account.
 
     A project is a sweep, a group the replicates of a configuration. The run key is W&B's run id, so that an
@@ -36,6 +37,7 @@ def export_to_wandb(runs: Sequence[TrackedRun], folder: Path) -> None:
         for run in runs:
             for earlier in (folder / "wandb").glob(f"offline-run-*-{run.run.key}"):
                 shutil.rmtree(earlier)
+    return f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"
 
 
 def _write(run: TrackedRun, folder: Path) -> None:
