@@ -40,6 +40,11 @@ def one_or_several(words: str | Sequence[str]) -> Sequence[str]:
     return (words,) if isinstance(words, str) else words
 
 
+def plural(count: int, noun: str, several: str = "") -> str:
+    """Word a count: '1 run', '2 runs'; `several` is a plural that does not end in an s alone."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or f'{noun}s'}"
+
+
 def printable(text: str, *, one_line: bool = False) -> str:
     r"""Return text whose characters are all shown, none obeyed: ESC becomes the four letters \x1b.
 

@@ -29,6 +29,7 @@ from kdctl.recipe.component import Spec, places_of
 from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.plan import RunPlan
 from kdctl.serialization import canonical_json
+from kdctl.text import plural
 
 _log = logging.getLogger(__name__)
 
@@ -157,8 +158,9 @@ def _require_classes(name: str, data: ImageData) -> None:
     """
     if data.num_classes < 2:
         only = f", {data.class_names[0]}" if data.class_names else ""
+        number = plural(data.num_classes, "class", "classes")
         raise KdctlError(
-            f"the data set '{name}' has {data.num_classes} class(es){only}: there is nothing to tell apart.",
+            f"the data set '{name}' has {number}{only}: there is nothing to tell apart.",
             "give it two classes or more.",
         )
     for what, split in (("training", data.train), ("test", data.test), ("validation", data.val)):
@@ -184,12 +186,11 @@ def _warn_of_shared_images(name: str, data: ImageData) -> None:
         shared = sum(digest in known for digest in _digests(split)) if split is not None else 0
         if split is not None and shared:
             _log.warning(
-                "%d of the %d %s images of '%s' also stand in its training set: "
-                "accuracies tell less of others",
+                "%d of the %s of '%s' also %s in its training set: accuracies tell less of others",
                 shared,
-                len(split),
-                what,
+                plural(len(split), f"{what} image"),
                 name,
+                "stands" if shared == 1 else "stand",
             )
 
 

@@ -18,6 +18,7 @@ from kdctl.recipe.data_free import GeneratedImages
 from kdctl.recipe.layers import NAME
 from kdctl.recipe.stored import read_component
 from kdctl.recipe.teacher_section import takes
+from kdctl.text import plural
 
 _MAP = "stage1"
 
@@ -43,7 +44,7 @@ def build_method(
     _require_backbones(student, *teachers)
     if not takes(methods.get(spec.name).item.num_teachers, len(teachers)):
         raise UsageError(
-            f"method '{spec.name}' does not take {len(teachers)} teachers.",
+            f"method '{spec.name}' does not take {plural(len(teachers), 'teacher')}.",
             f"kdctl show {spec.name} says how many.",
         )
     return join(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli import executor_options, options, recipe_options
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from kdctl.workflows.benchmarking import BenchResult
@@ -75,7 +76,9 @@ def _show(result: BenchResult, form: options.Format) -> None:
     if form is options.Format.JSON:
         print_json(bench=to_tree(result))
         return
-    facts = f"{result.device}, {result.num_threads} thread(s), torch {result.torch}, {result.precision}"
+    facts = (
+        f"{result.device}, {plural(result.num_threads, 'thread')}, torch {result.torch}, {result.precision}"
+    )
     output().print(f"{result.run} · batch {result.batch_size}\n{facts}\n", markup=False)
     rows = {
         "step, ms (median)": [f"{pace.step_ms:.2f}" for pace in result.paces],

@@ -31,17 +31,18 @@ def rm(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.formatting import counted, file_size
+    from kdctl.cli.formatting import file_size
+    from kdctl.text import plural
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         removal = workflows.plan_removal(workspace, run, force=force)
     for item in removal.runs:
         say(_line(item))
     size = file_size(removal.num_bytes)
-    _ask(f"Remove {counted(len(removal.runs), 'run')} for good, {size}?", yes=yes)
+    _ask(f"Remove {plural(len(removal.runs), 'run')} for good, {size}?", yes=yes)
     with workflows.open_workspace(runs, create=False) as workspace:
         workflows.remove(workspace, removal)
-    say(f"removed {counted(len(removal.runs), 'run')}, {size}")
+    say(f"removed {plural(len(removal.runs), 'run')}, {size}")
 
 
 def gc(

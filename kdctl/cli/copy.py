@@ -36,13 +36,13 @@ def copy(
     """
     from kdctl import workflows
     from kdctl.cli.console import print_mistakes, say
-    from kdctl.cli.formatting import counted
+    from kdctl.text import plural
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         report = workflows.copy_runs(
             workspace, folder, run or (), sweeps=sweep or (), checkpoints=checkpoints
         )
-    say(f"{counted(len(report.copied), 'run')} copied to {folder}, {len(report.there)} there already")
+    say(f"{plural(len(report.copied), 'run')} copied to {folder}, {len(report.there)} there already")
     if report.unfinished:
         states = Counter(item.state.value for item in report.unfinished)
         parts = ", ".join(f"{number} {state}" for state, number in states.items())

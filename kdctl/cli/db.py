@@ -40,18 +40,18 @@ def check(
     """
     from kdctl import workflows
     from kdctl.cli.console import output, print_json, print_mistakes
-    from kdctl.cli.formatting import counted
     from kdctl.serialization import to_tree
+    from kdctl.text import plural
 
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         health = workflows.check(workspace, hashes=hashes)
     if form is options.Format.JSON:
         print_json(**to_tree(health))
     else:
-        found = "all is well" if not health.findings else counted(len(health.findings), "problem")
+        found = "all is well" if not health.findings else plural(len(health.findings), "problem")
         output().print(
-            f"{counted(health.num_runs, 'run')}, {counted(health.num_folders, 'folder')}, "
-            f"{counted(health.num_sweeps, 'sweep')}: {found}"
+            f"{plural(health.num_runs, 'run')}, {plural(health.num_folders, 'folder')}, "
+            f"{plural(health.num_sweeps, 'sweep')}: {found}"
         )
     if health.findings:
         print_mistakes(health.findings)
@@ -135,15 +135,15 @@ def sync(
 
 def _show(report: SyncReport) -> None:
     from kdctl.cli.console import output
-    from kdctl.cli.formatting import counted
+    from kdctl.text import plural
 
     lines = [
         *_named("new", report.added),
         *_named("changed", report.changed),
         *(f"sweep {name}" for name in report.sweeps),
         *(f"removed {key}, as was begun" for key in report.removed),
-        f"{counted(len(report.added), 'run')} new, {len(report.changed)} changed, "
-        f"{report.num_unchanged} as before; {counted(len(report.sweeps), 'sweep')} new or changed",
+        f"{plural(len(report.added), 'run')} new, {len(report.changed)} changed, "
+        f"{report.num_unchanged} as before; {plural(len(report.sweeps), 'sweep')} new or changed",
     ]
     for line in lines:
         output().print(line, markup=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from kdctl.cli.console import output, print_json, say
 from kdctl.cli.formatting import (
     assignments,
-    counted,
     counted_seeds,
     duration,
     evaluation_only,
@@ -19,6 +18,7 @@ from kdctl.cli.formatting import (
 from kdctl.cli.options import Format
 from kdctl.cli.run_tables import planned_trees, show_plans, show_summary
 from kdctl.serialization import to_tree
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
@@ -67,10 +67,10 @@ def show_sweep_plan(
         show_summary(plan.teachers, plan.runs, plan.states, operations)
     elif everything:
         show_plans(plan.teachers, plan.runs, plan.states)
-    gangs = f" in {counted(num_gangs, 'gang')}" if num_gangs else ""
-    teachers = counted(len(plan.teachers), "teacher")
+    gangs = f" in {plural(num_gangs, 'gang')}" if num_gangs else ""
+    teachers = plural(len(plan.teachers), "teacher")
     seeds = counted_seeds(plan.recipe.seeds, plan.recipe.baseline_seeds)
-    configurations = counted(plan.num_configurations, "configuration")
+    configurations = plural(plan.num_configurations, "configuration")
     lines = [
         f"{sweep_standing(plan, told=f'{teachers}, {configurations} × {seeds}; ')}{gangs}",
         estimated(estimate),
@@ -85,7 +85,7 @@ def show_sweep_plan(
     if search:
         lines.insert(
             0,
-            f"search: {counted(search.trials, 'configuration')} by {search.sampler}, best on {search.metric}",
+            f"search: {plural(search.trials, 'configuration')} by {search.sampler}, best on {search.metric}",
         )
     for line in lines:
         output().print(line, markup=False)
@@ -141,7 +141,7 @@ def _time(estimate: Estimate) -> str:
     """Word how long it takes; with several gangs at once, what devices spend, too."""
     capacity, spent = estimate.capacity, duration(estimate.device_seconds)
     if capacity.queued:
-        together = f"{duration(estimate.seconds)} if {counted(capacity.slots, 'job')} run at once"
+        together = f"{duration(estimate.seconds)} if {plural(capacity.slots, 'job')} run at once"
         return f"about {spent} of device time ({together}; waiting in the queue is not in it)"
     if capacity.slots == 1:
         return f"about {duration(estimate.seconds)}"
@@ -179,7 +179,7 @@ def _limits(plan: SweepPlan) -> Iterator[str]:
         yield from _rungs(pruning, run_epochs(plan.recipe, plan.runs))
     if racing is not None:
         yield (
-            f"racing: after {counted(racing.min_seeds, 'seed')}, what trails by more than {racing.margin:g} "
+            f"racing: after {plural(racing.min_seeds, 'seed')}, what trails by more than {racing.margin:g} "
             f"points on {racing.metric} is dropped; the numbers above are what it takes if nothing is"
         )
 

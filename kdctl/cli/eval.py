@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli import options
-from kdctl.cli.formatting import counted
 from kdctl.errors import Mistake, UsageError
 from kdctl.evaluation_records import Evaluation, Fidelity, Latency
 from kdctl.records import Selection, StoredRun
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
@@ -193,7 +193,7 @@ def _named(fidelity: Fidelity) -> str:
 
 
 def _time(latency: Latency) -> str:
-    threads = f", {counted(latency.num_threads, 'thread')}" if latency.device == "cpu" else ""
+    threads = f", {plural(latency.num_threads, 'thread')}" if latency.device == "cpu" else ""
     return f"{latency.ms_per_image:.3f} ms ({latency.device}{threads})"
 
 

@@ -27,14 +27,14 @@ def export(
     """
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.formatting import counted
     from kdctl.plugins import load_plugins
+    from kdctl.text import plural
 
     load_plugins(plugin)
     with workflows.open_workspace(runs, create=False, read_only=True) as workspace:
         exported = workflows.export_to_tracker(
             to, folder, workspace, sweep=sweep, everything=everything, where=where or ()
         )
-    say(f"{counted(exported.num_runs, 'run')} written to {folder}")
+    say(f"{plural(exported.num_runs, 'run')} written to {folder}")
     if exported.command:
         say(f"to look at them: {exported.command}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdctl.recipe.layers import flat
 from kdctl.records import RunResult, RunState, Selection
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +18,9 @@ if TYPE_CHECKING:
     from kdctl.records import StoredRun
 
 
-def counted(number: int, singular: str) -> str:
-    """Return a number of things: '1 run', '2 runs'."""
-    return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
-
-
 def counted_seeds(seeds: Sequence[int], baseline_seeds: Sequence[int]) -> str:
     """Return how many seeds there are: '3 seeds', '3 seeds (6 without a teacher)'."""
-    words = counted(len(seeds), "seed")
+    words = plural(len(seeds), "seed")
     more = len(baseline_seeds) > len(seeds)
     return f"{words} ({len(baseline_seeds)} without a teacher)" if more else words
 
@@ -37,7 +33,7 @@ def standing(num_runs: int, *, to_do: int, dropped: int = 0, failed: int = 0, to
     parts = [f"{num_runs - to_do - dropped - failed} done"]
     parts += [f"{dropped} dropped"] if dropped else []
     parts += [f"{failed} failed (--retry-failed)"] if failed else []
-    return f"{counted(num_runs, 'run')}: {told}{', '.join([*parts, f'{to_do} to do'])}"
+    return f"{plural(num_runs, 'run')}: {told}{', '.join([*parts, f'{to_do} to do'])}"
 
 
 def duration(seconds: float) -> str:

@@ -14,10 +14,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from kdctl.cli.console import messages
-from kdctl.cli.formatting import counted, describe, describe_member, duration, outcome
+from kdctl.cli.formatting import describe, describe_member, duration, outcome
 from kdctl.cli.remaining_time import RemainingTime
 from kdctl.cli.titles import Titles, told_apart
 from kdctl.records import EpochResult, RunResult, RunState
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from kdctl.recipe.plan import RunPlan
@@ -81,7 +82,7 @@ class Display(AbstractContextManager["Display"]):
 
     def waiting(self, plans: Sequence[RunPlan]) -> None:
         """Say that others work."""
-        self.say(f"waiting for {counted(len(plans), 'run')} in training by another process")
+        self.say(f"waiting for {plural(len(plans), 'run')} in training by another process")
 
     def say(self, text: str) -> None:
         """Show nothing."""

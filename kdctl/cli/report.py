@@ -125,11 +125,11 @@ def _draw(workspace: Workspace, folder: Path, which: Which, *, force: bool) -> N
     """Draw what can be drawn, and say what cannot."""
     from kdctl import workflows
     from kdctl.cli.console import say
-    from kdctl.cli.formatting import counted
+    from kdctl.text import plural
 
     drawn = workflows.plot_all(folder, workspace, force=force, **which)
     number = len({file.stem for file in drawn.files})
-    say(f"{counted(number, 'figure')} in {folder}, each as SVG, PDF and PNG")
+    say(f"{plural(number, 'figure')} in {folder}, each as SVG, PDF and PNG")
     for mistake in drawn.left_out:
         say(f"left out: {mistake.problem} {mistake.hint}")
 

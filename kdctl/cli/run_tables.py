@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json
 from kdctl.cli.console_tables import print_table
-from kdctl.cli.formatting import counted, describe, flop, percent
+from kdctl.cli.formatting import describe, flop, percent
 from kdctl.cli.options import Format
 from kdctl.cli.titles import told_apart
 from kdctl.records import ENDED, RunState, Selection, StoredRun
 from kdctl.serialization import to_tree
+from kdctl.text import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,7 +160,7 @@ def _matched(match: MatchedTaps) -> tuple[str, str, str, str]:
 def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     facts = structure.facts
     if len(structure.phases) > 1:
-        phases = (f"{phase.name} {counted(phase.epochs, 'epoch')}" for phase in structure.phases)
+        phases = (f"{phase.name} {plural(phase.epochs, 'epoch')}" for phase in structure.phases)
         yield "phases", ", then ".join(phases)
     yield "student", f"{facts.student_parameters:,} parameters"
     if structure.added:

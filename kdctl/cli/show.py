@@ -132,14 +132,14 @@ def _facts(plugin: PluginDescription) -> Iterator[tuple[str, str]]:
 
 
 def _method(facts: MethodFacts) -> Iterator[tuple[str, str]]:
-    from kdctl.cli.formatting import counted
+    from kdctl.text import plural
     from kdctl.workflows.describing import STUDENT, TEACHER
 
     if facts.fewest_teachers != facts.most_teachers:
         most = "any number" if facts.most_teachers is None else str(facts.most_teachers)
         yield "teachers", f"{facts.fewest_teachers} to {most}"
     elif facts.fewest_teachers != 1:
-        yield "teachers", counted(facts.fewest_teachers, "teacher") if facts.fewest_teachers else "none"
+        yield "teachers", plural(facts.fewest_teachers, "teacher") if facts.fewest_teachers else "none"
     reads = [*facts.student_taps, *(["logits"] if facts.reads_teacher_logits else [])]
     if reads:
         yield "compares", ", ".join(reads)
@@ -207,7 +207,8 @@ def _preset(preset: PresetDescription) -> Iterator[tuple[str, int]]:
 
 
 def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
-    from kdctl.cli.formatting import counted, counted_seeds
+    from kdctl.cli.formatting import counted_seeds
+    from kdctl.text import plural
 
     yield f"recipe {recipe.name}", 0
     if recipe.description:
@@ -219,7 +220,7 @@ def _recipe(recipe: RecipeDescription) -> Iterator[tuple[str, int]]:
     yield "", 0
     pairs = (f"{student} <- {teacher}" if teacher else student for student, teacher in recipe.pairs)
     seeds = counted_seeds(recipe.seeds, recipe.baseline_seeds)
-    runs = f"{counted(recipe.num_configurations, 'configuration')} × {seeds}"
+    runs = f"{plural(recipe.num_configurations, 'configuration')} × {seeds}"
     written = shlex.quote(recipe.name)
     facts = {
         "file": str(recipe.path),

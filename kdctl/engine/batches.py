@@ -20,6 +20,7 @@ from kdctl.protocols.augmentation import build_augmentation
 from kdctl.protocols.dataset import DatasetOptions, Split
 from kdctl.protocols.step import Batch
 from kdctl.recipe.data_free import GeneratedImages
+from kdctl.text import plural
 
 EVALUATION_BATCH = 500
 """Images per step of an evaluation: large enough to be efficient, small enough for any memory."""
@@ -211,7 +212,7 @@ def require_two_images(count: int) -> None:
     """
     if count < 2:
         raise KdctlError(
-            f"the training set has {count} image(s), and batch norm needs 2 at a time.",
+            f"the training set has {plural(count, 'image')}, and batch norm needs 2 at a time.",
             "raise data.samples_per_class, or lower data.val_fraction.",
         )
 

@@ -113,7 +113,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     missing, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     reshaped = [name for name in own.keys() & weights.keys() if difference(weights[name], own[name])]
     if missing or surplus or reshaped:
-        counts = f"{len(missing)} tensors missing, {len(surplus)} unknown, {len(reshaped)} of another shape"
+        counts = f"tensors: {len(missing)} missing, {len(surplus)} unknown, {len(reshaped)} of another shape"
         example = (missing + surplus + sorted(reshaped))[0]
         raise MisfitCheckpointError(
             f"{path} holds the weights of another architecture: {counts} (for example {example}).",

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdctl.errors import UsageError
 from kdctl.recipe.engine_options import EngineOptions
+from kdctl.text import plural
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -70,7 +71,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"'{name}' is not a device.", "use auto, cpu, cuda or cuda:0.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"there is no device '{name}': torch sees {torch.cuda.device_count()} GPU(s).",
+            f"there is no device '{name}': torch sees {plural(torch.cuda.device_count(), 'GPU')}.",
             "use --device auto, or check the driver with nvidia-smi.",
         )
     if device.type not in ("cpu", "cuda"):

@@ -37,6 +37,7 @@ from kdctl.plugins import load_plugin_file
 from kdctl.recipe.plan import RunPlan
 from kdctl.records import Artifact, Environment, EpochResult, RunResult
 from kdctl.store.json_files import from_json
+from kdctl.text import plural
 
 LOST = 1
 """Exit code of a follower that had to give up."""
@@ -165,7 +166,7 @@ def _use_own_device(kind: str) -> None:
 def _require_devices(num_devices: int, kind: str) -> None:
     if kind == "cuda" and torch.cuda.device_count() < num_devices:
         raise UsageError(
-            f"--devices {num_devices}: torch sees {torch.cuda.device_count()} GPU(s).",
+            f"--devices {num_devices}: torch sees {plural(torch.cuda.device_count(), 'GPU')}.",
             "ask for fewer, or use torchrun on several nodes.",
         )
 

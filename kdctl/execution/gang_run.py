@@ -135,7 +135,7 @@ class GangTrainer:
         if len(plans) > 1 and failure.out_of_memory:
             del run  # and with it the members
             release_memory(self.context)
-            _log.warning("%s; %d runs go on in gangs of half the size", failure.problem, len(ours))
+            _log.warning("%s; the runs go on in gangs of half the size", failure.problem)
             return self._train_parts(halves(ours), f"out of memory in a gang of {len(plans)}")
         if len(plans) > 1:
             return self._train_parts([[plan] for plan in ours], reduced)

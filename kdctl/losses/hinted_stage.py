@@ -14,6 +14,7 @@ from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec
+from kdctl.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def stage_of(student: Backbone, number: int) -> str:
     stages = student.stage_taps
     if number > len(stages):
         raise KdctlError(
-            f"[method] stage = {number}: the student has {len(stages)} stages.",
+            f"[method] stage = {number}: the student has {plural(len(stages), 'stage')}.",
             f"set method.stage to a number from 1 to {len(stages)}.",
         )
     return stages[number - 1]

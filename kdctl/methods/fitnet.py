@@ -16,6 +16,7 @@ from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size
 from kdctl.recipe.component import Spec, component, option, tunable
+from kdctl.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class FitNet(FeaturesFirst):
         pairs = pair_stages(setup.student, setup.teacher)
         if config.stage > len(pairs):
             raise KdctlError(
-                f"[method] stage = {config.stage}: these models have {len(pairs)} pairs of stages.",
+                f"[method] stage = {config.stage}: these models have {plural(len(pairs), 'pair')} of stages.",
                 f"set method.stage to a number from 1 to {len(pairs)}.",
             )
         own, other = pairs[config.stage - 1]

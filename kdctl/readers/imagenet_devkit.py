@@ -14,6 +14,7 @@ from typing import Any
 from kdctl.errors import KdctlError
 from kdctl.files import read_file, unreadable
 from kdctl.readers.folder_entries import some_of
+from kdctl.text import plural
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
@@ -51,7 +52,7 @@ def ground_truth_labels(path: Path, images: Sequence[str], class_names: Sequence
     names = sorted(images)
     if len(lines) != len(names):
         raise KdctlError(
-            f"{path} has {len(lines)} lines for {len(names)} images.",
+            f"{path} has {plural(len(lines), 'line')} for {plural(len(names), 'image')}.",
             "unpack ILSVRC2012_img_val.tar and the development kit anew.",
         )
     folders = _folders_by_number(path.with_name(_META))
@@ -60,7 +61,7 @@ def ground_truth_labels(path: Path, images: Sequence[str], class_names: Sequence
     wrong = [f"line {number}" for number, rank in enumerate(found, 1) if rank < 0]
     if wrong:
         raise KdctlError(
-            f"{path} names no class of the training set in {len(wrong)} lines: {some_of(wrong)}.",
+            f"{path} names no class of the training set in {plural(len(wrong), 'line')}: {some_of(wrong)}.",
             "call the class folders of train by their WordNet numbers (n01440764), and keep all of them.",
         )
     return dict(zip(names, found, strict=True))

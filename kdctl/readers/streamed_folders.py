@@ -31,6 +31,7 @@ from kdctl.readers.imagenet_devkit import find_ground_truth, ground_truth_labels
 from kdctl.readers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from kdctl.readers.shard_classes import ranks_of
 from kdctl.recipe.component import Spec, component, option
+from kdctl.text import plural
 
 LABEL_FILES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "ground_truth.txt")
 """Where the classes of images may stand that do not lie in class folders; in this order."""
@@ -164,7 +165,7 @@ def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, int]:
     ):
         if lines:
             raise KdctlError(
-                f"{path} {what} in {len(lines)} lines: {some_of(lines)}.",
+                f"{path} {what} in {plural(len(lines), 'line')}: {some_of(lines)}.",
                 "each line is: name of an image, then its class (a folder of train, or its rank).",
             )
     return labels

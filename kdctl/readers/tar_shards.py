@@ -143,7 +143,7 @@ class Shards:
         unknown = {sample.label for sample, rank in zip(self._samples, found, strict=True) if rank < 0}
         if unknown:
             raise KdctlError(
-                f"the shards have {len(unknown)} class(es) that are not known: {some_of(sorted(unknown))}.",
+                f"the shards have classes that are not known: {some_of(sorted(unknown))}.",
                 f"the classes of train are known, or those that {CLASS_NAMES} names.",
             )
         samples, folder = self._samples, self._paths[0].parent

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from kdctl.recipe.bounds import MOST_SEEDS
 from kdctl.recipe.load import SMOKE
 from kdctl.recipe.resolve import Resolver
+from kdctl.text import plural
 
 FEWEST_FOR_STD_ERROR = 3
 """Seeds below which nobody should trust a standard error; two may agree by chance."""
@@ -131,7 +132,7 @@ def _check_std_error(resolver: Resolver, *, num_seeds: int, num_points: int) -> 
         problem = "[budget] target_std_error does not go with [search]: its trials all need the same seeds."
         resolver.wrong(where, problem, "leave it out, or write a [grid].")
     elif num_seeds <= FEWEST_FOR_STD_ERROR:
-        problem = f"[budget] target_std_error can save nothing: the recipe has {num_seeds} seeds."
+        problem = f"[budget] target_std_error can save nothing: the recipe has {plural(num_seeds, 'seed')}."
         hint = f"give more than {FEWEST_FOR_STD_ERROR} seeds: fewer do not tell a standard error."
         resolver.wrong(where, problem, hint)
 
@@ -141,9 +142,8 @@ def _check_racing(resolver: Resolver, racing: Racing, *, num_seeds: int, num_poi
         problem = "[racing] does not go with [search], which chooses by itself where to look."
         resolver.wrong("racing", problem, "leave [racing] out, or write a [grid].")
     elif num_seeds and racing.min_seeds >= num_seeds:
-        problem = (
-            f"[racing] min_seeds = {racing.min_seeds} can save nothing: the recipe has {num_seeds} seeds."
-        )
+        number = plural(num_seeds, "seed")
+        problem = f"[racing] min_seeds = {racing.min_seeds} can save nothing: the recipe has {number}."
         resolver.wrong("racing.min_seeds", problem, "lower min_seeds, or give more seeds.")
 
 

@@ -15,6 +15,7 @@ from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.space import Point
 from kdctl.recipe.values_in_toml import as_written
 from kdctl.records import Selection
+from kdctl.text import plural
 
 CELL = re.compile(
     r"(?P<top1>(0|[1-9]\d*)(\.\d+)?)( ?(±|\+-) ?(?P<std>(0|[1-9]\d*)(\.\d+)?))?"
@@ -152,7 +153,7 @@ def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
             hint = "write rows.<field>.<value> = [...], such as rows.method.kd = [74.42]."
             resolver.wrong(where, f"{row} names no field and its value.", hint)
         elif len(cells) != len(table.columns):
-            problem = f"{row} has {len(cells)} numbers for {len(table.columns)} columns."
+            problem = f"{row} has {plural(len(cells), 'number')} for {plural(len(table.columns), 'column')}."
             resolver.wrong(where, problem, "write '' where the source has no number.")
         for cell in cells:
             if _read_cell(cell) is None:

@@ -17,6 +17,7 @@ from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
 from kdctl.recipe.resolve import Resolver
 from kdctl.recipe.sections import STUDENT_WEIGHTS, Catalog
 from kdctl.recipe.values_in_toml import as_written
+from kdctl.text import plural
 
 
 class TeacherSource(Protocol):
@@ -180,8 +181,9 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
 def _check_number(resolver: Resolver, method: str, number: int, fewest: int, most: int | None) -> None:
     if takes((fewest, most), number):
         return
-    wants = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
-    problem = f"method '{method}' wants {wants} teacher(s), the recipe names {number}."
+    wants = "" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
+    wanted = f"{wants} teachers" if wants else plural(fewest, "teacher")
+    problem = f"method '{method}' wants {wanted}, the recipe names {number}."
     resolver.wrong("teacher", problem, _hint_on_number(resolver, number, fewest))
 
 

@@ -21,7 +21,8 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
-from kdctl.report.wording import plural, settings_of
+from kdctl.report.wording import settings_of
+from kdctl.text import plural
 
 _WIDE = 10.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic unless told otherwise."""

@@ -17,8 +17,8 @@ from kdctl.report.measures import find_measures, require_models
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table_format import Table, sort_rows
-from kdctl.report.wording import enumerated, plural
-from kdctl.text import one_or_several
+from kdctl.report.wording import enumerated
+from kdctl.text import one_or_several, plural
 
 _SEVERAL = ("rows", "columns", "values", "where")
 """Options that take several words."""

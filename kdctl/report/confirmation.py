@@ -22,12 +22,12 @@ from kdctl.report.wording import (
     UNDECIDED_WORDS,
     label,
     mean_and_spread,
-    plural,
     rounded,
     signed,
     verdict_words,
 )
 from kdctl.serialization import canonical_json
+from kdctl.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates
 from kdctl.report.series import counted_groups, divide
-from kdctl.report.wording import SELECTION_WORDS, plural
+from kdctl.report.wording import SELECTION_WORDS
+from kdctl.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)

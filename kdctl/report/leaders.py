@@ -12,7 +12,8 @@ from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy, Layout
 from kdctl.report.replicates import Replicates, group_by_configuration
 from kdctl.report.subject import SUBJECT_FIELDS
-from kdctl.report.wording import SELECTION_WORDS, label, mean_and_spread, plural
+from kdctl.report.wording import SELECTION_WORDS, label, mean_and_spread
+from kdctl.text import plural
 
 _PAIR = (*SUBJECT_FIELDS, "data_fingerprint", "teachers", "student.name")
 """Configurations that differ in one of these do not compete."""

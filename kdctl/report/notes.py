@@ -27,8 +27,8 @@ from kdctl.report.wording import (
     SELECTION_WORDS,
     UNDECIDED_WORDS,
     label,
-    plural,
 )
+from kdctl.text import plural
 
 OUTLIER_RATIO = 5.0
 """A std that many times its neighbours' median is pointed out."""

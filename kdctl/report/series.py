@@ -12,7 +12,8 @@ from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.replicates import Replicates, Value, group_by_configuration, in_table_order, selected_epoch
 from kdctl.report.statistics import Spread, Summary, spread_of, summarize
 from kdctl.report.subject import SUBJECT_FIELDS, data_words, shared_words, unlike_subjects
-from kdctl.report.wording import SELECTION_WORDS, counts_words, plural, setting, settings_of, title
+from kdctl.report.wording import SELECTION_WORDS, counts_words, setting, settings_of, title
+from kdctl.text import plural
 
 MOST_LINES = 8
 """Series in one panel before a reader loses them."""

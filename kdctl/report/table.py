@@ -19,7 +19,8 @@ from kdctl.report.reported import Reported, find_reported
 from kdctl.report.rows import make_rows
 from kdctl.report.subject import SUBJECT_FIELDS, data_words, shared_words
 from kdctl.report.table_format import Column, Table
-from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS, plural
+from kdctl.report.wording import SELECTION_WORDS, SPREAD_WORDS
+from kdctl.text import plural
 
 BEST_BY_WORDS = {
     "val": "best setting of each chosen on validation accuracy",

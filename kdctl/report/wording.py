@@ -9,6 +9,7 @@ from kdctl.records import Selection
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.replicates import Value
 from kdctl.report.statistics import SIGNIFICANCE, Spread, Summary, Verdict, spread_of
+from kdctl.text import plural
 
 NOTHING = "—"
 SELECTION_WORDS = {
@@ -101,11 +102,6 @@ def counts_words(counts: Iterable[int]) -> str:
     known = set(counts)
     fewest, most = min(known), max(known)
     return f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
-
-
-def plural(count: int, noun: str, several: str = "") -> str:
-    """Word a count: '1 run', '2 runs'; `several` is a plural that does not end in an s alone."""
-    return f"{count} {noun}" if count == 1 else f"{count} {several or f'{noun}s'}"
 
 
 def words_in_common(labels: Sequence[str]) -> tuple[str, list[str]]:

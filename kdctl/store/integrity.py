@@ -16,6 +16,7 @@ from kdctl.store.folder import RunFolder
 from kdctl.store.folder_records import Ending, RecordFile
 from kdctl.store.json_files import to_json
 from kdctl.store.lost_checksums import HINT, lost_checksums
+from kdctl.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ def _numbers_in_words(epoch: EpochResult) -> str:
 def _numbers(result: RunResult, epochs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Hold a result against the epochs that it was taken from."""
     if result.state is RunState.FINISHED and len(epochs) != result.epochs:
-        yield f"holds {len(epochs)} epochs, its result.json says {result.epochs}"
+        yield f"holds {plural(len(epochs), 'epoch')}, its result.json says {result.epochs}"
         return
     for rule, selected in result.selected.items():
         if epochs and not _is_among(selected, epochs):

@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kdctl.text import plural
+
 _ROUNDING = 1e-9
 """A difference that is smaller decides nothing: it is in the last bits of sums and products."""
 
@@ -154,5 +156,4 @@ def _diverged(standing: Standing) -> str:
 def _when(standing: Standing) -> str:
     if standing.rung:
         return standing.rung
-    number = len(standing.values) + standing.num_diverged
-    return "1 seed" if number == 1 else f"{number} seeds"
+    return plural(len(standing.values) + standing.num_diverged, "seed")

@@ -43,7 +43,7 @@ def _page(tables: Sequence[Table], data: FigureData, workspace: Workspace, known
     from kdctl.report.page.run_list import run_list  # noqa: PLC0415
     from kdctl.report.page.write import Page, write_page  # noqa: PLC0415
     from kdctl.report.series import subject_words  # noqa: PLC0415
-    from kdctl.report.wording import plural  # noqa: PLC0415
+    from kdctl.text import plural  # noqa: PLC0415
 
     runs = (*data.runs, *data.teachers)
     return write_page(

@@ -14,6 +14,7 @@ from kdctl.machine_errors import noted
 from kdctl.records import SETTLED, Selection
 from kdctl.store.briefs import RunBrief
 from kdctl.store.removal import finish_removals, free_files, held_runs, remove_run
+from kdctl.text import plural
 
 CHECKPOINTS = "*.pt"
 LEFTOVERS = ".*.tmp"
@@ -201,7 +202,7 @@ def _reason(run: RunBrief, *, is_teacher: bool, waiting: int) -> str:
     if run.state not in SETTLED:
         return f"{run.state.value}: it goes on from them"
     if waiting:
-        return f"the teacher of {waiting} unfinished " + ("run" if waiting == 1 else "runs")
+        return f"the teacher of {plural(waiting, 'unfinished run')}"
     return "a teacher (--teachers)" if is_teacher else ""
 
 

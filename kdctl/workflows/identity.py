@@ -81,7 +81,7 @@ def _refusal(
         f"{len(started)} of its {num_students} runs would not belong to it any more.\n"
         + "\n".join([*lines[:_MOST_SHOWN], *more]),
         f"give this one a name of its own (-o {shlex.quote(f'name={recipe.name}_2')}), or say --replace: "
-        f"the name then means the new content, and the {len(started)} runs stay in the store.",
+        f"the name then means the new content, and the other runs stay in the store.",
     )
 
 

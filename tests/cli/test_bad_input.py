@@ -91,7 +91,7 @@ def test_data_of_one_class_are_refused(kdctl: Kdctl, tmp_path: Path, name: str) 
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(folder / "1.png")
     words = f"train --student resnet3 --dataset {name} -o data.path=pictures -o data.size=8 --dry-run"
-    kdctl(words).refused(f"'{name}' has 1 class(es), cat: there is nothing to tell apart", code=1)
+    kdctl(words).refused(f"'{name}' has 1 class, cat: there is nothing to tell apart", code=1)
 
 
 def test_data_that_are_corrupt_are_refused(kdctl: Kdctl, tmp_path: Path) -> None:

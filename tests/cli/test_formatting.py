@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.formatting import counted, duration, flop, outcome, percent, standing
+from kdctl.cli.formatting import duration, flop, outcome, percent, standing
 from kdctl.records import RunState
+from kdctl.text import plural
 
 
 def test_a_run_that_does_not_go_on_for_now_is_worded_by_its_reason() -> None:
@@ -51,7 +52,7 @@ def test_operations_have_three_digits_and_a_unit(operations: float, words: str) 
 
 
 def test_things_are_counted() -> None:
-    assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert [plural(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -77,7 +77,7 @@ def test_what_a_teacher_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_method_of_one_teacher_refuses_several(kdctl: Kdctl) -> None:
     answer = kdctl(f"train --student resnet3 --teacher resnet4 --teacher resnet5 {TINY}")
-    answer.refused("'simkd' wants 1 teacher(s), the recipe names 2", code=2)
+    answer.refused("'simkd' wants 1 teacher, the recipe names 2", code=2)
 
 
 def test_a_teacher_that_nobody_would_listen_to_is_refused(kdctl: Kdctl) -> None:

@@ -102,10 +102,10 @@ def test_a_run_on_the_command_line_replaces_a_teacher_by_name(bench) -> None:
 
 
 def test_as_many_teachers_as_the_method_takes(bench) -> None:
-    assert "method 'simkd' wants 1 teacher(s), the recipe names 0." in bench.mistake(f"{BASE}teacher = []")
+    assert "method 'simkd' wants 1 teacher, the recipe names 0." in bench.mistake(f"{BASE}teacher = []")
     assert "the recipe names 0. // name one with [teacher]" in bench.mistake(f'{BASE}method = "kd"')
     both = f'{BASE}[[teacher]]\nname = "resnet32x4"\n[[teacher]]\nrun = "0123"'
-    assert "wants 1 teacher(s), the recipe names 2." in bench.mistake(both)
+    assert "wants 1 teacher, the recipe names 2." in bench.mistake(both)
 
 
 def test_several_teachers_are_kept_in_order(bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,17 +198,15 @@ def test_options_of_the_teacher_reach_each_of_several(bench) -> None:
 
 def test_a_method_for_one_teacher_names_those_that_take_several(bench) -> None:
     said = bench.mistake(f'{BASE}method = "kd"\nteacher = ["resnet20", "resnet56"]')
-    assert (
-        "method 'kd' wants 1 teacher(s), the recipe names 2. // choose a method that takes 2: aekd," in said
-    )
+    assert "method 'kd' wants 1 teacher, the recipe names 2. // choose a method that takes 2: aekd," in said
     assert "simkd_v" in said
     said = bench.mistake(f'{BASE}method = "aver"\nteacher = "resnet20"')
-    assert "method 'aver' wants 2 or more teacher(s), the recipe names 1. // repeat --teacher" in said
+    assert "method 'aver' wants 2 or more teachers, the recipe names 1. // repeat --teacher" in said
     many = [{"name": "resnet20", "seed": seed} for seed in range(9)]
     tables = ", ".join(f'{{ name = "{one["name"]}", seed = {one["seed"]} }}' for one in many)
     said = bench.mistake(f'{BASE}method = "aekd"\nteacher = [{tables}]')
     assert (
-        "method 'aekd' wants 2 to 8 teacher(s), the recipe names 9. // choose a method that takes 9: atsc,"
+        "method 'aekd' wants 2 to 8 teachers, the recipe names 9. // choose a method that takes 9: atsc,"
         in said
     )
 

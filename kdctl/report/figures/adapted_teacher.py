@@ -17,7 +17,7 @@ from kdctl.report.plotting import COLOURS, add_legend, add_title, new_figure
 from kdctl.report.replicates import group_by_configuration, selected_epoch
 from kdctl.report.series import divide, error_of, replicate_words, selection_words, subject_words
 from kdctl.report.statistics import Summary, summarize
-from kdctl.report.wording import plural
+from kdctl.text import plural
 
 _TEACHER = "teacher"
 """How the names of adapted teachers begin, among the models of a run."""

@@ -24,7 +24,8 @@ from kdctl.report.series import (
     subject_words,
     summaries,
 )
-from kdctl.report.wording import plural, words_in_common
+from kdctl.report.wording import words_in_common
+from kdctl.text import plural
 
 MOST_LABELS = 16
 """So many bars have their numbers written on them."""

@@ -13,7 +13,8 @@ from kdctl.report.evaluated import evaluated_groups
 from kdctl.report.figure import FigureData, figures
 from kdctl.report.plotting import add_legend, add_title, looks, new_figure
 from kdctl.report.series import selection_words, subject_words
-from kdctl.report.wording import counts_words, plural
+from kdctl.report.wording import counts_words
+from kdctl.text import plural
 
 _MOST_NAMES = 40
 """So many classes have their names below the axis."""

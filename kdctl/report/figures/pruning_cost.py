@@ -11,7 +11,7 @@ from kdctl.registry import NoOptions
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.plotting import COLOURS, add_title, new_figure
 from kdctl.report.series import subject_words
-from kdctl.report.wording import plural
+from kdctl.text import plural
 
 _MOST_BINS = 20
 
