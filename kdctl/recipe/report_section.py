@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from kdctl.recipe.layers import Layer, Tree, flat, look_up, merge, same
 from kdctl.recipe.load import toml_value
@@ -63,7 +63,7 @@ class Published:
     """How many runs stand behind it; None: the source does not say."""
     select: Selection | None = None
     """Which epoch was taken; None: the source does not say."""
-    protocol: str | None = None
+    protocol: Annotated[str, MinLen(1)] | None = None
     """Under which training preset; None: the source does not say."""
     epochs: Annotated[int, Gt(0)] | None = None
     """How long was trained; None: as long as the protocol's preset says, if there is one."""
@@ -77,10 +77,15 @@ class ReportedNumber(Published):
 
     match: Mapping[str, Any]
     """Fields and values that a row must have."""
-    top1: float
+    top1: Annotated[float, Ge(0), Le(100)]
     """Test accuracy in percent."""
-    std: Annotated[float, Ge(0)] | None = None
+    std: Annotated[float, Ge(0), Le(100)] | None = None
     """In percent points; None: the source does not say."""
+
+    def __post_init__(self) -> None:
+        """Refuse a spread of one number."""
+        if self.std is not None and self.num_trials == 1:
+            raise ValueError("std is given, but num_trials = 1, and one number has no spread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,25 +145,42 @@ def check_reporting(resolver: Resolver) -> None:
         return
     for number, table in enumerate(tables, start=1):
         where = f"reported.{number}"
-        if not isinstance(table, Mapping) or "rows" not in table:
+        if not isinstance(table, Mapping):
+            problem = f"{where} = {as_written(table)} is not a table."
+            resolver.wrong(where, problem, "write it as [[reported]].")
+        elif "rows" not in table:
             resolver.record(ReportedNumber, table, where)
         elif (found := resolver.record(ReportedTable, table, where)) is not None:
             _check_rows(found, where, resolver)
 
 
 def _check_rows(table: ReportedTable, where: str, resolver: Resolver) -> None:
-    for path, cells in _rows(table.rows):
+    as_rows = "write rows.<field>.<value> = [...], such as rows.method.kd = [74.42]."
+    rows = list(_rows(table.rows))
+    if not rows:
+        resolver.wrong(where, f"[{where}] rows has no row.", as_rows)
+    for path, cells in rows:
         row = f"[{where}] rows.{'.'.join(path)}"
         if len(path) < 2:
-            hint = "write rows.<field>.<value> = [...], such as rows.method.kd = [74.42]."
-            resolver.wrong(where, f"{row} names no field and its value.", hint)
+            resolver.wrong(where, f"{row} names no field and its value.", as_rows)
         elif len(cells) != len(table.columns):
             problem = f"{row} has {plural(len(cells), 'number')} for {plural(len(table.columns), 'column')}."
             resolver.wrong(where, problem, "write '' where the source has no number.")
         for cell in cells:
-            if _read_cell(cell) is None:
-                hint = "write 75.52, '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)', or '' for none."
-                resolver.wrong(where, f"{row} has {as_written(cell)}, which is no number.", hint)
+            if wrong := _wrong_with(cell, table):
+                resolver.wrong(where, f"{row} has {as_written(cell)}, {wrong[0]}.", wrong[1])
+
+
+def _wrong_with(cell: Any, table: ReportedTable) -> tuple[str, str] | None:
+    """Return what is wrong with a cell, and a hint."""
+    said = _read_cell(cell)
+    if said is None:
+        return "which is no number", "write 75.52, '75.52 ± 0.18', '75.52 ± 0.18 (n = 3)', or '' for none."
+    if max(said.get("top1", 0), said.get("std", 0)) > 100:
+        return "which is more than 100 %", "write accuracies in percent, 75.52, or '' for none."
+    if "std" in said and said.get("num_trials", table.num_trials) == 1:
+        return "but num_trials = 1, and one number has no spread", "leave out ±, or mend n."
+    return None
 
 
 def _spaces(tree: Tree) -> Iterator[Iterable[str]]:

@@ -231,7 +231,7 @@ class Resolver:
     def _invalid(self, detail: Any, plain: Mapping[str, Any], dotted: str) -> None:
         option = str(detail["loc"][0]) if detail["loc"] else ""
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        message = message.removeprefix("Tuple ").partition(" after validation")[0]
+        message = message.removeprefix("Tuple ").removeprefix("String ").partition(" after validation")[0]
         if not option:  # a Config may check its fields together
             self.wrong(dotted, f"[{dotted}] {message}.", "change one of the values it names.")
         elif option in plain and (option,) == detail["loc"] and detail["type"] == "missing":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
 from kdctl.errors import UsageError
@@ -14,6 +14,7 @@ from kdctl.report.layout import Layout, read_best_by, read_selection, read_sprea
 from kdctl.report.layout_kind import USUAL_LAYOUT, LayoutKind, Plans, layouts
 from kdctl.report.leaders import teacher_notes, weak_teacher_lines
 from kdctl.report.measures import find_measures, require_models
+from kdctl.report.mistakes import wrong_names
 from kdctl.report.reported import Reported, read_reported
 from kdctl.report.shown_runs import by_role, only_where, require_numbers, teachers_of
 from kdctl.report.table_format import Table, sort_rows
@@ -103,6 +104,7 @@ def build_report(
     if where := given.get("where", ()):
         students = only_where(students, where)
         teachers = teachers_of(students, teachers)
+    _require_names({name: given[name] for name in given if not options.get(name)}, students)
     kind = layouts.get(given.get("layout") or USUAL_LAYOUT).item()
     select = selection_of(options.get("select"), sweeps)
     require_numbers(students, select, unfinished_count=kind.shows_single_runs)
@@ -118,22 +120,17 @@ def build_report(
     return sort_rows(table, sort, descending=given.get("reverse", False)) if sort else table
 
 
-def wrong_options(options: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what a recipe's `[report]` names that runs of these plans will not have."""
-    known = known_fields(plans)
-    look_ups: dict[str, Callable[[str], object]] = {
-        "layout": layouts.get,
-        "rows": lambda word: resolve_field(word, known),
-        "columns": lambda word: resolve_field(word, known),
-        "values": lambda word: find_measures([word]),
-    }
-    for name, look_up in look_ups.items():
-        for word in one_or_several(options.get(name, ())):
-            try:
-                look_up(word)
-            except UsageError as error:
-                near, question, _ = error.hint.partition("?")  # without the list of all there are
-                yield f"[report] {name}: {error.problem} {near}{question}"
+def _require_names(said: Mapping[str, Any], runs: Sequence[StoredRun]) -> None:
+    """Refuse what the recipe's `[report]` names and is not there.
+
+    Raises:
+        UsageError: it says what, and how to have another table.
+    """
+    for name, words in wrong_names(said, [run.plan for run in runs]):
+        raise UsageError(
+            f"the recipe's [report] {name}: {words}",
+            f"give --{name} here, or mend it in the recipe and start the sweep again: it trains nothing.",
+        )
 
 
 def _with_defaults(options: TableOptions, sweeps: Sequence[StoredSweep]) -> TableOptions:
@@ -223,13 +220,15 @@ def _layout(
     asked: Sequence[str],
 ) -> Layout:
     known = known_fields(run.plan for run in students)
-    rows = tuple(resolve_field(name, known) for name in given.get("rows", ()))
-    columns = tuple(resolve_field(name, known) for name in given.get("columns", ()))
+    rows = tuple(dict.fromkeys(resolve_field(name, known) for name in given.get("rows", ())))
+    columns = tuple(dict.fromkeys(resolve_field(name, known) for name in given.get("columns", ())))
     # A field is spread one way, and what was not asked for is the recipe's.
     if "columns" in asked and "rows" not in asked:
         rows = tuple(field for field in rows if field not in columns)
     elif "rows" in asked and "columns" not in asked:
         columns = tuple(field for field in columns if field not in rows)
+    if twice := [field for field in rows if field in columns]:
+        raise UsageError(f"'{twice[0]}' is asked for as a row and as a column.", "name it once.")
     best_by = read_best_by(given.get("best_by") or kind.best_by)
     values = find_measures(given.get("values", ()))
     require_models(values, students, select)

@@ -152,7 +152,7 @@ def find_measures(names: Sequence[str]) -> tuple[Measure, ...]:
     Raises:
         UsageError: one does not exist.
     """
-    return tuple(map(_find, names))
+    return tuple(dict.fromkeys(map(_find, names)))
 
 
 def require_models(measures: Sequence[Measure], runs: Sequence[StoredRun], select: Selection) -> None:

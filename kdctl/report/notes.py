@@ -127,7 +127,7 @@ def reported_notes(
         yield f"{UNLIKE_MARK} got by another selection rule: not like for like, no test."
     unplaced = without_row(reported, used, [row.group for row in rows], known)
     if unplaced:
-        named = [f"{item.label or item.source} {item.summary.mean:.2f}" for item in unplaced]
+        named = [f"{item.label or item.source or 'no label'} {item.summary.mean:.2f}" for item in unplaced]
         yield f"Published, without a row here: {_and_more(named, _MAX_NAMED)}."
 
 
@@ -286,4 +286,4 @@ def _origin(item: Reported) -> str:
     select = SELECTION_WORDS[item.select].partition(" (")[0] if item.select else None
     protocol = f"protocol {item.protocol}" if item.protocol else None
     details = ", ".join(detail for detail in (protocol, select, trials) if detail)
-    return f"{item.source or item.label}" + (f" ({details})" if details else "")
+    return f"{item.source or item.label or 'no source given'}" + (f" ({details})" if details else "")

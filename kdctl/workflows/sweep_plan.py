@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdctl.assembly.catalog import open_recipe
+from kdctl.assembly.catalog import full_catalog, open_recipe
 from kdctl.assembly.planning import Planner
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import Mistake, RecipeError
 from kdctl.execution.scheduler import teacher_plans
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
+from kdctl.recipe.sections import fields_called
 from kdctl.recipe.space import Point, Search
 from kdctl.records import SETTLED, RunState
-from kdctl.report.build import wrong_options
+from kdctl.report.mistakes import doubtful_numbers, wrong_options
 from kdctl.store.backup import open_to_read
 from kdctl.workflows.identity import lost_members
 from kdctl.workflows.rungs import require_rungs
@@ -192,10 +193,15 @@ def _dropped(ahead: Sequence[RunPlan], states: Mapping[str, RunState]) -> set[st
 
 def _report_warnings(recipe: Recipe, plans: Sequence[RunPlan]) -> Iterator[str]:
     """Say now what would be wrong with the table once all is trained."""
-    if options := recipe.tree.get("report"):
+    options, numbers = recipe.tree.get("report"), recipe.tree.get("reported")
+    if options or numbers:
         kinds = {(plan.data.name, plan.method.name, plan.student.name, plan.protocol): plan for plan in plans}
-        for line in wrong_options(options, [plan.tree() for plan in kinds.values()]):
-            yield f"warning: {line}"
+        trees = [plan.tree() for plan in kinds.values()]
+        catalog = full_catalog()
+        doubts = doubtful_numbers(numbers or (), trees, lambda name: bool(fields_called(name, catalog)))
+        yield from (
+            f"warning: {line}" for line in dict.fromkeys([*wrong_options(options or {}, trees), *doubts])
+        )
 
 
 def _chosen_points(search: Search, study: str, workspace: Workspace) -> Sequence[Point]:

@@ -354,7 +354,11 @@ def test_a_report_that_names_what_no_run_has_is_told_before_the_runs_and_does_no
     assert "warning: [report] layout: there is no layout 'papr'. did you mean 'paper'?\n" in planned.out
     answer = kdctl(f"sweep {name} --threads 1")
     assert answer.code == 0
-    assert "there is no table yet: there is no layout 'papr'" in answer.err
+    assert "there is no table yet: the recipe's [report] layout: there is no layout 'papr'" in answer.err
+    asked = kdctl("report --layout grid --rows method")
+    asked.refused(
+        "the recipe's [report] values: there is no value 'top9'.", "give --values here, or mend it", code=2
+    )
 
 
 @pytest.mark.parametrize("words", ["sweep tiny.toml --dry-run", "confirm tiny"])

@@ -79,7 +79,7 @@ def test_a_row_that_is_a_number_is_labelled_with_what_it_is_a_number_of() -> Non
     ("rows", "said"),
     [
         ("rows.kd = [74.42, 70]", "[reported.1] rows.kd names no field and its value. // write rows.<field>"),
-        ("rows.method.kd = [1]", "rows.method.kd has 1 numbers for 2 columns. // write ''"),
+        ("rows.method.kd = [1]", "rows.method.kd has 1 number for 2 columns. // write ''"),
         ("rows.method.kd = ['74,42', 70]", "rows.method.kd has '74,42', which is no number. // write 75.52"),
         ("rows.method.kd = ['70 ± ', '']", "has '70 ± ', which is no number."),
         ("rows.method.kd = ['05.52', '']", "has '05.52', which is no number."),
@@ -87,7 +87,13 @@ def test_a_row_that_is_a_number_is_labelled_with_what_it_is_a_number_of() -> Non
         ("rows.method.kd = ['70 (n = 0)', '']", "has '70 (n = 0)', which is no number."),
         ("rows.method.kd = [true, '']", "has true, which is no number."),
         ("rows = 3", "[reported.1] rows = 3: should be an object."),
-        ("rows = {}\ntop1 = 70", "[reported.1] has no option 'top1'."),
+        ("rows.method.kd = [70, 71]\ntop1 = 70", "[reported.1] has no option 'top1'."),
+        ("rows = {}", "[reported.1] rows has no row. // write rows.<field>"),
+        ("rows.method.kd = {}", "[reported.1] rows has no row."),
+        ("rows.method.kd = ['755.2', '']", "has '755.2', which is more than 100 %. // write accuracies in"),
+        ("rows.method.kd = ['75.5 ± 180', '']", "has '75.5 ± 180', which is more than 100 %."),
+        ("rows.method.kd = ['75 ± 1 (n = 1)', '']", "but num_trials = 1, and one number has no spread."),
+        ("rows.method.kd = ['75 ± 1', '']\nnum_trials = 1", "has '75 ± 1', but num_trials = 1"),
     ],
 )
 def test_mistakes_in_a_papers_table_name_the_row(bench, rows: str, said: str) -> None:
@@ -103,6 +109,12 @@ def test_mistakes_in_a_papers_table_name_the_row(bench, rows: str, said: str) ->
         ("report.select = 'best'", "[report] select = \"best\": should be 'last', 'best-val' or 'best-test'"),
         ("report = 3", "report = 3 is not a table."),
         ("reported = 3", "reported is not a list of tables."),
+        ("reported = [3]", "reported.1 = 3 is not a table. // write it as [[reported]]."),
+        ("[[reported]]\nmatch = {}\ntop1 = 755.2", "top1 = 755.2: should be less than or equal to 100."),
+        ("[[reported]]\nmatch = {}\ntop1 = -1", "top1 = -1: should be greater than or equal to 0."),
+        ("[[reported]]\nmatch = {}\ntop1 = 75\nstd = 101", "std = 101: should be less than or equal to 100."),
+        ("[[reported]]\nmatch = {}\ntop1 = 75\nstd = 0.1\nnum_trials = 1", "one number has no spread."),
+        ("[[reported]]\nmatch = {}\ntop1 = 75\nprotocol = ''", 'protocol = "": should have at least 1'),
         ("[[reported]]\nmatch = {}\ntop1 = '75'", '[reported.1] top1 = "75": should be a valid number'),
         ("[[reported]]\ntop1 = 75", "[reported.1] lacks the option 'match'."),
         (
