@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from kdctl.execution.worker import SAVED, EventSender, LogForwarder, StopRequest
 from kdctl.machine_errors import MachineError
 from kdctl.store.json_files import from_json
 
+_log = logging.getLogger(__name__)
+
 LOOK_SECONDS = 2.0
 """At most so often the queue is looked at."""
 
@@ -39,6 +42,13 @@ PATIENCE_SECONDS = 60.0
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
 """Tasks of a job meet at one of these, below those that systems give to outgoing connections."""
 
+_STUCK = re.compile(
+    r"held|never|down|failure|invalid|bad|not ?avail|not ?allowed"
+    r"|partition(nodelimit|timelimit|inactive)|maxwall|perjob|pernode",
+    re.IGNORECASE,
+)
+"""Reasons to wait that do not go by, as time or other jobs' ends make most go by (see `man squeue`)."""
+
 ORDER = "order.json"
 EVENTS = "events.jsonl"
 JOB = "job"
@@ -50,10 +60,12 @@ class Slurm:
 
     def __init__(self) -> None:
         """Nothing was looked at yet."""
-        self._jobs: frozenset[str] | None = None
+        self._jobs: Mapping[str, str] | None = None
         self._looked = -LOOK_SECONDS
         self._missing: dict[str, float] = {}
         """Since when jobs that were asked for are not listed, by number."""
+        self._told: set[tuple[str, str]] = set()
+        """Of which jobs the user was told that they do not start, and why."""
 
     def submit(self, orders: Sequence[Path], logs: Path, parameters: Mapping[str, Any]) -> list[str]:
         """Submit one job for each order's folder, several as one array; return their numbers.
@@ -83,13 +95,13 @@ class Slurm:
         self._looked = -LOOK_SECONDS
         return [str(job.job_id) for job in jobs]
 
-    def jobs(self) -> frozenset[str] | None:
-        """Return the numbers of our jobs that wait or run; None when SLURM does not answer."""
+    def jobs(self) -> Mapping[str, str] | None:
+        """Return our jobs that wait or run: why each waits, by number. None when SLURM does not answer."""
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             user = f"--user={os.getuid()}"
-            answer = ask_slurm("squeue", "--noheader", "--array", "--format=%i", user)
-            self._jobs = None if answer is None else frozenset(answer.split())
+            answer = ask_slurm("squeue", "--noheader", "--array", "--format=%i %r", user)
+            self._jobs = None if answer is None else dict(map(_job_and_reason, answer.splitlines()))
         return self._jobs
 
     def is_listed(self, job: str) -> bool | None:
@@ -102,6 +114,24 @@ class Slurm:
             return True
         since = self._missing.setdefault(job, time.monotonic())
         return False if time.monotonic() - since >= GONE_SECONDS else None
+
+    def warn_of_stuck(self, jobs: Sequence[str]) -> None:
+        """Say once of each of our jobs that it will not start by itself, with the reason that SLURM gives."""
+        listed = self.jobs() or {}
+        stuck: dict[str, list[str]] = {}
+        for job in jobs:
+            reason = listed.get(job, "")
+            if _STUCK.search(reason) and (job, reason) not in self._told:
+                self._told.add((job, reason))
+                stuck.setdefault(reason, []).append(job)
+        for reason, numbers in stuck.items():
+            _log.warning(
+                "SLURM does not start %s until somebody acts: %s (`man squeue` explains it, `scontrol "
+                "show job %s` tells what was asked for). Ctrl-C takes what waits out of the queue.",
+                f"job {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} jobs",
+                reason,
+                numbers[0],
+            )
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs: waiting ones at once, running ones with SIGINT, so that they save."""
@@ -216,6 +246,12 @@ def _put_back() -> None:
     state = ask_slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}")
     if state is not None and state.strip() == "RUNNING":
         ask_slurm("scontrol", "requeue", job)
+
+
+def _job_and_reason(line: str) -> tuple[str, str]:
+    """Take a line of `squeue` apart; a reason may have several words."""
+    number, _, reason = line.strip().partition(" ")
+    return number, reason.strip()
 
 
 def ask_slurm(*command: str) -> str | None:

@@ -155,9 +155,9 @@ class SlurmExecutor:
 
     def idle_workers(self, wanted: int) -> Sequence[Owner]:
         """Return an owner for each place in new jobs; they wait in the cluster's queue, which has room."""
-        num_jobs = -(-wanted // self.config.gangs_per_job)
-        folders = [self._orders() / uuid.uuid4().hex for _ in range(num_jobs)]
-        return [_owner(folder) for folder in folders for _ in range(self.config.gangs_per_job)][:wanted]
+        each = self.config.gangs_per_job
+        folders = [self._orders() / uuid.uuid4().hex for _ in range(-(-wanted // each))]
+        return [_owner(folder) for folder in folders for _ in range(each)][:wanted]
 
     def train(self, owner: Owner, plans: Sequence[RunPlan], *, until: int | None = None) -> None:
         """Add a gang to a job that will be submitted with the next look at the executor."""
@@ -177,6 +177,7 @@ class SlurmExecutor:
             self._submit(new)
         time.sleep(seconds)
         returned = [back for job in self._jobs for back in self._handle_events(job)]
+        self.slurm.warn_of_stuck([job.number for job in self._jobs])
         self._jobs = [job for job in self._jobs if job.plans]
         if time.monotonic() - self._renewed > self.config.lease.heartbeat_seconds:
             self._renewed = time.monotonic()
@@ -225,8 +226,8 @@ class SlurmExecutor:
         Raises:
             KdctlError: `sbatch` refuses them.
         """
-        workspace, lease = self.recorder.workspace, self.config.lease
-        setup = WorkerSetup.of(workspace, plugins=loaded_plugin_files(), lease=lease)
+        plugins, lease = loaded_plugin_files(), self.config.lease
+        setup = WorkerSetup.of(self.recorder.workspace, plugins=plugins, lease=lease)
         for job in jobs:
             order = JobOrder(setup=setup, owner=_owner(job.folder), gangs=tuple(job.gangs))
             write_atomically(job.folder / ORDER, to_json(order).encode())
@@ -259,8 +260,7 @@ class SlurmExecutor:
         if not is_gone:
             return over
         reason = job.exit_reason or f"job {job.number} ended before it did"
-        keys = list(job.plans)
-        self._consider_fault(job.fault or self._unbegun(job), keys)
+        self._consider_fault(job.fault or self._unbegun(job), keys := list(job.plans))
         died = job.started and job.fault is None
         return over + [job.release(key, reason, worker_died=died and key not in job.saved) for key in keys]
 

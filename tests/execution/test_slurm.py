@@ -59,8 +59,8 @@ class Refusing(slurm.Slurm):
         self.submitted += len(orders)
         return [str(self.submitted)]
 
-    def jobs(self) -> frozenset[str]:
-        return frozenset()
+    def jobs(self) -> dict[str, str]:
+        return {}
 
     def cancel(self, jobs: Any) -> None:
         """There are none."""
@@ -114,9 +114,9 @@ class Queue(slurm.Slurm):
 
     def __init__(self, *jobs: str) -> None:
         super().__init__()
-        self.listed: frozenset[str] | None = frozenset(jobs)
+        self.listed: dict[str, str] | None = dict.fromkeys(jobs, "None")
 
-    def jobs(self) -> frozenset[str] | None:
+    def jobs(self) -> dict[str, str] | None:
         return self.listed
 
 
@@ -143,17 +143,17 @@ def test_a_job_counts_as_gone_only_after_the_queue_has_missed_it_for_a_while(
     assert executor.is_alive(submitted) is True
     now = 1000.0
     monkeypatch.setattr(slurm.time, "monotonic", lambda: now)
-    queue.listed = frozenset()  # as between two states of a job
+    queue.listed = {}  # as between two states of a job
     assert executor.is_alive(submitted) is None
-    queue.listed = frozenset({"7"})
+    queue.listed = {"7": "None"}
     now += slurm.GONE_SECONDS
     assert executor.is_alive(submitted) is True
-    queue.listed = frozenset()
+    queue.listed = {}
     assert executor.is_alive(submitted) is None
     queue.listed = None  # SLURM does not answer
     now += slurm.GONE_SECONDS
     assert executor.is_alive(submitted) is None
-    queue.listed = frozenset()
+    queue.listed = {}
     assert executor.is_alive(submitted) is False
 
 
@@ -165,3 +165,75 @@ def test_nobody_can_tell_of_a_job_that_another_user_submitted(
     assert executor.is_alive(submitted) is False
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     assert executor.is_alive(submitted) is None  # its lease decides
+
+
+def test_jobs_that_will_not_start_are_told_once_with_the_reason(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [
+        "12_0 Priority\n12_1 PartitionTimeLimit\n13 None\n",
+        "12_0 launch failed requeued held\n12_1 PartitionTimeLimit\n13 PartitionTimeLimit\n",
+        "12_0 launch failed requeued held\n12_1 Resources\n13 PartitionTimeLimit\n",
+    ]
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "ask_slurm", lambda *_: answers.pop(0))
+    queue = slurm.Slurm()
+    told: list[list[str]] = []
+    while answers:
+        caplog.clear()
+        queue.warn_of_stuck(["12_0", "12_1", "13"])
+        told.append([message.partition(" (")[0] for message in caplog.messages])
+    assert told == [
+        ["SLURM does not start job 12_1 until somebody acts: PartitionTimeLimit"],
+        [
+            "SLURM does not start job 12_0 until somebody acts: launch failed requeued held",
+            "SLURM does not start job 13 until somebody acts: PartitionTimeLimit",
+        ],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "None",
+        "Priority",
+        "Resources",
+        "BeginTime",
+        "JobArrayTaskLimit",
+        "AssocMaxJobsLimit",
+        "QOSGrpGRES",
+        "",
+    ],
+)
+def test_a_reason_that_passes_by_itself_is_no_news(
+    reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slurm, "ask_slurm", lambda *_: f"7 {reason}\n")
+    slurm.Slurm().warn_of_stuck(["7"])
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(
+            "JobHeldAdmin",
+            "JobHeldUser",
+            "JobLaunchFailure",
+            "BadConstraints",
+            "InvalidAccount",
+            "PartitionDown",
+        ),
+        *("PartitionNodeLimit", "DependencyNeverSatisfied", "ReqNodeNotAvail, UnavailableNodes:n[1-4]"),
+        *("AssocMaxWallDurationPerJobLimit", "QOSMaxGRESPerJob", "user env retrieval failed requeued held"),
+        "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+    ],
+)
+def test_a_reason_that_does_not_pass_is_told(
+    reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slurm, "ask_slurm", lambda *_: f"7 {reason}\n")
+    slurm.Slurm().warn_of_stuck(["7"])
+    (message,) = caplog.messages
+    assert reason in message

@@ -1,7 +1,10 @@
-"""Start a SLURM of one node in a folder: `python tests/slurm/cluster.py FOLDER`; Ctrl-C ends it.
+"""Start a SLURM of one node, or of two, in a folder; Ctrl-C ends it.
+
+    python tests/slurm/cluster.py FOLDER [NODES]
 
 Needs SLURM's daemons (Debian: slurmctld, slurmd, slurm-client) and root. No authentication service:
 it listens on the loopback interface only. `SLURM_CONF=FOLDER/slurm.conf` lets commands find it.
+Two nodes are two daemons of this machine, under its two names: tasks on them meet over TCP as elsewhere.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -24,7 +28,6 @@ CONFIG = """
 ClusterName=kdctl
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
@@ -43,17 +46,19 @@ PreemptMode=REQUEUE
 KillWait=30
 SchedulerParameters=sched_interval=1,bf_interval=1
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=low Nodes={host} Default=YES MaxTime=60 PriorityTier=1 GraceTime=20 State=UP
-PartitionName=high Nodes={host} MaxTime=60 PriorityTier=10 State=UP
+{nodes}
+PartitionName=low Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=20 State=UP
+PartitionName=high Nodes=ALL MaxTime=60 PriorityTier=10 State=UP
 """
+
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN"
 
 
 def missing() -> str:
@@ -65,22 +70,26 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Path]:
-    """Run a cluster; yield its configuration file."""
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
+def cluster(folder: Path, num_nodes: int = 1) -> Iterator[Path]:
+    """Run a cluster of one node or two; yield its configuration file."""
+    (folder / "state").mkdir(parents=True)
+    spool = Path(
+        tempfile.mkdtemp(prefix="slurm-")
+    )  # short: sockets lie there, whose paths have 108 characters
     config = folder / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
-    ports = {"controller_port": free_port(), "node_port": free_port()}
-    config.write_text(CONFIG.format(host=host, folder=folder, cpus=CPUS, **ports))
+    names = [host, "localhost"][:num_nodes]  # tasks find each other's nodes by these
+    nodes = "\n".join(NODE.format(name=name, host=host, port=free_port(), cpus=CPUS) for name in names)
+    places = {"host": host, "folder": folder, "spool": spool}
+    config.write_text(CONFIG.format(**places, nodes=nodes, controller_port=free_port()))
     environment = {**os.environ, "SLURM_CONF": str(config)}
     with (folder / "daemons.log").open("wb") as log:
         daemons = [
             subprocess.Popen([*command, "-f", str(config)], stdout=log, stderr=log, env=environment)
-            for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", host])
+            for command in (["slurmctld", "-D"], *(["slurmd", "-D", "-N", name] for name in names))
         ]
         try:
-            wait_until_idle(environment, folder)
+            wait_until_idle(environment, folder, names)
             yield config
         finally:
             empty_queue(environment)
@@ -90,15 +99,16 @@ def cluster(folder: Path) -> Iterator[Path]:
                     daemon.wait(10)
                 daemon.kill()
                 daemon.wait()
+            shutil.rmtree(spool, ignore_errors=True)
 
 
-def wait_until_idle(environment: dict[str, str], folder: Path) -> None:
-    """Wait for the node to report."""
+def wait_until_idle(environment: dict[str, str], folder: Path, names: Sequence[str]) -> None:
+    """Wait for the nodes to report."""
     deadline = time.monotonic() + 60
-    command = ["sinfo", "--noheader", "--format=%T"]
+    command = ["sinfo", "--noheader", "--Node", "--partition=low", "--format=%T"]
     while time.monotonic() < deadline:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if "idle" in done.stdout:
+        if done.stdout.split() == ["idle"] * len(names):
             return
         time.sleep(0.5)
     logs = "\n".join(file.read_text(errors="replace") for file in folder.glob("*.log"))
@@ -125,7 +135,7 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    with cluster(Path(sys.argv[1]).resolve()) as file:
+    with cluster(Path(sys.argv[1]).resolve(), *map(int, sys.argv[2:])) as file:
         sys.stdout.write(f"export SLURM_CONF={file}\n")
         sys.stdout.flush()
         signal.pause()

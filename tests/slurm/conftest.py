@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,12 +51,26 @@ def _cluster_module() -> ModuleType:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cluster of one node, or a skipped test with the reason."""
+    with _cluster(tmp_path / "cluster", 1) as config:
+        monkeypatch.setenv("SLURM_CONF", str(config))
+        yield config
+
+
+@pytest.fixture
+def slurm_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cluster of two nodes, or a skipped test with the reason."""
+    with _cluster(tmp_path / "cluster", 2) as config:
+        monkeypatch.setenv("SLURM_CONF", str(config))
+        yield config
+
+
+@contextlib.contextmanager
+def _cluster(folder: Path, num_nodes: int) -> Iterator[Path]:
     module = _cluster_module()
     if reason := module.missing():
         pytest.skip(reason)
     pytest.importorskip("submitit")
-    with module.cluster(tmp_path / "cluster") as config:
-        monkeypatch.setenv("SLURM_CONF", str(config))
+    with module.cluster(folder, num_nodes) as config:
         yield config
 
 

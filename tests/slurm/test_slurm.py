@@ -1,10 +1,12 @@
-"""A real SLURM of one node: arrays, pre-emption, time limits. Skipped where SLURM is not installed."""
+"""A real SLURM of one node or two: arrays, pre-emption, time limits. Skipped where it is not installed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,6 +87,57 @@ def test_the_tasks_of_a_job_train_each_run_together(
         )
         environment = json.loads((workspace.folder(run.key).path / "environment.json").read_text())
         assert environment["execution"] == "eager, batches in 2 parts on 2 devices"
+
+
+SHARED = "engine = {batch_parts = 2}\nmethod = {name = 'slow', pause = 0.05}\n"
+
+
+def test_two_nodes_train_a_run_together_and_go_on_after_a_pre_emption(
+    slurm_of_two_nodes: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    path = recipe("schedule = {name = 'cosine', epochs = 12}\n" + SHARED)
+    rival = Rival()
+    executor = jobs(nodes=2, ntasks_per_node=1)
+    outcome = workflows.sweep(path, workspace, executor=executor, progress=rival)
+    assert rival.submitted
+    (run,) = outcome.runs
+    assert (run.state, run.attempts) == (RunState.FINISHED, 1)
+    assert len([event for event in events(workspace) if event["kind"] == "ready"]) == 2
+    workflows.sweep(path, undisturbed)
+    ours, theirs = (place.store.epochs(run.key) for place in (workspace, undisturbed))
+    assert [epoch.train_loss for epoch in ours] == pytest.approx([e.train_loss for e in theirs], rel=2e-3)
+
+
+class Destroyer(Silent):
+    """Kills the second task of the job once the run has had its third epoch, as a node that fails does."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def epoch(self, plan: RunPlan, result: EpochResult) -> None:
+        if result.epoch >= 3 and not self.killed:
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    environment = (folder / "environ").read_bytes().split(b"\0")
+                    is_task = {b"SLURM_PROCID=1", b"SLURM_NTASKS=2"} <= set(environment)
+                    if is_task and b"python" in (folder / "cmdline").read_bytes():
+                        os.kill(int(folder.name), signal.SIGKILL)
+                        self.killed += 1
+
+
+def test_a_task_that_dies_on_one_node_ends_the_other_and_the_run_goes_on(
+    slurm_of_two_nodes: Path, recipe: RecipeWriter, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    path = recipe("schedule = {name = 'cosine', epochs = 12}\n" + SHARED)
+    destroyer = Destroyer()
+    executor = jobs(nodes=2, ntasks_per_node=1)
+    outcome = workflows.sweep(path, workspace, executor=executor, progress=destroyer)
+    assert destroyer.killed
+    (run,) = outcome.runs
+    assert run.state is RunState.FINISHED
+    workflows.sweep(path, undisturbed)
+    ours, theirs = (place.store.epochs(run.key) for place in (workspace, undisturbed))
+    assert [epoch.train_loss for epoch in ours] == pytest.approx([e.train_loss for e in theirs], rel=2e-3)
 
 
 def test_tasks_that_cannot_share_a_batch_are_told_before_a_job_is_submitted(
@@ -195,6 +248,20 @@ def test_what_slurm_refuses_is_said_and_nothing_stays_claimed(
     path = recipe("method = 'ce'\nschedule = {name = 'constant', epochs = 1}\n")
     with pytest.raises(KdctlError, match=r"SLURM refused the jobs: .*partition"):
         workflows.sweep(path, workspace, executor=jobs(partition="moon"))
+    outcome = workflows.sweep(path, workspace, executor=jobs())
+    assert [run.state for run in outcome.runs] == [RunState.FINISHED]
+
+
+def test_a_job_that_its_partition_does_not_take_is_told_and_can_be_taken_back(
+    slurm: Path, recipe: RecipeWriter, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe("method = 'ce'\nschedule = {name = 'constant', epochs = 1}\n")
+    asks_for_more = jobs(time=120)  # of 60 minutes
+    told = "SLURM does not start job 1 until somebody acts: PartitionTimeLimit"
+    outcome = workflows.sweep(path, workspace, executor=asks_for_more, stop=lambda: told in caplog.text)
+    (run,) = outcome.runs
+    assert run.state is RunState.INTERRUPTED
+    assert workspace.folder(run.key).lease() is None
     outcome = workflows.sweep(path, workspace, executor=jobs())
     assert [run.state for run in outcome.runs] == [RunState.FINISHED]
 
