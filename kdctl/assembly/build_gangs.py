@@ -70,7 +70,8 @@ def build_gangs(
 ) -> tuple[list[Gang], float | None]:
     """Build runs that share data, teachers and seed.
 
-    Members that a resume puts at different steps come in several gangs, to be trained one after the other.
+    Members that a resume puts at different steps come in several gangs, to be trained one after the other,
+    those that are furthest first.
 
     Args:
         plans: of the runs.
@@ -131,7 +132,7 @@ def _gangs_on(
     require_room(trained, device)
     gangs = [
         Gang(members=members, teachers=frozen, data=data, compute=compute, graphs=context.graphs, ranks=ranks)
-        for members in members_by_place.values()
+        for _, members in sorted(members_by_place.items(), reverse=True)
     ]
     for gang in gangs if compute.options.batch_parts == 1 else ():
         gang.table = find_table(gang, first, checkpoints, context)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli import executor_options, options
-from kdctl.records import RunState, Selection
+from kdctl.records import Selection
 
 if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
@@ -86,7 +86,7 @@ def confirm(
             _announce(plan, workspace, chosen, gang, progress)
         if dry_run:
             return
-        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
+        progress.expect(plan.runs, plan.states)
         table = workflows.confirm(
             plan, workspace, executor=chosen, progress=progress, stop=stop, gang_size=gang
         )

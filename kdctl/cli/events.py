@@ -43,6 +43,7 @@ class Events(AbstractContextManager["Events"]):
     def __init__(self) -> None:
         """Write to stdout as long as somebody reads it."""
         self._is_read = True
+        self._told: dict[str, str] = {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -51,15 +52,16 @@ class Events(AbstractContextManager["Events"]):
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
         """Write what there is to do."""
-        told = told_apart(plans)
+        told = told_apart(plans) | self._told
         runs = [
             {"run": plan.key, "what": describe(plan, told.get(plan.key, "")), "epochs": plan.epochs}
             for plan in plans
         ]
         self._write("planned", runs=runs, settled=settled, later=later)
 
-    def expect_resumed(self, keys: Iterable[str]) -> None:
-        """Write nothing: a run's first epoch tells."""
+    def expect(self, plans: Sequence[RunPlan], states: Mapping[str, RunState]) -> None:
+        """Write nothing, but tell runs apart as before: a run's first epoch tells whether it goes on."""
+        self._told = told_apart(plans)
 
     def expect_pace(self, epoch_seconds: Mapping[str, float]) -> None:
         """Write nothing: who reads keeps a clock of their own."""

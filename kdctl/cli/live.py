@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -42,10 +42,14 @@ class Display(AbstractContextManager["Display"]):
         self._told: dict[str, str] = {}
         self._titles = Titles()
         self._resumed: frozenset[str] = frozenset()
+        self._waiting: dict[str, RunPlan] = {}
+        """Members of gangs, by run key, that begin when those are through that were stopped on their way."""
 
-    def expect_resumed(self, keys: Iterable[str]) -> None:
-        """Hear which runs were stopped on their way before: they do not start, they go on."""
-        self._resumed = frozenset(keys)
+    def expect(self, plans: Sequence[RunPlan], states: Mapping[str, RunState]) -> None:
+        """Hear of all runs, to name each as before; those that were stopped on their way go on."""
+        self._told = told_apart(plans)
+        self._titles.learn(plans)
+        self._resumed = frozenset(key for key, state in states.items() if state is RunState.INTERRUPTED)
 
     def expect_pace(self, epoch_seconds: Mapping[str, float]) -> None:
         """Hear how long an epoch of each run should take: a teacher's takes longer than its students'."""
@@ -58,18 +62,21 @@ class Display(AbstractContextManager["Display"]):
 
     def planned(self, plans: Sequence[RunPlan], settled: int, later: int) -> None:
         """Count what is before us, and see what tells the runs apart."""
-        self._told |= told_apart(plans)
+        self._told = told_apart(plans) | self._told
         self._remaining.expect({plan.key: plan.epochs for plan in plans}, later)
         self._titles.learn(plans)
 
     def started(self, plans: Sequence[RunPlan]) -> None:
-        """Start the clock."""
+        """Start the clock, and see who waits."""
         for plan in plans:
             self._remaining.start(plan.key)
+        new = {plan.key: plan for plan in plans if plan.key not in self._resumed}
+        self._waiting |= new if len(new) < len(plans) else {}
 
     def stepped(self, key: str, position: float) -> None:
         """Move the clock."""
         self._remaining.move(key, position)
+        self._waiting.pop(key, None)
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Move the clock."""
@@ -106,8 +113,17 @@ class Lines(Display):
         """Name the runs of a gang."""
         super().started(plans)
         for plan in plans:
-            begins = "resumed" if plan.key in self._resumed else "start"
-            self.say(f"{plan.key[:8]}  {begins}  {describe(plan, self._told.get(plan.key, ''))}")
+            new = "waits" if plan.key in self._waiting else "start"
+            self._say_of(plan, "resumed" if plan.key in self._resumed else new)
+
+    def stepped(self, key: str, position: float) -> None:
+        """Say that a run starts that has waited."""
+        if key in self._waiting:
+            self._say_of(self._waiting[key], "start")
+        super().stepped(key, position)
+
+    def _say_of(self, plan: RunPlan, does: str) -> None:
+        self.say(f"{plan.key[:8]}  {does}  {describe(plan, self._told.get(plan.key, ''))}")
 
     def epoch(self, plan: RunPlan, result: EpochResult) -> None:
         """Give the epoch's numbers."""
@@ -185,8 +201,9 @@ class Bars(Display):
         new = [plan for plan in plans if plan.key not in self._tasks]
         self._shown |= {plan.key: plan for plan in new}
         for plan in new:
+            waits = "waits" if plan.key in self._waiting else ""
             self._tasks[plan.key] = self._bars.add_task(
-                self._title(plan), total=plan.epochs, numbers=f"0/{plan.epochs}", left=""
+                self._title(plan), total=plan.epochs, numbers=f"0/{plan.epochs}", left=waits
             )
             self._epochs[plan.key] = (plan.epochs, "")
         self._name_anew()

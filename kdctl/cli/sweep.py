@@ -108,7 +108,7 @@ def sweep(
         workflows.require_ready(plan.ahead, workspace)
         if not quiet and not json:
             _announce(plan, workspace, chosen, gang, progress)
-        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
+        progress.expect((*plan.teachers, *plan.runs), plan.states)
         if not quiet:
             _say_notes(plan, disk, warnings_only=json or not plan.num_to_do)
     with (

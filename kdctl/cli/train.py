@@ -97,7 +97,7 @@ def train(
             _show_dry_run(plan, workspace, form)
             return
         _announce(plan, workspace, progress, json=json, quiet=quiet)
-        progress.expect_resumed(key for key, state in plan.states.items() if state is RunState.INTERRUPTED)
+        progress.expect((*plan.teachers, *plan.runs), plan.states)
     with (
         executor_on(devices, device) as trained_by,
         workflows.open_workspace(runs, workspace.library, **execution) as workspace,

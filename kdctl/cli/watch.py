@@ -68,7 +68,7 @@ def _shown(activity: Activity, titles: Titles) -> RenderableType:
         table.add_row(
             item.run.key[:_KEY_DIGITS],
             Text(titles.brief(item.run)),
-            f"{item.position:.1f}/{item.num_epochs}",
+            "waits" if item.waits else f"{item.position:.1f}/{item.num_epochs}",
             "—" if latest is None else f"{latest.train_loss:.3g}",
             "—" if latest is None else f"{latest.test.top1:.2f} %",
             "—" if item.seconds_left is None else duration(item.seconds_left),

@@ -148,6 +148,11 @@ class RunInTraining:
     seconds_left: float | None
     """At the pace of the last epoch; None before there is one."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was claimed with its gang, but not built yet."""
+        return self.run.environment is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
@@ -181,7 +186,8 @@ def activity(workspace: Workspace, *, sweep: str | None = None, now: datetime | 
 def _in_training(run: StoredRun, latest: EpochResult | None, now: datetime) -> RunInTraining:
     num_epochs = int(run.plan.get("schedule", {}).get("epochs", 0))
     ended = latest.ended_at if latest else None
-    since = max(0.0, (now - ended).total_seconds()) if ended else 0.0
+    begun = max(ended, datetime.fromisoformat(run.updated)) if ended else now  # later, if it was resumed
+    since = max(0.0, (now - begun).total_seconds())
     share = min(_ALMOST, since / latest.seconds) if latest and latest.seconds else 0.0
     position = min(run.epochs + share, float(num_epochs))
     left = None if latest is None else (num_epochs - position) * latest.seconds

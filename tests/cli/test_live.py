@@ -47,6 +47,44 @@ def test_lines_tell_a_run_from_start_to_end(plan: RunPlan, capsys: pytest.Captur
     assert told[2:] == [f"{key}  failed: unlucky", "waiting for 2 runs in training by another process"]
 
 
+def test_members_wait_for_those_of_their_gang_that_were_stopped_on_their_way(
+    recipe: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recipe("[method]\nname = 'kd'\ntemperature = 2.0\n")
+    with workflows.open_for_planning(tmp_path / "runs") as workspace:
+        (new,) = workflows.plan_training(workflows.open_recipe(tmp_path / name, [], []), workspace).runs
+        hotter = workflows.open_recipe(tmp_path / name, ["method.temperature=4.0"], [])
+        (stopped,) = workflows.plan_training(hotter, workspace).runs
+    lines = Lines()
+    lines.expect([new, stopped], {new.key: RunState.PLANNED, stopped.key: RunState.INTERRUPTED})
+    lines.planned([new, stopped], settled=0, later=0)
+    lines.started([new, stopped])
+    lines.stepped(stopped.key, 0.5)
+    lines.stepped(new.key, 0.1)
+    lines.stepped(new.key, 0.2)
+    told = [line.split("  ") for line in capsys.readouterr().err.splitlines()]
+    assert [(key, does) for key, does, _ in told] == [
+        (new.key[:8], "waits"),
+        (stopped.key[:8], "resumed"),
+        (new.key[:8], "start"),
+    ]
+    assert [what.rpartition(" · ")[2] for _, _, what in told] == [f"temperature {t}" for t in (2, 4, 2)]
+
+
+def test_a_run_keeps_its_name_when_the_others_are_done(
+    recipe: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recipe("[grid]\nmethod.name = ['kd']\nmethod.temperature = [1.0, 2.0]\n")
+    with workflows.open_for_planning(tmp_path / "runs") as workspace:
+        plans = workflows.plan_sweep(workflows.open_recipe(tmp_path / name, [], []), workspace).runs
+    for does in ({}, {plans[1].key: RunState.INTERRUPTED}):
+        lines = Lines()
+        lines.expect(plans, does)
+        lines.planned(plans[1:], settled=1, later=0)
+        lines.started(plans[1:])
+        assert capsys.readouterr().err.endswith(" · temperature 2\n")
+
+
 def test_quiet_shows_nothing(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
     with display(quiet=True) as silent:
         silent.planned([plan], settled=0, later=0)
