@@ -58,7 +58,8 @@ def draw_against(data: FigureData, field: str, *, title: str, top5: bool, log: b
         axes.set_xlabel(field_title(field))
         if is_log and values[0] > 0:
             log_axis(axes, values)
-    about = subject_words(data, having, but=("method.name",) if len(lines) > 1 else ())
+    told = "method.name" in fields and len(lines) > 1  # in the legend
+    about = subject_words(data, having, but=("method.name",) if told else ())
     shown = [group for members in lines.values() for group in members]
     left_out = len(every) - len(lines)
     note = f"{plural(left_out, 'configuration')} with a single value left out" if left_out else ""

@@ -6,8 +6,8 @@ import dataclasses
 import math
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from kdctl.records import EpochResult, Selection, SplitMetrics, StoredRun
 from kdctl.registry import NoOptions
-from kdctl.report.figure import FigureData
+from kdctl.report.figure import FigureData, NothingToDrawError
 from kdctl.report.figures.bars import MOST_BARS, BarsConfig, draw_bars
 from kdctl.report.figures.pruning import PruningConfig, draw_pruning
 from kdctl.report.figures.singular_values import draw_singular_values
@@ -195,6 +195,70 @@ def test_methods_have_the_colours_of_their_curves_in_a_figure_of_pruning(make_ru
     (pruning,) = draw_pruning(data, PruningConfig(students=False)).axes
     drawn = [line for line in pruning.lines if line.get_marker() not in ("_", "|")]
     assert [line.get_color() for line in drawn] == [line.get_color() for line in curves.lines][1:]
+
+
+def test_a_figure_of_pruning_has_the_baseline_and_says_once_what_all_share(make_run: MakeRun) -> None:
+    alone = [
+        make_run(top1, seed=seed, settings={"method.name": "ce", "teachers": []})
+        for seed, top1 in enumerate((72.0, 74.0))
+    ]
+    without: list[StoredRun] = []
+    for run in alone:
+        assert run.result is not None
+        facts = dataclasses.replace(run.result.facts, teacher_parameters=None)
+        without.append(dataclasses.replace(run, result=dataclasses.replace(run.result, facts=facts)))
+    runs = [
+        *without,
+        *(make_run(76.0, settings={"method.projector.reduction": number}) for number in (2, 4)),
+    ]
+    figure = draw_pruning(data_of(runs), PruningConfig())
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["reduction 2", "reduction 4", "student alone", "student trained alone"]
+    assert ", simkd, " in figure.get_suptitle()
+    assert "n = 1 to 2" in figure.get_suptitle()
+    (axes,) = figure.axes
+    (point,) = [line for line in axes.lines if line.get_marker() == "x"]
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert np.asarray(point.get_data()).tolist() == [[np.asarray(line.get_xdata())[0]], [73.0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ([{"method.loss": "l2"}], "sweep one: [grid] method.projector.reduction = [...]."),
+        (
+            [{"method.loss": loss, "optimizer.learning_rate": 0.1} for loss in ("l2", "kl")],
+            "these differ in loss: kdctl plot bars --set by=loss.",
+        ),
+        (
+            [
+                {"method.loss": loss, "optimizer.learning_rate": rate}
+                for loss in ("l2", "kl")
+                for rate in (0.1, 0.2)
+            ],
+            "these differ in loss and learning_rate: "
+            "kdctl plot bars --set by=loss, kdctl plot learning_rate.",
+        ),
+    ],
+    ids=["nothing", "loss", "loss and rate"],
+)
+def test_where_no_number_varies_the_hint_names_what_does(
+    make_run: MakeRun, settings: Sequence[Mapping[str, Any]], hint: str
+) -> None:
+    runs = [make_run(70.0, settings={"method.projector.reduction": 2, **each}) for each in settings]
+    with pytest.raises(NothingToDrawError) as caught:
+        draw("sensitivity", data_of(runs))
+    assert caught.value.hint == hint
+
+
+def test_a_method_that_all_lines_share_is_told_in_the_title(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0, settings={"method.loss": loss, "optimizer.learning_rate": rate})
+        for loss in ("l2", "kl")
+        for rate in (0.1, 0.2)
+    ]
+    assert ", simkd, " in draw("learning_rate", data_of(runs)).get_suptitle()
 
 
 def test_a_title_never_parts_a_teacher_from_its_student() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from kdctl.records import StoredRun
 from kdctl.report.against import draw_against
-from kdctl.report.fields import known_fields, resolve_field
+from kdctl.report.fields import distinguishing_fields, flatten, known_fields, resolve_field, short_names
 from kdctl.report.figure import FigureData, NothingToDrawError, figures
 from kdctl.report.series import field_title, numeric_fields
+from kdctl.report.wording import enumerated
 
 _LEARNING_RATE = "optimizer.learning_rate"
 
@@ -44,6 +47,19 @@ def _first(data: FigureData) -> str:
     if not fields:
         raise NothingToDrawError(
             "no setting that is a number, besides the learning rate, differs between these runs.",
-            "sweep one: [grid] method.temperature = [1.0, 2.0, 4.0].",
+            _what_else(data.runs),
         )
     return (own or fields)[0]
+
+
+def _what_else(runs: Sequence[StoredRun]) -> str:
+    """Name the figures of the settings that do differ; else a number of the method that could be swept."""
+    varied = distinguishing_fields([run.plan for run in runs])
+    names = short_names(varied)
+    figures_of = {_LEARNING_RATE: "kdctl plot learning_rate"}
+    others = [figures_of.get(field, f"kdctl plot bars --set by={names[field]}") for field in varied]
+    if others:
+        return f"these differ in {enumerated(list(names.values()))}: {', '.join(others)}."
+    options = flatten(runs[0].plan["method"])
+    numbers = [name for name, value in options.items() if type(value) in (int, float)]
+    return f"sweep one: [grid] {f'method.{numbers[0]}' if numbers else 'data.batch_size'} = [...]."
