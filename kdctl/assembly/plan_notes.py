@@ -114,12 +114,7 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
     trainings: dict[str, dict[str, dict[str, None]]] = {}
     """What looks wrong -> students -> their methods: a recipe of ten methods is told of it once."""
     for plan in plans:
-        num_train, batch_size = counts(plan.data).num_train, plan.data.options.batch_size
-        if batch_size > num_train:
-            yield (
-                f"data.batch_size = {batch_size:,} is more than the {num_train:,} training images: each "
-                "epoch is one step"
-            )
+        yield from _of_numbers(plan.data.options, counts(plan.data))
         yield from _of_normalisation(plan.data.options)
         yield from _of_evaluation(plan.data.options)
         if plan.engine.teacher_lookahead > 1 and plan.engine.batch_parts > 1:
@@ -135,6 +130,28 @@ def _warnings(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Ite
     for line, students in trainings.items():
         named = "; ".join(f"{name} by {', '.join(methods)}" for name, methods in students.items())
         yield f"{line}, in the training of {named}"
+
+
+def _of_numbers(options: Any, counts: Counts) -> Iterator[str]:
+    """Tell of numbers that do not fit those of the images."""
+    num_train, batch_size = counts.num_train, options.batch_size
+    if batch_size > num_train:
+        yield (
+            f"data.batch_size = {batch_size:,} is more than the {num_train:,} training images: each "
+            "epoch is one step"
+        )
+    wanted = options.samples_per_class or 0
+    kept = num_train + (counts.num_val if options.val_fraction else 0)
+    if wanted * counts.num_classes > kept:
+        yield (
+            f"data.samples_per_class = {wanted:,}, but not every class has as many training images: "
+            f"{kept:,} images of {counts.num_classes:,} classes are taken"
+        )
+    if options.augmentation.name in ("crop", "crop-flip") and options.padding >= counts.input_size:
+        yield (
+            f"data.padding = {options.padding} around images of {counts.input_size} by {counts.input_size}: "
+            "some random crops see nothing of an image"
+        )
 
 
 def _of_normalisation(options: Any) -> Iterator[str]:

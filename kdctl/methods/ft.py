@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,7 +38,7 @@ class FactorTransferConfig(Supervision):
     reconstruction: Literal["l2", "l1"] = "l2"
     """Distance of the paraphrase from the map: 'l2' in the paper's eq. 1 and in the code of protocol `crd`,
     'l1' in the authors' code."""
-    rate: Annotated[float, Gt(0)] = 0.5
+    rate: Annotated[float, Gt(0), Le(100)] = 0.5
     """k: channels of the factors, per channel of the teacher's map. 0.5 in both codes."""
     paraphrase_share: Annotated[float, Gt(0), Lt(1)] = 1 / 9
     """Share of the epochs in which the paraphraser alone is trained. The code of protocol `crd` puts 30

@@ -20,6 +20,9 @@ LARGEST_WHOLE = 1_000_000_000
 LARGEST_REAL = 1e30
 """Larger numbers leave the range of 32-bit floats as soon as anything is multiplied by them."""
 
+SMALLEST_REAL = 1e-30
+"""Of numbers that are not 0; smaller ones are 0 to 32-bit floats as soon as anything is."""
+
 MOST_SEEDS = 10_000
 MOST_POINTS = 100_000
 """Of a grid: planning more takes longer than anybody waits."""
@@ -48,6 +51,8 @@ def out_of_bounds(option: str, value: float) -> str | None:
     if isinstance(value, int):
         most = LARGEST_SEED if option.endswith("seed") else LARGEST_WHOLE
         return None if abs(value) <= most else f"should be at most {most:,}"
+    if 0 < abs(value) < SMALLEST_REAL:
+        return f"should be 0 or at least {SMALLEST_REAL:g}"
     return None if abs(value) <= LARGEST_REAL else f"should be at most {LARGEST_REAL:g}"
 
 

@@ -86,6 +86,8 @@ def test_a_length_that_nobody_chose_is_told(kdctl: Kdctl, tmp_path: Path) -> Non
         ("-o schedule.milestones=[90,60]", "milestones 90, 60 do not rise"),
         ("-o schedule.milestones=[90,90]", "milestones 90, 90 do not rise"),
         ("-o schedule.warmup_epochs=300", "warmup_epochs = 300 of 240 epochs"),
+        ("-o data.samples_per_class=1000", "samples_per_class = 1,000, but not every class has as many"),
+        ("-o data.padding=8", "data.padding = 8 around images of 8 by 8: some random crops see nothing"),
         ("-o data.mix_probability=0.5", "changes nothing without data.mixup or data.cutmix"),
         (
             "-o data.augmentation=random-resized-crop -o data.augmentation.magnitude=20",
