@@ -103,7 +103,7 @@ def read_model(path: Path) -> ModelCheckpoint:
     return ModelCheckpoint(plan=tree, weights=dict(weights or {}), sha256=sha256)
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy `weights` into `model`; every tensor must fit.
 
     Raises:

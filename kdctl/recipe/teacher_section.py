@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated, Any, Protocol
 
 from annotated_types import Ge
@@ -52,6 +54,11 @@ class PlanContext:
 
 TRAINING = ("optimizer", "schedule", "engine")
 """Sections of the recipe that a `[teacher]` table may overlay for its own training."""
+
+
+_FILES = (".pt", ".pth", ".th", ".safetensors")
+_SHORTEST_KEY = 4
+"""Letters of a run's key that a name of only these is taken for; no architecture has such a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +167,10 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
         problem = "[teacher] needs exactly one of name, run and checkpoint."
         resolver.wrong("teacher", problem, "name an architecture, a finished run, or a checkpoint file.")
         return None
+    if meant := _meant_for(options.name):
+        problem = f"[teacher] {NAME} = {as_written(options.name)} is no architecture."
+        resolver.wrong("teacher", problem, f"write teacher = {{ {meant} = {as_written(options.name)} }}.")
+        return None
     if options.name and resolver.component("model", options.name, "teacher") is None:
         return None
     if options.name and options.other_data:
@@ -176,6 +187,14 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
         resolver.wrong(f"teacher.{idle[0]}", problem, f"leave it out, or give {NAME} = '...' instead.")
         return None
     return options
+
+
+def _meant_for(name: str) -> str:
+    """Return for which other line of `[teacher]` a name was meant, by how files and runs are called."""
+    if os.sep in name or name.lower().endswith(_FILES):
+        return "checkpoint"
+    is_key = len(name) >= _SHORTEST_KEY and set(name.lower()) <= set(hexdigits)
+    return "run" if is_key else ""
 
 
 def _check_number(resolver: Resolver, method: str, number: int, fewest: int, most: int | None) -> None:

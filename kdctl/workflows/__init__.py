@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
     from kdctl.engine.file_kinds import names_a_file
     from kdctl.execution.choose_executor import choose_executor
-    from kdctl.workflows.artifacts import export_model, save_features
+    from kdctl.workflows.artifacts import export_model, save_features, save_model
     from kdctl.workflows.benchmarking import benchmark
     from kdctl.workflows.browsing import RunFilter, activity, describe_run, list_runs
     from kdctl.workflows.checking import back_up, check
@@ -102,6 +102,7 @@ __all__ = [
     "require_teacher_batches",
     "runs_to_evaluate",
     "save_features",
+    "save_model",
     "slowdown_of_threads",
     "sweep",
     "synchronise",
@@ -159,6 +160,7 @@ _MODULES = {
     "require_teacher_batches": "kdctl.assembly.readiness",
     "runs_to_evaluate": "kdctl.workflows.evaluation",
     "save_features": "kdctl.workflows.artifacts",
+    "save_model": "kdctl.workflows.artifacts",
     "slowdown_of_threads": "kdctl.workflows.cores",
     "sweep": "kdctl.workflows.sweeping",
     "synchronise": "kdctl.workflows.syncing",

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from kdctl.assembly.workspace import Workspace
+from kdctl.engine.checkpoint import MisfitCheckpointError, write_model
 from kdctl.engine.evaluate import pooled_features
 from kdctl.engine.exported_program import check_target, exported
 from kdctl.errors import UsageError
 from kdctl.records import SHIPPED, Selection
 from kdctl.report.figure import Features
 from kdctl.store.atomic import write_atomically
-from kdctl.workflows.loaded_model import load_as_trained
+from kdctl.workflows.loaded_model import LoadedModel, load_as_trained, rebuilt
+from kdctl.workflows.plots import require_free
 
+CHECKPOINT = ".pt"
 FEATURES = ".npz"
 
 
@@ -52,6 +55,37 @@ def export_model(
         "std": loaded.data.std,
     }
     write_atomically(target, exported(loaded.model, loaded.sizes.input_size, target, facts))
+
+
+def save_model(loaded: LoadedModel, target: Path | str, *, force: bool = False) -> None:
+    """Write a loaded model as it is now, pruned or trained further, as a checkpoint of kdctl.
+
+    `kdctl eval`, `--teacher` and `student.weights` take the file as they take those of runs: it says that
+    it is this run's model, on this run's data. The run itself stays as it was.
+
+    Args:
+        loaded: what `load_model` gave; its `model` is written.
+        target: a `.pt` file.
+        force: write over a file that is there.
+
+    Raises:
+        KdctlError: there is a file, or it cannot be written; or the model has other tensors than the run's,
+            so that nobody could load them.
+    """
+    target = Path(target)
+    if target.suffix != CHECKPOINT:
+        raise UsageError(f"{target}: models are saved as {CHECKPOINT} files.", f"name it *{CHECKPOINT}.")
+    require_free([target], force=force)
+    try:
+        weights = loaded.model.state_dict()
+        rebuilt(loaded.plan, weights, f"the model of run {loaded.plan.key}", loaded.data, loaded.part)
+    except MisfitCheckpointError as error:
+        raise UsageError(
+            error.problem,
+            "masks of torch.nn.utils.prune become weights by its remove(); a model of other layers or widths "
+            "is kept by torch.save.",
+        ) from error
+    write_model(target, loaded.model, loaded.plan.tree())
 
 
 def save_features(

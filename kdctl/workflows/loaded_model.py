@@ -19,7 +19,7 @@ from kdctl.assembly.data import DataLibrary, Sizes, sizes_of
 from kdctl.assembly.teachers import load_teacher, require_same_input, show_images_as_trained
 from kdctl.assembly.workspace import Workspace
 from kdctl.engine.batches import Normalisation
-from kdctl.engine.checkpoint import ModelCheckpoint, load_weights
+from kdctl.engine.checkpoint import load_weights
 from kdctl.engine.device import Compute, choose_device, prepare
 from kdctl.engine.file_kinds import names_a_file
 from kdctl.engine.image_workers import ImageWorkers
@@ -174,7 +174,7 @@ def load_as_trained(
         sha256=content.sha256,
         rule=_rule(plan.key, path, content.sha256, workspace, part),
         part=part,
-        model=_rebuilt(plan, content, path, data, part).to(compute.device).eval(),
+        model=rebuilt(plan, content.weights, path, data, part).to(compute.device).eval(),
         data=data,
         compute=compute,
         workspace=workspace,
@@ -263,18 +263,26 @@ def _checkpoint(source: str, workspace: Workspace, selection: Selection, part: s
     return path
 
 
-def _rebuilt(
-    plan: RunPlan | ImportedPlan, content: ModelCheckpoint, path: Path, data: SelectedData, part: str
+def rebuilt(
+    plan: RunPlan | ImportedPlan,
+    weights: Mapping[str, Tensor],
+    path: Path | str,
+    data: SelectedData,
+    part: str,
 ) -> nn.Module:
-    """Rebuild a model of a run; the teachers' weights are not needed, only their structure."""
+    """Rebuild a model of a run; the teachers' weights are not needed, only their structure.
+
+    Raises:
+        MisfitCheckpointError: the weights, those at `path`, are not of this model.
+    """
     sizes = sizes_of(data)
     if isinstance(plan, ImportedPlan):
         backbone = models.get(plan.model.name).item(*sizes)
-        load_weights(backbone, content.weights, path)
+        load_weights(backbone, weights, path)
         show_images_as_trained(backbone, plan.normalisation, data)
         return backbone
     model = build_shipped(plan, sizes, part, num_samples=len(data.train))
-    load_weights(model, content.weights, path)
+    load_weights(model, weights, path)
     return model
 
 

@@ -131,6 +131,12 @@ def test_a_method_without_a_teacher_may_stand_in_the_grid(bench) -> None:
             'teacher = "resnet33x4"',
             "x.toml: [teacher] there is no model 'resnet33x4'. // did you mean 'resnet32x4'",
         ),
+        (
+            "teacher = 'old/last.pt'",
+            "name = 'old/last.pt' is no architecture. // write teacher = { checkpoint = 'old/last.pt' }.",
+        ),
+        ("teacher = 'last.PTH'", "// write teacher = { checkpoint = 'last.PTH' }."),
+        ("teacher = '3f9c0c52'", "// write teacher = { run = '3f9c0c52' }."),
         ("teacher = 3", "x.toml: teacher = 3 is not a table or a name."),
         ("teacher = [3]", "x.toml: teacher = 3 is not a table or a name."),
         (

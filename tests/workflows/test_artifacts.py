@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from kdctl import workflows
 from kdctl.assembly.workspace import Workspace
 from kdctl.errors import KdctlError, UsageError
-from kdctl.records import StoredRun
+from kdctl.records import RunState, StoredRun
 from kdctl.workflows.loaded_model import load_model
 
 RecipeWriter = Callable[..., Path]
@@ -59,6 +59,36 @@ def test_a_model_in_python_can_be_pruned_by_torch(workspace: Workspace, taught: 
     for module in convolutions:
         prune.l1_unstructured(module, "weight", amount=0.5)
     assert all((module.weight == 0).float().mean() >= 0.4 for module in convolutions)
+
+
+def test_a_model_that_was_pruned_in_python_can_be_saved_evaluated_and_taught_from(
+    workspace: Workspace, taught: StoredRun, recipe: RecipeWriter, tmp_path: Path
+) -> None:
+    loaded = workflows.load_model(taught.key, workspace)
+    path = tmp_path / "pruned.pt"
+    with torch.no_grad():
+        convolution = next(module for module in loaded.model.modules() if isinstance(module, nn.Conv2d))
+        prune.l1_unstructured(convolution, "weight", amount=0.5)
+        with pytest.raises(UsageError, match="1 missing, 2 unknown") as caught:
+            workflows.save_model(loaded, path)
+        assert "remove()" in caught.value.hint
+        assert not path.exists()
+        prune.remove(convolution, "weight")
+        predicted = [loaded.model(images).argmax(dim=1) for images, _ in loaded.batches("test")]
+    workflows.save_model(loaded, path)
+    with pytest.raises(KdctlError, match="is there already"):
+        workflows.save_model(loaded, path)
+    again = workflows.load_model(path, workspace)
+    assert again.rule is None  # not what the run has stored
+    weight = next(module for module in again.model.modules() if isinstance(module, nn.Conv2d)).weight
+    assert (weight == 0).float().mean() >= 0.4
+    labels = torch.cat([labels for _, labels in loaded.batches("test")])
+    right = (torch.cat(predicted) == labels).float().mean().item()
+    assert workflows.evaluate(path, workspace).metrics.top1 == pytest.approx(100 * right)
+    (student,) = workflows.train(
+        recipe("method = 'kd'", teacher=f"teacher = {{checkpoint = '{path}'}}"), workspace
+    )
+    assert student.state is RunState.FINISHED
 
 
 def test_a_file_of_another_format_is_refused_before_anything_is_read(
