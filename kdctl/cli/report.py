@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PAGE_FORMAT = "html"
 """Not a table alone: a page with tables, curves, figures, runs and recipes."""
 
+_PAGE_ENDINGS = (PAGE_FORMAT, "htm")
+
 TERMINAL_FORMAT = "markdown"
 """The format that people read in a terminal: what is too wide for it is folded."""
 
@@ -40,7 +42,7 @@ def report(
     spread: report_options.Spread = "sample",
     against: report_options.Against = None,
     plugin: options.Plugins = None,
-    form: report_options.ReportFormat = "markdown",
+    form: report_options.ReportFormat = None,
     output: options.OutputFile = None,
     figures: report_options.Figures = None,
     force: options.Force = False,
@@ -87,8 +89,10 @@ def report(
     _hand_out(table, text, output, force=force, for_people=bool(chosen and chosen.name == TERMINAL_FORMAT))
 
 
-def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Callable[[Table], str]] | None:
-    """Return the table format called `form`; None for a page.
+def _chosen_format(
+    form: str | None, output: Path | None, *, force: bool
+) -> Entry[Callable[[Table], str]] | None:
+    """Return the table format called `form`, else the one that the ending of a file names; None for a page.
 
     Raises:
         UsageError: there is no such format, or a page has no file to go into.
@@ -97,6 +101,10 @@ def _chosen_format(form: str, output: Path | None, *, force: bool) -> Entry[Call
     from kdctl.cli.results import require_free
     from kdctl.report.table_format import report_formats
 
+    if form is None:
+        ending = output.suffix[1:].lower() if output else ""
+        form = ending if ending in _PAGE_ENDINGS or report_formats.find(ending) else TERMINAL_FORMAT
+    form = PAGE_FORMAT if form in _PAGE_ENDINGS else form
     if form == PAGE_FORMAT and output is None:
         raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
     chosen = report_formats.find(form)

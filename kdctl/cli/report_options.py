@@ -136,13 +136,13 @@ Against = Annotated[
     ),
 ]
 ReportFormat = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--format",
         metavar="FORMAT",
         rich_help_panel=OUTPUT,
         help=f"{table_formats()}, or one that a plug-in registers; html: a page with everything, into a "
-        "file (-o).",
+        "file (-o). If not given, the one that the ending of that file names, else markdown.",
     ),
 ]
 Figures = Annotated[

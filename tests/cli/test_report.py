@@ -93,14 +93,34 @@ def test_a_report_goes_to_a_file_and_over_none_that_is_there(
     kdctl: Kdctl, swept_copy: Callable[[str], str], tmp_path: Path
 ) -> None:
     swept_copy(GRID)
-    assert kdctl("report --format latex -o table.tex").out == ""
+    assert kdctl("report -o table.tex").out == ""
     written = (tmp_path / "table.tex").read_text()
     assert r"\begin{table}" in written
     kdctl("report -o table.tex").refused("table.tex is there already", "--force", code=1)
     assert (tmp_path / "table.tex").read_text() == written
     kdctl("report -o missing/table.tex").refused("no folder missing", code=1)
-    assert kdctl("report -o table.tex --force").code == 0
+    assert kdctl("report --format markdown -o table.tex --force").code == 0
     assert (tmp_path / "table.tex").read_text().startswith("**Top-1")
+
+
+@pytest.mark.extended
+def test_the_ending_of_a_file_names_its_format(
+    kdctl: Kdctl, swept_copy: Callable[[str], str], tmp_path: Path
+) -> None:
+    swept_copy(GRID)
+    begins = {
+        "a.md": "**Top-1",
+        "a.txt": "**Top-1",
+        "a": "**Top-1",
+        "a.CSV": "method,",
+        "a.json": "{",
+        "a.tex": "\\begin{table}",
+        "a.html": "<!DOCTYPE html>",
+        "a.htm": "<!DOCTYPE html>",
+    }
+    for name, begin in begins.items():
+        assert kdctl("report", "-o", name).code == 0
+        assert begin in (tmp_path / name).read_text()[:4000], name
 
 
 @pytest.mark.extended
@@ -151,7 +171,7 @@ def test_a_sweep_ends_with_the_epochs_that_its_report_would_show(
 def test_a_report_is_a_page_and_pictures_too_and_overwrites_none_of_them(
     kdctl: Kdctl, swept: str, tmp_path: Path
 ) -> None:
-    answer = kdctl("report --format html -o report.html --figures pictures")
+    answer = kdctl("report -o report.html --figures pictures")
     assert (answer.code, answer.out) == (0, "")
     assert "written: report.html" in answer.err
     assert "left out: tsne" in answer.err
