@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,6 +22,9 @@ Read = Callable[[EpochResult], float | None]
 Split = Literal["test", "val", "train"]
 
 BAND_OPACITY = 0.2
+
+_OTHER_ORDER = 30.0
+"""From this ratio of the highest values of two panels on, the lower ones lie flat at the bottom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +49,16 @@ class Curve:
 
 
 def draw_curves(
-    data: FigureData, quantities: Sequence[Quantity], *, title: str, single_seeds: bool, log: bool = False
+    data: FigureData,
+    quantities: Sequence[Quantity],
+    *,
+    title: str,
+    single_seeds: bool,
+    log: bool | None = False,
 ) -> Figure:
     """Return one row of panels for each quantity, one column for each panel of the series.
+
+    With `log` None an axis is logarithmic where its panels have values of different orders.
 
     Raises:
         NothingToDrawError: no run has an epoch.
@@ -74,7 +85,8 @@ def draw_curves(
                         item.name, _draw(axes, curve, style[item.name], single_seeds=single_seeds)
                     )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            if log:
+        if _is_log(row) if log is None else log:
+            for axes in row:
                 axes.set_yscale("log")
         row[0].set_ylabel(quantity.label)
     for axes, panel in zip(panels[0], chosen.panels, strict=True):
@@ -83,6 +95,13 @@ def draw_curves(
         axes.set_xlabel("epoch")
     _finish(figure, data, chosen, handles, title, single_seeds=single_seeds)
     return figure
+
+
+def _is_log(row: Sequence[Axes]) -> bool:
+    values = [[float(y) for line in axes.lines for y in np.asarray(line.get_ydata())] for axes in row]
+    highest = [max(each) for each in values if each]
+    lowest = min((min(each) for each in values if each), default=0.0)
+    return lowest > 0 and max(highest) / min(highest) >= _OTHER_ORDER
 
 
 def _finish(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -211,12 +212,19 @@ def field_title(field: str) -> str:
 
 
 def _panel_field(groups: Sequence[Replicates], fields: Sequence[str]) -> str | None:
-    """Return the field whose values become panels, if one panel is not enough: the first that makes few."""
+    """Return the field of the panels, if one is not enough: of few values, and leaving out the fewest."""
     if len(groups) <= MOST_LINES or len(fields) < 2:
         return None
     counts = {field: len({group.values[place] for group in groups}) for place, field in enumerate(fields)}
     few = [field for field, count in counts.items() if 1 < count <= MOST_LINES]
-    return few[0] if few else None
+    return min(few, key=lambda field: _too_many(groups, fields.index(field)), default=None)
+
+
+def _too_many(groups: Sequence[Replicates], place: int) -> int:
+    """Return how many groups a panel for each value of a field would leave out."""
+    return sum(
+        max(0, count - MOST_LINES) for count in Counter(group.values[place] for group in groups).values()
+    )
 
 
 def _finite(values: Sequence[float]) -> list[float]:

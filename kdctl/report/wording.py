@@ -93,6 +93,8 @@ def settings_of(plan: Mapping[str, Any], fields: Sequence[str], names: Mapping[s
 
 def setting(value: Value, field: str, name: str) -> str:
     """Word one setting: what has a name needs no field before it."""
+    if field == "teachers" and value is None:
+        return "no teacher"
     speaks_for_itself = value is not None and (field.endswith(".name") or field in {"teachers", "protocol"})
     return show_value(value) if speaks_for_itself else f"{title(name)} {show_value(value)}"
 

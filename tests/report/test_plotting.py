@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import xml.etree.ElementTree as ET
@@ -229,7 +230,7 @@ def test_a_figure_of_pruning_has_the_baseline_and_says_once_what_all_share(make_
         ([{"method.loss": "l2"}], "sweep one: [grid] method.projector.reduction = [...]."),
         (
             [{"method.loss": loss, "optimizer.learning_rate": 0.1} for loss in ("l2", "kl")],
-            "these differ in loss: kdctl plot bars --set by=loss.",
+            "these differ in loss; see kdctl plot bars --set by=loss.",
         ),
         (
             [
@@ -237,8 +238,8 @@ def test_a_figure_of_pruning_has_the_baseline_and_says_once_what_all_share(make_
                 for loss in ("l2", "kl")
                 for rate in (0.1, 0.2)
             ],
-            "these differ in loss and learning_rate: "
-            "kdctl plot bars --set by=loss, kdctl plot learning_rate.",
+            "these differ in loss and learning_rate; "
+            "see kdctl plot learning_rate and kdctl plot bars --set by=loss.",
         ),
     ],
     ids=["nothing", "loss", "loss and rate"],
@@ -259,6 +260,55 @@ def test_a_method_that_all_lines_share_is_told_in_the_title(make_run: MakeRun) -
         for rate in (0.1, 0.2)
     ]
     assert ", simkd, " in draw("learning_rate", data_of(runs)).get_suptitle()
+
+
+def test_losses_of_other_orders_in_panels_have_a_logarithmic_axis(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0, settings={"method.loss": loss, "optimizer.learning_rate": rate})
+        for loss in ("l2", "kl")
+        for rate in (0.1, 0.2, 0.3, 0.4, 0.5)
+    ]
+    l2 = {run.key for run in runs[:5]}
+
+    def epochs(key: str) -> list[EpochResult]:
+        epoch = epoch_telling(1, 1.0)
+        return [dataclasses.replace(epoch, train_loss=8700.0 if key in l2 else 60.0)]
+
+    axes = draw("loss_curves", dataclasses.replace(data_of(runs), epochs=epochs)).axes
+    assert [(each.get_title(), each.get_yscale()) for each in axes] == [
+        ("loss l2", "linear"),
+        ("loss kl", "linear"),
+        ("", "log"),
+        ("", "log"),
+    ]
+
+
+def test_panels_are_those_that_leave_out_the_fewest(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0, settings={"method.loss": loss, "method.taps": taps, "optimizer.learning_rate": rate})
+        for loss, taps in (("l2", "end"), ("l2", "biased"), ("l2", "all"), ("kl", "end"))
+        for rate in (0.1, 0.2, 0.3)
+    ]
+    data = dataclasses.replace(data_of(runs), epochs=lambda key: [epoch_telling(1, 1.0)])
+    figure = draw("accuracy_curves", data)
+    assert "left out" not in figure.get_suptitle()
+    assert figure.axes[0].get_title() == "taps end"
+
+
+def test_bars_of_few_settings_in_many_places_have_room_for_their_numbers(make_run: MakeRun) -> None:
+    alone = make_run(70.0, settings={"method.name": "ce", "teachers": []})
+    pairs = [("wrn_40_2", name) for name in ("kd", "dkd", "dist", "at", "simkd")]
+    others = [
+        make_run(75.0, settings={"method.name": name, "teachers": [{"name": teacher, "run": "0" * 16}]})
+        for teacher, name in [*pairs, ("resnet32x4", "kd"), ("resnet32x4", "dkd")]
+    ]
+    figure = draw_bars(data_of([alone, *others]), BarsConfig())
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == len(others) + 1
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+    assert axes.get_xticklabels()[0].get_text() == "no teacher"
 
 
 def test_a_title_never_parts_a_teacher_from_its_student() -> None:

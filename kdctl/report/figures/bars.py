@@ -30,6 +30,12 @@ from kdctl.text import plural
 MOST_LABELS = 16
 """So many bars have their numbers written on them."""
 
+_LABEL_POINTS = 16.0
+"""Width of such a number: on narrower bars they would run into each other."""
+
+_SHARE_OF_AXES = 0.9
+"""Of a figure's width; the rest is for what stands beside the axis."""
+
 MOST_BARS = 40
 """So many can be told apart, and their names read, in the width of a page."""
 
@@ -56,13 +62,16 @@ def draw_bars(data: FigureData, options: BarsConfig) -> Figure:
     series = best_of(every, MOST_BARS)
     places = list(dict.fromkeys(item.panel for item in series))
     names = list(dict.fromkeys(item.name for item in series))
-    figure, ((axes,),) = new_figure(panel=(min(9.0, max(4.2, 0.42 * len(series) + 1.0)), 2.8))
+    room = len(places) * len(names)  # also for bars that are not there
+    figure, ((axes,),) = new_figure(panel=(min(9.0, max(4.2, 0.42 * room + 1.0)), 2.8))
+    points = 72 * _SHARE_OF_AXES * figure.get_figwidth() / (len(places) + 0.2) * 0.8 / len(names)
+    labelled = len(series) <= MOST_LABELS and points >= _LABEL_POINTS
     style = dict(zip(names, looks(len(names)), strict=True))
     handles: dict[str, Any] = {}
     for item in series:
         at = places.index(item.panel) + _offset(item, series, names)
         handles.setdefault(
-            item.name, _draw(axes, item, at, style[item.name], data, options, len(series), 0.8 / len(names))
+            item.name, _draw(axes, item, at, style[item.name], data, options, labelled, 0.8 / len(names))
         )
     slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     what_varies, ticks = words_in_common(places)
@@ -98,7 +107,7 @@ def _draw(
     look: Look,
     data: FigureData,
     options: BarsConfig,
-    count: int,
+    labelled: bool,
     width: float,
 ) -> Any:
     summary = summaries(item.group, data)[options.measure]
@@ -123,7 +132,7 @@ def _draw(
     if len(values) > 1:
         shift = width * 0.25
         axes.plot([at + shift] * len(values), values, ".", color="black", markersize=2.5, alpha=0.7)
-    if count <= MOST_LABELS:
+    if labelled:
         text = f"{summary.mean:.1f}\n±{error:.1f}" if error else f"{summary.mean:.1f}"
         top = max([summary.mean + error, *values])
         axes.annotate(

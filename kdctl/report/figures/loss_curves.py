@@ -14,8 +14,8 @@ from kdctl.report.figure import FigureData, figures
 class LossCurvesConfig:
     """Options of the loss curves."""
 
-    log: bool = False
-    """Logarithmic loss axes."""
+    log: bool | None = None
+    """Logarithmic loss axes; None: where the losses of one panel would lie flat beside those of another."""
     single_seeds: bool = False
     """Draw every run as a thin line, instead of a band over seeds."""
 

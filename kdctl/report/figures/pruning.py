@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,8 +166,10 @@ def _alone(series: Sequence[Series]) -> dict[str, float]:
         percent = _ratio_alone(item.group)
         if percent is not None:
             found.setdefault((item.panel, show_value(read_field(item.group.plan, "teachers"))), percent)
-    num_teachers = Counter(panel for panel, _ in found)
+    ratios = {
+        panel: {percent for (other, _), percent in found.items() if other == panel} for panel, _ in found
+    }
     return {
-        f"{panel or 'student'} alone" + (f" ({teacher})" if num_teachers[panel] > 1 else ""): percent
+        f"{panel or 'student'} alone" + (f" ({teacher})" if len(ratios[panel]) > 1 else ""): percent
         for (panel, teacher), percent in found.items()
     }

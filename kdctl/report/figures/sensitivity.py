@@ -56,10 +56,11 @@ def _what_else(runs: Sequence[StoredRun]) -> str:
     """Name the figures of the settings that do differ; else a number of the method that could be swept."""
     varied = distinguishing_fields([run.plan for run in runs])
     names = short_names(varied)
-    figures_of = {_LEARNING_RATE: "kdctl plot learning_rate"}
-    others = [figures_of.get(field, f"kdctl plot bars --set by={names[field]}") for field in varied]
-    if others:
-        return f"these differ in {enumerated(list(names.values()))}: {', '.join(others)}."
+    rate = ["kdctl plot learning_rate"] if _LEARNING_RATE in varied else []
+    others = [f"kdctl plot bars --set by={names[field]}" for field in varied if field != _LEARNING_RATE]
+    if varied:
+        figures_of = enumerated([*rate, *others[:1]])
+        return f"these differ in {enumerated(list(names.values()))}; see {figures_of}."
     options = flatten(runs[0].plan["method"])
     numbers = [name for name, value in options.items() if type(value) in (int, float)]
     return f"sweep one: [grid] {f'method.{numbers[0]}' if numbers else 'data.batch_size'} = [...]."
