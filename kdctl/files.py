@@ -27,6 +27,20 @@ class UnreadableError(KdctlError):
     """A file is there, and cannot be read; what it says is not known, nor that it is lost."""
 
 
+def at_home(path: str, field: str) -> str:
+    """Return what a field names with `~` replaced by the folder it stands for, as shells do it.
+
+    Raises:
+        KdctlError: nobody knows which folder that is.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - a path would lose the ./ by which it is no name
+    if found.startswith("~"):
+        raise KdctlError(
+            f"{field} = '{path}' begins with a home folder that is not known.", "write the path in full."
+        )
+    return found
+
+
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 import re
 import sys
 import traceback
@@ -112,7 +113,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     bound_width()
     log, shown = logging.getLogger("kdctl"), ShownWarnings(logging.WARNING)
     log.addHandler(shown)
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
         _refuse_empty(words)
         if stands_nowhere() and words and "--help" not in words:
@@ -217,6 +218,13 @@ def _verbs(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
     yield command, context
     for name, inner in getattr(command, "commands", {}).items():
         yield from _verbs(inner, typer.Context(inner, parent=context, info_name=name))
+
+
+def _at_home(word: str) -> str:
+    """Put the home folder in for the `~` of `--runs=~/runs`, which shells leave as it is behind a `=`."""
+    option, _, value = word.partition("=")
+    is_home = option.startswith("--") and value.startswith("~")
+    return f"{option}={os.path.expanduser(value)}" if is_home else word  # noqa: PTH111 - no path is made
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

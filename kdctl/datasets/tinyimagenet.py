@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Gt, Le
 
 from kdctl.errors import KdctlError
+from kdctl.files import at_home
 from kdctl.protocols.dataset import Dataset, ImageData, datasets
-from kdctl.readers.folder_entries import below_home
 from kdctl.readers.image_listing import class_folders, list_images, list_labelled
 from kdctl.readers.streamed_folders import StreamedOptions, data_of, read_labels
 from kdctl.recipe.component import Spec, component, location
@@ -59,7 +59,7 @@ class TinyImageNet(Dataset):
             KdctlError: the folder is missing or has another layout, or files cannot be used.
         """
         chosen = (options.path,) if options.path else FOLDERS
-        places = [root / below_home(name) for name in chosen]
+        places = [root / at_home(name, "data.path") for name in chosen]
         folder = next((place for place in places if (place / "train").is_dir()), None)
         if folder is None:
             raise KdctlError(

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +211,7 @@ def _memory_bytes() -> float:
 
 
 def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Sequence[str]) -> None:
-    """Check that both splits have the same classes.
+    """Check that both splits have the same classes, and tell of classes that may be one.
 
     Args:
         train: folder of the training set.
@@ -228,6 +229,12 @@ def check_same_classes(train: Path, names: Sequence[str], test: Path, found: Seq
         if {*map(_heard, sides[0][1])} & {*map(_heard, sides[1][1])}:
             hint = f"some differ only in case, blanks or how an accent is stored: {hint}"
         raise KdctlError(f"training and test set have different classes: {'; '.join(problems)}.", hint)
+    sounds = Counter(map(_heard, names))
+    if alike := [name for name in names if sounds[_heard(name)] > 1]:
+        _log.warning(
+            "%s: %s differ only in case, blanks or how an accent is stored; each is a class of its own",
+            train, some_of(alike),
+        )  # fmt: skip
 
 
 def _heard(name: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdctl.errors import KdctlError, nearest_name
-from kdctl.files import open_file
+from kdctl.files import at_home, open_file
 from kdctl.readers.pixels import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def data_folder(
     Raises:
         KdctlError: there is none; says where it was looked for, and whether it lies where one stands.
     """
-    folder = root / below_home(path)
+    folder = root / at_home(path, "data.path")
     if folder.is_dir():
         return folder
     here = Path(path).absolute()
@@ -54,20 +54,6 @@ def data_folder(
     if meant and here.is_dir():
         hint = f"it lies where you stand: -o data.path={shlex.quote(str(here))}, or another --data."
     raise KdctlError(f"there is no folder {folder}{meant}.", hint)
-
-
-def below_home(path: str) -> Path:
-    """Return a path with `~` replaced by the folder it stands for.
-
-    Raises:
-        KdctlError: nobody knows which folder that is.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise KdctlError(
-            f"data.path = '{path}' begins with a home folder that is not known.", "write the path in full."
-        ) from error
 
 
 def require_split(folder: Path, hint: str) -> None:

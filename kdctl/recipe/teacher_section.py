@@ -13,6 +13,7 @@ from typing import Annotated, Any, Protocol
 from annotated_types import Ge
 
 from kdctl.errors import KdctlError, RecipeError
+from kdctl.files import at_home
 from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import CHOOSERS, NAME
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
@@ -116,7 +117,9 @@ class TeacherFinder:
             if table.run:
                 return _meant(self.existing.by_run(table.run, table.model), table)
             if table.checkpoint:
-                return _meant(self.existing.by_checkpoint(Path(table.checkpoint)), table)
+                return _meant(
+                    self.existing.by_checkpoint(Path(at_home(table.checkpoint, "teacher.checkpoint"))), table
+                )
             plan = self.plan_training(table, data)
             student = plan.student
             return TeacherRef(name=student.name, run=plan.key, plan=plan, numerics=student.numerics)
@@ -135,7 +138,7 @@ def find_weights(
     if not source or student is None or data is None:
         return None
     try:
-        return existing.weights(source, student, data)
+        return existing.weights(at_home(source, f"student.{STUDENT_WEIGHTS}"), student, data)
     except KdctlError as error:
         resolver.wrong(f"student.{STUDENT_WEIGHTS}", f"[student] {error.problem}", error.hint)
         return None

@@ -206,3 +206,23 @@ def test_a_dry_run_says_that_bf16_is_slow_here(kdctl: Kdctl, monkeypatch: pytest
         assert answer.code == 0, answer
         assert ("has no instructions for bf16" in answer.err) is told
     readiness._say_once.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("field", "teller"),
+    [("student.weights", "[student] the checkpoint"), ("teacher.checkpoint", "[teacher] the checkpoint")],
+)
+def test_a_tilde_is_the_home_folder_where_shells_leave_it(
+    kdctl: Kdctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, teller: str
+) -> None:
+    home = tmp_path / "at home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    words = f"train --student resnet3 {TINY} --dry-run --runs=~/runs"
+    assert kdctl(words).code == 0
+    assert not (tmp_path / "~").exists()
+    kdctl(f"{words} -o {field}=~/w.pt").refused(f"{teller} {home}/w.pt cannot be read", code=2)
+    kdctl(f"{words} -o {field}=~nobody-is-called-so/w.pt").refused(
+        f"{field} = '~nobody-is-called-so/w.pt' begins with a home folder that is not known.", code=2
+    )
+    kdctl("report --runs=~/runs").refused(f"there is no database {home}/runs/kdctl.db", code=1)

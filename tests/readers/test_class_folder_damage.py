@@ -123,6 +123,17 @@ def test_classes_that_only_look_alike_are_called_so(tmp_path: Path) -> None:
     assert "accent" not in error.value.hint
 
 
+def test_classes_that_may_be_one_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["ant", "Cat", "cat", "caf\u00e9", "cafe\u0301"]
+    check_same_classes(tmp_path, names[:2], tmp_path, names[:2])
+    assert not caplog.messages
+    check_same_classes(tmp_path, names, tmp_path, names)
+    assert caplog.messages == [
+        f"{tmp_path}: Cat, cat, caf\u00e9 and 1 more differ only in case, blanks or how an accent is stored; "
+        "each is a class of its own"
+    ]
+
+
 def test_streamed_images_of_tiny_imagenet_are_called_by_their_name(tmp_path: Path) -> None:
     for place in ("train/n01/images", "val/images"):
         put(tmp_path / place / "1.png")
