@@ -80,7 +80,7 @@ def test_a_missing_image_is_told(root: Path, tmp_path: Path) -> None:
 def test_a_class_that_is_not_trained_on_is_told(root: Path, tmp_path: Path) -> None:
     write_kit(root)
     (root / GROUND_TRUTH).write_text("2\n3\n4\n3\n")  # 4 is no leaf
-    with pytest.raises(KdctlError, match=r"1 lines: line 3"):
+    with pytest.raises(KdctlError, match=r"1 line: line 3"):
         shades_by_class(root, tmp_path / "cache")
 
 

@@ -114,7 +114,7 @@ def test_classes_called_by_numbers_are_named_by_them_and_not_by_ranks(
 
 def test_names_of_numbers_and_ranks_are_not_mixed(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("a.jpg 0\nb.jpg 3\n")
-    with pytest.raises(KdctlError, match="names no class of the training set in 1 lines: line 1"):
+    with pytest.raises(KdctlError, match="names no class of the training set in 1 line: line 1"):
         read_labels(tmp_path / "val.txt", ("1", "2", "3"))
 
 
@@ -255,8 +255,8 @@ def lost_validation(folder: Path) -> None:
         (no_class, "side by side, and nothing says of which class"),
         (lacking_label, r"gives no class for 1 of 4 images .*v11\.JPEG"),
         (lacking_image, r"lacks 1 of 5 images .*v99\.JPEG"),
-        (foreign_label, "names no class of the training set in 1 lines: line 1"),
-        (contrary_label, "gives an image another class than before in 1 lines: line 3"),
+        (foreign_label, "names no class of the training set in 1 line: line 1"),
+        (contrary_label, "gives an image another class than before in 1 line: line 3"),
         (no_table, r"val\.txt is no table"),
         (other_classes, "different classes: bee only in .*; wasp only in"),
         (empty_class, "classes without images: cat"),
