@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json
-from kdctl.cli.formatting import duration, file_size, percent, setting
+from kdctl.cli.formatting import duration, file_size, pace, percent, setting
 from kdctl.cli.options import Format
 from kdctl.records import EpochResult, StoredRun
 from kdctl.serialization import to_tree
@@ -93,7 +93,7 @@ def _result(run: StoredRun) -> Lines:
     facts = result.facts
     yield "teacher", percent(result.teacher_test_top1, " %")
     yield "parameters", f"{facts.shipped_parameters:,} shipped, {facts.student_parameters:,} of the student"
-    yield "training", f"{duration(result.train_seconds)}, {result.images_per_second:.0f} images/s"
+    yield "training", f"{duration(result.train_seconds)}, {pace(result.images_per_second)}"
 
 
 def _curves(epochs: Sequence[EpochResult]) -> Lines:

@@ -130,6 +130,12 @@ def outcome(state: RunState, result: RunResult | None, reason: str) -> str:
     return f"{state.value}  test {last:.2f} %  {duration(result.train_seconds)}"
 
 
+def pace(images_per_second: float) -> str:
+    """Word a speed: '587 images/s', '0.4 images/s'."""
+    decimals = 0 if images_per_second >= 9.95 else 1
+    return f"{images_per_second:.{decimals}f} images/s"
+
+
 def percent(value: float | None, unit: str = "") -> str:
     """Return a percentage with two decimals; a dash for one that is not known."""
     return "—" if value is None else f"{value:.2f}{unit}"

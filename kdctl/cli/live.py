@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from kdctl.cli.console import messages
-from kdctl.cli.formatting import describe, describe_member, duration, outcome
+from kdctl.cli.formatting import describe, describe_member, duration, outcome, pace
 from kdctl.cli.remaining_time import RemainingTime
 from kdctl.cli.titles import Titles, told_apart
 from kdctl.records import EpochResult, RunResult, RunState
@@ -135,7 +135,7 @@ class Lines(Display):
         val = f"val {result.val.top1:.2f} %  " if result.val else ""
         self.say(
             f"{plan.key[:8]}  epoch {result.epoch}/{plan.epochs}  loss {result.train_loss:.4g}  "
-            f"test {result.test.top1:.2f} %  {val}{result.images_per_second:.0f} images/s  {self.left()}"
+            f"test {result.test.top1:.2f} %  {val}{pace(result.images_per_second)}  {self.left()}"
         )
 
     def ended(self, plan: RunPlan, state: RunState, result: RunResult | None, reason: str) -> None:
@@ -230,7 +230,7 @@ class Bars(Display):
         super().epoch(plan, result)
         measured = f"  loss {result.train_loss:.3g}  {result.test.top1:.2f} %"
         if self._wide:
-            measured += f"  {result.images_per_second:.0f} images/s"
+            measured += f"  {pace(result.images_per_second)}"
         self._epochs[plan.key] = (plan.epochs, measured)
         numbers = f"{result.epoch}.0/{plan.epochs}{measured}"
         self._bars.update(self._tasks[plan.key], completed=result.epoch, numbers=numbers)

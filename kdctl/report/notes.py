@@ -17,7 +17,7 @@ from kdctl.report.evaluated import unevaluated_notes
 from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates, in_table_order, pooled_over
-from kdctl.report.reported import Reported, without_row
+from kdctl.report.reported import Reported, quoted, untold_settings, without_row
 from kdctl.report.rows import Row
 from kdctl.report.statistics import MeanTestKind, Verdict
 from kdctl.report.subject import unlike_subjects, unlike_words
@@ -26,7 +26,9 @@ from kdctl.report.wording import (
     MORE_SEEDS_WORDS,
     SELECTION_WORDS,
     UNDECIDED_WORDS,
+    enumerated,
     label,
+    title,
 )
 from kdctl.text import plural
 
@@ -120,6 +122,10 @@ def reported_notes(
     origins = dict.fromkeys(_origin(item) for item in used)
     if origins:
         yield f"Published: {'; '.join(origins)}."
+    untold = untold_settings([row.group for row in rows], [row.reported for row in rows], layout.names)
+    if untold:
+        which = enumerated([title(name) for name in untold])
+        yield f"A published number beside several rows does not tell which {which} it is of."
     marks = "".join(mark_of(row) for row in rows)
     if UNTESTABLE_MARK in marks:
         yield f"{UNTESTABLE_MARK} published without std or number of trials: no test."
@@ -284,6 +290,6 @@ def _undecided(comparisons: Sequence[Comparison]) -> str:
 def _origin(item: Reported) -> str:
     trials = plural(item.summary.n, "trial") if item.summary.n else None
     select = SELECTION_WORDS[item.select].partition(" (")[0] if item.select else None
-    protocol = f"protocol {item.protocol}" if item.protocol else None
+    protocol = f"protocol {quoted(item.protocol)}" if item.protocol else None
     details = ", ".join(detail for detail in (protocol, select, trials) if detail)
     return f"{item.source or item.label or 'no source given'}" + (f" ({details})" if details else "")

@@ -73,9 +73,14 @@ class Reported:
             yield "started from weights"
         protocol, epochs = plan.get("protocol"), read_field(plan, "schedule.epochs")
         if self.protocol is not None and protocol != self.protocol:
-            yield f"protocol {protocol}, not {self.protocol}"
+            yield f"protocol {protocol}, not {quoted(self.protocol)}"
         if self.epochs is not None and "epochs" not in asked and epochs != self.epochs:
             yield f"{epochs} of {self.epochs} epochs"
+
+
+def quoted(protocol: str) -> str:
+    """Quote what a source says of its protocol in words of its own: 'simkd, but for 200 epochs'."""
+    return f"'{protocol}'" if " " in protocol else protocol
 
 
 def read_reported(recipe: Mapping[str, Any]) -> tuple[Reported, ...]:
@@ -111,6 +116,29 @@ def without_row(
     """
     unused = [item for item in reported if item not in used and _is_about_one(item, rows, known)]
     return [item for item in unused if not any(_fits_all(row, item, known) for row in rows)]
+
+
+def untold_settings(
+    groups: Sequence[Replicates], matches: Sequence[Reported | None], names: Sequence[str]
+) -> list[str]:
+    """Return the settings in which rows differ that one number stands beside: it is of one of these at most.
+
+    Args:
+        groups: of the rows.
+        matches: the published number of each.
+        names: of the groups' values.
+    """
+    columns = [
+        list(
+            zip(
+                *(group.values for group, match in zip(groups, matches, strict=True) if match is item),
+                strict=True,
+            )
+        )
+        for item in {id(item): item for item in matches if item}.values()
+    ]
+    differ = [[len(set(column)) > 1 for column in each] for each in columns]
+    return [name for name, *of_each in zip(names, *differ, strict=True) if any(of_each) and name != "seed"]
 
 
 def _is_about_one(item: Reported, rows: Sequence[Replicates], known: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdctl.cli.formatting import duration, flop, outcome, percent, standing
+from kdctl.cli.formatting import duration, flop, outcome, pace, percent, standing
 from kdctl.records import RunState
 from kdctl.text import plural
 
@@ -49,6 +49,10 @@ def test_times_are_worded_for_people(seconds: float, words: str) -> None:
 )
 def test_operations_have_three_digits_and_a_unit(operations: float, words: str) -> None:
     assert flop(operations) == words
+
+
+def test_a_slow_pace_is_not_none() -> None:
+    assert [pace(rate) for rate in (0.42, 9.96, 1303.4)] == ["0.4 images/s", "10 images/s", "1303 images/s"]
 
 
 def test_things_are_counted() -> None:

@@ -105,6 +105,25 @@ def test_a_published_number_about_something_else_gets_no_difference(make_run, ma
         assert "53.0" not in written
 
 
+def test_a_published_number_beside_several_rows_does_not_tell_which_setting_it_is_of(make_run, make_sweep):
+    runs = [
+        run
+        for reduction in (2, 4)
+        for run in replicates(make_run, 77.0, 78.0, **{"method.projector.reduction": reduction})
+    ]
+    note = "A published number beside several rows does not tell which reduction it is of."
+    assert note in build_report(runs, make_sweep(runs, reported=[SIMKD])).notes
+    told = SIMKD | {"match": {"method": "simkd", "reduction": 2}}
+    assert note not in build_report(runs, make_sweep(runs, reported=[told])).notes
+
+
+def test_a_protocol_in_words_of_its_own_is_quoted(make_run, make_sweep):
+    runs = replicates(make_run, 25.0, 26.0)
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD | {"protocol": "simkd, but probably of KD"}]))
+    assert table.records()[0]["published_unlike"] == "protocol simkd, not 'simkd, but probably of KD'"
+    assert any("(protocol 'simkd, but probably of KD', " in note for note in table.notes)
+
+
 def test_a_number_that_names_the_part_that_was_used_may_stand_beside_it(make_run, make_sweep):
     runs = replicates(make_run, 67.0, 67.4, **{"data.val_fraction": 0.2})
     number = SIMKD | {"match": {"method": "simkd", "val_fraction": 0.2}, "top1": 67.0}
