@@ -9,7 +9,7 @@ from kdctl.report.cells import FilledColumn, field_column, mean_column, n_column
 from kdctl.report.layout import Layout
 from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
 from kdctl.report.replicates import Replicates
-from kdctl.report.rows import Row
+from kdctl.report.rows import Row, shared_differences
 from kdctl.report.table_format import Cell, Column
 from kdctl.report.wording import NOTHING, duration, mean_and_spread, rounded, signed, verdict_words
 
@@ -91,6 +91,7 @@ def _difference_column(other: str, prefix: str, layout: Layout) -> Column:
 def _reported_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]:
     parts = ("published_mean", "published_std", "published_n", "published_source")
     unlike = ("published_unlike",) if any(row.differences for row in rows) else ()
+    told = bool(shared_differences(rows))
     return [
         _column(rows, Column(title="published", parts=parts, align="plus-minus"), _reported_cell),
         _column(
@@ -101,7 +102,7 @@ def _reported_columns(rows: Sequence[Row], layout: Layout) -> list[FilledColumn]
         _column(
             rows,
             Column(title="vs published", parts=("published_verdict", "published_p", *unlike), align="left"),
-            lambda row: _reported_verdict_cell(row, num_parts=2 + len(unlike)),
+            lambda row: _reported_verdict_cell(row, told=told, num_parts=2 + len(unlike)),
         ),
     ]
 
@@ -181,10 +182,11 @@ def _verdict_cell(comparison: Comparison | None) -> Cell:
     )
 
 
-def _reported_verdict_cell(row: Row, *, num_parts: int) -> Cell:
+def _reported_verdict_cell(row: Row, *, told: bool, num_parts: int) -> Cell:
+    """Word how a row compares with what is published; `told`, a note says why it cannot."""
     if row.differences:
-        unlike = ", ".join(row.differences)
-        return Cell(text=f"not comparable: {unlike}", values=("not comparable", None, unlike))
+        unlike, words = ", ".join(row.differences), "not comparable"
+        return Cell(text=words if told else f"{words}: {unlike}", values=(words, None, unlike))
     cell = _verdict_cell(row.against_reported)
     return Cell(text=cell.text, values=(*cell.values[:2], None)[:num_parts])  # the test is always Welch's
 

@@ -18,7 +18,7 @@ from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.replicates import Replicates, in_table_order, pooled_over
 from kdctl.report.reported import Reported, quoted, untold_settings, without_row
-from kdctl.report.rows import Row
+from kdctl.report.rows import Row, shared_differences
 from kdctl.report.statistics import MeanTestKind, Verdict
 from kdctl.report.subject import unlike_subjects, unlike_words
 from kdctl.report.table_format import Mark
@@ -122,6 +122,8 @@ def reported_notes(
     origins = dict.fromkeys(_origin(item) for item in used)
     if origins:
         yield f"Published: {'; '.join(origins)}."
+    if unlike := shared_differences(rows):
+        yield f"Not comparable with what is published: {', '.join(unlike)}."
     untold = untold_settings([row.group for row in rows], [row.reported for row in rows], layout.names)
     if untold:
         which = enumerated([title(name) for name in untold])

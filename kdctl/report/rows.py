@@ -38,6 +38,12 @@ class Row:
     against_reported: Comparison | None
 
 
+def shared_differences(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return why published numbers cannot be compared where it is the same for several rows and no other."""
+    found = [row.differences for row in rows if row.differences]
+    return found[0] if len(found) > 1 and len(set(found)) == 1 else ()
+
+
 def make_rows(
     groups: Sequence[Replicates],
     matches: Sequence[Reported | None],

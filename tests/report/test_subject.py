@@ -117,6 +117,20 @@ def test_a_published_number_beside_several_rows_does_not_tell_which_setting_it_i
     assert note not in build_report(runs, make_sweep(runs, reported=[told])).notes
 
 
+def test_what_keeps_all_rows_from_a_comparison_is_said_once(make_run, make_sweep):
+    runs = [
+        run
+        for reduction in (2, 4)
+        for run in replicates(
+            make_run, 77.0, 78.0, **{"method.projector.reduction": reduction, "protocol": "crd"}
+        )
+    ]
+    table = build_report(runs, make_sweep(runs, reported=[SIMKD]))
+    assert "Not comparable with what is published: protocol crd, not simkd." in table.notes
+    assert {row[-1].text for row in table.rows} == {"not comparable"}
+    assert {record["published_unlike"] for record in table.records()} == {"protocol crd, not simkd"}
+
+
 def test_a_protocol_in_words_of_its_own_is_quoted(make_run, make_sweep):
     runs = replicates(make_run, 25.0, 26.0)
     table = build_report(runs, make_sweep(runs, reported=[SIMKD | {"protocol": "simkd, but probably of KD"}]))
