@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import textwrap
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -178,12 +179,23 @@ def _no_date_of_build() -> Generator[None]:
 
 
 def _make_harmless(figure: Figure) -> None:
-    """Spell what no XML can hold, and read no formula into a name."""
+    """Spell what no XML can hold, read no formula into a name, and leave room for axes beside long paths."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        said = [label.get_text() for label in axis.get_ticklabels()]
+        if (shown := list(map(_harmless, said))) != said:  # an axis says anew what its ticks are called
+            axis.set_ticks(axis.get_ticklocs(), shown)
     for text in figure.findobj(Text):
         if said := text.get_text():
-            text.set_text(printable(said))
+            text.set_text(_harmless(said))
             text.set_parse_math(_OWN_FORMULA in said)  # labels of ticks are formulas
 
+
+def _harmless(said: str) -> str:
+    return _LONG_WORD.sub(r"\1…\2", printable(said))
+
+
+_LONG_WORD = re.compile(r"(\S{10})\S{11,}(\S{20})")
+"""Of which the beginning and the end are shown: the place of a data set may have hundreds of letters."""
 
 _OWN_FORMULA = r"$\mathdefault{"
 

@@ -43,6 +43,19 @@ def test_hostile_names_give_sound_files_without_a_warning() -> None:
     assert rb"a\x1b[31m\x07\u202eb $x_{$" in written[".svg"]
 
 
+def test_names_of_ticks_are_harmless_and_leave_room_for_the_axes() -> None:
+    figure, [[axes]] = new_figure(1, 1)
+    axes.bar(range(3), [1.0, 2.0, 3.0])
+    axes.set_xticks(range(3), ["esc\x1b[31m", f"path {'d/' * 200}images", "kd"], rotation=30, ha="right")
+    rendered(figure, ".svg")  # warnings are errors: there was no room for the axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        r"esc\x1b[31m",
+        "path d/d/d/d/d/…d/d/d/d/d/d/d/images",
+        "kd",
+    ]
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {30.0}
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
 def test_no_date_of_a_build_gets_into_a_figure(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     figure, [[axes]] = new_figure(1, 1)
