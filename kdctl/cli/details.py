@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdctl.cli.console import output, print_json
-from kdctl.cli.formatting import duration, file_size, pace, percent, setting
+from kdctl.cli.formatting import duration, file_size, nats, pace, percent, setting
 from kdctl.cli.options import Format
 from kdctl.records import EpochResult, StoredRun
 from kdctl.serialization import to_tree
@@ -88,12 +88,13 @@ def _result(run: StoredRun) -> Lines:
         yield (
             rule,
             f"epoch {selected.epoch}: test {percent(selected.test.top1, ' %')}, "
-            f"top-5 {percent(selected.test.top5, ' %')}, loss {selected.test.loss:.4f}{val}",
+            f"top-5 {percent(selected.test.top5, ' %')}, loss {nats(selected.test.loss)}{val}",
         )
     facts = result.facts
     yield "teacher", percent(result.teacher_test_top1, " %")
     yield "parameters", f"{facts.shipped_parameters:,} shipped, {facts.student_parameters:,} of the student"
-    yield "training", f"{duration(result.train_seconds)}, {pace(result.images_per_second)}"
+    if result.images_per_second:  # none of a run that diverged before the end of its first epoch
+        yield "training", f"{duration(result.train_seconds)}, {pace(result.images_per_second)}"
 
 
 def _curves(epochs: Sequence[EpochResult]) -> Lines:
@@ -134,7 +135,7 @@ def _evaluations(details: RunDetails) -> Lines:
         agreement = "" if item.teacher_agreement is None else f", agrees {percent(item.teacher_agreement)} %"
         yield (
             f"{item.selection} on {item.split}",
-            f"{percent(item.metrics.top1, ' %')}, loss {item.metrics.loss:.4f}{agreement}",
+            f"{percent(item.metrics.top1, ' %')}, loss {nats(item.metrics.loss)}{agreement}",
         )
 
 

@@ -158,7 +158,7 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
     """Print the figures of a model on stdout."""
     from kdctl.cli.console import print_json
     from kdctl.cli.console_tables import print_table
-    from kdctl.cli.formatting import measured, percent
+    from kdctl.cli.formatting import measured, nats, percent
     from kdctl.serialization import to_tree
 
     if form is options.Format.JSON:
@@ -171,7 +171,7 @@ def show_evaluation(evaluation: Evaluation, form: options.Format) -> None:
         "model": f"{evaluation.selection}, on {evaluation.split}",
         "top-1": percent(metrics.top1, " %"),
         "top-5": percent(metrics.top5, " %"),
-        "loss (NLL)": f"{metrics.loss:.4f}",
+        "loss (NLL)": nats(metrics.loss),
         "calibration error (ECE)": percent(evaluation.calibration_error, " %"),
         f"agreement with {taught}": percent(evaluation.teacher_agreement, " %"),
         f"KL from {taught}": measured(evaluation.teacher_kl, ".4f", "nats"),

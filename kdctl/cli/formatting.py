@@ -136,6 +136,11 @@ def pace(images_per_second: float) -> str:
     return f"{images_per_second:.{decimals}f} images/s"
 
 
+def nats(loss: float) -> str:
+    """Word a cross-entropy; one of a model that went astray in few digits: '7.678e+15'."""
+    return f"{loss:.4f}" if abs(loss) < 1e4 else f"{loss:.4g}"
+
+
 def percent(value: float | None, unit: str = "") -> str:
     """Return a percentage with two decimals; a dash for one that is not known."""
     return "—" if value is None else f"{value:.2f}{unit}"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from kdctl.cli.formatting import duration, flop, outcome, pace, percent, standing
+from kdctl.cli.formatting import duration, flop, nats, outcome, pace, percent, standing
 from kdctl.records import RunState
 from kdctl.text import plural
 
@@ -53,6 +55,15 @@ def test_operations_have_three_digits_and_a_unit(operations: float, words: str) 
 
 def test_a_slow_pace_is_not_none() -> None:
     assert [pace(rate) for rate in (0.42, 9.96, 1303.4)] == ["0.4 images/s", "10 images/s", "1303 images/s"]
+
+
+def test_a_loss_beyond_all_measure_has_few_digits() -> None:
+    assert [nats(loss) for loss in (0.5, 9999.0, 7678069011644416.0, math.inf)] == [
+        "0.5000",
+        "9999.0000",
+        "7.678e+15",
+        "inf",
+    ]
 
 
 def test_things_are_counted() -> None:
