@@ -62,7 +62,7 @@ def test_what_warms_up_reads_the_progress() -> None:
         ("kdd", {}, "no method 'kdd'"),
         ("kd", {"temprature": 4.0}, "no option 'temprature'"),
         ("kd", {"temperature": 0.0}, "greater than 0"),
-        ("ce", {}, "does not take 1 teachers"),
+        ("ce", {}, "does not take 1 teacher"),
     ],
 )
 def test_a_wrong_choice_is_a_problem_with_a_hint(method: str, options: dict[str, float], words: str) -> None:
