@@ -55,6 +55,14 @@ Protocol = Annotated[
 ]
 
 DEFAULT_PROTOCOL = "simkd"
+_OPTIONS = {
+    "student": "--student",
+    "teacher": "--teacher",
+    "method": "--method",
+    "data": "--dataset",
+    "seeds": "--seed",
+}
+"""Field of a recipe -> option that sets it."""
 FEWEST_KEY_DIGITS = 4
 KEY_DIGITS = frozenset("0123456789abcdef")
 
@@ -123,6 +131,11 @@ def open_recipe(
         )
     if path is None and "student" not in values:
         raise UsageError("no student is named.", "say --student resnet8x4 [--teacher resnet32x4]")
+    for word in overrides:
+        key, _, said = (part.strip() for part in word.partition("="))
+        field = key.removesuffix(".name")
+        if field in values and _OPTIONS.get(field) and said != values[field]:
+            raise UsageError(f"{_OPTIONS[field]} and -o {word} set the same field.", "leave one of them out.")
     is_taught = "teacher" in values or any(word.lstrip().startswith("teacher") for word in overrides)
     if path is None and not is_taught:
         values = {"method": "ce", **values}

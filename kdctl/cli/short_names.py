@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kdctl.cli.options import RECIPE
-from kdctl.errors import nearest_name
+from kdctl.errors import UsageError, nearest_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +134,16 @@ AS_OVERRIDE = {
 def takes_short_names(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb with a parameter `override` the short names as options of its own.
 
-    They come before the `-o` words, which win where both set a field.
+    One that says otherwise than an `-o` word is refused when the verb is called.
     """
     names = {short.options[0].removeprefix("--").replace("-", "_"): short for short in SHORT_NAMES}
 
     @functools.wraps(verb)
     def extended(**words: Any) -> Any:
         given = [(short, words.pop(name)) for name, short in names.items()]
-        short_words = [f"{short.field}={_value(short, word)}" for short, word in given if word is not None]
-        return verb(**{**words, "override": [*short_words, *(words["override"] or [])]})
+        overrides = list(words["override"] or [])
+        short_words = [_as_override(short, word, overrides) for short, word in given if word is not None]
+        return verb(**{**words, "override": [*short_words, *overrides]})
 
     signature = inspect.signature(verb, eval_str=True)
     parameters = list(signature.parameters.values())
@@ -156,6 +157,20 @@ def takes_short_names(verb: Callable[..., Any]) -> Callable[..., Any]:
     extended.__signature__ = signature.replace(parameters=together)  # type: ignore[attr-defined]
     extended.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
     return extended
+
+
+def _as_override(short: ShortName, word: str, overrides: Sequence[str]) -> str:
+    """Return the `-o` word that a short name stands for.
+
+    Raises:
+        UsageError: another one sets the same field to something else.
+    """
+    meant = f"{short.field}={_value(short, word)}"
+    others = [other for other in overrides if other.partition("=")[0].strip() == short.field]
+    if any(other.replace(" ", "") != meant.replace(" ", "") for other in others):
+        problem = f"{short.options[0]} {word} and -o {others[-1]} set the same field."
+        raise UsageError(problem, "leave one of them out.")
+    return meant
 
 
 def answer_to(option: str, taken: Sequence[str]) -> str:

@@ -52,6 +52,32 @@ def test_a_short_name_and_its_long_form_make_the_same_run(kdctl: Kdctl) -> None:
     assert short == long
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--epochs 0 -o schedule.epochs=1",
+        "-o schedule.epochs=1 --epochs 2",
+        "--lr 0.1 -o optimizer.learning_rate=0.2",
+        "--milestones 3 -o schedule.milestones=[4]",
+        "--seed 1 -o seeds=[0,1]",
+        "-o student=resnet4",
+        "-o student.name=resnet4",
+        "-o data=cifar10",
+        "-o method=dkd",
+        "-o teacher.name=resnet8",
+    ],
+)
+def test_two_words_that_set_a_field_otherwise_are_refused(kdctl: Kdctl, words: str) -> None:
+    kdctl(f"{TRAIN} {words}").refused("set the same field.", "leave one of them out.", code=2)
+
+
+@pytest.mark.parametrize(
+    "words", ["--milestones 3 -o schedule.milestones=[3]", "-o data=digits -o method=kd"]
+)
+def test_two_words_that_agree_are_taken(kdctl: Kdctl, words: str) -> None:
+    assert kdctl(f"{TRAIN} {words}").code == 0
+
+
 def test_a_sweep_takes_the_same_short_names(kdctl: Kdctl, recipe: Callable[..., str]) -> None:
     plan = student_plan(kdctl(f"sweep {recipe()} --dry-run --format json --epochs 3 --learning-rate 0.2"))
     assert (plan["schedule"]["epochs"], plan["optimizer"]["learning_rate"]) == (3, 0.2)
