@@ -43,14 +43,12 @@ def data_folder(
     Raises:
         KdctlError: there is none; says where it was looked for, and whether it lies where one stands.
     """
-    folder = root / at_home(path, "data.path")
+    named = Path(at_home(path, "data.path"))
+    folder, here = root / named, named.absolute()
     if folder.is_dir():
         return folder
-    here = Path(path).absolute()
-    meant = (
-        f" (data.path = '{path}' is looked for below --data {root})" if not Path(path).is_absolute() else ""
-    )
-    hint = f"put {layout} into it, or name another folder."
+    meant = "" if named.is_absolute() else f" (data.path = '{path}' is looked for below --data {root})"
+    hint = f"put {layout} into it, or name another folder{': --data' if meant else ''}."
     if meant and here.is_dir():
         hint = f"it lies where you stand: -o data.path={shlex.quote(str(here))}, or another --data."
     raise KdctlError(f"there is no folder {folder}{meant}.", hint)

@@ -10,6 +10,7 @@ from PIL import Image
 from kdctl.datasets.imagefolder import ImageFolder
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import datasets, fingerprint
+from kdctl.readers.folder_entries import data_folder
 from kdctl.recipe.component import LOCATION
 
 CONFIG = datasets.get("imagefolder").config
@@ -65,6 +66,18 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ImageFolder.load(CONFIG(path="nothing"), tmp_path)
     assert str(tmp_path / "nothing") in caught.value.problem
     assert f"is looked for below --data {tmp_path}" in caught.value.problem
+    assert caught.value.hint.endswith("or name another folder: --data.")
+
+
+def test_a_folder_at_home_is_not_looked_for_below_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(KdctlError) as caught:
+        data_folder("~/flowers", tmp_path)
+    assert caught.value.problem == f"there is no folder {tmp_path / 'home' / 'flowers'}."
+    (tmp_path / "home" / "flowers").mkdir(parents=True)
+    assert data_folder("~/flowers", tmp_path) == tmp_path / "home" / "flowers"
 
 
 def test_classes_must_be_the_same_in_both_splits(pets: Path) -> None:
