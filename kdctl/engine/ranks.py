@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from kdctl.errors import UsageError
+from kdctl.errors import StoppedError, UsageError
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault
 
 RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
@@ -31,6 +31,9 @@ _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 PATIENCE = timedelta(minutes=30)
 """How long the others wait for a process before they give up; an evaluation or a plan takes less."""
 
+STOPPED = "it was told to stop"
+"""Of a process whose images were still made ready; in training, all stop at the same step."""
+
 _SIGNS_OF_LOSS = ("connection", "peer", "gloo", "nccl", "timed out", "timeout", "broken pipe", "aborted")
 
 
@@ -40,6 +43,8 @@ class Ranks:
 
     rank: int
     count: int
+    stop_others: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    """Tells the processes that this one has started to stop; torchrun and SLURM tell theirs themselves."""
 
     @property
     def leads(self) -> bool:
@@ -61,20 +66,33 @@ class Ranks:
         return [bool(vote) for vote in votes.tolist()]
 
     def require_all_well(self, problem: str) -> None:
-        """Raise in every process if one has a problem; an empty text is none.
+        """Raise in every process if one has a problem, or was told to stop; an empty text is neither.
 
         Raises:
-            MachineError: one has; it says which.
+            MachineError: one has a problem; it says which.
+            StoppedError: one was told to stop, as `STOPPED` says.
         """
         problems: list[str] = [""] * self.count
         with watching(self):
             distributed.all_gather_object(problems, problem)
         for rank, told in enumerate(problems):
-            if told:
+            if told and told != STOPPED:
                 fault = MachineFault(
                     problem=f"process {rank} of {self.count} cannot go on: {told}", hint=GOES_ON
                 )
                 raise MachineError(fault)
+        if STOPPED in problems:
+            raise StoppedError
+
+    def stop_together(self) -> None:
+        """Raise in every process, once each has come to `require_all_well`: this one was told to stop.
+
+        Raises:
+            MachineError: one of them has a problem.
+            StoppedError: none has.
+        """
+        self.stop_others()
+        self.require_all_well(STOPPED)
 
     def require_same(self, what: str, own: Any) -> None:
         """Raise in every process if one holds something else than rank 0: another saved state, say.

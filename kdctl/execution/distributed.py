@@ -29,7 +29,7 @@ from kdctl.assembly.catalog import full_catalog
 from kdctl.assembly.failure import Failure
 from kdctl.assembly.progress import Silent
 from kdctl.engine.ranks import LOCAL_RANK, RANK, WORLD_SIZE, Ranks, join, leave
-from kdctl.errors import UsageError
+from kdctl.errors import StoppedError, UsageError
 from kdctl.execution.gang_run import GangTrainer
 from kdctl.execution.messages import Order, WorkerSetup
 from kdctl.machine_errors import GOES_ON, MachineError, MachineFault, how_it_ended
@@ -82,7 +82,7 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
             started = _start_followers(num_devices, device)
             _await_followers(started)
         _use_own_device(kind)
-        ranks = join(kind)
+        ranks = replace(join(kind), stop_others=lambda: _stop(started))
         yield ranks
         ranks.share(None)
         leave()  # first: NCCL lets nobody go before all do
@@ -133,7 +133,8 @@ def follow(device: str, pipe: int | None = None) -> int:
         ranks = join(kind)
         while (message := ranks.share()) is not None:
             setup, order = from_json(WorkerSetup, message[0]), from_json(Order, message[1])
-            _train(setup, order, ranks, stop, kind)
+            with suppress(StoppedError):  # rank 0 knows, and has no more
+                _train(setup, order, ranks, stop, kind)
     except MachineError as error:
         sys.stderr.write(f"process {os.environ[RANK]}: {error.problem}\n")
         sys.stderr.flush()
@@ -205,6 +206,11 @@ def _start_follower(rank: int, device: str) -> _Follower:
     return _Follower(process=process, pipe=reader)
 
 
+def _stop(followers: Sequence[_Follower]) -> None:
+    for follower in followers:
+        follower.process.send_signal(signal.SIGTERM)
+
+
 def _await_followers(followers: Sequence[_Follower]) -> None:
     """Wait until all are there: torch would wait for one that has died, too, until its patience ends.
 
@@ -223,18 +229,14 @@ def _await_followers(followers: Sequence[_Follower]) -> None:
 
 
 class _Stop:
-    """Whether SIGTERM came, SIGUSR2 (a job's time is nearly over) or SIGHUP (the terminal was closed).
-
-    SIGINT is left to rank 0.
-    """
+    """Whether SIGINT, SIGTERM, SIGUSR2 (a job's time is nearly over) or SIGHUP (a closed terminal) came."""
 
     def __init__(self) -> None:
         self._heard = False
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGUSR2, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by `nohup` it is
             signal.signal(signal.SIGHUP, self._on_signal)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __call__(self) -> bool:
         return self._heard

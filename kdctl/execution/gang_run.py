@@ -223,9 +223,13 @@ class GangRun:
         """Build the members. Where several processes train together, all go on, or all raise."""
         ranks, context = self.trainer.ranks, self.trainer.context
         try:
-            built = build_gangs(
+            gangs, self._teacher_top1 = build_gangs(
                 self.plans, context, ranks=ranks, on_built=self._note_start, meanwhile=self._meanwhile
             )
+        except StoppedError:
+            if ranks:
+                ranks.stop_together()
+            raise
         except ANY_FAILURE as error:
             if ranks:
                 ranks.require_all_well(explain(error, context.device).problem)
@@ -234,27 +238,25 @@ class GangRun:
             ranks.require_all_well("")
             places = [(key, run.member.epoch, run.member.step) for key, run in self._built.items()]
             ranks.require_same("it found runs saved at", places)
-        gangs, self._teacher_top1 = built
         return gangs
 
     def _meanwhile(self) -> None:
         """Keep the leases while images are made ready, and end that where somebody asks to stop."""
         self._maybe_renew()
-        if self.trainer.stop() and self.trainer.ranks is None:  # several processes leave at the same step
+        if self.trainer.stop():
             raise StoppedError
 
     def _note_start(self, plan: RunPlan, built: BuiltRun) -> None:
         member = built.member
         member.left = plan.key in self._ended
         self._built[plan.key] = built
-        environment = describe_environment(
+        environment = self._environments[plan.key] = describe_environment(
             built.compute,
             data_fingerprint=plan.data_fingerprint,
             teacher_checkpoints=built.teacher_checkpoints,
             gang=tuple(other.key for other in self.plans),
             reduced=self.reduced,
         )
-        self._environments[plan.key] = environment
         self.trainer.recorder.opened(plan, environment, epoch=member.epoch)
 
     def _note_execution(self, member: Member) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from kdctl.execution import distributed
 from kdctl.execution.distributed import processes
@@ -209,6 +210,62 @@ def test_a_run_that_lost_a_process_or_was_told_to_stop_goes_on(signal_number: in
     told = max(epochs(tmp_path / "ended").values(), key=len)
     assert [line["epoch"] for line in told] == list(range(1, NUM_EPOCHS + 1))
     assert before >= 2
+
+
+SCALED = "cache/**/scaled-*/*.bin"
+
+
+@pytest.fixture(scope="module")
+def large_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders whose images take some seconds to be scaled, in several parts."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, name in enumerate(("cat", "dog")):
+        photo = folder / f"{name}.jpg"
+        Image.effect_noise((300, 300), 40.0 + 20.0 * number).convert("RGB").save(photo)
+        for split, count in (("train", 1600), ("test", 4)):
+            (folder / split / name).mkdir(parents=True)
+            for place in range(count):
+                os.link(photo, folder / split / name / f"{place}.jpg")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["all", "first", "second"])
+def test_processes_that_are_told_to_stop_do_not_scale_all_images_first(
+    whom: str, large_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = [
+        *("--student", "resnet3", "--dataset", "streamedfolder", "-o", f"data.path={large_photos}"),
+        *("-o", "data.size=16", "-o", "data.resize=18", "-o", "data.stored_side=250", *PLAIN),
+        *("-o", "schedule.epochs=1", "-o", "engine.batch_parts=2", "--device", "cpu", "--threads", "1"),
+        *("--devices", "2", "--workers", "0", "--runs", str(tmp_path / "runs")),
+    ]
+    process = start(words)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob(SCALED)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (follower,) = followers(process)
+    if whom == "all":  # as Ctrl-C does
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid if whom == "first" else follower, signal.SIGTERM)
+    text, _ = process.communicate(timeout=200)
+    if whom == "second":
+        assert process.returncode == 1, text
+        assert "was told to stop" in text
+    else:
+        assert process.returncode == 128 + (signal.SIGINT if whom == "all" else signal.SIGTERM), text
+        assert "the same command goes on" in text
+    assert followers(process) == []
+    if whom != "second":  # rank 0 hears of it only when it meets the others
+        assert len(list(tmp_path.glob(SCALED))) < 4
+    assert not epochs(tmp_path / "runs")
+    if whom == "all":
+        finish(start(words))
+        (told,) = epochs(tmp_path / "runs").values()
+        assert len(told) == 1
 
 
 @pytest.mark.slow
