@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdctl.errors import KdctlError, Mistake, RecipeError, suggestion
-from kdctl.recipe.bounds import LARGEST_WHOLE, out_of_bounds
+from kdctl.recipe.bounds import LARGEST_WHOLE, SMALLEST_REAL, out_of_bounds
 from kdctl.recipe.component import (
     COMPONENT,
     COMPONENT_DEFAULT,
@@ -213,7 +213,7 @@ class Resolver:
     def _is_fit(self, option: str, value: Any, dotted: str) -> bool:
         """Whether TOML's value is one that a run can have, and JSON can hold."""
         if isinstance(value, Mapping):
-            return all([self._is_fit(option, item, dotted) for item in value.values()])  # noqa: C419 - report all
+            return all([self._is_fit(f"{option}.{key}", item, dotted) for key, item in value.items()])  # noqa: C419 - report all
         if isinstance(value, list):
             return all([self._is_fit(option, item, dotted) for item in value])  # noqa: C419
         if isinstance(value, float) and not math.isfinite(value):
@@ -256,8 +256,9 @@ class Resolver:
 
 def _is_misplaced(record: type, option: str, value: Any) -> bool:
     """Whether a number that no run can have stands where no number may."""
-    is_huge = type(value) in (int, float) and not abs(value) <= LARGEST_WHOLE  # or nan
-    return is_huge and option not in options_of_numbers(record)
+    is_number = type(value) in (int, float)
+    is_unfit = is_number and (not abs(value) <= LARGEST_WHOLE or 0 < abs(value) < SMALLEST_REAL)  # or nan
+    return is_unfit and option not in options_of_numbers(record)
 
 
 def _unsigned_zeros(value: Any) -> Any:

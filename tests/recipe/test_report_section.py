@@ -89,6 +89,7 @@ def test_a_row_that_is_a_number_is_labelled_with_what_it_is_a_number_of() -> Non
         ("rows = 3", "[reported.1] rows = 3: should be an object."),
         ("rows.method.kd = [70, 71]\ntop1 = 70", "[reported.1] has no option 'top1'."),
         ("rows = {}", "[reported.1] rows has no row. // write rows.<field>"),
+        ("rows.method.kd = [nan, '']", "[reported.1] rows.method.kd = nan: should be a finite number."),
         ("rows.method.kd = {}", "[reported.1] rows has no row."),
         ("rows.method.kd = ['755.2', '']", "has '755.2', which is more than 100 %. // write accuracies in"),
         ("rows.method.kd = ['75.5 ± 180', '']", "has '75.5 ± 180', which is more than 100 %."),

@@ -95,6 +95,7 @@ def test_a_silent_recipe_is_asked_for_data_and_student(bench) -> None:
         ("schedule.name = 3", "[schedule] name = 3 is not text."),
         ("schedule = true", "schedule = true is not a table or a name."),
         ("schedule = 2026-01-31", "schedule = 2026-01-31 is not a table or a name."),
+        ("optimizer.nesterov = 1e-320", "should be a valid boolean"),
         ("schedule = nan", "schedule = nan is not a table or a name."),
     ],
 )
