@@ -168,7 +168,7 @@ class CountedOperations:
             torch.set_num_threads(before)
         passed, worked = time.perf_counter() - began, time.process_time() - worked
         if self._device.type == "cpu" and worked < _UNDISTURBED * passed:
-            self.basis += " (too slow: other programs use the cores)"
+            self.basis += " (other programs use the cores: without them it takes less)"
         return seconds
 
 
