@@ -61,6 +61,6 @@ def _what_else(runs: Sequence[StoredRun]) -> str:
     if varied:
         figures_of = enumerated([*rate, *others[:1]])
         return f"these differ in {enumerated(list(names.values()))}; see {figures_of}."
-    options = flatten(runs[0].plan["method"])
+    options = flatten(runs[0].plan["method"]) if runs else {}
     numbers = [name for name, value in options.items() if type(value) in (int, float)]
     return f"sweep one: [grid] {f'method.{numbers[0]}' if numbers else 'data.batch_size'} = [...]."
