@@ -332,6 +332,7 @@ def test_a_dry_run_downloads_nothing(kdctl: Kdctl, recipe: WriteRecipe, tmp_path
         assert "estimated time: about" in answer.out
 
 
+@pytest.mark.extended
 def test_a_recipe_that_drops_points_is_refused_with_what_differs_until_told_to(
     kdctl: Kdctl, recipe: WriteRecipe
 ) -> None:

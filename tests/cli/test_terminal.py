@@ -148,6 +148,7 @@ def test_streams_that_are_closed_are_no_bug(tmp_path: Path, closed: str) -> None
     assert (b"no student is named" in answer.stderr) == ("2>&-" not in closed)
 
 
+@pytest.mark.extended
 def test_results_for_a_closed_stream_are_lost_and_nothing_else(tmp_path: Path) -> None:
     command = f"exec {sys.executable} -m kdctl list recipes 1>&-"
     answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)

@@ -21,6 +21,7 @@ def features(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.extended
 def test_the_snippet_embeds_student_and_teacher_in_one_plane(
     features: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def model() -> nn.Module:
     return models.get("resnet3").item(4, 8).train()
 
 
+@pytest.mark.extended
 def test_a_torch_program_predicts_the_same_for_any_number_of_images() -> None:
     original = model()
     content = exported(original, 8, Path("model.pt2"), FACTS)

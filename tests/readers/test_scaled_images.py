@@ -177,6 +177,7 @@ def test_two_images_whose_sizes_changed_places_are_noticed(
     damaged(folder, cache, caplog)
 
 
+@pytest.mark.extended
 def test_no_damage_to_a_table_is_an_error(folder: Path, cache: Path) -> None:
     split = prepared(folder, cache)
     expected = images(split)

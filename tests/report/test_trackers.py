@@ -199,6 +199,7 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
         ("wandb", "wandb sync 'my logs/wandb'/offline-run-*"),
     ],
 )
+@pytest.mark.extended
 def test_an_export_names_the_command_that_shows_it(
     name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_renewed_lease_holds(store: Store, key: str, me: Owner, stranger: Owne
     assert not store.claim(key, me, lease_seconds=60)
 
 
+@pytest.mark.extended
 def test_a_killed_process_lets_go_at_once(
     store: Store, key: str, me: Owner, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_model_in_python_can_be_pruned_by_torch(workspace: Workspace, taught: 
     assert all((module.weight == 0).float().mean() >= 0.4 for module in convolutions)
 
 
+@pytest.mark.extended
 def test_a_model_that_was_pruned_in_python_can_be_saved_evaluated_and_taught_from(
     workspace: Workspace, taught: StoredRun, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

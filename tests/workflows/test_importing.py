@@ -200,6 +200,7 @@ def test_weights_for_other_classes_than_the_data_have_are_refused(
     assert workspace.store.runs() == []
 
 
+@pytest.mark.extended
 def test_weights_of_another_model_are_refused_with_the_one_that_fits(
     workspace: Workspace, save: Save, backbone: Backbone
 ) -> None:

@@ -160,6 +160,7 @@ def test_what_joins_is_judged_with_all_and_what_was_trained_stays(
     assert {run.state for run in fresh[0.1]} == {RunState.FINISHED}
 
 
+@pytest.mark.extended
 def test_a_start_after_the_end_does_nothing(copied: Finished, pruned: Path) -> None:
     workspace = copied(pruned)
     before = workspace.store.runs()

@@ -16,6 +16,7 @@ from kdctl.workflows.plots import figure_data
 GRID = "[[grid]]\nmethod = ['ce']\n[[grid]]\nmethod = ['kd']\n"
 
 
+@pytest.mark.extended
 def test_a_notebook_gets_records_of_the_table(workspace: Workspace, recipe: Callable[..., Path]) -> None:
     workflows.sweep(recipe(GRID, seeds="seeds = [0, 1]"), workspace)
     table = workflows.report(workspace)
@@ -24,6 +25,7 @@ def test_a_notebook_gets_records_of_the_table(workspace: Workspace, recipe: Call
     assert workflows.report(workspace, sweep="tiny", select=Selection.BEST_TEST) != table
 
 
+@pytest.mark.extended
 def test_a_notebook_gets_a_frame_with_one_row_for_each_run(
     workspace: Workspace, recipe: Callable[..., Path]
 ) -> None:

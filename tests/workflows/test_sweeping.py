@@ -100,6 +100,7 @@ def test_a_second_sweep_trains_nothing(workspace: Workspace, recipe: RecipeWrite
     assert {run.attempts for run in second.runs} == {1}
 
 
+@pytest.mark.extended
 def test_members_of_a_grid_train_in_gangs_that_share_their_teacher(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_search_that_was_stopped_chooses_what_it_would_have_chosen(
     assert [run.key for run in workflows.sweep(path, workspace).runs] == undisturbed_keys
 
 
+@pytest.mark.extended
 def test_a_wish_to_stop_is_heard_while_optuna_is_told_and_the_next_start_tells_the_rest(
     workspace: Workspace, recipe: RecipeWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_wish_to_stop_is_heard_while_optuna_is_told_and_the_next_start_tells_t
     assert workflows.sweep(path, workspace).complete
 
 
+@pytest.mark.extended
 def test_a_longer_search_goes_on_from_the_shorter_one(workspace: Workspace, recipe: RecipeWriter) -> None:
     workflows.sweep(recipe(SEARCH.format(sampler="tpe", trials=2), teacher=""), workspace)
     longer = recipe(SEARCH.format(sampler="tpe", trials=3), teacher="")
@@ -315,6 +318,7 @@ def test_a_member_that_diverged_stays_diverged_when_its_gang_is_stopped(
     assert [run.state for run in outcome.runs] == [RunState.DIVERGED, RunState.INTERRUPTED]
 
 
+@pytest.mark.extended
 def test_members_that_settled_before_a_failure_are_not_trained_again(
     workspace: Workspace, recipe: RecipeWriter, tmp_path: Path
 ) -> None:
@@ -383,6 +387,7 @@ with workflows.open_workspace({str(workspace.runs)!r}, num_threads=1) as workspa
     assert len(study) == 3
 
 
+@pytest.mark.extended
 def test_a_teacher_that_is_a_student_too_is_counted_once(workspace: Workspace, recipe: RecipeWriter) -> None:
     path = recipe("[grid]\nstudent = ['resnet3', 'resnet4']\nmethod = ['ce', 'kd']")
     plan = workflows.plan_sweep(path, workspace)

@@ -90,6 +90,7 @@ def test_only_what_changed_is_reported(workspace: Workspace, recipe: RecipeWrite
     assert workspace.store.evaluations(run.key) == [evaluation]
 
 
+@pytest.mark.extended
 def test_a_damaged_folder_does_not_keep_the_others_out(
     finished: Finished, recipe: RecipeWriter, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_student_alone_is_trained_once(workspace: Workspace, recipe: RecipeWri
     assert again.started_keys == []
 
 
+@pytest.mark.extended
 def test_a_teacher_named_by_architecture_is_planned_and_trained_first(
     workspace: Workspace, recipe: RecipeWriter
 ) -> None:

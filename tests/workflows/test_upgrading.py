@@ -105,6 +105,7 @@ def test_a_planned_run_of_a_later_version_differs_from_an_old_one_in_what_is_ask
     assert (difference.field, difference.left, difference.right) == ("method.centred", False, True)
 
 
+@pytest.mark.extended
 def test_a_run_that_an_earlier_version_began_ends_as_if_it_had_gone_on(
     workspace: Workspace, recipe: RecipeWriter, upgrade: Upgrade, tmp_path: Path
 ) -> None:
