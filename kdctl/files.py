@@ -27,6 +27,12 @@ class UnreadableError(KdctlError):
     """A file is there, and cannot be read; what it says is not known, nor that it is lost."""
 
 
+SAFETENSORS = ".safetensors"
+
+WEIGHT_SUFFIXES = (".pt", ".pth", ".th", SAFETENSORS, ".tar", ".ckpt", ".bin")
+"""Of a file, though it is not there: then that is what has to be said."""
+
+
 def at_home(path: str, field: str) -> str:
     """Return what a field names with `~` replaced by the folder it stands for, as shells do it.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdctl.cli.options import RECIPE
+from kdctl.cli.short_names import refuse_other_word
 from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,21 +64,19 @@ _OPTIONS = {
     "seeds": "--seed",
 }
 """Field of a recipe -> option that sets it."""
-FEWEST_KEY_DIGITS = 4
-KEY_DIGITS = frozenset("0123456789abcdef")
 
 
 def teacher_table(word: str) -> dict[str, str]:
     """Say what a `--teacher` word is: an architecture, a file, or a run key."""
     from kdctl.engine.file_kinds import names_a_file
     from kdctl.protocols.backbone import models
+    from kdctl.recipe.teacher_section import is_like_key
 
     if models.find(word) is not None:
         return {"name": word}
     if names_a_file(word):
         return {"checkpoint": word}
-    is_key = len(word) >= FEWEST_KEY_DIGITS and set(word.lower()) <= KEY_DIGITS
-    return {"run": word} if is_key else {"name": word}
+    return {"run": word} if is_like_key(word) else {"name": word}
 
 
 def layer(student: str | None, teachers: Sequence[str] | None, **others: Any) -> dict[str, Any]:
@@ -131,11 +130,8 @@ def open_recipe(
         )
     if path is None and "student" not in values:
         raise UsageError("no student is named.", "say --student resnet8x4 [--teacher resnet32x4]")
-    for word in overrides:
-        key, _, said = (part.strip() for part in word.partition("="))
-        field = key.removesuffix(".name")
-        if field in values and _OPTIONS.get(field) and said != values[field]:
-            raise UsageError(f"{_OPTIONS[field]} and -o {word} set the same field.", "leave one of them out.")
+    for field in (field for field in _OPTIONS if field in values):
+        refuse_other_word(_OPTIONS[field], field, values[field], overrides)
     is_taught = "teacher" in values or any(word.lstrip().startswith("teacher") for word in overrides)
     if path is None and not is_taught:
         values = {"method": "ce", **values}

@@ -165,12 +165,21 @@ def _as_override(short: ShortName, word: str, overrides: Sequence[str]) -> str:
     Raises:
         UsageError: another one sets the same field to something else.
     """
-    meant = f"{short.field}={_value(short, word)}"
-    others = [other for other in overrides if other.partition("=")[0].strip() == short.field]
-    if any(other.replace(" ", "") != meant.replace(" ", "") for other in others):
-        problem = f"{short.options[0]} {word} and -o {others[-1]} set the same field."
-        raise UsageError(problem, "leave one of them out.")
-    return meant
+    meant = _value(short, word)
+    refuse_other_word(f"{short.options[0]} {word}", short.field, meant, overrides)
+    return f"{short.field}={meant}"
+
+
+def refuse_other_word(said: str, field: str, meant: object, overrides: Sequence[str]) -> None:
+    """Refuse an `-o` word that sets a field otherwise than an option, which `said` quotes.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for other in overrides:
+        key, _, value = (part.replace(" ", "") for part in other.partition("="))
+        if key.removesuffix(".name") == field and value != str(meant).replace(" ", ""):
+            raise UsageError(f"{said} and -o {other} set the same field.", "leave one of them out.")
 
 
 def answer_to(option: str, taken: Sequence[str]) -> str:

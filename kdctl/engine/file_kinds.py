@@ -9,12 +9,7 @@ from pathlib import Path
 from string import hexdigits
 
 from kdctl.errors import KdctlError
-from kdctl.files import is_file, is_gone
-
-SAFETENSORS = ".safetensors"
-
-WEIGHT_SUFFIXES = (".pt", ".pth", ".th", SAFETENSORS, ".tar", ".ckpt", ".bin")
-"""Of a file, though it is not there: then that is what has to be said."""
+from kdctl.files import SAFETENSORS, WEIGHT_SUFFIXES, is_file, is_gone
 
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (

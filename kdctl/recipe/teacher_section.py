@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 from annotated_types import Ge
 
 from kdctl.errors import KdctlError, RecipeError
-from kdctl.files import at_home
+from kdctl.files import WEIGHT_SUFFIXES, at_home
 from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import CHOOSERS, NAME
 from kdctl.recipe.plan import InitialWeights, RunPlan, TeacherRef
@@ -57,9 +57,8 @@ TRAINING = ("optimizer", "schedule", "engine")
 """Sections of the recipe that a `[teacher]` table may overlay for its own training."""
 
 
-_FILES = (".pt", ".pth", ".th", ".safetensors")
 _SHORTEST_KEY = 4
-"""Letters of a run's key that a name of only these is taken for; no architecture has such a name."""
+"""Digits of the beginning of a run's key, as people write it; no architecture has a name of so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +193,14 @@ def _read(resolver: Resolver, raw: Any) -> TeacherOptions | None:
 
 def _meant_for(name: str) -> str:
     """Return for which other line of `[teacher]` a name was meant, by how files and runs are called."""
-    if os.sep in name or name.lower().endswith(_FILES):
+    if os.sep in name or name.lower().endswith(WEIGHT_SUFFIXES):
         return "checkpoint"
-    is_key = len(name) >= _SHORTEST_KEY and set(name.lower()) <= set(hexdigits)
-    return "run" if is_key else ""
+    return "run" if is_like_key(name) else ""
+
+
+def is_like_key(word: str) -> bool:
+    """Return whether a word that is no architecture's name can begin the key of a run."""
+    return len(word) >= _SHORTEST_KEY and set(word.lower()) <= set(hexdigits)
 
 
 def _check_number(resolver: Resolver, method: str, number: int, fewest: int, most: int | None) -> None:
