@@ -128,17 +128,15 @@ def untold_settings(
         matches: the published number of each.
         names: of the groups' values.
     """
-    columns = [
-        list(
-            zip(
-                *(group.values for group, match in zip(groups, matches, strict=True) if match is item),
-                strict=True,
-            )
-        )
-        for item in {id(item): item for item in matches if item}.values()
-    ]
-    differ = [[len(set(column)) > 1 for column in each] for each in columns]
-    return [name for name, *of_each in zip(names, *differ, strict=True) if any(of_each) and name != "seed"]
+    untold: set[str] = set()
+    for item in {id(item): item for item in matches if item}.values():
+        beside = [group.values for group, match in zip(groups, matches, strict=True) if match is item]
+        untold |= {
+            name
+            for name, values in zip(names, zip(*beside, strict=True), strict=True)
+            if len(set(values)) > 1
+        }
+    return [name for name in names if name in untold and name != "seed"]
 
 
 def _is_about_one(item: Reported, rows: Sequence[Replicates], known: Sequence[str]) -> bool:
