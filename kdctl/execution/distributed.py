@@ -82,7 +82,7 @@ def processes(num_devices: int, device: str) -> Generator[Ranks]:
             started = _start_followers(num_devices, device)
             _await_followers(started)
         _use_own_device(kind)
-        ranks = replace(join(kind), stop_others=lambda: _stop(started))
+        ranks = replace(join(kind), stop_others=lambda: _stop_followers(started))
         yield ranks
         ranks.share(None)
         leave()  # first: NCCL lets nobody go before all do
@@ -206,7 +206,7 @@ def _start_follower(rank: int, device: str) -> _Follower:
     return _Follower(process=process, pipe=reader)
 
 
-def _stop(followers: Sequence[_Follower]) -> None:
+def _stop_followers(followers: Sequence[_Follower]) -> None:
     for follower in followers:
         follower.process.send_signal(signal.SIGTERM)
 

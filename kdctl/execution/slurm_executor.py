@@ -24,7 +24,7 @@ from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, WorkerSetup
 from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm
-from kdctl.execution.slurm_options import TASKS, TIME, require_options, whole_number
+from kdctl.execution.slurm_options import TIME, num_tasks, require_options
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -59,8 +59,7 @@ class SlurmConfig:
     @property
     def num_tasks(self) -> int:
         """Return how many tasks each job has, which train each of its runs together."""
-        total, nodes, each = (whole_number(name, self.options.get(name, 1)) for name in TASKS)
-        return total if "ntasks" in self.options else nodes * each
+        return num_tasks(self.options)
 
     def capacity(self, context: RunContext) -> Capacity:
         """Return how many jobs may run at once; how many do is the cluster's decision."""
@@ -260,7 +259,8 @@ class SlurmExecutor:
         if not is_gone:
             return over
         reason = job.exit_reason or f"job {job.number} ended before it did"
-        self._consider_fault(job.fault or self._unbegun(job), keys := list(job.plans))
+        keys = list(job.plans)
+        self._consider_fault(job.fault or self._unbegun(job), keys)
         died = job.started and job.fault is None
         return over + [job.release(key, reason, worker_died=died and key not in job.saved) for key in keys]
 

@@ -58,6 +58,12 @@ def require_options(options: Mapping[str, object]) -> None:
             )
 
 
+def num_tasks(options: Mapping[str, object]) -> int:
+    """Return how many tasks each job has."""
+    total, nodes, each = (whole_number(name, options.get(name, 1)) for name in TASKS)
+    return total if "ntasks" in options else nodes * each
+
+
 def whole_number(name: str, value: object) -> int:
     """Return an option that is a number of nodes, tasks or gangs.
 
