@@ -27,6 +27,8 @@ class Choice:
     """Among how many it was chosen, for each."""
     unchosen: tuple[Replicates, ...] = ()
     """One of each cell in which nothing could be chosen: its runs held nothing out."""
+    tied: tuple[Replicates, ...] = ()
+    """Those chosen as the first of several with the same accuracy."""
 
 
 def choose_settings(
@@ -34,8 +36,8 @@ def choose_settings(
 ) -> Choice:
     """Return for each combination of values of `fields` the configuration with the best mean accuracy.
 
-    A cell of several configurations none of which has an accuracy on the split that decides, though their
-    runs have finished, has no best one.
+    Of several that have it, the first is chosen. A cell of several configurations none of which has an
+    accuracy on the split that decides, though their runs have finished, has no best one.
 
     Args:
         groups: one for each configuration.
@@ -63,11 +65,20 @@ def choose_settings(
         and not any(_accuracies(group, by, select) for group in cell)
     ]
     decided = [cell for cell in cells.values() if cell not in unchosen]
+    best = [best_of(cell, by, select) for cell in decided]
     return Choice(
-        groups=tuple(max(cell, key=lambda group: accuracy_rank(group, by, select)) for cell in decided),
+        groups=tuple(groups[0] for groups in best),
         num_candidates=tuple(map(len, decided)),
         unchosen=tuple(cell[0] for cell in unchosen),
+        tied=tuple(groups[0] for groups in best if len(groups) > 1 and groups[0].counted),
     )
+
+
+def best_of(groups: Sequence[Replicates], by: BestBy, select: Selection) -> list[Replicates]:
+    """Return those with the highest mean accuracy on a split: several where they tie."""
+    ranks = [accuracy_rank(group, by, select) for group in groups]
+    highest = max(ranks)
+    return [group for group, rank in zip(groups, ranks, strict=True) if rank == highest]
 
 
 def best_marks(groups: Sequence[Replicates]) -> list[Mark]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdctl.errors import KdctlError
 from kdctl.records import RunState, Selection, StoredRun, StoredSweep
 from kdctl.report.baseline import Comparison, compare_with_baselines, find_baselines
-from kdctl.report.best import accuracy_rank, deciding_split
+from kdctl.report.best import accuracy_rank, best_of, deciding_split
 from kdctl.report.fields import distinguishing_fields, read_field, short_names
 from kdctl.report.layout import BestBy
 from kdctl.report.replicates import Replicates, group_by_configuration
@@ -40,6 +40,8 @@ class Candidate:
     original: Replicates
     num_candidates: int
     """Among how many configurations the winner was chosen."""
+    num_best: int
+    """How many of these have the winner's accuracy; it is the first of them."""
     chosen_by: BestBy
     """The split whose mean accuracy made the winner."""
 
@@ -130,7 +132,14 @@ def _of_task(groups: Sequence[Replicates], fields: Sequence[str], select: Select
     def candidate(group: Replicates, role: str) -> Candidate:
         values = tuple(read_field(group.plan, field) for field in fields)
         named = label(values, fields, names)
-        return Candidate(label=named, role=role, original=group, num_candidates=len(groups), chosen_by=by)
+        return Candidate(
+            label=named,
+            role=role,
+            original=group,
+            num_candidates=len(groups),
+            num_best=len(best_of(trained, by, select)),
+            chosen_by=by,
+        )
 
     winner = candidate(ranked[0], "winner")
     if baseline is not None:
@@ -198,6 +207,8 @@ def _notes(
         ),
         "Teachers are those of the sweep: what varies is the students' seeds.",
     ]
+    if ties := [f"{winner.label} (of {winner.num_best})" for winner, *_ in pairs if winner.num_best > 1]:
+        notes.append(f"Winners that are the first of several with the same accuracy: {'; '.join(ties)}.")
     if any(len(pair) > 1 for pair in pairs):
         undecided = any(item and item.verdict is Verdict.UNDECIDED for item in against)
         notes.append(

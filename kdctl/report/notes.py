@@ -151,6 +151,9 @@ def choice_notes(choice: Choice, layout: Layout) -> Iterator[str]:
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     split = "validation accuracy" if layout.best_by == "val" else "test accuracy"
     yield f"Each is the best of {number} settings by mean {split}."
+    if choice.tied:
+        cells = [_cell_label(group, layout) for group in choice.tied]
+        yield f"The first of several that tie: {_and_more(cells, _MAX_NAMED, ';')}."
     if layout.best_by == "test":
         yield (
             "Chosen on the test set (oracle): the means are too high, and tests between rows too often find "

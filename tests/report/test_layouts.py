@@ -98,6 +98,27 @@ def test_the_best_setting_is_chosen_on_validation_and_named(rates):
     assert "Each is the best of 3 settings by mean validation accuracy." in table.notes
 
 
+def test_settings_that_tie_are_counted_beside_the_one_that_was_chosen(make_run):
+    runs = [
+        make_run(70.0, val_top1=val, settings={"method.name": method, "optimizer.learning_rate": rate})
+        for method, vals in (("ce", (60.0, 66.0, 66.0)), ("kd", (60.0, 65.0, 66.0)))
+        for rate, val in zip((0.01, 0.05, 0.1), vals, strict=True)
+    ]
+    table = build_report(runs, rows=["method"], best_by="val")
+    assert [record["learning_rate"] for record in table.records()] == [0.05, 0.1]
+    assert "The first of several that tie: ce." in table.notes
+
+
+def test_settings_of_which_none_has_finished_do_not_tie(make_run):
+    runs = [make_run(70.0, val_top1=66.0, settings={"method.name": "ce"})]
+    runs += [
+        make_run(state="running", settings={"method.name": "kd", "optimizer.learning_rate": rate})
+        for rate in (0.05, 0.1)
+    ]
+    table = build_report(runs, rows=["method"], best_by="val")
+    assert not [note for note in table.notes if "tie" in note]
+
+
 def test_choosing_on_the_test_set_is_called_an_oracle(rates):
     table = build_report(rates, rows=["method"], best_by="test")
     assert [record["learning_rate"] for record in table.records()] == [0.1, 0.1]

@@ -167,6 +167,17 @@ def test_a_lone_configuration_is_confirmed_alone(workspace: Workspace, recipe: R
     assert "nan" not in json.dumps(table.records()).lower()
 
 
+@pytest.mark.extended
+def test_winners_that_tie_with_others_are_counted(workspace: Workspace, recipe: RecipeWriter) -> None:
+    frozen = "method = 'ce'\n[grid]\noptimizer.learning_rate = [1e-12, 1e-11, 1e-10]"
+    workflows.sweep(recipe(frozen, teacher=""), workspace)
+    plan = workflows.plan_confirmation(workspace, "tiny")
+    table = workflows.confirm(plan, workspace)
+    assert table is not None
+    assert plan.candidates[0][0].num_best == 3
+    assert any("first of several with the same accuracy" in note and "(of 3)" in note for note in table.notes)
+
+
 def test_what_cannot_be_confirmed_is_refused(workspace: Workspace, recipe: RecipeWriter) -> None:
     with pytest.raises(KdctlError, match="there is no sweep 'tiny'"):
         workflows.plan_confirmation(workspace, "tiny")
