@@ -71,6 +71,8 @@ def confirm(
     load_plugins(plugin)
     render = report_formats.get(form).item
     chosen = executor_options.chosen_executor(executor, slots, slurm_option)
+    if not dry_run:
+        chosen.require_startable()
     execution = options.execution(device, threads, workers)
     with (
         workflows.open_workspace(runs, data, create=False, read_only=dry_run, **execution) as workspace,
@@ -85,6 +87,7 @@ def confirm(
         if dry_run or not quiet:
             _announce(plan, workspace, chosen, gang, progress)
         if dry_run:
+            executor_options.warn_of_obstacles(chosen)
             return
         progress.expect(plan.runs, plan.states)
         table = workflows.confirm(

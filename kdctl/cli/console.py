@@ -83,6 +83,12 @@ def say(text: str) -> None:
     messages().print(text, markup=False)
 
 
+def say_at_terminal(text: str) -> None:
+    """Print on stderr a line about what takes a while, where somebody waits for it."""
+    if sys.stderr.isatty():
+        say(text)
+
+
 def say_notes(notes: Iterable[str], *, warnings_only: bool) -> None:
     """Print on stderr the notes about a plan, or only those that warn."""
     for line in notes:

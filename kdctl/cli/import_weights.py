@@ -75,6 +75,7 @@ def import_weights(
     For example: kdctl import-weights resnet56.th --model resnet56_a --dataset cifar10 --mean imagenet
     """
     from kdctl import workflows
+    from kdctl.cli.console import say_at_terminal
     from kdctl.cli.eval import show_evaluation
     from kdctl.plugins import load_plugins
     from kdctl.workflows.importing import WeightsFile, match_weights
@@ -91,6 +92,8 @@ def import_weights(
         renames=read_renames(rename or []),
     )
     execution = options.execution(device, threads, workers)
+    if model is None and not str(file).startswith("timm:"):
+        say_at_terminal(f"looking for the model that {file} fits; --model NAME saves the search")
     with workflows.open_for_planning(runs, data, **execution) as workspace:
         weights = match_weights(weights_file, workspace)
     with workflows.open_workspace(runs, workspace.library, **execution) as workspace:

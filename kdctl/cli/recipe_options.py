@@ -130,8 +130,10 @@ def open_recipe(
         )
     if path is None and "student" not in values:
         raise UsageError("no student is named.", "say --student resnet8x4 [--teacher resnet32x4]")
-    for field in (field for field in _OPTIONS if field in values):
-        refuse_other_word(_OPTIONS[field], field, values[field], overrides)
+    for field, option in _OPTIONS.items():
+        if field in values:
+            said = f"{option} {values[field]}" if isinstance(values[field], str) else option
+            refuse_other_word(said, field, values[field], overrides)
     is_taught = "teacher" in values or any(word.lstrip().startswith("teacher") for word in overrides)
     if path is None and not is_taught:
         values = {"method": "ce", **values}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -165,9 +165,13 @@ def _as_override(short: ShortName, word: str, overrides: Sequence[str]) -> str:
     Raises:
         UsageError: another one sets the same field to something else.
     """
-    meant = _value(short, word)
-    refuse_other_word(f"{short.options[0]} {word}", short.field, meant, overrides)
-    return f"{short.field}={meant}"
+    from kdctl.recipe.layers import look_up
+    from kdctl.recipe.load import override_layer
+
+    meant = f"{short.field}={_value(short, word)}"
+    value = look_up(override_layer([meant]).values, short.field)
+    refuse_other_word(f"{short.options[0]} {word}", short.field, value, overrides)
+    return meant
 
 
 def refuse_other_word(said: str, field: str, meant: object, overrides: Sequence[str]) -> None:
@@ -176,10 +180,29 @@ def refuse_other_word(said: str, field: str, meant: object, overrides: Sequence[
     Raises:
         UsageError: there is one.
     """
+    from kdctl.recipe.layers import CHOOSERS, NAME
+    from kdctl.recipe.load import override_layer
+
+    choosers = {field, *(f"{field}.{key}" for key in CHOOSERS.get(field, (NAME,)))}
+    ours = _fields({field: meant}, field)
     for other in overrides:
-        key, _, value = (part.replace(" ", "") for part in other.partition("="))
-        if key.removesuffix(".name") == field and value != str(meant).replace(" ", ""):
+        theirs = _fields(override_layer([other]).values, field)
+        chosen = ours.keys() & choosers, theirs.keys() & choosers
+        names = chosen[0] | chosen[1] if all(chosen) else ours.keys() & theirs.keys()
+        if any(ours.get(name) != theirs.get(name) for name in names):
             raise UsageError(f"{said} and -o {other} set the same field.", "leave one of them out.")
+
+
+def _fields(values: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return dotted fields -> values, where a section that is one word is its name, however it is spelt."""
+    from kdctl.recipe.layers import NAME, flat
+    from kdctl.registry import folded
+
+    name = f"{field}.{NAME}"
+    fields = flat(values)
+    if isinstance(word := fields.get(field), str):
+        fields[name] = fields.pop(field)
+    return fields | ({name: folded(word)} if isinstance(word := fields.get(name), str) else {})
 
 
 def answer_to(option: str, taken: Sequence[str]) -> str:

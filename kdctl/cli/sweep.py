@@ -97,6 +97,8 @@ def sweep(
     execution = options.execution(device, threads, workers, graphs, teacher_cache)
     progress = listener(json=json, quiet=quiet, form=form, dry_run=dry_run)
     chosen = executor_options.chosen_executor(executor, slots, slurm_option)
+    if not dry_run:
+        chosen.require_startable()
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)
@@ -140,6 +142,7 @@ def _show_dry_run(
     estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
     gangs = workflows.planned_gangs(plan, capacity, gang_size=gang_size)
     show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
+    executor_options.warn_of_obstacles(executor)
     if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
         show_slowness(plan.ahead, workspace)
 

@@ -102,6 +102,10 @@ class ExecutorConfig(Protocol):
         """Return how much it would do at once."""
         ...
 
+    def require_startable(self) -> None:
+        """Raise a KdctlError if it could not be started here, before anything is read or planned for it."""
+        ...
+
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> AbstractContextManager[Executor]:
         """Return the executor; its workers end with the context."""
         ...
@@ -118,6 +122,9 @@ class InProcessConfig:
     def capacity(self, context: RunContext) -> Capacity:
         """Return the capacity of one process."""
         return Capacity(slots=1, unshared_slots=1, num_threads=context.num_threads)
+
+    def require_startable(self) -> None:
+        """Do nothing: this process has started."""
 
     @contextmanager
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:

@@ -47,6 +47,9 @@ class LocalConfig:
             alone = min(self.slots, max(_num_cores() / (setups[0].num_threads or 1), 1))
         return Capacity(slots=self.slots, unshared_slots=alone, num_threads=setups[0].num_threads)
 
+    def require_startable(self) -> None:
+        """Do nothing: processes can always be tried."""
+
     @contextmanager
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return the executor. Its workers start when there is something to do, and none outlives it."""

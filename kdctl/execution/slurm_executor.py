@@ -24,7 +24,7 @@ from kdctl.execution.executor import Capacity, Executor, ReleasedRun
 from kdctl.execution.messages import Event, JobOrder, Order, WorkerSetup
 from kdctl.execution.recorders import ABORTED, IndexRecorder
 from kdctl.execution.slurm import EVENTS, JOB, ORDER, Slurm, require_slurm
-from kdctl.execution.slurm_options import TIME, num_tasks, require_options
+from kdctl.execution.slurm_options import num_tasks, require_options, require_time
 from kdctl.execution.worker_state import WorkerState
 from kdctl.machine_errors import GOES_ON, MachineFault
 from kdctl.plugins import loaded_plugin_files
@@ -67,20 +67,20 @@ class SlurmConfig:
             slots=self.slots, unshared_slots=self.slots, num_threads=context.num_threads, queued=True
         )
 
+    def require_startable(self) -> None:
+        """Raise a KdctlError if SLURM or submitit is missing, or nobody said how long a job may take."""
+        require_time(self.options)
+        require_slurm()
+
     @contextmanager
     def start(self, recorder: IndexRecorder, stop: Callable[[], bool]) -> Generator[Executor]:
         """Return the executor. Its jobs outlive a scheduler that is killed, and the next one waits for them.
 
         Raises:
-            KdctlError: SLURM or submitit is missing, or nobody said how long a job may take.
+            KdctlError: as `require_startable`.
         """
         del stop  # the scheduler tells the executor
-        require_slurm()
-        if TIME not in self.options:
-            raise KdctlError(
-                "a job of a cluster needs a time limit.",
-                "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
-            )
+        self.require_startable()
         executor = SlurmExecutor(config=self, recorder=recorder)
         try:
             yield executor

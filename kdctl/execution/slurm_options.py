@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from kdctl.errors import UsageError
+from kdctl.errors import KdctlError, UsageError
 from kdctl.text import printable
 
 TIME = "time"
@@ -56,6 +56,19 @@ def require_options(options: Mapping[str, object]) -> None:
             raise UsageError(
                 f"{given} is no time.", "give minutes, time=240, or as SLURM has it: 4:00:00, 1-12:00:00."
             )
+
+
+def require_time(options: Mapping[str, object]) -> None:
+    """Make sure that somebody said how long a job may take.
+
+    Raises:
+        KdctlError: nobody did.
+    """
+    if TIME not in options:
+        raise KdctlError(
+            "a job of a cluster needs a time limit.",
+            "--slurm-option time=MINUTES; a run that needs longer goes on in another job.",
+        )
 
 
 def num_tasks(options: Mapping[str, object]) -> int:

@@ -65,6 +65,10 @@ def test_a_short_name_and_its_long_form_make_the_same_run(kdctl: Kdctl) -> None:
         "-o data=cifar10",
         "-o method=dkd",
         "-o teacher.name=resnet8",
+        "-o teacher={name='resnet8'}",
+        "-o teacher.run=0123456789ab",
+        "-o student={name='resnet4',weights='w.pth'}",
+        "--epochs 2 -o schedule={epochs=3}",
     ],
 )
 def test_two_words_that_set_a_field_otherwise_are_refused(kdctl: Kdctl, words: str) -> None:
@@ -72,7 +76,13 @@ def test_two_words_that_set_a_field_otherwise_are_refused(kdctl: Kdctl, words: s
 
 
 @pytest.mark.parametrize(
-    "words", ["--milestones 3 -o schedule.milestones=[3]", "-o data=digits -o method=kd"]
+    "words",
+    [
+        "--milestones 3 -o schedule.milestones=[3]",
+        "-o data=digits -o method=kd",
+        "--lr 0.1 -o optimizer.learning_rate=1e-1",
+        "-o student='ResNet-3' -o schedule={warmup_epochs=0} --epochs 1",
+    ],
 )
 def test_two_words_that_agree_are_taken(kdctl: Kdctl, words: str) -> None:
     assert kdctl(f"{TRAIN} {words}").code == 0

@@ -91,6 +91,19 @@ def test_a_dry_run_counts_with_slots_and_leaves_a_cluster_s_queue_out(
     assert tree["estimated_device_seconds"] >= tree["estimated_seconds"] > 0
 
 
+def test_a_job_without_a_time_limit_is_told_in_a_dry_run_and_refused_before_anything_is_read(
+    kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    name = recipe(GRID)
+    answer = kdctl(f"sweep {name} --dry-run --executor slurm")
+    assert answer.code == 0
+    assert "warning: nothing would start as it stands: a job of a cluster needs a time limit." in answer.err
+    assert "--slurm-option time=MINUTES" in answer.err
+    refused = kdctl(f"sweep {name} --executor slurm")
+    refused.refused("a job of a cluster needs a time limit.", "--slurm-option time=MINUTES", code=1)
+    assert "runs" not in {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.extended
 def test_a_dry_run_measures_the_disk_by_what_earlier_runs_left(
     kdctl: Kdctl, recipe: WriteRecipe, tmp_path: Path

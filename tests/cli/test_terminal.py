@@ -62,6 +62,14 @@ def test_a_sweep_draws_bars_and_leaves_lines(recipe: Callable[..., str], tmp_pat
 
 
 @pytest.mark.extended
+def test_a_search_for_the_model_that_weights_fit_is_told_where_somebody_waits(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("none")
+    said = "looking for the model that w.pth fits"
+    assert said in on_terminal(tmp_path, "import-weights w.pth --dataset digits")[1]
+    assert said not in on_terminal(tmp_path, "import-weights w.pth --dataset digits --model resnet8")[1]
+
+
+@pytest.mark.extended
 def test_no_color_is_respected(tmp_path: Path) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*m")
     code, drawn = on_terminal(tmp_path, "report", NO_COLOR="1")
