@@ -1,4 +1,4 @@
-"""What to know of plans before training: how long teachers and students train, and what looks wrong."""
+"""What to know of plans before training: which images, how long for, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import look_up
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
+from kdctl.text import plural
 
 _LENGTH = "schedule.epochs"
+
+_MOST_DATA = 4
+"""Data sets and selections of them that are told one by one."""
 
 _LEAST_CROP = 0.7
 """Of the scaled side of an image, what an evaluation usually sees at least; 224 of 256 is 0.875."""
@@ -36,6 +40,7 @@ def plan_notes(
     return tuple(
         dict.fromkeys(
             [
+                *_images((*teachers, *students), counts),
                 *_lengths(teachers, students),
                 *_unsaid_length(recipe, students),
                 *_parts((*teachers, *students)),
@@ -44,6 +49,19 @@ def plan_notes(
             ]
         )
     )
+
+
+def _images(plans: Iterable[RunPlan], counts: Callable[[Spec], Counts]) -> Iterator[str]:
+    """Say how many images of how many classes runs see: of data of one's own nobody else knows."""
+    told = list(dict.fromkeys((plan.data.name, counts(plan.data)) for plan in plans))
+    for name, seen in told[:_MOST_DATA]:
+        held_out = f"{seen.num_val:,} validation, " if seen.num_val else ""
+        yield (
+            f"data: {name}, {plural(seen.num_classes, 'class', 'classes')}; {seen.num_train:,} training, "
+            f"{held_out}{seen.num_test:,} test images of {seen.input_size} by {seen.input_size}"
+        )
+    if len(told) > _MOST_DATA:
+        yield f"data: and {plural(len(told) - _MOST_DATA, 'other selection')}"
 
 
 def _lengths(teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> Iterator[str]:

@@ -38,6 +38,25 @@ def test_the_plan_tells_the_lengths_of_teacher_and_student(
     assert any(f"teacher resnet4 {teacher} epochs" in note for note in told["notes"])
 
 
+def test_the_plan_tells_which_images_there_are(kdctl: Kdctl, tmp_path: Path) -> None:
+    """A folder with a part of the classes is as good as a whole one; only its counts tell."""
+    out = kdctl(f"train --student resnet3 {DATA} -o data.val_fraction=0.25 --dry-run").out
+    assert "data: digits, 10 classes; 60 training, 20 validation, 500 test images of 8 by 8" in out
+    body = (
+        "student = 'resnet3'\ndata = {name = 'digits', size = 8}\nmethod = 'ce'\n[grid]\ndata.num_classes = "
+    )
+    (tmp_path / "few.toml").write_text(f"{body}[2, 3, 4]\n")
+    told = kdctl("sweep few.toml --dry-run").out
+    assert [line.split(";")[0] for line in told.splitlines() if line.startswith("data: ")] == [
+        f"data: digits, {number} classes" for number in (2, 3, 4)
+    ]
+    (tmp_path / "many.toml").write_text(f"{body}[2, 3, 4, 5, 6, 7]\n")
+    told = kdctl("sweep many.toml --dry-run").out
+    assert "data: digits, 5 classes" in told
+    assert "data: and 2 other selections" in told
+    assert "data: digits, 6 classes" not in told
+
+
 def test_options_of_a_teachers_training_must_fit_it(kdctl: Kdctl) -> None:
     """Parts of one image each were skipped, and the teacher ended as it was drawn."""
     train = "train --student resnet3 --teacher resnet4 --method kd --dataset digits --epochs 1 --dry-run"
