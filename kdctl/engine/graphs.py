@@ -23,7 +23,7 @@ from kdctl.engine.member import Member
 from kdctl.engine.optim import GroupOptimizer
 from kdctl.engine.recorded_inputs import WARM_UP_RUNS, CannotRecordError, RecordedInputs, first_line
 from kdctl.engine.recorded_work import RecordedEvaluation, RecordedStep
-from kdctl.engine.streamed_batches import EvaluationImages
+from kdctl.engine.streamed_batches import EvaluationImages, StreamedEvaluationSet
 from kdctl.engine.streams import Stream, Streams, Work
 from kdctl.errors import KdctlError
 
@@ -110,9 +110,16 @@ class GraphedSteps:
             self._inputs.stream.wait_for(self._entries[id(member)].stream)
 
     def predict(self, member: Member, name: str, model: nn.Module, images: EvaluationImages) -> Tensor:
-        """Replay the evaluation of a member's model; return where its logits [N, K] will lie."""
+        """Replay the evaluation of a member's model; return where its logits [N, K] will lie.
+
+        Where other processes decode the images, nothing is recorded: a replay would not wait for them.
+        """
         entry = self._entries[id(member)]
         entry.stream.wait_for(self._streams.current())
+        if isinstance(images, StreamedEvaluationSet):
+            evaluation = RecordedEvaluation(name, model, images, self._gang.compute)
+            entry.stream.run(evaluation.run)
+            return evaluation.logits
         found = next(
             (evaluation for evaluation in entry.evaluations if evaluation[0].fits(name, model, images)), None
         )
@@ -164,6 +171,8 @@ class GraphedSteps:
                 self._inputs.record_batch(step)
             for entry in self._entries.values():
                 self._record_step(entry, step)
+        for entry in self._entries.values():
+            entry.step.forget_start()
 
     @contextmanager
     def _refusing(self) -> Generator[None]:

@@ -109,6 +109,10 @@ class RecordedStep:
         for part in self._member.optimizers:
             part.optimizer.zero_grad(set_to_none=True)
 
+    def forget_start(self) -> None:
+        """Give back the memory of what `undo_warm_up` restores: there is no further warm-up."""
+        self._before = []
+
 
 class RecordedEvaluation:
     """The evaluation of one model of a member on one split."""

@@ -72,6 +72,7 @@ def test_replayed_steps_give_the_bits_of_plain_ones(
         assert without_times(plain.results[left.key]) == without_times(replayed.results[right.key])
         assert (left.folder / "last.pt").read_bytes() == (right.folder / "last.pt").read_bytes()
         assert steps.executed_as(right) == RECORDED
+    assert not any(entry.step._before for entry in steps._entries.values()), "weights are kept twice"
 
 
 @pytest.mark.extended

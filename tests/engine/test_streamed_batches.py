@@ -12,6 +12,7 @@ from streamed_pictures import COUNT, Counted, all_batches, streamed
 
 from kdctl.engine.batches import EvaluationSet, Normalisation, TrainingSet
 from kdctl.engine.gang import Gang, TrainingData
+from kdctl.engine.graphs import GraphedSteps
 from kdctl.engine.image_workers import ImageWorkers
 from kdctl.engine.member import Member
 from kdctl.engine.streamed_batches import (
@@ -22,6 +23,7 @@ from kdctl.engine.streamed_batches import (
 from kdctl.engine.trainer import fit
 from kdctl.errors import KdctlError
 from kdctl.protocols.dataset import DatasetOptions, Split
+from kdctl.records import EpochResult
 
 CPU = torch.device("cpu")
 
@@ -217,3 +219,26 @@ def test_a_streamed_gang_ends_like_runs_alone_and_like_a_resumed_one(
         assert (resumed.epoch, resumed.step) == (1, 1)
         fit(make_gang(resumed, data=data(1)), record())
         assert_same_end(member, resumed)
+
+
+def test_recorded_steps_see_streamed_images_of_an_evaluation_as_they_come(
+    normalise: Normalisation,
+    data: TrainingData,
+    make_recordable: Callable[..., Member],
+    make_gang: Callable[..., Gang],
+    record: type,
+    tape_streams: type,
+    without_times: Callable[..., list[EpochResult]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As methods that make their training images have it: only those of the evaluation are streamed."""
+    monkeypatch.setattr("kdctl.engine.streamed_batches.EVALUATION_BATCH", 8)  # more batches than buffers
+    plain, replayed = record(), record()
+    for observer in (plain, replayed):
+        test = StreamedEvaluationSet(streamed(), normalise, CPU, ImageWorkers(0))
+        streaming = TrainingData(train=data.train, val=None, test=test)
+        gang = make_gang(make_recordable(folder=str(id(observer))), data=streaming)
+        steps = None if observer is plain else GraphedSteps(gang, tape_streams(), required=True)
+        fit(gang, observer, steps=steps)
+    (left,), (right,) = plain.results.values(), replayed.results.values()
+    assert without_times(left) == without_times(right)
