@@ -129,8 +129,12 @@ def _let_fp32_be_fp32() -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some versions prefer a newer way, with which older code fails
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        backends: Any = torch.backends
+        # What is said of all operations holds where nothing is said of one.
+        for said in (backends, backends.cudnn, backends.mkldnn, backends.mkldnn.conv, backends.mkldnn.rnn):
+            said.fp32_precision = "none"
+        backends.cudnn.allow_tf32 = False
+        backends.cuda.matmul.allow_tf32 = False
 
 
 def has_fast_bf16(device: torch.device) -> bool | None:

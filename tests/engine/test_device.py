@@ -82,6 +82,16 @@ def test_preparing_sets_every_switch(deterministic: bool) -> None:
     assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == "32"
 
 
+@pytest.mark.usefixtures("_switches")
+def test_fp32_is_no_tf32_whichever_way_a_plug_in_asked_for_it() -> None:
+    backends: Any = torch.backends
+    places = (backends, backends.cudnn, backends.cudnn.conv, backends.mkldnn, backends.mkldnn.conv)
+    for place in places:
+        place.fp32_precision = "tf32"
+        prepare(Compute(device=CPU, options=EngineOptions()), num_threads=1)
+        assert [each.fp32_precision for each in places] == ["none"] * len(places)
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_arithmetic_runs_in_the_chosen_precision(precision: str, dtype: torch.dtype) -> None:
     compute = Compute(device=CPU, options=EngineOptions(student_precision=precision))  # type: ignore[arg-type]
