@@ -17,8 +17,11 @@ from kdctl.text import as_text
 TRACEBACK = "traceback.txt"
 """File in the folder of a run that an unexpected error stopped."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""How torch words it, by device and version."""
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("STATUS_ALLOC_FAILED", "ALLOCATION_FAILED"),
+)
+"""How torch words it, by device and version; and how cuBLAS and cuDNN name what they lack for themselves."""
 
 
 _OF_META = ("meta tensor", "meta device", "device meta", "register_meta")

@@ -67,6 +67,9 @@ class Ring:
             runtime: Any = torch.cuda.cudart()
             refusal = runtime.cudaHostRegister(self.pixels.data_ptr(), self.pixels.nbytes, 0)
             self.is_pinned = int(refusal) == 0
+            if not self.is_pinned:
+                with contextlib.suppress(RuntimeError):  # CUDA reports it once more, to the next kernel
+                    torch.ones(1, device=device)
 
     def unpin(self) -> None:
         """Let go of it, before its memory is given back.

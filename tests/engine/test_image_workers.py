@@ -196,6 +196,13 @@ def test_a_gpu_lets_go_of_buffers_before_their_memory_is_given_back(
     """What comes to lie there next would be read from pages that are gone."""
     runtime = FakeRuntime(refusal)
     waited: list[bool] = []
+    met: list[int] = []
+
+    def meet(*_: object, **__: object) -> None:
+        met.append(refusal)
+        raise RuntimeError("CUDA error: part or all of the requested memory range is already mapped")
+
+    monkeypatch.setattr(torch, "ones", meet)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(not runtime.registered))
     workers = ImageWorkers(0)
@@ -204,6 +211,7 @@ def test_a_gpu_lets_go_of_buffers_before_their_memory_is_given_back(
     for ring in rings:
         ring.pin(torch.device("cuda"))
         ring.pin(torch.device("cuda"))
+    assert met == [refusal] * (4 if refusal else 0)  # else the first step of the training would meet it
     assert runtime.registered == ({} if refusal else {ring.pixels.data_ptr(): 288 for ring in rings})
     workers.close()
     workers.close()
