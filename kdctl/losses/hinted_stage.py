@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.errors import KdctlError
-from kdctl.losses.stages import at_one_size, pair_stages, projector_between
+from kdctl.losses.stages import at_one_size, pair_stages, projector_between, require_stage
 from kdctl.protocols.backbone import Backbone
 from kdctl.protocols.distiller import Distiller, Setup, Step
 from kdctl.protocols.maps import shared_size
@@ -58,11 +57,7 @@ def stage_of(student: Backbone, number: int) -> str:
         KdctlError: it has fewer.
     """
     stages = student.stage_taps
-    if number > len(stages):
-        raise KdctlError(
-            f"[method] stage = {number}: the student has {plural(len(stages), 'stage')}.",
-            f"set method.stage to a number from 1 to {len(stages)}.",
-        )
+    require_stage(number, len(stages), f"the student has {plural(len(stages), 'stage')}")
     return stages[number - 1]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from kdctl.errors import KdctlError
 from kdctl.protocols.backbone import PREACTIVATION, RAW, Backbone
 from kdctl.protocols.distiller import Distiller, Match, Setup, Step
 from kdctl.protocols.maps import pool_to, shared_size
@@ -129,3 +130,19 @@ class ComparesStages(Distiller):
     def compared(self, step: Step) -> list[tuple[Tensor, Tensor]]:
         """Return the maps of each pair (student's, teacher's), at one size within a pair."""
         return paired_maps(step, self.pairs)
+
+
+def require_stage(number: int, count: int, known: str) -> None:
+    """Refuse a `stage` that there is not.
+
+    Args:
+        number: from 1.
+        count: how many there are.
+        known: says so.
+
+    Raises:
+        KdctlError: there are fewer.
+    """
+    if number > count:
+        hint = f"to a number from 1 to {count}" if count > 1 else "= 1"
+        raise KdctlError(f"[method] stage = {number}: {known}.", f"set method.stage {hint}.")

@@ -9,9 +9,8 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdctl.errors import KdctlError
 from kdctl.losses.features_first import FeaturesFirst
-from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages, projector_between
+from kdctl.losses.stages import Reading, at_one_size, map_of, pair_stages, projector_between, require_stage
 from kdctl.losses.supervision import Supervision
 from kdctl.protocols.distiller import Setup, Step, methods
 from kdctl.protocols.maps import shared_size
@@ -67,11 +66,7 @@ class FitNet(FeaturesFirst):
         """
         super().__init__(config, setup)
         pairs = pair_stages(setup.student, setup.teacher)
-        if config.stage > len(pairs):
-            raise KdctlError(
-                f"[method] stage = {config.stage}: these models have {plural(len(pairs), 'pair')} of stages.",
-                f"set method.stage to a number from 1 to {len(pairs)}.",
-            )
+        require_stage(config.stage, len(pairs), f"these models have {plural(len(pairs), 'pair')} of stages")
         own, other = pairs[config.stage - 1]
         self.student_tap = map_of(setup.student, own, config.maps)
         self.teacher_tap = map_of(setup.teacher, other, config.maps)

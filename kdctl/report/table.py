@@ -10,9 +10,10 @@ from typing import Any
 from kdctl.records import RunState
 from kdctl.report.cells import FilledColumn
 from kdctl.report.columns import table_columns
+from kdctl.report.comparison_notes import comparison_notes, reported_notes
 from kdctl.report.fields import known_fields, read_field
 from kdctl.report.layout import Layout
-from kdctl.report.notes import comparison_notes, reported_notes, run_notes
+from kdctl.report.notes import run_notes, teacher_fact_notes
 from kdctl.report.pivot import pivot_columns, pivot_notes
 from kdctl.report.replicates import Replicates
 from kdctl.report.reported import Reported, find_reported
@@ -79,8 +80,10 @@ def configuration_table(
         if layout.values
         else (*comparison_notes(rows, layout), *reported_notes(rows, reported, known, layout))
     )
-    notes = (*run_notes(groups, layout), *beside)
-    return filled_table(groups, layout, table_columns(rows, layout), notes)
+    columns = table_columns(rows, layout)
+    shown = [part for filled in columns for part in filled.column.parts]
+    notes = (*run_notes(groups, layout), *teacher_fact_notes(groups, shown), *beside)
+    return filled_table(groups, layout, columns, notes)
 
 
 def pivot_table(groups: Sequence[Replicates], layout: Layout) -> Table:

@@ -129,3 +129,9 @@ def _is_number(parts: tuple[str, str, str]) -> bool:
 def enumerated(words: Sequence[str]) -> str:
     """Return 'a, b and c'."""
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def and_more(labels: Sequence[str], most: int = 2, mark: str = ",") -> str:
+    """Name the first labels, with a mark between them, and say how many more there are."""
+    more = f"{'' if mark == ',' else mark} and {len(labels) - most} more" if len(labels) > most else ""
+    return f"{mark} ".join(labels[:most]) + more

@@ -86,3 +86,13 @@ def test_a_time_that_runs_of_a_gang_share_is_said_to_be_that_of_the_gang(make_ru
     mixed = [runs[1], replace(runs[2], environment=replace(alone, gang="aa bb cc"))]
     assert any("2 of 2 runs trained in gangs of 2 to 3" in note for note in build_report(mixed).notes)
     assert not any(note.startswith("Time") for note in build_report(runs[:1]).notes)
+
+
+def test_of_several_teachers_a_row_tells_the_best_and_the_largest(make_run):
+    several = [{"name": name, "run": "0123456789abcdef"} for name in ("wrn_40_2", "vgg13")]
+    runs = [make_run(72.0, settings={"method.name": "aver", "teachers": several})]
+    told = "Of several teachers: teacher (%) is the best one's, pruned (%) against the largest."
+    assert told in build_report(runs).notes
+    assert "Of several teachers: teacher (%) is the best one's." in build_report(runs, layout="paper").notes
+    for others in (build_report(runs, values=["loss"]), build_report([make_run(72.0)])):
+        assert not any(note.startswith("Of several teachers") for note in others.notes)

@@ -12,7 +12,7 @@ from kdctl.report.fields import read_field, show_value
 from kdctl.report.layout import Layout
 from kdctl.report.layout_kind import BEST_FIELDS, PAIR_FIELDS, LayoutKind, Names, Plans, layouts
 from kdctl.report.measures import MEASURES, TOP1, Measure, values_of
-from kdctl.report.notes import run_notes
+from kdctl.report.notes import run_notes, teacher_fact_notes
 from kdctl.report.pivot import Values, cell_columns, have_equal_counts, pivot_notes
 from kdctl.report.replicates import Replicates, in_table_order
 from kdctl.report.reported import Reported
@@ -85,7 +85,11 @@ def _paper_table(groups: Sequence[Replicates], layout: Layout) -> Table:
             for column, measure in zip(filled, layout.values or (TOP1,), strict=True)
         ]
     rules = tuple(dict.fromkeys(place for place in (len(baselines), len(keys)) if place))
-    notes = [*pivot_notes(groups, layout), *run_notes(groups, layout)]
+    notes = [
+        *pivot_notes(groups, layout),
+        *run_notes(groups, layout),
+        *teacher_fact_notes(groups, ["teacher_top1"]),
+    ]
     return filled_table(groups, layout, columns, notes, rules=rules)
 
 
