@@ -32,7 +32,8 @@ Images = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=options.RECIPE,
-        help="Folder of your own images, train/<class>/ and test/<class>/: here, or below --data.",
+        help="Folder of your own images: here, or below --data; of train/<class>/ and test/<class>/ if no "
+        "--dataset says otherwise.",
     ),
 ]
 Seeds = Annotated[
@@ -94,7 +95,7 @@ def init(
         teacher=teacher,
         methods=tuple(method or ()),
         dataset=dataset or ("imagefolder" if images else "cifar100"),
-        data_path=images.resolve() if images and images.is_dir() else images,
+        data_path=_found(images) if images else None,
         protocol=protocol or DEFAULT_PROTOCOL,
         num_seeds=seeds,
         epochs=epochs,
@@ -108,6 +109,11 @@ def init(
     _show_plan(recipe, runs, data)
     write_whole(path, text + "\n")
     say(f"{path} is written; start it: kdctl sweep {shlex.quote(str(path))}{draft.folders}")
+
+
+def _found(images: Path) -> Path:
+    """Return the path of a folder that is here; of one that is not, what was said: it may be below --data."""
+    return images.resolve() if images.is_dir() else images
 
 
 def _numbers(words: Sequence[str]) -> tuple[float, ...]:
@@ -132,6 +138,8 @@ def _asked(draft: Draft) -> Draft:
     """
     import dataclasses
 
+    from kdctl.workflows.drafting import needs_folder
+
     if not sys.stdin.isatty():
         raise UsageError(
             "no student is named.", "kdctl init mine.toml --student resnet8x4 --teacher resnet32x4"
@@ -143,12 +151,17 @@ def _asked(draft: Draft) -> Draft:
     methods = ""
     if teacher:
         methods = typer.prompt("Methods to compare with ce (kdctl list methods)", default="kd, simkd")
+    dataset = typer.prompt("Data set (kdctl list datasets)", default=draft.dataset)
+    folder = draft.data_path
+    if folder is None and needs_folder(dataset):
+        folder = _found(Path(typer.prompt("Folder of its images")))
     return dataclasses.replace(
         draft,
         student=student,
         teacher=teacher or None,
         methods=tuple(word.strip() for word in methods.split(",") if word.strip()),
-        dataset=typer.prompt("Data set (kdctl list datasets)", default=draft.dataset),
+        dataset=dataset,
+        data_path=folder,
         num_seeds=typer.prompt("Seeds for each configuration", default=draft.num_seeds, type=int),
     )
 

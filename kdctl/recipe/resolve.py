@@ -251,7 +251,8 @@ class Resolver:
                 hint = list_hint(self.place(where), value)
             self.wrong(where, problem, hint or f"change {self.place(where)}.")
         else:
-            self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", f"add a line: {option} = ...")
+            hint = f"add a line: {option} = ...; on the command line: -o {self.place(dotted)}.{option}=..."
+            self.wrong(dotted, f"[{dotted}] lacks the option '{option}'.", hint)
 
 
 def _is_misplaced(record: type, option: str, value: Any) -> bool:

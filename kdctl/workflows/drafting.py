@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdctl.assembly.catalog import open_recipe
+from kdctl.assembly.catalog import full_catalog, open_recipe
 from kdctl.errors import UsageError
 from kdctl.recipe.load import layers_of_text
 from kdctl.recipe.recipe import Recipe
@@ -32,7 +33,7 @@ class Draft:
     """Besides `ce`, the baseline; `kd` if none is given."""
     dataset: str = "cifar100"
     data_path: Path | None = None
-    """Folder of images, for the data set `imagefolder`."""
+    """Folder of images, for a data set that `needs_folder`."""
     protocol: str = DEFAULT_PROTOCOL
     num_seeds: int = 3
     epochs: int | None = None
@@ -45,6 +46,13 @@ class Draft:
     """What a command that trains has to say as well: where results and data lie."""
 
 
+def needs_folder(dataset: str) -> bool:
+    """Whether a data set has to be told where its images lie; not of a name that none has."""
+    known = full_catalog()["dataset"].find(dataset)
+    fields = dataclasses.fields(known.item.Config) if known else ()
+    return any(item.name == "path" and item.default is dataclasses.MISSING for item in fields)
+
+
 def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> str:
     """Return the text of a recipe.
 
@@ -54,8 +62,13 @@ def draft_recipe(draft: Draft, teacher: dict[str, str] | None, path: Path) -> st
         path: where it will stand.
 
     Raises:
-        UsageError: there is no such protocol.
+        UsageError: there is no such protocol, or nothing says where the images lie.
     """
+    if draft.data_path is None and needs_folder(draft.dataset):
+        raise UsageError(
+            f"the data set '{draft.dataset}' is a folder of your own, and none is named.",
+            "say which one: --images FOLDER",
+        )
     if draft.protocol not in preset_names():
         raise UsageError(
             f"there is no protocol preset '{draft.protocol}'.", f"Presets: {', '.join(preset_names())}."

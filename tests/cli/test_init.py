@@ -85,6 +85,33 @@ def test_ones_own_images_are_found_from_where_they_were_named(kdctl: Kdctl, tmp_
     assert tree["data"] == {"name": "imagefolder", "path": str(tmp_path / "flowers")}
 
 
+@pytest.mark.parametrize("dataset", ["imagefolder", "streamedfolder", "webdataset"])
+def test_a_data_set_that_is_a_folder_is_not_drafted_without_one(
+    kdctl: Kdctl, tmp_path: Path, dataset: str
+) -> None:
+    answer = kdctl(f"init mine.toml --student resnet3 --dataset {dataset}")
+    answer.refused(f"the data set '{dataset}' is a folder of your own, and none is named", code=2)
+    answer.refused("--images FOLDER", code=2)
+    assert not (tmp_path / "mine.toml").exists()
+
+
+def test_where_it_asks_it_asks_for_the_folder_too(
+    kdctl: Kdctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["resnet3", "", "imagefolder", "flowers", 1])
+    asked: list[str] = []
+
+    def answer(question: str, **_: object) -> object:
+        asked.append(question)
+        return next(answers)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.prompt", answer)
+    (tmp_path / "flowers").mkdir()
+    kdctl("init mine.toml").refused("flowers", code=1)  # as empty as it is
+    assert asked[3] == "Folder of its images"
+
+
 def test_images_that_are_not_there_are_told(kdctl: Kdctl, tmp_path: Path) -> None:
     answer = kdctl("init mine.toml --student resnet8 --images flowers")
     answer.refused("flowers", code=1)

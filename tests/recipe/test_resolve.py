@@ -111,7 +111,8 @@ def test_a_whole_number_will_do_for_a_number(bench) -> None:
 
 def test_a_required_option_that_is_missing_is_asked_for(bench) -> None:
     said = bench.mistake(BASE.replace('"cifar100"', '"imagefolder"'))
-    assert said == "x.toml: [data] lacks the option 'path'. // add a line: path = ..."
+    hint = "add a line: path = ...; on the command line: -o data.path=..."
+    assert said == f"x.toml: [data] lacks the option 'path'. // {hint}"
 
 
 def test_a_required_option_that_is_unfit_is_not_said_to_be_missing(bench) -> None:
