@@ -124,8 +124,14 @@ def _require_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KdctlError(
-            f"the folder of {path} cannot be made: {error.strerror}.", "name a database elsewhere."
+            f"the folder of {path} cannot be made: {error.strerror}.", "name another one: --runs."
         ) from error
+    if path.exists() and is_mounted_read_only(path):
+        raise KdctlError(
+            f"{path} lies on a disk that is mounted read-only.",
+            f"copy the whole folder elsewhere (`cp -r {quote(str(path.parent))} FOLDER`) and name the copy: "
+            "--runs FOLDER. What only looks, such as `kdctl report`, reads it where it is.",
+        )
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise KdctlError(
             f"{path} is read-only.", f"allow writing (`chmod u+rw {quote(str(path))}`), or copy it elsewhere."
@@ -133,8 +139,13 @@ def _require_writable(path: Path) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise KdctlError(
             f"the folder of {path} is read-only, and SQLite keeps its journal there.",
-            f"allow writing (`chmod u+rwx {quote(str(path.parent))}`), or name a database elsewhere.",
+            f"allow writing (`chmod u+rwx {quote(str(path.parent))}`), or name another folder: --runs.",
         )
+
+
+def is_mounted_read_only(path: Path) -> bool:
+    """Return whether nobody may write there, whatever the modes of files say; False where it cannot be told."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _require_no_folder(path: Path) -> None:

@@ -28,11 +28,11 @@ _MEANINGS: dict[int, tuple[str, str]] = {
     ),
     sqlite3.SQLITE_READONLY: (
         "{path} cannot be written: it is read-only.",
-        "allow writing to the file and its folder, or name a database elsewhere.",
+        "allow writing to the file and its folder, or name another folder: --runs.",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "{path}, or the journal beside it, cannot be opened.",
-        "allow writing to the file and its folder, or name a database elsewhere.",
+        "allow writing to the file and its folder, or name another folder: --runs.",
     ),
     sqlite3.SQLITE_FULL: (
         "there is no room on the disk for {path}.",
@@ -40,7 +40,7 @@ _MEANINGS: dict[int, tuple[str, str]] = {
     ),
     sqlite3.SQLITE_IOERR: (
         "{path} cannot be read or written: the disk reports an error.",
-        "check the disk and its free space, or name a database elsewhere.",
+        "check the disk and its free space, or name another folder: --runs.",
     ),
 }
 

@@ -273,6 +273,19 @@ def test_a_read_only_folder_is_refused(open_place: Path, refused: Callable[[Path
     assert f"the folder of {open_place / 'new.db'} is read-only" in refused(open_place / "new.db")
 
 
+def test_a_disk_that_is_mounted_read_only_is_told_from_modes_that_chmod_mends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kdctl.db"
+    connect(path).dispose()
+    monkeypatch.setattr("kdctl.store.database.is_mounted_read_only", lambda _path: True)
+
+    with pytest.raises(KdctlError, match="lies on a disk that is mounted read-only") as refusal:
+        connect(path)
+    assert "copy the whole folder elsewhere" in refusal.value.hint
+    assert "--runs FOLDER" in refusal.value.hint
+
+
 def test_waiting_for_a_lock_ends_with_an_explanation(tmp_path: Path) -> None:
     path = tmp_path / "kdctl.db"
     connect(path).dispose()
