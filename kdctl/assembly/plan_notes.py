@@ -70,10 +70,11 @@ def _lengths(teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> Iterat
         return
     by_name = {teacher.student.name: teacher.epochs for teacher in teachers}
     taught = ", ".join(f"{name} {epochs}" for name, epochs in by_name.items())
+    unit = "epoch" if {*by_name.values()} == {1} else "epochs"
     lengths = sorted({plan.epochs for plan in students})
     own = "" if set(by_name.values()) == set(lengths) else "each by its own schedule; "
     yield (
-        f"length: {'teachers' if len(by_name) > 1 else 'teacher'} {taught} epochs, students "
+        f"length: {'teachers' if len(by_name) > 1 else 'teacher'} {taught} {unit}, students "
         f"{', '.join(map(str, lengths))} ({own}teacher.{_LENGTH} is the teacher's, {_LENGTH} that of both)"
     )
 
@@ -215,14 +216,15 @@ def _idle(options: Any) -> Iterator[str]:
 def _of_schedule(options: Any, epochs: int) -> Iterator[str]:
     warmup = getattr(options, "warmup_epochs", 0)
     if warmup >= epochs:
-        yield f"schedule.warmup_epochs = {warmup} of {epochs} epochs: the full learning rate is never reached"
+        of = f"{warmup} of {plural(epochs, 'epoch')}"
+        yield f"schedule.warmup_epochs = {of}: the full learning rate is never reached"
     milestones: tuple[int, ...] = getattr(options, "milestones", ())
     late = [milestone for milestone in milestones if milestone >= epochs]
     if late:
         named = ", ".join(map(str, late))
         yield (
-            f"schedule.milestones {named} are not reached in {epochs} epochs (-o schedule.name=cosine fits "
-            "any length): the rate does not drop there"
+            f"schedule.milestones {named} are not reached in {plural(epochs, 'epoch')} "
+            "(-o schedule.name=cosine fits any length): the rate does not drop there"
         )
     if any(later <= earlier for earlier, later in pairwise(milestones)):
         yield f"schedule.milestones {', '.join(map(str, milestones))} do not rise"

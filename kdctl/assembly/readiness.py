@@ -35,7 +35,7 @@ def require_ready(plans: Iterable[RunPlan], workspace: Workspace) -> None:
     """
     wanted = list(plans)
     require_device(wanted, workspace)
-    _require_files_of_teachers(wanted, workspace)
+    require_files_of_teachers(wanted, workspace)
     workspace.library.require(wanted)
     require_teachers(wanted, workspace)
     require_teacher_batches(wanted, workspace)
@@ -57,7 +57,12 @@ def require_device(plans: Sequence[RunPlan], workspace: Workspace) -> torch.devi
     return device
 
 
-def _require_files_of_teachers(plans: list[RunPlan], workspace: Workspace) -> None:
+def require_files_of_teachers(plans: Iterable[RunPlan], workspace: Workspace) -> None:
+    """Look for the models of teachers that are not trained first.
+
+    Raises:
+        KdctlError: one is gone, or its run never came to its end.
+    """
     teachers = {teacher.run: teacher for plan in plans for teacher in plan.teachers if teacher.run}
     states = workspace.store.states(sorted(teachers))
     for key, teacher in sorted(teachers.items()):

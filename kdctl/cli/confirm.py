@@ -60,6 +60,7 @@ def confirm(
     """
     from kdctl import workflows
     from kdctl.cli.console import echo, say
+    from kdctl.cli.dry_run import warn_of_obstacles
     from kdctl.cli.live import display
     from kdctl.cli.run_tables import show_plans
     from kdctl.cli.signals import StopSignals
@@ -87,7 +88,7 @@ def confirm(
         if dry_run or not quiet:
             _announce(plan, workspace, chosen, gang, progress)
         if dry_run:
-            executor_options.warn_of_obstacles(chosen)
+            warn_of_obstacles(plan.to_do, workspace, chosen)
             return
         progress.expect(plan.runs, plan.states)
         table = workflows.confirm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kdctl.cli.console import output, print_json, say
@@ -17,6 +18,7 @@ from kdctl.cli.formatting import (
 )
 from kdctl.cli.options import Format
 from kdctl.cli.run_tables import planned_trees, show_plans, show_summary
+from kdctl.errors import KdctlError
 from kdctl.serialization import to_tree
 from kdctl.text import plural
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from kdctl.assembly.workspace import Workspace
     from kdctl.cli.events import Events
     from kdctl.cli.live import Display
+    from kdctl.execution.executor import ExecutorConfig
     from kdctl.recipe.limits import Pruning
     from kdctl.recipe.plan import RunPlan
     from kdctl.workflows.disk import DiskNeed
@@ -126,6 +129,20 @@ def show_slowness(plans: Iterable[RunPlan], workspace: Workspace) -> None:
             f"note: torch's threads are {ratio:.1f} times slower together here than one alone, because other "
             "programs use the cores: --threads 1 is quicker (and rounds differently)"
         )
+
+
+def warn_of_obstacles(
+    plans: Iterable[RunPlan], workspace: Workspace, executor: ExecutorConfig | None = None
+) -> None:
+    """Say on stderr what a start would be refused for: a dry run only looks, and goes on."""
+    from kdctl import workflows
+
+    checks = [partial(workflows.require_files_of_teachers, plans, workspace)]
+    for check in [executor.require_startable, *checks] if executor else checks:
+        try:
+            check()
+        except KdctlError as error:
+            say(f"warning: nothing would start as it stands: {error.problem} {error.hint}")
 
 
 def joined(plan: SweepPlan) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdctl.cli.options import MACHINE, MOST_DIGITS, number, whole_number
-from kdctl.errors import KdctlError, UsageError
+from kdctl.errors import UsageError
 
 if TYPE_CHECKING:
     from kdctl.execution.executor import ExecutorConfig
@@ -77,16 +77,6 @@ def chosen_executor(executor: str, slots: int | None, slurm_option: list[str] | 
     from kdctl import workflows
 
     return workflows.choose_executor(executor, slots=slots, slurm_options=slurm_options(slurm_option))
-
-
-def warn_of_obstacles(executor: ExecutorConfig) -> None:
-    """Say on stderr what keeps an executor from being started as it is: a dry run only looks, and goes on."""
-    from kdctl.cli.console import say
-
-    try:
-        executor.require_startable()
-    except KdctlError as error:
-        say(f"warning: nothing would start as it stands: {error.problem} {error.hint}")
 
 
 def slurm_options(words: list[str] | None) -> dict[str, object]:

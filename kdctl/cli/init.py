@@ -81,6 +81,8 @@ def init(
     from kdctl.cli.results import write_whole
     from kdctl.workflows.drafting import DEFAULT_PROTOCOL, Draft, checked_draft, draft_recipe
 
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", f"name a file in it: {path / 'mine.toml'}")
     if path.suffix != ".toml":
         raise UsageError(f"{path} is no name for a recipe.", f"let it end with .toml: {path}.toml")
     if path.exists() and not force:

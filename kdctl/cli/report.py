@@ -19,6 +19,8 @@ PAGE_FORMAT = "html"
 """Not a table alone: a page with tables, curves, figures, runs and recipes."""
 
 _PAGE_ENDINGS = (PAGE_FORMAT, "htm")
+_TEXT_ENDINGS = ("", "txt", "text", "markdown")
+"""Of files that hold a table as a terminal shows it, as do those without an ending."""
 
 TERMINAL_FORMAT = "markdown"
 """The format that people read in a terminal: what is too wide for it is folded."""
@@ -95,7 +97,8 @@ def _chosen_format(
     """Return the table format called `form`, else the one that the ending of a file names; None for a page.
 
     Raises:
-        UsageError: there is no such format, or a page has no file to go into.
+        UsageError: there is no such format, none is written to files that end so, or a page has no file to
+            go into.
         KdctlError: the file is there already, or its folder is not.
     """
     from kdctl.cli.results import require_free
@@ -103,7 +106,10 @@ def _chosen_format(
 
     if form is None:
         ending = output.suffix[1:].lower() if output else ""
-        form = ending if ending in _PAGE_ENDINGS or report_formats.find(ending) else TERMINAL_FORMAT
+        form = TERMINAL_FORMAT if ending in _TEXT_ENDINGS else ending
+        if output is not None and form not in _PAGE_ENDINGS and not report_formats.find(form):
+            known = ", ".join([*report_formats.names(), PAGE_FORMAT])
+            raise UsageError(f"{output}: no table is written as '.{ending}'.", f"say --format: {known}.")
     form = PAGE_FORMAT if form in _PAGE_ENDINGS else form
     if form == PAGE_FORMAT and output is None:
         raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")
@@ -111,6 +117,8 @@ def _chosen_format(
     if chosen is None and form != PAGE_FORMAT:
         known = [*report_formats.names(), PAGE_FORMAT]
         raise UsageError(f"there is no table format '{form}'.", suggestion(form, known, "Formats"))
+    if output == Path("-"):
+        raise UsageError("- is no name for a file.", "leave -o out, and the table is printed.")
     if output is not None:
         require_free(output, force=force)
     return chosen

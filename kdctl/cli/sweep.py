@@ -135,14 +135,14 @@ def _show_dry_run(
 ) -> None:
     """Show what would run, how long it would take and how much room it needs."""
     from kdctl import workflows
-    from kdctl.cli.dry_run import show_slowness, show_sweep_plan
+    from kdctl.cli.dry_run import show_slowness, show_sweep_plan, warn_of_obstacles
 
     workflows.require_teacher_batches(plan.ahead, workspace)
     capacity = executor.capacity(workspace)
     estimate = workflows.estimate_sweep(plan, workspace, executor=executor, gang_size=gang_size)
     gangs = workflows.planned_gangs(plan, capacity, gang_size=gang_size)
     show_sweep_plan(plan, estimate, disk, form, num_gangs=len(gangs))
-    executor_options.warn_of_obstacles(executor)
+    warn_of_obstacles(plan.ahead, workspace, executor)
     if form is options.Format.TEXT and plan.num_to_do and not capacity.queued:
         show_slowness(plan.ahead, workspace)
 

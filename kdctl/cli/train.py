@@ -168,7 +168,7 @@ def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -
     """Show what would be trained and how long it would take."""
     from kdctl import workflows
     from kdctl.cli.console import output, print_json
-    from kdctl.cli.dry_run import estimated, show_slowness
+    from kdctl.cli.dry_run import estimated, show_slowness, warn_of_obstacles
     from kdctl.cli.run_tables import planned_trees
     from kdctl.serialization import to_tree
 
@@ -183,6 +183,7 @@ def _show_dry_run(plan: TrainPlan, workspace: Workspace, form: options.Format) -
         output().print(estimated(estimate), markup=False)
         if plan.to_do:
             show_slowness(plan.to_do, workspace)
+    warn_of_obstacles(plan.to_do, workspace)
 
 
 def _show_text(plan: TrainPlan, *, to: Console) -> None:

@@ -144,7 +144,7 @@ def _require_writable(path: Path) -> None:
 
 
 def is_mounted_read_only(path: Path) -> bool:
-    """Return whether nobody may write there, whatever the modes of files say; False where it cannot be told."""
+    """Return whether nobody may write there, whatever the modes of files say; False where none can tell."""
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 

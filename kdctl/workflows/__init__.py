@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdctl.assembly.catalog import open_recipe
-    from kdctl.assembly.readiness import require_ready, require_teacher_batches, warn_of_slow_bf16
+    from kdctl.assembly.readiness import (
+        require_files_of_teachers,
+        require_ready,
+        require_teacher_batches,
+        warn_of_slow_bf16,
+    )
     from kdctl.assembly.workspace import may_be_written, open_for_planning, open_workspace
     from kdctl.engine.file_kinds import names_a_file
     from kdctl.execution.choose_executor import choose_executor
@@ -98,6 +103,7 @@ __all__ = [
     "plot_all",
     "remove",
     "report",
+    "require_files_of_teachers",
     "require_ready",
     "require_teacher_batches",
     "runs_to_evaluate",
@@ -157,6 +163,7 @@ _MODULES = {
     "remove": "kdctl.workflows.housekeeping",
     "report": "kdctl.workflows.reporting",
     "require_ready": "kdctl.assembly.readiness",
+    "require_files_of_teachers": "kdctl.assembly.readiness",
     "require_teacher_batches": "kdctl.assembly.readiness",
     "runs_to_evaluate": "kdctl.workflows.evaluation",
     "save_features": "kdctl.workflows.artifacts",

@@ -99,6 +99,9 @@ def test_a_freed_teacher_is_missed_before_anything_starts(kdctl: Kdctl, swept: s
     kdctl(f"runs rm {pupil} --yes")
     (tmp_path / "runs" / teacher / "last.pt").rename(tmp_path / "kept.pt")
     kdctl(f"sweep {swept} --threads 1").refused(f"the teacher, run {teacher}", "kdctl runs rm", code=1)
+    looked = kdctl(f"sweep {swept} --threads 1 --dry-run")
+    assert looked.code == 0
+    assert f"warning: nothing would start as it stands: the teacher, run {teacher}" in looked.err
     (tmp_path / "kept.pt").rename(tmp_path / "runs" / teacher / "last.pt")
     with Store.open(tmp_path / "runs" / "kdctl.db") as store:
         plan = store.run(found["resnet3 simkd"]["run"]).plan

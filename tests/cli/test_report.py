@@ -121,6 +121,10 @@ def test_the_ending_of_a_file_names_its_format(
     for name, begin in begins.items():
         assert kdctl("report", "-o", name).code == 0
         assert begin in (tmp_path / name).read_text()[:4000], name
+    kdctl("report -o a.xlsx").refused("a.xlsx: no table is written as '.xlsx'.", "markdown", code=2)
+    kdctl("report -o -").refused("- is no name for a file.", "the table is printed", code=2)
+    assert not [path for path in tmp_path.iterdir() if path.name in ("a.xlsx", "-")]
+    assert kdctl("report -o a.xlsx --format csv").code == 0
 
 
 @pytest.mark.extended
