@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from kdctl.assembly.catalog import full_catalog
 from kdctl.readers.selection import Counts
 from kdctl.recipe.component import Spec
 from kdctl.recipe.layers import look_up
 from kdctl.recipe.plan import RunPlan
 from kdctl.recipe.recipe import Recipe
+from kdctl.recipe.values_in_toml import as_written
 from kdctl.text import plural
 
 _LENGTH = "schedule.epochs"
@@ -45,6 +47,7 @@ def plan_notes(
                 *_unsaid_length(recipe, students),
                 *_parts((*teachers, *students)),
                 *_new_classifiers(students, counts),
+                *_idle_whens(recipe, teachers),
                 *(f"warning: {line}" for line in _warnings((*teachers, *students), counts)),
             ]
         )
@@ -77,6 +80,18 @@ def _lengths(teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> Iterat
         f"length: {'teachers' if len(by_name) > 1 else 'teacher'} {taught} {unit}, students "
         f"{', '.join(map(str, lengths))} ({own}teacher.{_LENGTH} is the teacher's, {_LENGTH} that of both)"
     )
+
+
+def _idle_whens(recipe: Recipe, teachers: Sequence[RunPlan]) -> Iterator[str]:
+    """Warn of `[[when]]` blocks that hold for no run: a name may be misspelt, which nobody has checked."""
+    for when in recipe.idle_whens([teacher.student.name for teacher in teachers], full_catalog()):
+        conditions = ", ".join(
+            f"{dotted} = {' or '.join(map(as_written, values))}" for dotted, values in when.conditions.items()
+        )
+        yield (
+            f"warning: [[when]] {conditions} holds for no run, and what it sets is left out (a condition "
+            "sees what the recipe says, not the defaults)"
+        )
 
 
 def _unsaid_length(recipe: Recipe, students: Sequence[RunPlan]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kdctl.errors import Mistake, nearest_name, suggestion
-from kdctl.recipe.layers import NAME, Layer, Tree, flat, look_up, same
+from kdctl.recipe.layers import NAME, Layer, Tree, When, flat, holds, look_up, same
 from kdctl.recipe.load import OVERRIDES
 from kdctl.recipe.sections import HEADINGS, SECTIONS, Catalog, default_name, fields_called
 from kdctl.recipe.space import Point
@@ -124,3 +124,27 @@ def _instead(dotted: str, value: Any, space: str, axes: Any) -> str:
         word = shlex.quote(f"{space}.{dotted}=[{in_toml(value)}]")
         return f"to have this value alone: -o {word}; or take {dotted} out of [{space}]."
     return f"change {dotted} in the recipe's [{space}], or take it out there."
+
+
+def idle_whens(
+    layers: Sequence[Layer], source: str, trees: Sequence[Tree], searched: Iterable[str]
+) -> list[When]:
+    """Return the `[[when]]` blocks of one file that hold in none of `trees`: what they set is not checked.
+
+    Blocks about sections that the command line chooses, or a search, are passed over: they may be meant.
+
+    Args:
+        layers: all of a recipe, lowest first.
+        source: the file.
+        trees: all layers merged, for each configuration and each teacher.
+        searched: dotted fields that are not the same in all trials.
+    """
+    place = max(number for number, layer in enumerate(layers) if layer.source == source)
+    chosen = [*searched, *(dotted for layer in layers[place + 1 :] for dotted in layer.values)]
+    sections = {dotted.partition(".")[0] for dotted in chosen}
+    return [
+        when
+        for when in layers[place].whens
+        if not any(holds(when, tree) for tree in trees)
+        and sections.isdisjoint(dotted.partition(".")[0] for dotted in when.conditions)
+    ]

@@ -88,7 +88,7 @@ def merge(layers: Sequence[Layer]) -> Merged:
             Layer(source=layer.source, values={k: v for k, v in layer.values.items() if k not in stale})
         )
         for when in layer.whens:
-            if _holds(when, plain.tree):
+            if holds(when, plain.tree):
                 values = _without_others(when, stale)
                 kept.append(
                     Layer(source=layer.source, values=_with_names(values, {**names, **chosen_by_whens}))
@@ -226,7 +226,8 @@ def _with_names(values: Tree, names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _holds(when: When, tree: Tree) -> bool:
+def holds(when: When, tree: Tree) -> bool:
+    """Return whether a block applies to the values of a tree."""
     return all(
         any(same(look_up(tree, dotted), value) for value in values)
         for dotted, values in when.conditions.items()

@@ -11,8 +11,14 @@ from kdctl.errors import Mistake
 from kdctl.recipe.bounds import LARGEST_SEED, MOST_SEEDS
 from kdctl.recipe.component import Spec
 from kdctl.recipe.engine_options import EngineOptions
-from kdctl.recipe.layer_mistakes import idle_teachers, misnamed_sections, overruled, unknown_headings
-from kdctl.recipe.layers import NAME, Layer, Merged, Tree, flat, merge
+from kdctl.recipe.layer_mistakes import (
+    idle_teachers,
+    idle_whens,
+    misnamed_sections,
+    overruled,
+    unknown_headings,
+)
+from kdctl.recipe.layers import NAME, Layer, Merged, Tree, When, flat, merge
 from kdctl.recipe.limits import Limits, read_limits
 from kdctl.recipe.load import OVERRIDES, SMOKE, are_texts
 from kdctl.recipe.plan import RunPlan
@@ -98,6 +104,15 @@ class Recipe:
             axes=self.tree["search"]["space"] if self.search else self.tree.get("grid"),
         )
         return [*lost, *idle_teachers(said, map(tree_at, points), catalog)]
+
+    def idle_whens(self, teachers: Sequence[str], catalog: Catalog) -> list[When]:
+        """Return the `[[when]]` blocks of its own file that hold neither at a point nor for a teacher."""
+        if not any(layer.whens for layer in self.layers if layer.source == self.source):
+            return []
+        points = self.search.probes() if self.search else self.points
+        trees = [self.tree_at(point, catalog) for point in points]
+        trees += [{**trees[0], "student": {NAME: name}, "method": {NAME: "ce"}} for name in teachers]
+        return idle_whens(self.layers, self.source, trees, self.search.space if self.search else ())
 
     def teacher_plan(self, teacher: TeacherOptions, data: Spec, context: PlanContext) -> RunPlan:
         """Plan how a teacher given by architecture is trained.

@@ -97,6 +97,28 @@ def test_a_length_that_nobody_chose_is_told(kdctl: Kdctl, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("block", "idle"),
+    [
+        ("is.student.name = 'resnet33'", "student.name = 'resnet33'"),
+        ("is.student.nam = 'resnet3'", "student.nam = 'resnet3'"),
+        ("is.method = ['kd', 'simkd']", "method.name = 'kd' or 'simkd'"),
+        ("is.student.name = ['resnet3', 'resnet5']", ""),
+        ("is.student.name = 'ResNet-4'", ""),
+    ],
+)
+def test_a_when_block_that_holds_for_no_run_is_warned_of(
+    kdctl: Kdctl, tmp_path: Path, block: str, idle: str
+) -> None:
+    body = "student = 'resnet3'\nmethod = 'ce'\ndata = {name = 'digits', size = 8}\nschedule.epochs = 1\n"
+    grid = "[grid]\nstudent = ['resnet3', 'resnet4']\n"
+    when = f"[[when]]\n{block}\nset.optimizer.learning_rate = 0.3\n"
+    (tmp_path / "when.toml").write_text(body + grid + when)
+    found = [line for line in kdctl("sweep when.toml --dry-run").out.splitlines() if "[[when]]" in line]
+    assert len(found) == bool(idle)
+    assert not idle or f"warning: [[when]] {idle} holds for no run" in found[0]
+
+
+@pytest.mark.parametrize(
     ("words", "warning"),
     [
         ("-o data.batch_size=100000", "data.batch_size = 100,000 is more than the 80 training images"),
