@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def refusal(error: OSError, *, named: Sequence[str] = ()) -> Mistake:
     """
     if not error.filename and stands_nowhere():
         return STANDS_NOWHERE
+    if _lacks_temporary_folder(error):
+        return Mistake(problem=_NO_TEMPORARY_FOLDER.problem, hint=_NO_TEMPORARY_FOLDER.hint)
     place = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = f"{place} cannot be used" if place else "a file or the output cannot be used"
     allowed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -95,6 +98,28 @@ def refusal(error: OSError, *, named: Sequence[str] = ()) -> Mistake:
 
 
 STANDS_NOWHERE = Mistake(problem="the folder you stand in is gone.", hint="change to another one: cd.")
+
+
+_NO_TEMPORARY_FOLDER = MachineFault(
+    problem="no folder for temporary files can be written, neither /tmp nor what TMPDIR names.",
+    hint=f"free disk space, or set TMPDIR to a folder that can be written; {GOES_ON}",
+)
+
+
+def require_temporary_folder() -> None:
+    """Make sure that there is a place for temporary files, before libraries that need one are half loaded.
+
+    Raises:
+        MachineError: there is none, as on a full disk.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise MachineError(_NO_TEMPORARY_FOLDER) from error
+
+
+def _lacks_temporary_folder(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error)
 
 
 def stands_nowhere() -> bool:
@@ -112,6 +137,8 @@ def fault_behind(error: BaseException) -> MachineFault | None:
     while cause is not None:
         if isinstance(cause, MachineError):
             return cause.fault
+        if _lacks_temporary_folder(cause):
+            return _NO_TEMPORARY_FOLDER
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM | _DISK_GONE:
             return _refused(str(cause.filename or ""), cause, "used")
         cause = cause.__cause__ or cause.__context__

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import pickle
 import signal
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kdctl.machine_errors import (
     fault_behind,
     how_it_ended,
     refusal,
+    require_temporary_folder,
     results_of,
     unwritable,
 )
@@ -118,3 +120,18 @@ def test_a_fault_of_the_machine_is_told_at_once_and_as_one_beside_other_mistakes
     with pytest.raises(MachineError) as caught:
         results_of(partial(fail, KdctlError("problem", "h")), partial(fail, MachineError(fault)))
     assert caught.value.fault is fault
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told_and_fails_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(FileNotFoundError) as caught, tempfile.TemporaryFile():
+        pass
+    assert "TMPDIR" in refusal(caught.value).hint
+    fault = fault_behind(caught.value)
+    assert fault is not None
+    assert "temporary files" in fault.problem
+    with pytest.raises(MachineError, match="no folder for temporary files"):
+        require_temporary_folder()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from kdctl.assembly.run_context import RunContext, TeacherCache
 from kdctl.errors import KdctlError
+from kdctl.machine_errors import require_temporary_folder
 from kdctl.store.backup import is_writable
 from kdctl.store.store import Store
 
@@ -93,9 +94,10 @@ def open_for_planning(
 
     Raises:
         KdctlError: there is a file where a folder should be; or the database is not ours, or cannot
-            be written.
+            be written; or temporary files have no place.
     """
     folder = _require_no_file(runs, "--runs")
+    require_temporary_folder()
     opened = _opens(data, places, may_fetch=may_fetch)
     with ExitStack() as stack:
         path = folder / DATABASE
