@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_sweeps import METHODS, written
 from torch import Tensor
 
 from kdctl import workflows
@@ -18,26 +19,6 @@ from kdctl.engine.checkpoint import read_model
 from kdctl.records import StoredRun
 
 DEVICE = "cuda"
-
-RECIPE = """
-schema = 1
-name = "gpu"
-seeds = [0]
-student = "{student}"
-data = {{name = "digits", size = 16, samples_per_class = 30, batch_size = 64}}
-schedule = {{name = "step", epochs = 3, milestones = [2]}}
-{lines}
-
-[teacher]
-name = "resnet14"
-schedule = {{name = "constant", epochs = 1}}
-
-[grid]
-method = [{methods}]
-"""
-
-METHODS = ('"kd"', '"simkd"', '{name = "crd", num_negatives = 64}', '{name = "fitnet", hint_share = 0.4}')
-"""Logits; a projector and the teacher's head; random numbers and memory banks; two phases."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,7 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         stop_after: int | None = None,
     ) -> Trained:
         path = tmp_path / f"{folder}.toml"
-        path.write_text(RECIPE.format(lines=lines, student=student, methods=", ".join(methods)))
+        path.write_text(written(methods, student=student, lines=lines))
         asked = iter(range(10**9))
         stop: dict[str, Any] = {} if stop_after is None else {"stop": lambda: next(asked) >= stop_after}
         opened = workflows.open_workspace(
