@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # parallel workers would fight over the cores
 os.environ["OMP_NUM_THREADS"] = "1"  # and so would the processes that tests start
 gc.set_threshold(50_000)  # and see `pytest_collection_finish`
 
-pytest_plugins = ["disks", "known_structures", "tape_streams"]  # of tests/fixtures
+pytest_plugins = ["disks", "known_structures", "tape_streams", "pretended_gpu"]  # of tests/fixtures
 
 HEAD = """
 schema = 1

@@ -124,8 +124,8 @@ class Trial:
         return StepInputs(
             batch=self.batch,
             teachers=self.gang.teacher_outputs(self.batch.images),
-            progress=torch.tensor(0.5),
-            learning_rate=torch.tensor(0.1),
+            progress=torch.tensor(0.5, device=self.gang.compute.device),
+            learning_rate=torch.tensor(0.1, device=self.gang.compute.device),
         )
 
     def learn(self, inputs: StepInputs) -> None:
@@ -153,12 +153,13 @@ class Trial:
         self.member.advance(len(self.batch.images))
 
 
-def draw_batch() -> Batch:
+def draw_batch(device: torch.device = CPU) -> Batch:
     random = torch.Generator().manual_seed(3)
     size = SIZES.input_size
     images = torch.randn(BATCH, 3, size, size, generator=random).to(memory_format=torch.channels_last)
     labels = torch.tensor([0, 1, 2, 3, 1, 2])
-    return Batch(images=images, labels=labels, index=torch.randperm(NUM_SAMPLES, generator=random)[:BATCH])
+    index = torch.randperm(NUM_SAMPLES, generator=random)[:BATCH]
+    return Batch(images=images.to(device), labels=labels.to(device), index=index.to(device))
 
 
 def made_small(method: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -231,7 +232,12 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
     """Build a method, by name or table, in its first phase around a student and the fewest teachers."""
 
     def build(
-        method: str | dict[str, Any], student: str = "resnet8", teacher: str = "resnet14", **engine: Any
+        method: str | dict[str, Any],
+        student: str = "resnet8",
+        teacher: str = "resnet14",
+        *,
+        device: torch.device = CPU,
+        **engine: Any,
     ) -> Trial:
         tree = {
             "schema": SCHEMA,
@@ -249,9 +255,9 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
         }
         plan = read_plan(tree, full_catalog())
         fewest, _ = methods.get(plan.method.name).item.num_teachers
-        teachers = [build_teacher(teacher, seed) for seed in range(fewest)]
+        teachers = [build_teacher(teacher, seed).to(device) for seed in range(fewest)]
         learner = copies_of(student, STUDENT_SEED)()
-        distiller = build_distiller(plan, learner, teachers, num_samples=NUM_SAMPLES)
+        distiller = build_distiller(plan, learner, teachers, num_samples=NUM_SAMPLES, device=device)
         distiller.train()
         member = Member(
             key=plan.key,
@@ -263,11 +269,17 @@ def try_method(tmp_path: Path) -> Callable[..., Trial]:
             folder=tmp_path / plan.key,
             plan=plan.tree(),
         )
-        compute = Compute(device=CPU, options=EngineOptions(**engine))
+        compute = Compute(device=device, options=EngineOptions(**engine))
         run = [teacher_to_run(teacher, seed, compute.options) for seed in range(fewest)]
+        run = run if device == CPU else [copy.deepcopy(each).to(device) for each in run]
         gang = Gang(members=[member], teachers=run, data=None, compute=compute)  # type: ignore[arg-type]
         return Trial(
-            plan=plan, distiller=distiller, teachers=teachers, member=member, gang=gang, batch=draw_batch()
+            plan=plan,
+            distiller=distiller,
+            teachers=teachers,
+            member=member,
+            gang=gang,
+            batch=draw_batch(device),
         )
 
     return build

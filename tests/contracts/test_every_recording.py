@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from kdctl.engine.device import Compute, prepare
+from kdctl.engine.streams import CudaStreams
 from kdctl.protocols.distiller import methods
 
 PROOFS = ["proof_adapting", "proof_generating", "proof_peers", "proof_two_teachers"]
@@ -77,3 +79,24 @@ def test_its_whole_steps_can_be_recorded_and_replayed(
     assert [name for name, value in left.items() if not torch.equal(value, right[name])] == []
     for one, other in zip(plain.member.changing(), replayed.member.changing(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("method", "precision"), in_turn())
+@pytest.mark.extended
+@pytest.mark.usefixtures("pretended_gpu", "torch_settings")
+def test_its_whole_steps_can_be_captured_where_the_host_has_other_memory(
+    try_method: TryMethod, method: str, precision: str
+) -> None:
+    """By the code that a GPU would run: fused optimizers, generators of the device, deterministic mode."""
+    device = torch.device("cuda")
+    trial = try_method(method, device=device, student_precision=precision, teacher_precision=precision)
+    prepare(Compute(device=device, options=trial.gang.compute.options), num_threads=1)
+    trial.member.optimizers = trial.member.make_optimizers(trial.distiller.optimized())
+    learn = functools.partial(trial.learn, trial.inputs())
+    if not methods.get(method).item.graph_safe:
+        learn()
+        return
+    stream, random = CudaStreams(device).open(), trial.distiller.setup.rng
+    stream.run(stream.record(learn, warm_up=learn, randomness=random))
+    stream.run(learn)
+    assert trial.member.sums.tensors()[0].isfinite().all()
