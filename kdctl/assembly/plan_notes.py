@@ -71,13 +71,13 @@ def _lengths(teachers: Sequence[RunPlan], students: Sequence[RunPlan]) -> Iterat
     """Say how long teachers and students are trained, side by side."""
     if not teachers or not students:
         return
-    by_name = {teacher.student.name: teacher.epochs for teacher in teachers}
-    taught = ", ".join(f"{name} {epochs}" for name, epochs in by_name.items())
-    unit = "epoch" if {*by_name.values()} == {1} else "epochs"
+    taught = dict.fromkeys((teacher.student.name, teacher.epochs) for teacher in teachers)
+    named = ", ".join(f"{name} {epochs}" for name, epochs in taught)
+    unit = "epochs" if any(epochs != 1 for _, epochs in taught) else "epoch"
     lengths = sorted({plan.epochs for plan in students})
-    own = "" if set(by_name.values()) == set(lengths) else "each by its own schedule; "
+    own = "" if {epochs for _, epochs in taught} == set(lengths) else "each by its own schedule; "
     yield (
-        f"length: {'teachers' if len(by_name) > 1 else 'teacher'} {taught} {unit}, students "
+        f"length: {'teachers' if len(taught) > 1 else 'teacher'} {named} {unit}, students "
         f"{', '.join(map(str, lengths))} ({own}teacher.{_LENGTH} is the teacher's, {_LENGTH} that of both)"
     )
 

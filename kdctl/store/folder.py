@@ -19,7 +19,7 @@ from kdctl.records import Artifact, Environment, EpochResult, PlannedRun, RunRes
 from kdctl.store.atomic import write_atomically
 from kdctl.store.clock import utc_now
 from kdctl.store.epoch_lines import in_order, parse_epochs, sha256_of
-from kdctl.store.folder_records import Dropped, Ending, RecordFile, Whereabouts
+from kdctl.store.folder_records import TRAIN_AGAIN, Dropped, Ending, RecordFile, Whereabouts
 from kdctl.store.json_files import (
     JsonLines,
     Record,
@@ -42,8 +42,15 @@ class RunFolder:
         """Work in `root/key`, which is made with the first file."""
         self.key = key
         self.path = root / key
-        self._epochs = JsonLines(self.path / RecordFile.EPOCHS, EpochResult)
-        self._evaluations = JsonLines(self.path / RecordFile.EVALUATIONS, Evaluation)
+        self._epochs = JsonLines(
+            self.path / RecordFile.EPOCHS, EpochResult, if_damaged=TRAIN_AGAIN.format(key)
+        )
+        evaluate_again = (
+            f"restore the file from a copy, or delete the line: `kdctl eval {key}` writes another."
+        )
+        self._evaluations = JsonLines(
+            self.path / RecordFile.EVALUATIONS, Evaluation, if_damaged=evaluate_again
+        )
 
     def content(self, name: RecordFile) -> bytes | None:
         """Return what one of the files of records holds; None when there is no file.

@@ -11,6 +11,9 @@ from enum import StrEnum
 from kdctl.records import SETTLED, Artifact, Environment, RunResult, RunState, Selection
 from kdctl.serialization import values_of
 
+TRAIN_AGAIN = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
+"""What to do about a file of a run that is not what the run wrote, given its key."""
+
 
 class RecordFile(StrEnum):
     """Names of the files that hold records."""

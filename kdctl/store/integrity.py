@@ -13,9 +13,9 @@ from kdctl.records import EpochResult, RunResult, RunState, Selected, Selection,
 from kdctl.serialization import from_tree, to_tree
 from kdctl.store.epoch_lines import parse_trees, sha256_of
 from kdctl.store.folder import RunFolder
-from kdctl.store.folder_records import Ending, RecordFile
+from kdctl.store.folder_records import TRAIN_AGAIN, Ending, RecordFile
 from kdctl.store.json_files import to_json
-from kdctl.store.lost_checksums import HINT, lost_checksums
+from kdctl.store.lost_checksums import lost_checksums
 from kdctl.text import plural
 
 
@@ -76,9 +76,8 @@ def _contradictions(folder: RunFolder, found: EndedRun) -> list[Mistake]:
         problems = _numbers(found.ending.result, found.epochs)
     if found.ending.run not in ("", folder.key):
         problems = [f"holds the result of another run, {found.ending.run}"]
-    return [
-        Mistake(problem=f"{folder.path} {problem}.", hint=HINT.format(folder.key)) for problem in problems
-    ]
+    hint = TRAIN_AGAIN.format(folder.key)
+    return [Mistake(problem=f"{folder.path} {problem}.", hint=hint) for problem in problems]
 
 
 def lost_environment(folder: RunFolder, ended: EndedRun | None) -> list[Mistake]:

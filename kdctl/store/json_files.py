@@ -200,10 +200,17 @@ class JsonLines(Generic[Record]):
     Only a line with its line break counts: what follows the last one was never completed.
     """
 
-    def __init__(self, path: Path, record: type[Record]) -> None:
-        """Read and write `path`, which need not exist yet."""
+    def __init__(self, path: Path, record: type[Record], *, if_damaged: str) -> None:
+        """Read and write `path`, which need not exist yet.
+
+        Args:
+            path: the file.
+            record: the type of what a line holds.
+            if_damaged: what to do about a line that holds something else.
+        """
         self.path = path
         self._record = record
+        self._if_damaged = if_damaged
 
     def append(self, record: Record) -> None:
         """Add one record; it is on disk when this returns.
@@ -252,7 +259,7 @@ class JsonLines(Generic[Record]):
         except ValueError as error:
             raise KdctlError(
                 f"{self.path} is damaged: line {number} {why_damaged(error)}.",
-                "delete that line, or restore the file from a copy.",
+                self._if_damaged,
             ) from error
 
 

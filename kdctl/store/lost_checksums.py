@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from kdctl.errors import Mistake
 from kdctl.store.folder import RunFolder
-from kdctl.store.folder_records import RecordFile
+from kdctl.store.folder_records import TRAIN_AGAIN, RecordFile
 from kdctl.store.json_files import complete_lines, first_without_checksum, has_checksum
 
 _SINGLE = (RecordFile.PLAN, RecordFile.ENVIRONMENT, RecordFile.RESULT, RecordFile.FAILURE)
@@ -20,9 +20,6 @@ _SINGLE = (RecordFile.PLAN, RecordFile.ENVIRONMENT, RecordFile.RESULT, RecordFil
 
 _LINES = (RecordFile.EPOCHS, RecordFile.EVALUATIONS)
 """Files with one record a line."""
-
-HINT = "restore the file from a copy, or remove the run and train it again: `kdctl runs rm {}`."
-"""What to do about a file of a run, given its key."""
 
 
 def lost_checksums(folder: RunFolder) -> Iterator[Mistake]:
@@ -61,4 +58,4 @@ def _is_record(content: bytes) -> bool:
 
 
 def _lost(folder: RunFolder, what: str) -> Mistake:
-    return Mistake(problem=f"{folder.path}/{what}.", hint=HINT.format(folder.key))
+    return Mistake(problem=f"{folder.path}/{what}.", hint=TRAIN_AGAIN.format(folder.key))

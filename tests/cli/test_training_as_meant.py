@@ -38,6 +38,16 @@ def test_the_plan_tells_the_lengths_of_teacher_and_student(
     assert any(f"teacher resnet4 {teacher} epochs" in note for note in told["notes"])
 
 
+def test_teachers_of_one_architecture_may_differ_in_length(kdctl: Kdctl, tmp_path: Path) -> None:
+    teachers = "[{ name = 'resnet4' }, { name = 'resnet4', seed = 1, schedule.epochs = 5 }]"
+    (tmp_path / "two.toml").write_text(
+        f"student = 'resnet3'\nmethod = 'aver'\nteacher = {teachers}\n"
+        "data = {name = 'digits', size = 8}\nschedule.epochs = 3\n"
+    )
+    told = "length: teachers resnet4 3, resnet4 5 epochs, students 3 (each by its own schedule; "
+    assert told in kdctl("train two.toml --dry-run").out
+
+
 def test_the_plan_tells_which_images_there_are(kdctl: Kdctl, tmp_path: Path) -> None:
     """A folder with a part of the classes is as good as a whole one; only its counts tell."""
     out = kdctl(f"train --student resnet3 {DATA} -o data.val_fraction=0.25 --dry-run").out

@@ -199,8 +199,11 @@ def test_no_value_of_any_file_changes_unseen(
         "evaluations.jsonl": folder.evaluations,
         "result.json": folder.result,
     }[name]
-    with pytest.raises(KdctlError, match=f"{name} is damaged: .* was altered after it was written"):
+    with pytest.raises(KdctlError, match=f"{name} is damaged: .* was altered after it was written") as caught:
         reading()
+    assert "restore the file from a copy" in caught.value.hint
+    if name == "epochs.jsonl":  # without one of its lines it is not what the run wrote
+        assert "delete" not in caught.value.hint
 
 
 def test_another_layout_of_the_same_values_is_no_alteration(folder: RunFolder) -> None:

@@ -74,7 +74,7 @@ def test_a_letter_outside_the_basic_plane_is_no_half_letter() -> None:
 
 @pytest.fixture
 def lines(tmp_path: Path) -> JsonLines[EpochResult]:
-    return JsonLines(tmp_path / "run" / "epochs.jsonl", EpochResult)
+    return JsonLines(tmp_path / "run" / "epochs.jsonl", EpochResult, if_damaged="restore it")
 
 
 def test_a_missing_file_holds_nothing(lines: JsonLines[EpochResult]) -> None:
