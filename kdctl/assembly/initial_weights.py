@@ -181,7 +181,8 @@ def _last_model(key: str, context: RunContext) -> Path:
     if not path.is_file():
         raise KdctlError(
             f"run {key} is finished, but its model {path} is gone.",
-            "restore the file, or train the run again.",
+            f"restore the file, or train it again: `kdctl runs rm {key} --force`, then the sweep or "
+            "training that it came from.",
         )
     return path
 

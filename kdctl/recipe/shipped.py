@@ -59,7 +59,9 @@ def located(path: Path) -> Path:
 
 
 def meant_by(path: Path) -> list[str]:
-    """Return the shipped recipes that a name may mean that is none: one alike, or those of folders."""
+    """Return the recipes that a name may mean that is none: a file that ends in .toml, or shipped ones."""
+    if (file := path.with_name(path.name + SUFFIX)).is_file():
+        return [str(file)]
     name = path.as_posix().removeprefix("recipes/").removesuffix(SUFFIX)
     known = [recipe.name for recipe in shipped_recipes()]
     below = [other for other in known if other.endswith(f"/{name}")]

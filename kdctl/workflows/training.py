@@ -108,16 +108,25 @@ def weak_teachers(runs: Sequence[StoredRun], workspace: Workspace) -> list[str]:
     return weak_teacher_lines([*runs, *workspace.store.runs(keys=baselines)])
 
 
+def _by_a_sweep(recipe: Recipe) -> str:
+    """Say what to type; options of one run, such as --student, hide the file that they were laid upon."""
+    if recipe.source.endswith(".toml"):
+        return f"run it with: kdctl sweep {shlex.quote(recipe.source)}"
+    return (
+        "run it with: kdctl sweep RECIPE; it takes a student as -o student=NAME, a method as -o method=NAME."
+    )
+
+
 def _plan(recipe: Recipe, workspace: Workspace) -> TrainPlan:
     if recipe.search or recipe.points != (NO_POINT,):
         raise UsageError(
             f"recipe '{recipe.name}' has a search space.",
-            f"run it with: kdctl sweep {shlex.quote(recipe.source)}",
+            _by_a_sweep(recipe),
         )
     if recipe.limits != Limits():
         raise UsageError(
             f"{recipe.source}: [budget], [racing] and [pruning] hold for sweeps, not for a single training.",
-            f"run it with: kdctl sweep {shlex.quote(recipe.source)}",
+            _by_a_sweep(recipe),
         )
     planner = Planner(recipe, workspace)
     runs = planner.replicates(NO_POINT)

@@ -194,3 +194,12 @@ def test_no_student_starts_from_numbers_that_are_not_finite(
         with pytest.raises(RecipeError, match=f"not finite .* the first is {name}") as caught:
             workflows.plan_training(recipe("method = 'ce'", teacher="", student=student(source)), workspace)
         assert "use another one" in caught.value.hint
+
+
+def test_a_run_whose_model_is_gone_says_how_it_is_trained_again(
+    workspace: Workspace, recipe: RecipeWriter, trained: str
+) -> None:
+    (workspace.folder(trained).path / "last.pt").unlink()
+    with pytest.raises(KdctlError, match="is gone") as gone:
+        workflows.plan_training(recipe("method = 'ce'", teacher="", student=student(trained)), workspace)
+    assert f"kdctl runs rm {trained} --force" in gone.value.hint

@@ -127,7 +127,7 @@ def test_a_teacher_of_other_data_is_refused_unless_it_is_meant(
             RecipeError, match=r"other images or labels of 'digits' \(size = 16, not 8\)"
         ) as caught:
             workflows.plan_training(recipe("method = 'kd'", teacher=f"teacher = {{{named}}}"), workspace)
-        assert "teacher.other_data = true" in caught.value.hint
+        assert "-o teacher.other_data=true" in caught.value.hint
     meant = recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}', other_data = true}}")
     (taught,) = workflows.train(meant, workspace)
     assert taught.state is RunState.FINISHED

@@ -194,3 +194,14 @@ def test_of_very_many_mistakes_the_first_are_told_and_the_others_counted(
     assert answer.code == 2
     assert answer.err.count("error:") == 50
     assert answer.err.splitlines()[-1] == "and 450 more."
+
+
+def test_a_sweep_s_recipe_with_options_of_a_run_is_told_how_a_sweep_takes_them(kdctl: Kdctl) -> None:
+    answer = kdctl("train quickstart --student resnet8")
+    assert answer.code == 2
+    assert "kdctl sweep RECIPE; it takes a student as -o student=NAME" in answer.err
+
+
+def test_a_recipe_without_its_ending_is_found(kdctl: Kdctl, recipe: Callable[[str], str]) -> None:
+    recipe("")
+    assert "did you mean 'tiny.toml'?" in kdctl("sweep tiny").err
