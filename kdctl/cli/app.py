@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import kdctl
+from kdctl.cli.answers import in_our_words
 from kdctl.cli.bench import bench
 from kdctl.cli.browse import browsing
 from kdctl.cli.cleanup import gc, rm
@@ -32,7 +33,6 @@ from kdctl.cli.listing import listing
 from kdctl.cli.options import elsewhere
 from kdctl.cli.plot import plot
 from kdctl.cli.report import report
-from kdctl.cli.short_names import answer_to, answer_to_verb
 from kdctl.cli.show import show
 from kdctl.cli.standard_streams import (
     bound_width,
@@ -123,7 +123,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
         print_mistakes(_for_this_store(error.mistakes, words))
         sys.exit(error.exit_code)
     except WRONG_USAGE as error:
-        print_mistakes(_in_our_words(error))
+        print_mistakes(in_our_words(error))
         sys.exit(UsageError.exit_code)
     except AbortedError as error:
         sys.exit(error.exit_code)
@@ -248,24 +248,3 @@ def _refuse_empty(words: Sequence[str]) -> None:
                 f"{printable(word)} is not in UTF-8.", "rename what it names, or make a link to it: ln -s."
             )
         before = word
-
-
-_UNKNOWN_VERB = re.compile(r"No such command '([^']*)'")
-"""How Typer says it."""
-
-
-def _in_our_words(error: Any) -> list[Mistake]:
-    """Return what Typer found wrong as problem and hint; nothing if it has shown the help instead."""
-    option = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
-    message = (
-        f"there is no option {option}" if option else error.format_message().replace("Value error, ", "")
-    )
-    if not message:
-        return []
-    end = "" if message.endswith((".", "?")) else "."
-    command = error.ctx.command_path if error.ctx else "kdctl"
-    taken = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
-    unknown = _UNKNOWN_VERB.match(message)
-    answer = answer_to(option, taken) if option else answer_to_verb(unknown[1]) if unknown else ""
-    hint = f"{answer}{command} --help lists what it takes."
-    return [Mistake(problem=f"{message[0].lower()}{message[1:]}{end}", hint=hint)]

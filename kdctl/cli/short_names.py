@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kdctl.cli.options import RECIPE
-from kdctl.errors import UsageError, nearest_name
+from kdctl.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,63 +72,6 @@ SHORT_NAMES = (
     ),
 )
 """In the order of the help."""
-
-ELSEWHERE = {
-    **dict.fromkeys(("--model", "--model-s", "--arch", "--net", "--student-model", "--tarch"), "--student"),
-    **dict.fromkeys(("--path-t", "--model-t", "--teacher-model", "--teacher-path", "--t-path"), "--teacher"),
-    **dict.fromkeys(("--distill", "--distiller", "--kd-mode", "--loss"), "--method"),
-    **dict.fromkeys(("--trial", "--seeds", "--manual-seed"), "--seed"),
-    **dict.fromkeys(("--gpu", "--gpu-id", "--cuda"), "--device"),
-    **dict.fromkeys(("--data-root", "--data-dir", "--data-path", "--data-folder", "--root"), "--data"),
-    **dict.fromkeys(("--output", "--output-dir", "--out", "--save-dir", "--save-path", "--logdir"), "--runs"),
-    **dict.fromkeys(("--lr-decay-epochs", "--schedule", "--steps"), "--milestones"),
-    **dict.fromkeys(("--kd-t", "--t", "--temp", "--tau"), "--temperature"),
-    **dict.fromkeys(("--bs", "--b", "--batch"), "--batch-size"),
-    **dict.fromkeys(("--wd", "--decay"), "--weight-decay"),
-    **dict.fromkeys(("--epoch", "--n-epochs", "--num-epochs", "--max-epochs"), "--epochs"),
-    **dict.fromkeys(("--a", "--beta-kd", "--kd-ratio"), "--alpha"),
-    **dict.fromkeys(("--r", "--cls", "--ce", "--gamma"), "--ce-weight"),
-    **dict.fromkeys(("--num-workers", "--n-workers", "--loader-workers", "--j"), "--workers"),
-    **dict.fromkeys(("--nproc", "--jobs"), "--slots"),
-    **dict.fromkeys(("--config", "--cfg", "--recipe"), "RECIPE, without an option's name"),
-    **dict.fromkeys(("--resume", "--continue"), "the same command again: it goes on where it stopped"),
-}
-"""What other programs call things, folded -> what answers to it here."""
-
-VERBS_ELSEWHERE = {
-    **dict.fromkeys(("compare", "diff"), "kdctl runs diff RUN OTHER"),
-    **dict.fromkeys(("delete", "remove", "rm"), "kdctl runs rm RUN"),
-    **dict.fromkeys(("clean", "gc"), "kdctl runs gc"),
-    **dict.fromkeys(("copy", "archive"), "kdctl runs copy FOLDER"),
-    **dict.fromkeys(("ls", "runs"), "kdctl list runs"),
-    **dict.fromkeys(("methods", "models", "recipes", "figures", "presets"), "kdctl list"),
-    **dict.fromkeys(("info", "describe", "explain"), "kdctl show NAME"),
-    **dict.fromkeys(("status", "monitor", "top", "progress"), "kdctl watch"),
-    **dict.fromkeys(("evaluate", "test", "validate", "val"), "kdctl eval RUN"),
-    **dict.fromkeys(("distill", "fit", "run", "start"), "kdctl train, or kdctl sweep for a recipe"),
-    **dict.fromkeys(("grid", "search", "tune", "optimize", "study"), "kdctl sweep RECIPE"),
-    **dict.fromkeys(("resume", "continue"), "the same command again, which goes on where it stopped"),
-    **dict.fromkeys(("table", "tables", "results", "summary"), "kdctl report"),
-    **dict.fromkeys(("figure", "draw", "curves"), "kdctl plot KIND"),
-    **dict.fromkeys(("benchmark", "speed", "profile"), "kdctl bench"),
-    **dict.fromkeys(("tensorboard", "mlflow", "wandb"), "kdctl export FOLDER --to TRACKER"),
-    **dict.fromkeys(("import", "load"), "kdctl import-weights FILE"),
-    **dict.fromkeys(("rebuild", "restore", "repair"), "kdctl sync"),
-    **dict.fromkeys(("backup", "check"), "kdctl db"),
-}
-"""What other programs, or other groups of ours, call a verb -> what to type here."""
-
-SEVERAL_DEVICES = ("--devices", "--gpus", "--num-gpus", "--ngpus", "--nproc-per-node")
-"""What asks for a number of devices, here or in other programs."""
-
-AS_OVERRIDE = {
-    "--student": "-o student=NAME",
-    "--teacher": "-o teacher=NAME",
-    "--method": "-o method=NAME",
-    "--dataset": "-o data=NAME",
-    "--seed": "-o 'seeds=[0]'",
-}
-"""Options of `kdctl train` -> how a sweep is told the same."""
 
 
 def takes_short_names(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,48 +146,6 @@ def _fields(values: Mapping[str, Any], field: str) -> dict[str, Any]:
     if isinstance(word := fields.get(field), str):
         fields[name] = fields.pop(field)
     return fields | ({name: folded(word)} if isinstance(word := fields.get(name), str) else {})
-
-
-def answer_to(option: str, taken: Sequence[str]) -> str:
-    """Say what to type instead of an option that a verb does not have; empty if nothing comes close.
-
-    Args:
-        option: as it was typed, with dashes.
-        taken: the options that the verb has.
-    """
-    folded = "--" + option.lstrip("-").replace("_", "-").casefold()
-    own = next((name for name in taken if name.casefold() == folded), None)
-    field = next((short.field for short in SHORT_NAMES if folded in short.options), None)
-    if field and own is None:
-        here = f"choose runs by it with --where {field}=VALUE" if "--where" in taken else "not here"
-        return f"kdctl train and kdctl sweep take it; {here}. "
-    if own is None and folded in SEVERAL_DEVICES:
-        return _of_several_devices(taken)
-    right = own or ELSEWHERE.get(folded) or (folded if folded in AS_OVERRIDE else None)
-    if right is None:
-        right = nearest_name(folded, taken)
-        return f"did you mean {right}? " if right else ""
-    if right in AS_OVERRIDE and right not in taken:
-        return f"write {AS_OVERRIDE[right]}, or lists of values in the recipe's [grid]. "
-    if right.startswith("--") and right not in taken:
-        return ""
-    return f"here it is {right}. "
-
-
-def answer_to_verb(verb: str) -> str:
-    """Say what to type instead of a verb that is not there; empty where its name says nothing."""
-    answer = VERBS_ELSEWHERE.get(verb.casefold())
-    return f"here it is {answer}; " if answer else ""
-
-
-def _of_several_devices(taken: Sequence[str]) -> str:
-    """Say how a verb is given several devices, or that it takes one."""
-    if "--devices" in taken:
-        return "here it is --devices. "
-    if "--slots" in taken:
-        return "--slots 2 trains two runs at once, each on a device; kdctl train --devices 2 shares one. "
-    one = "this verb works on one device, which --device names; " if "--device" in taken else ""
-    return f"{one}several are for kdctl train --devices 2 and kdctl sweep --slots 2. "
 
 
 def _annotation(short: ShortName) -> Any:

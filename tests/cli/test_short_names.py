@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from kdctl.cli.answers import ELSEWHERE, VERBS_ELSEWHERE, answer_to
 from kdctl.cli.app import command_line
-from kdctl.cli.short_names import ELSEWHERE, SHORT_NAMES, VERBS_ELSEWHERE, answer_to
+from kdctl.cli.short_names import SHORT_NAMES
 
 Kdctl = Callable[..., Any]
 
