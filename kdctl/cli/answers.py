@@ -27,6 +27,7 @@ ELSEWHERE = {
     **dict.fromkeys(("--num-workers", "--n-workers", "--loader-workers", "--j"), "--workers"),
     **dict.fromkeys(("--nproc", "--jobs"), "--slots"),
     **dict.fromkeys(("--config", "--cfg", "--recipe"), "RECIPE, without an option's name"),
+    **dict.fromkeys(("--images", "--image-folder"), "-o data.name=imagefolder -o data.path=FOLDER"),
     **dict.fromkeys(("--resume", "--continue"), "the same command again: it goes on where it stopped"),
 }
 """What other programs call things, folded -> what answers to it here."""
@@ -66,8 +67,19 @@ AS_OVERRIDE = {
 }
 """Options of `kdctl train` -> how a sweep is told the same."""
 
-_UNKNOWN_VERB = re.compile(r"No such command '([^']*)'")
-"""How Typer says it."""
+TO_FIND = {
+    "RECIPE": "kdctl list recipes shows those that come with kdctl, kdctl init mine.toml writes one",
+    "RUN": "kdctl list runs shows which there are",
+    "SWEEP": "kdctl list sweeps shows which there are",
+    "FIGURE": "kdctl list figures shows which there are",
+    "NAME": "of a method, model, recipe, ...: kdctl list --help",
+}
+"""A word that a verb needs -> where to find one."""
+
+_MISSING = re.compile(r"Missing argument '([A-Z]+)")
+_EXTRA = re.compile(r"Got unexpected extra argument\(?s?\)? \((.+)\)")
+_UNKNOWN_VERB = re.compile(r"No such command '([^']*)'\.?$")
+"""How Typer says it; without a suggestion of its own."""
 
 
 def in_our_words(error: Any) -> list[Mistake]:
@@ -78,13 +90,28 @@ def in_our_words(error: Any) -> list[Mistake]:
     )
     if not message:
         return []
-    end = "" if message.endswith((".", "?")) else "."
     command = error.ctx.command_path if error.ctx else "kdctl"
     taken = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
-    unknown = _UNKNOWN_VERB.match(message)
-    answer = answer_to(option, taken) if option else answer_to_verb(unknown[1]) if unknown else ""
+    if option:
+        answer = answer_to(option, taken)
+    elif extra := _EXTRA.match(message):
+        message, answer = f"{command} has no place for '{extra[1]}'", _place_of(extra[1], taken)
+    elif missing := _MISSING.match(message):
+        answer = f"{known}; " if (known := TO_FIND.get(missing[1])) else ""
+    else:
+        answer = answer_to_verb(unknown[1]) if (unknown := _UNKNOWN_VERB.match(message)) else ""
+    end = "" if message.endswith((".", "?")) else "."
     hint = f"{answer}{command} --help lists what it takes."
     return [Mistake(problem=f"{message[0].lower()}{message[1:]}{end}", hint=hint)]
+
+
+def _place_of(words: str, taken: Sequence[str]) -> str:
+    """Say where a single word belongs that a verb has no place for."""
+    if " " in words:
+        return ""
+    places = {"--sweep": "a sweep", "--runs": "a folder of runs"}
+    meant = [f"{what}: {option} {words}" for option, what in places.items() if option in taken]
+    return f"if it is {', or '.join(meant)}; " if meant else ""
 
 
 def answer_to(option: str, taken: Sequence[str]) -> str:
@@ -107,8 +134,10 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
         right = nearest_name(folded, taken)
         return f"did you mean {right}? " if right else ""
     if right in AS_OVERRIDE and right not in taken:
-        return f"write {AS_OVERRIDE[right]}, or lists of values in the recipe's [grid]. "
-    if right.startswith("--") and right not in taken:
+        of_recipe = f"write {AS_OVERRIDE[right]}, or lists of values in the recipe's [grid]. "
+        return of_recipe if "recipe" in taken else "kdctl train takes it; not here. "
+    belongs_elsewhere = right.startswith("-o ") and "recipe" not in taken
+    if belongs_elsewhere or (right.startswith("--") and right not in taken):
         return ""
     return f"here it is {right}. "
 

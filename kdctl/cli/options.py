@@ -64,10 +64,34 @@ Runs = Annotated[
         help="Where results lie: a folder for each run, and the database kdctl.db.",
     ),
 ]
+DEFAULT_DATA = Path("data")
+
+
+def _folder_of_data(path: Path) -> Path:
+    """Refuse the name of a data set where the folder of data sets belongs, unless there is such a folder.
+
+    Raises:
+        UsageError: it is a data set's name.
+    """
+    if path != DEFAULT_DATA and path.parent == Path() and not path.exists():
+        from kdctl.assembly.catalog import full_catalog
+
+        if full_catalog()["dataset"].find(str(path)):
+            raise UsageError(
+                f"--data {path} is no folder here; a data set is called so.",
+                f"say --dataset {path}, or -o data={path} for a recipe.",
+            )
+    return path
+
+
 Data = Annotated[
     Path,
     typer.Option(
-        "--data", metavar="FOLDER", rich_help_panel=FOLDERS, help="Data sets are looked for below it."
+        "--data",
+        metavar="FOLDER",
+        rich_help_panel=FOLDERS,
+        callback=_folder_of_data,
+        help="Data sets are looked for below it.",
     ),
 ]
 DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -235,7 +259,6 @@ JsonEvents = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 DEFAULT_RUNS = Path("runs")
-DEFAULT_DATA = Path("data")
 
 
 def elsewhere(runs: Path, data: Path = DEFAULT_DATA) -> str:

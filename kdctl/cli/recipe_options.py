@@ -137,8 +137,28 @@ def open_recipe(
     is_taught = "teacher" in values or any(word.lstrip().startswith("teacher") for word in overrides)
     if path is None and not is_taught:
         values = {"method": "ce", **values}
+    if path is not None:
+        refuse_model(path)
     base = read_layers(path) if path else preset_layers(protocol or DEFAULT_PROTOCOL)
     layers = [*base, Layer(source="command line", values=values)] if values else base
     if unless_said:
         layers = [Layer(source="command line", values=unless_said), *layers]
     return catalog.open_recipe(layers, overrides, plugins)
+
+
+def refuse_model(path: Path) -> None:
+    """Refuse the name of a model where a recipe belongs, unless there is such a recipe.
+
+    Raises:
+        UsageError: it is a model's name.
+    """
+    from kdctl.assembly.catalog import full_catalog
+    from kdctl.recipe.shipped import located
+
+    if path.suffix or path.parent != Path() or located(path).exists():
+        return
+    if full_catalog()["model"].find(str(path)):
+        raise UsageError(
+            f"'{path}' is a model, and no recipe.",
+            f"kdctl train --student {path} trains it; kdctl init mine.toml --student {path} writes one.",
+        )

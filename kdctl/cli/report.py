@@ -108,8 +108,10 @@ def _chosen_format(
         ending = output.suffix[1:].lower() if output else ""
         form = TERMINAL_FORMAT if ending in _TEXT_ENDINGS else ending
         if output is not None and form not in _PAGE_ENDINGS and not report_formats.find(form):
-            known = ", ".join([*report_formats.names(), PAGE_FORMAT])
-            raise UsageError(f"{output}: no table is written as '.{ending}'.", f"say --format: {known}.")
+            known = ", ".join(f".{name}" for name in (*report_formats.names(), PAGE_FORMAT))
+            raise UsageError(
+                f"{output}: no table is written as '.{ending}'.", f"let it end in one of these: {known}."
+            )
     form = PAGE_FORMAT if form in _PAGE_ENDINGS else form
     if form == PAGE_FORMAT and output is None:
         raise UsageError("--format html makes a page, which goes into a file.", "name it: -o report.html")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdctl.cli import executor_options, options
+from kdctl.cli import executor_options, options, recipe_options
 from kdctl.cli.short_names import takes_short_names
 from kdctl.errors import KdctlError, Mistake
 from kdctl.machine_errors import GOES_ON, MachineFault
@@ -99,6 +99,7 @@ def sweep(
     chosen = executor_options.chosen_executor(executor, slots, slurm_option)
     if not dry_run:
         chosen.require_startable()
+    recipe_options.refuse_model(recipe)
     opened = workflows.open_recipe(recipe, override or [], plugin or [], smoke=smoke)
     with workflows.open_for_planning(runs, data, may_fetch=not dry_run, **execution) as workspace:
         plan = workflows.plan_sweep(opened, workspace, retry_failed=retry_failed, replace=replace)

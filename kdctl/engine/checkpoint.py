@@ -215,8 +215,13 @@ def read_bytes(path: Path) -> bytes:
     except MemoryError as error:
         raise KdctlError(f"{path} is larger than memory.", "name a file of a model's weights.") from error
     except OSError as error:
-        is_url = str(path).startswith(("http:", "https:"))
-        hint = "download the file, and name that." if is_url else "check the path; name a file of weights."
+        hint = "check the path; name a file of weights."
+        if str(path).startswith(("http:", "https:")):
+            hint = "download the file, and name that."
+        elif path.is_dir():
+            hint = (
+                f"name a file of weights in it; if it is the folder of a run, the run by its key: {path.name}"
+            )
         raise KdctlError(f"the checkpoint {path} cannot be read ({error.strerror}).", hint) from error
 
 

@@ -90,6 +90,37 @@ def test_help_has_no_square_brackets_which_rich_would_swallow(command: Any) -> N
 @pytest.mark.parametrize(
     ("words", "complaints"),
     [
+        ("sweep", ("missing argument 'RECIPE'", "kdctl list recipes", "kdctl init mine.toml")),
+        ("runs show", ("missing argument 'RUN'", "kdctl list runs")),
+        ("confirm", ("missing argument 'SWEEP'", "kdctl list sweeps")),
+        ("plot", ("missing argument 'FIGURE'", "kdctl list figures")),
+        ("report x", ("no place for 'x'", "a sweep: --sweep x, or a folder of runs: --runs x")),
+        ("sync x", ("no place for 'x'", "if it is a folder of runs: --runs x")),
+        ("report x y", ("no place for 'x y'", "report --help")),
+        ("train --images x", ("--images", "-o data.name=imagefolder -o data.path=FOLDER")),
+        ("eval x --dataset digits", ("--dataset", "kdctl train takes it; not here")),
+        ("sweep x --dataset digits", ("--dataset", "write -o data=NAME")),
+        ("train resnet8", ("'resnet8' is a model", "kdctl train --student resnet8")),
+        ("sweep resnet8", ("'resnet8' is a model", "kdctl init mine.toml --student resnet8")),
+        ("train --student resnet8 --data digits", ("no folder here", "--dataset digits")),
+        ("report -o x.pdf", ("no table is written as '.pdf'", "end in one of these: .csv")),
+    ],
+)
+def test_words_in_the_wrong_place_are_told_where_they_belong(
+    kdctl: Kdctl, words: str, complaints: tuple[str, ...]
+) -> None:
+    kdctl(words).refused(*complaints, code=2)
+
+
+def test_a_verb_that_is_nearly_one_of_the_group_is_not_sent_elsewhere(kdctl: Kdctl) -> None:
+    answer = kdctl("list run")
+    answer.refused("Did you mean 'runs'?", code=2)
+    assert "here it is" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaints"),
+    [
         ("train --studnet resnet8", ("--studnet", "--student", "train --help")),
         ("sweeep x.toml", ("'sweeep'", "'sweep'", "--help")),
         ("sweep", ("missing argument", "sweep --help")),

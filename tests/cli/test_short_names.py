@@ -144,7 +144,7 @@ def test_a_list_on_the_command_line_is_sent_to_the_grid(kdctl: Kdctl, words: str
 def test_what_others_call_things_leads_to_options_that_exist() -> None:
     taken = [*(name for short in SHORT_NAMES for name in short.options)]
     taken += ["--student", "--teacher", "--method", "--seed", "--device", "--data", "--runs"]
-    taken += ["--slots", "--workers"]
+    taken += ["--slots", "--workers", "recipe"]
     assert [word for word in ELSEWHERE if not answer_to(word, taken)] == []
     assert answer_to("--zzzz", taken) == ""
 

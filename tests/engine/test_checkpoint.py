@@ -220,3 +220,10 @@ def test_weights_that_fit_are_loaded(model: nn.Module, path: Path) -> None:
 def test_a_plan_is_kept_as_canonical_json(model: nn.Module, path: Path) -> None:
     checkpoint.write_model(path, model, {"b": 1, "a": [1.5, None]})
     assert json.dumps(checkpoint.read_model(path).plan) == '{"a": [1.5, null], "b": 1}'
+
+
+def test_a_folder_is_answered_with_the_key_of_the_run_that_it_may_be(path: Path) -> None:
+    path.parent.mkdir()
+    with pytest.raises(KdctlError, match="it is a folder, not a file") as caught:
+        checkpoint.read_bytes(path.parent)
+    assert caught.value.hint.endswith("if it is the folder of a run, the run by its key: run")
