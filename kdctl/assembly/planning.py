@@ -192,8 +192,12 @@ def _other_data(trained_on: TrainedOn, plan: RunPlan, library: DataLibrary) -> I
     if trained_on.fingerprint != plan.data_fingerprint:
         same = f"other images or labels of '{ours}'{_other_options(trained_on, plan.data)}"
         what = f"'{theirs}', not '{ours}'" if theirs != ours else same
-        hint = "teach with a run on these data, or say that it is meant: teacher.other_data = true"
-        yield what, f"{hint} (on the command line: -o teacher.other_data=true)."
+        instead = f", or train on the teacher's: -o data={theirs}" if theirs != ours else ""
+        yield (
+            what,
+            f"teach with a run on these data{instead}; if the classes are the same, and that is meant: "
+            "teacher.other_data = true (on the command line: -o teacher.other_data=true).",
+        )
         return
     numbers = trained_on.data.get("num_classes"), plan.data.options.num_classes
     if numbers[0] == numbers[1]:
