@@ -129,8 +129,8 @@ def test_a_teacher_of_other_data_is_refused_unless_it_is_meant(
             workflows.plan_training(recipe("method = 'kd'", teacher=f"teacher = {{{named}}}"), workspace)
         assert "-o teacher.other_data=true" in caught.value.hint
         assert "train on the teacher's" not in caught.value.hint
+    elsewhere = recipe("method = 'kd'", teacher=f"teacher.run = '{run.key}'", data="data = 'cifar100'")
     with pytest.raises(RecipeError, match="trained on 'digits', not 'cifar100'") as caught:
-        elsewhere = recipe("method = 'kd'", teacher=f"teacher.run = '{run.key}'", data="data = 'cifar100'")
         workflows.plan_training(elsewhere, workspace)
     assert "or train on the teacher's: -o data=digits" in caught.value.hint
     meant = recipe("method = 'kd'", teacher=f"teacher = {{run = '{run.key}', other_data = true}}")
