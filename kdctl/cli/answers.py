@@ -131,15 +131,16 @@ def answer_to(option: str, taken: Sequence[str]) -> str:
         return _of_several_devices(taken)
     right = own or ELSEWHERE.get(folded) or (folded if folded in AS_OVERRIDE else None)
     if right is None:
-        right = nearest_name(folded, taken)
-        return f"did you mean {right}? " if right else ""
+        bare = {name.lstrip("-"): name for name in taken}  # dashes make all options alike
+        nearest = nearest_name(folded.lstrip("-"), bare)
+        return f"did you mean {bare[nearest]}? " if nearest else ""
     if right in AS_OVERRIDE and right not in taken:
         of_recipe = f"write {AS_OVERRIDE[right]}, or lists of values in the recipe's [grid]. "
         return of_recipe if "recipe" in taken else "kdctl train takes it; not here. "
     belongs_elsewhere = right.startswith("-o ") and "recipe" not in taken
     if belongs_elsewhere or (right.startswith("--") and right not in taken):
         return ""
-    return f"here it is {right}. "
+    return f"here it is {right}{', once for each' if folded == '--seeds' else ''}. "
 
 
 def answer_to_verb(verb: str) -> str:

@@ -100,6 +100,7 @@ def test_help_has_no_square_brackets_which_rich_would_swallow(command: Any) -> N
         ("train --images x", ("--images", "-o data.name=imagefolder -o data.path=FOLDER")),
         ("eval x --dataset digits", ("--dataset", "kdctl train takes it; not here")),
         ("sweep x --dataset digits", ("--dataset", "write -o data=NAME")),
+        ("train --seeds 0-3", ("--seeds", "here it is --seed, once for each")),
         ("train resnet8", ("'resnet8' is a model", "kdctl train --student resnet8")),
         ("sweep resnet8", ("'resnet8' is a model", "kdctl init mine.toml --student resnet8")),
         ("train --student resnet8 --data digits", ("no folder here", "--dataset digits")),
@@ -110,6 +111,10 @@ def test_words_in_the_wrong_place_are_told_where_they_belong(
     kdctl: Kdctl, words: str, complaints: tuple[str, ...]
 ) -> None:
     kdctl(words).refused(*complaints, code=2)
+
+
+def test_the_dashes_of_options_make_none_like_another(kdctl: Kdctl) -> None:
+    assert "did you mean" not in kdctl("report --baseline x").err
 
 
 def test_a_verb_that_is_nearly_one_of_the_group_is_not_sent_elsewhere(kdctl: Kdctl) -> None:
