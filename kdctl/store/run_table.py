@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, type_coerce
@@ -86,7 +87,10 @@ def find(connection: Connection, prefix: str, path: Path) -> StoredRun:
     begins = RunRow.key.between(first, first + _LAST_LETTER)  # unlike `substr`, this finds it by the index
     keys = connection.execute(select(RunRow.key).where(begins).order_by(RunRow.key)).scalars().all()
     if not keys:
-        raise KdctlError(f"there is no run '{prefix}' in {path}.", "see the keys with `kdctl list runs`.")
+        hint = "see the keys with `kdctl list runs`."
+        if connection.scalar(select(SweepRow.name).where(SweepRow.name == prefix)) is not None:
+            hint = f"that is a sweep; see its runs with `kdctl runs list --sweep {quote(prefix)}`."
+        raise KdctlError(f"there is no run '{prefix}' in {path}.", hint)
     if len(keys) > 1 and prefix not in keys:
         shown = ", ".join(keys[:_MAX_CANDIDATES]) + (", ..." if len(keys) > _MAX_CANDIDATES else "")
         raise KdctlError(f"'{prefix}' begins the keys of {len(keys)} runs.", f"give more digits: {shown}.")

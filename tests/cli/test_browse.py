@@ -69,6 +69,15 @@ def test_a_run_is_shown_in_full(kdctl: Kdctl, swept: str) -> None:
     assert run in json.loads(kdctl(f"runs show {teacher} --format json").out)["teaches"]
 
 
+def test_a_sweep_where_a_run_belongs_is_known_as_one(kdctl: Kdctl, swept: str) -> None:
+    name = swept.removesuffix(".toml")
+    for verb in ("runs show", "eval", "runs rm --yes"):
+        kdctl(f"{verb} {name}").refused(
+            f"there is no run '{name}'", f"kdctl runs list --sweep {name}", code=1
+        )
+    assert kdctl(f"runs list --sweep {name}").code == 0
+
+
 def test_two_runs_are_compared_by_what_differs_and_nothing_else(kdctl: Kdctl, swept: str) -> None:
     taught, alone = key(kdctl, "kd"), key(kdctl, "ce", student="resnet3")
     tree = json.loads(kdctl(f"runs diff {taught} {alone} --format json").out)
