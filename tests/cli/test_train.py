@@ -134,6 +134,7 @@ def test_a_diverged_run_is_shown_and_fails_the_command(kdctl: Kdctl) -> None:
         ),
     ],
 )
+@pytest.mark.extended
 def test_a_generator_that_diverged_is_named_with_its_own_rates(
     kdctl: Kdctl, method: str, options: str, hint: str
 ) -> None:

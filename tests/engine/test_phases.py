@@ -145,6 +145,7 @@ def test_only_models_of_the_last_phase_are_selected(
 
 
 @pytest.mark.parametrize("stop_after", [2, 2 * STEPS - 1, 2 * STEPS, 2 * STEPS + 1, 4 * STEPS - 1])
+@pytest.mark.extended
 def test_a_run_stopped_in_any_phase_goes_on_bit_for_bit(
     make_member: MakeMember,
     make_gang: MakeGang,

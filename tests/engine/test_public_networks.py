@@ -324,6 +324,7 @@ def predictions(model: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.extended
 def test_a_model_with_public_weights_predicts_what_its_original_does(name: str, tmp_path: Path) -> None:
     original = used(PUBLIC[name]())
     torch.save({"model": original.state_dict(), "epoch": 240}, tmp_path / "model.pth")

@@ -227,6 +227,7 @@ def test_a_run_that_is_exported_among_others_has_another_name_and_is_there_once(
 
 
 @pytest.mark.parametrize(("name", "most"), [("tensorboard", 300), ("mlflow", 100_000)])
+@pytest.mark.extended
 def test_a_full_disk_leaves_an_older_export_as_it_was(
     name: str, most: int, tracked: list[TrackedRun], tmp_path: Path, full_disk: Callable[[int], None]
 ) -> None:

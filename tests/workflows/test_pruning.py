@@ -222,6 +222,7 @@ def test_other_rungs_decide_anew_and_what_they_keep_goes_on(
     assert min(epoch for key, epoch in seen.epochs if key in first) == 4
 
 
+@pytest.mark.extended
 def test_a_lost_database_is_rebuilt_and_decides_the_same(
     copied: Finished, tmp_path: Path, pruned: Path
 ) -> None:
