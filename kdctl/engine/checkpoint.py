@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdctl.engine.file_kinds import DamagedCheckpointError, require_weights
+from kdctl.engine.file_kinds import DamagedCheckpointError, instead_of, require_weights
 from kdctl.engine.pickle_cost import require_affordable
 from kdctl.engine.plain_tensors import difference, require_plain
 from kdctl.errors import KdctlError
@@ -215,14 +215,8 @@ def read_bytes(path: Path) -> bytes:
     except MemoryError as error:
         raise KdctlError(f"{path} is larger than memory.", "name a file of a model's weights.") from error
     except OSError as error:
-        hint = "check the path; name a file of weights."
-        if str(path).startswith(("http:", "https:")):
-            hint = "download the file, and name that."
-        elif path.is_dir():
-            hint = (
-                f"name a file of weights in it; if it is the folder of a run, the run by its key: {path.name}"
-            )
-        raise KdctlError(f"the checkpoint {path} cannot be read ({error.strerror}).", hint) from error
+        problem = f"the checkpoint {path} cannot be read ({error.strerror})."
+        raise KdctlError(problem, instead_of(path)) from error
 
 
 def load_affordable(data: bytes) -> Any:

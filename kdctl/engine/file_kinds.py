@@ -123,3 +123,12 @@ def _require_archive_of_torch(path: Path, data: bytes) -> None:
         raise DamagedCheckpointError(
             f"{path} is {what}, not a file of torch.", "unpack it, or save the weights by name with torch."
         )
+
+
+def instead_of(path: Path) -> str:
+    """Say what to name instead of a path that cannot be read as a file of weights."""
+    if str(path).startswith(("http:", "https:")):
+        return "download the file, and name that."
+    if path.is_dir():
+        return f"name a file of weights in it; if it is the folder of a run, the run by its key: {path.name}"
+    return "check the path; name a file of weights."
